@@ -1,0 +1,145 @@
+"""Loading: from settings to a model, its tokenizer and a report that proves what was loaded."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from helpers import embedded, falcon, tiny
+from helpers.chat import set_template
+from helpers.settings import EMBEDDED, Settings
+
+
+class LoadReport(NamedTuple):
+    """What was loaded, counted on the model itself. Bytes are of parameters as they lie in memory."""
+
+    parameters: int
+    weight_bytes: int
+    body_linears: int
+    quantized_linears: int
+
+    def sentence(self) -> str:
+        """The report in one sentence."""
+        kind = f"{self.quantized_linears} of {self.body_linears} linear layers are 4-bit"
+        return f"{self.parameters / 1e6:,.1f} M parameters in {self.weight_bytes / 2**20:,.0f} MiB; {kind}"
+
+
+class Loaded(NamedTuple):
+    """A model with its tokenizer (chat template set) and the report."""
+
+    model: torch.nn.Module
+    tokenizer: object
+    report: LoadReport
+
+
+class ModelError(RuntimeError):
+    """A model is not what it was asked to be; the message says what was found and what to do."""
+
+
+def locate(model: str) -> str:
+    """What from_pretrained takes for `model`: a folder for the embedded and the tiny models, else the name itself."""
+    if model == EMBEDDED:
+        return str(embedded.model_folder())
+    if model in tiny.NAMES:
+        return str(tiny.model_folder(model))
+    if model.startswith((".", "/", "~")) and not (Path(model).expanduser() / "config.json").is_file():
+        raise ModelError(f"{model}: no config.json there. Give the folder that holds a saved model.")
+    return str(Path(model).expanduser()) if model.startswith("~") else model
+
+
+def quantization_config(settings: Settings):
+    """NF4 with double quantization, computing in the settings' dtype; None when nothing is to be quantized.
+
+    Every value is passed: bitsandbytes' defaults are FP4, float32 compute and no double quantization.
+    """
+    from transformers import BitsAndBytesConfig
+
+    if settings.quantization == "none":
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, settings.dtype),
+    )
+
+
+def load_tokenizer(settings: Settings):
+    """The tokenizer with the settings' chat template; its pad token is the end token if it has none of its own.
+
+    Labels are made before padding, so padding with the end token does not hide the end of an answer.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(locate(settings.model), revision=settings.revision or None)
+    if tokenizer.eos_token is None:
+        raise ModelError(f"the tokenizer of {settings.model} has no end token, so the model could not learn to stop.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    set_template(tokenizer, settings.template)
+    return tokenizer
+
+
+def load_model(settings: Settings) -> Loaded:
+    """The model of the settings on its device, ready to generate, with proof of what it is.
+
+    Raises ModelError when it was to be quantized and a linear layer of its body is not.
+    """
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = load_tokenizer(settings)
+    with falcon.quantizable():
+        model = AutoModelForCausalLM.from_pretrained(
+            locate(settings.model),
+            revision=settings.revision or None,
+            dtype=getattr(torch, settings.dtype),
+            quantization_config=quantization_config(settings),
+            device_map={"": 0 if settings.device == "cuda" else "cpu"},
+            attn_implementation=settings.attn_implementation,
+        )
+    keep_gradients_on_cpu(model)
+    falcon.isolate_packed_documents(model)
+    report = inspect_model(model)
+    check_quantized(settings, report)
+    return Loaded(model.eval(), tokenizer, report)
+
+
+def body_linears(model) -> list[torch.nn.Module]:
+    """The linear layers of the decoder, 4-bit ones included; the output head and LoRA's own are not among them."""
+    from bitsandbytes.nn import Linear4bit
+
+    head = model.get_output_embeddings()
+    kinds = (torch.nn.Linear, Linear4bit)
+    return [m for n, m in model.named_modules() if isinstance(m, kinds) and m is not head and "lora_" not in n]
+
+
+def inspect_model(model) -> LoadReport:
+    """Counts parameters, bytes and 4-bit layers; a 4-bit weight holds two parameters a byte."""
+    from bitsandbytes.nn import Linear4bit
+
+    linears = body_linears(model)
+    quantized = [m for m in linears if isinstance(m, Linear4bit)]
+    packed = sum(m.weight.numel() for m in quantized)
+    true = sum(m.in_features * m.out_features for m in quantized)
+    parameters = sum(p.numel() for p in model.parameters()) - packed + true
+    return LoadReport(parameters, sum(p.nbytes for p in model.parameters()), len(linears), len(quantized))
+
+
+def check_quantized(settings: Settings, report: LoadReport) -> None:
+    """Raises ModelError when NF4 was asked for and not every linear layer of the body got it."""
+    if settings.quantization == "nf4" and report.quantized_linears < report.body_linears:
+        raise ModelError(
+            f"{settings.model} was to be quantized, but {report.sentence()}. The installed transformers passes over "
+            f"this architecture's layers; set quantization='none', or load a model of another family."
+        )
+
+
+def keep_gradients_on_cpu(model) -> None:
+    """Keeps 4-bit layers trainable on a CPU after the model has generated or been evaluated.
+
+    Upstream: on CPUs with AVX512-BF16 the first forward pass in eval mode repacks a Linear4bit for a kernel that has
+    no backward pass (bitsandbytes/nn/modules.py, packing_format_for_cpu); training then goes on with wrong gradients.
+    """
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.support_avx512bf16_for_cpu = False

@@ -1,0 +1,142 @@
+"""Runs the notebooks in order with papermill, says what is going on, and sums up. Knows nothing of what they teach."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from helpers import explain, report
+from helpers.paths import NOTEBOOKS, PROJECT, new_run_folder, write_json
+
+
+class SeriesError(RuntimeError):
+    """A notebook of the series failed; the message says where and what to do."""
+
+
+def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
+    """Runs the notebooks (all, or those whose number is named) into a new run folder, and returns the folder.
+
+    Writes executed/*.ipynb, summary.json and report.html there. Raises SeriesError naming notebook and cell.
+    """
+    start = time.perf_counter()
+    folder = new_run_folder(profile)
+    os.environ |= {"FT_RUN": str(folder), "FT_HEADLESS": "1", "FT_PROFILE": "" if profile == "auto" else profile}
+    (folder / "executed").mkdir()
+    peak = 0.0
+    for source in chosen_notebooks(numbers):
+        run_notebook(source, folder / "executed" / source.name, start)
+        peak = max(peak, notebook_peak(folder))
+    summary = summarize(folder, minutes=(time.perf_counter() - start) / 60, peak_gib=peak)
+    report.write_report(folder, summary)
+    show_summary(folder, summary)
+    return folder
+
+
+def chosen_notebooks(numbers: list[str] | None) -> list[Path]:
+    """The notebooks of the series in order; raises SeriesError for a number that none has."""
+    notebooks = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    if not numbers:
+        return notebooks
+    unknown = set(numbers) - {notebook.name[:2] for notebook in notebooks}
+    if unknown:
+        there = ", ".join(notebook.name[:2] for notebook in notebooks)
+        raise SeriesError(f"no notebook {', '.join(sorted(unknown))}; there are: {there}.")
+    return [notebook for notebook in notebooks if notebook.name[:2] in numbers]
+
+
+class Progress:
+    """Says on the terminal which cell runs, for how long all has run, and what the cell prints meanwhile."""
+
+    def __init__(self, notebook: dict, name: str, start: float):
+        self.name, self.start, self.titles, title = name, start, [], ""
+        for cell in notebook["cells"]:
+            headings = [line for line in "".join(cell["source"]).splitlines() if line.startswith("#")]
+            if cell["cell_type"] == "markdown" and headings:
+                title = headings[-1].strip("# ")
+            self.titles.append(title)
+        self.shown = ""
+
+    def cell(self, cell, cell_index):
+        """nbclient's on_cell_start: a line for every new heading."""
+        title = self.titles[min(cell_index, len(self.titles) - 1)]
+        if cell["cell_type"] == "code" and title != self.shown:
+            self.shown = title
+            elapsed = time.perf_counter() - self.start
+            print(
+                f"[{elapsed // 60:02.0f}:{elapsed % 60:02.0f}] {self.name}, cell {cell_index + 1}: {title}", flush=True
+            )
+
+    def write(self, text: str) -> None:
+        """File-like, for what cells print: only the lines of a training are passed on."""
+        for line in text.splitlines():
+            if line.startswith(("step ", "fetching", "converting")) or "questions answered" in line:
+                print(f"        {line}", flush=True)
+
+    def flush(self) -> None:
+        """Part of a file's interface."""
+
+
+def run_notebook(source: Path, target: Path, start: float) -> None:
+    """Executes one notebook into `target`; raises SeriesError naming the cell that failed."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    progress = Progress(json.loads(source.read_text(encoding="utf-8")), source.stem, start)
+    try:
+        papermill.execute_notebook(
+            source,
+            target,
+            cwd=NOTEBOOKS,
+            kernel_name="python3",
+            progress_bar=False,
+            log_output=False,
+            stdout_file=progress,
+            on_cell_start=progress.cell,
+        )
+    except papermill.PapermillExecutionError as error:
+        remedy = explain.remedy(error.ename, error.evalue)
+        raise SeriesError(
+            f"{source.name}, cell {error.cell_index + 1}: {error.ename}: {error.evalue}\n{remedy}\n"
+            f"What ran up to there: {relative(target)}"
+        ) from None
+    except DeadKernelError:
+        raise SeriesError(f"{source.name}: the kernel died. {explain.KERNEL_DIED}") from None
+
+
+def notebook_peak(folder: Path) -> float:
+    """Peak memory in GiB that the notebook run last wrote down; 0 when it wrote none."""
+    path = folder / "peak_gib.json"
+    return json.loads(path.read_text(encoding="utf-8"))["peak_gib"] if path.exists() else 0.0
+
+
+def summarize(folder: Path, minutes: float, peak_gib: float) -> dict:
+    """summary.json: before and after, speed, memory; figures that this run did not make are null."""
+    card_path = folder / "run_card.json"
+    card = json.loads(card_path.read_text(encoding="utf-8")) if card_path.exists() else {}
+    summary = {name: card.get(name) for name in ("fact_accuracy", "nll", "ended", "style", "tokens_per_second")}
+    summary |= {"minutes": round(minutes, 2), "peak_gib": max(peak_gib, card.get("peak_gib", 0.0))}
+    summary |= {"model": card.get("model"), "device": card.get("device"), "profile": card.get("profile")}
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def show_summary(folder: Path, summary: dict) -> None:
+    """Prints the before/after table and where everything lies."""
+    print()
+    print(report.summary_text(summary))
+    print()
+    for notebook in sorted((folder / "executed").glob("*.ipynb")):
+        print(f"executed notebook  {relative(notebook)}")
+    print(f"report             {relative(folder / 'report.html')}")
+    print(f"summary            {relative(folder / 'summary.json')}")
+
+
+def relative(path: Path) -> str:
+    """The path from the project's folder where it lies inside it."""
+    return os.path.relpath(path, PROJECT) if path.is_relative_to(PROJECT) else str(path)
+
+
+def fail(message: str) -> None:
+    """Ends the program with one message."""
+    sys.exit(f"error: {message}")

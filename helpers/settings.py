@@ -1,0 +1,199 @@
+"""The settings of a run: profiles, overrides and the reason for every value. Loads nothing, trains nothing."""
+
+import os
+from dataclasses import asdict, dataclass, field, fields, replace
+
+from helpers.data import GUANACO_ID, SHOP
+from helpers.embedded import BASE_MODEL
+from helpers.hardware import Choice, Machine, choose_autocast, choose_device, choose_dtype, hub_reachable, this_machine
+
+EMBEDDED = "embedded"
+FALCON = "tiiuae/falcon-7b"
+FALCON_REVISION = "ec89142b67d748a1865ea4451372db8313ada0d8"
+
+
+class SettingsError(ValueError):
+    """A setting cannot work; the message names it, the value and what can."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run depends on. Lengths are in tokens; dtypes are names ("bfloat16") or "" for none."""
+
+    profile: str = "laptop"
+    model: str = EMBEDDED
+    revision: str = ""
+    data: str = SHOP
+    template: str = "guanaco"
+    quantization: str = "none"  # "nf4" or "none"
+    device: str = "cpu"
+    dtype: str = "float32"  # of weights that are not quantized, and of the 4-bit compute
+    autocast: str = ""  # mixed precision in training
+    attn_implementation: str = "sdpa"
+    max_length: int = 256
+    packing: bool = False
+    per_device_train_batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    gradient_checkpointing: bool = False
+    num_train_epochs: float = 1.5
+    max_steps: int = -1  # -1: as many as num_train_epochs make
+    learning_rate: float = 2e-3
+    lr_scheduler_type: str = "linear"
+    warmup_steps: float = 0.03  # below 1: a share of all steps
+    max_grad_norm: float = 1.0
+    r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    target_modules: str = "all-linear"
+    evaluation_questions: int = 0  # of each slice; 0: all
+    max_new_tokens: int = 40  # of an answer in the evaluation
+    seed: int = 0
+    reasons: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def table(self) -> str:
+        """Every setting, its value and its reason, as aligned text."""
+        rows = [(f.name, str(getattr(self, f.name)) or '""') for f in fields(self) if f.name != "reasons"]
+        width, value_width = (max(len(row[i]) for row in rows) for i in (0, 1))
+        return "\n".join(f"{n:{width}}  {v:{value_width}}  {self.reasons.get(n, '')}".rstrip() for n, v in rows)
+
+    def as_dict(self) -> dict:
+        """The settings as plain values, for JSON."""
+        return asdict(self)
+
+
+TINY = {
+    "packing": True,
+    "per_device_train_batch_size": 2,
+    "max_length": 512,
+    "max_steps": 8,
+    "r": 4,
+    "lora_alpha": 8,
+    "evaluation_questions": 2,
+    "max_new_tokens": 8,
+}
+SEVEN_BILLION = {
+    "packing": True,
+    "model": FALCON,
+    "revision": FALCON_REVISION,
+    "data": GUANACO_ID,
+    "max_length": 512,
+    "num_train_epochs": 1.0,
+    "learning_rate": 2e-4,
+    "lr_scheduler_type": "constant_with_warmup",
+    "max_grad_norm": 0.3,
+    "evaluation_questions": 40,
+    "max_new_tokens": 128,
+}
+PROFILES: dict[str, dict] = {
+    "smoke": {"model": "tiny-llama", **TINY},
+    "laptop": {"model": EMBEDDED, "attn_implementation": "eager"},
+    "colab": {
+        **SEVEN_BILLION,
+        "quantization": "nf4",
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 16,
+        "gradient_checkpointing": True,
+    },
+    "datacenter": {**SEVEN_BILLION, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2},
+}
+
+
+def choose_profile(machine: Machine, hub: Choice) -> Choice:
+    """The profile for this machine; hub says whether the Hugging Face Hub answers."""
+    if machine.capability is None:
+        return Choice("laptop", "no CUDA device: the embedded model trains on a CPU")
+    if not hub.value:
+        return Choice("laptop", f"the Hub is out of reach ({hub.reason}): the embedded model needs none")
+    major, minor = machine.capability
+    if machine.capability < (8, 0) or machine.gpu_gib < 24:
+        return Choice("colab", f"one GPU of {machine.gpu_gib:.0f} GiB, compute capability {major}.{minor}")
+    return Choice("datacenter", f"a GPU of {machine.gpu_gib:.0f} GiB, compute capability {major}.{minor}")
+
+
+def resolve(profile: str = "auto", *, machine: Machine | None = None, hub: Choice | None = None, **overrides):
+    """Settings for this machine.
+
+    profile: a name of PROFILES, or "auto": $FT_PROFILE where it is set, else what this machine can do.
+    overrides: any field of Settings; None keeps the profile's value. $FT_MODEL overrides the model.
+    machine, hub: what to assume instead of looking, for tests and for planning.
+    Raises SettingsError for a name or a value that cannot work.
+    """
+    machine = machine or this_machine()
+    chosen = named_profile(profile) or choose_profile(machine, hub or ask_hub(machine))
+    if chosen.value not in PROFILES:
+        raise SettingsError(f"there is no profile {chosen.value!r}; there are: auto, {', '.join(PROFILES)}.")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    unknown = set(given) - {f.name for f in fields(Settings)} | ({"reasons"} & set(given))
+    if unknown:
+        raise SettingsError(f"no such setting: {', '.join(sorted(unknown))}.")
+    reasons = dict.fromkeys(PROFILES[chosen.value], f"profile {chosen.value}") | {"profile": chosen.reason}
+    settings = Settings(profile=chosen.value, **PROFILES[chosen.value])
+    settings, reasons = fit_to_machine(settings, reasons, machine)
+    if from_environment := os.environ.get("FT_MODEL"):
+        settings = replace(settings, model=from_environment)
+        reasons["model"] = "the environment variable FT_MODEL"
+    settings = replace(settings, **given)
+    reasons |= dict.fromkeys(given, "set in the notebook")
+    if settings.model != FALCON:
+        settings = replace(settings, revision=given.get("revision", ""))
+    check(settings, machine)
+    return replace(settings, reasons=reasons)
+
+
+def named_profile(profile: str) -> Choice | None:
+    """The profile that the parameter or $FT_PROFILE names; None means: detect it."""
+    if profile != "auto":
+        return Choice(profile, "set in the notebook")
+    if from_environment := os.environ.get("FT_PROFILE"):
+        return Choice(from_environment, "the environment variable FT_PROFILE")
+    return None
+
+
+def ask_hub(machine: Machine) -> Choice:
+    """Whether the Hub answers; not asked without a GPU, where nothing depends on it."""
+    return hub_reachable() if machine.capability else Choice(False, "not asked: there is no GPU")
+
+
+def fit_to_machine(settings: Settings, reasons: dict[str, str], machine: Machine) -> tuple[Settings, dict[str, str]]:
+    """The profile's settings with device, dtypes and, on a large GPU, the base model's form chosen."""
+    device, dtype, autocast = choose_device(machine), choose_dtype(machine), choose_autocast(machine)
+    reasons = reasons | {"device": device.reason, "dtype": dtype.reason, "autocast": autocast.reason}
+    settings = replace(
+        settings,
+        device=device.value,
+        dtype=str(dtype.value).removeprefix("torch."),
+        autocast=str(autocast.value).removeprefix("torch.") if autocast.value else "",
+    )
+    if settings.profile == "datacenter" and machine.gpu_gib < 40:
+        settings = replace(settings, quantization="nf4", gradient_checkpointing=True)
+        reasons["quantization"] = f"{machine.gpu_gib:.0f} GiB: 4-bit weights leave room for activations"
+    elif settings.profile == "datacenter":
+        reasons["quantization"] = f"{machine.gpu_gib:.0f} GiB hold 7B in bfloat16, which is faster than unpacking NF4"
+    elif settings.profile == "laptop":
+        reasons["quantization"] = "135 M parameters fit as they are; on a CPU NF4 answers about ten times slower"
+        reasons["packing"] = "rows of similar length are grouped instead: they are short, and need no mask"
+        if settings.device == "cpu":
+            reasons["attn_implementation"] = "for short rows plain products beat the fused kernel on a CPU"
+        else:
+            settings = replace(settings, attn_implementation="sdpa")
+    return settings, reasons
+
+
+def check(settings: Settings, machine: Machine) -> None:
+    """Raises SettingsError for values that would fail, or mislead, later on."""
+    if settings.device == "cpu" and "float16" in (settings.dtype, settings.autocast):
+        raise SettingsError("float16 on a CPU is slow and overflows: use dtype='float32', or autocast='bfloat16'.")
+    if settings.device == "cuda" and machine.capability is None:
+        raise SettingsError("device='cuda', but this machine has no CUDA device: use device='cpu'.")
+    if settings.quantization not in ("nf4", "none"):
+        raise SettingsError(f"quantization={settings.quantization!r}: it is 'nf4' or 'none'.")
+    for name in ("max_length", "per_device_train_batch_size", "gradient_accumulation_steps", "r", "lora_alpha"):
+        if getattr(settings, name) < 1:
+            raise SettingsError(f"{name}={getattr(settings, name)}: it must be at least 1.")
+    if settings.learning_rate <= 0:
+        raise SettingsError(f"learning_rate={settings.learning_rate}: it must be above 0; LoRA wants 1e-4 to 2e-3.")
+
+
+def describe_model(settings: Settings) -> str:
+    """The base model's name as a reader would search for it."""
+    return f"{BASE_MODEL} (embedded)" if settings.model == EMBEDDED else settings.model
