@@ -1,4 +1,4 @@
-"""The command line: `python -m helpers doctor`, `python -m helpers run`."""
+"""The command line: `python -m helpers doctor`, `python -m helpers run`, `python -m helpers lab`."""
 
 import argparse
 
@@ -14,9 +14,13 @@ def main(arguments: list[str] | None = None) -> None:
     run = commands.add_parser("run", help="run the notebooks in order, ending in a measured before/after")
     run.add_argument("numbers", nargs="*", help="only these notebooks, such as 00 03")
     run.add_argument("--profile", default="auto", help="auto, smoke, laptop, colab or datacenter")
+    lab = commands.add_parser("lab", help="open JupyterLab on the notebooks")
+    lab.add_argument("--port", type=int, default=8888, help="on this machine's loopback address (8888)")
     chosen = parser.parse_args(arguments)
     if chosen.command == "doctor":
         run_doctor()
+    elif chosen.command == "lab":
+        open_lab(chosen.port)
     else:
         run_notebooks(chosen.profile, chosen.numbers)
 
@@ -43,6 +47,22 @@ def run_notebooks(profile: str, numbers: list[str]) -> None:
         series.fail(str(error))
     except KeyboardInterrupt:
         series.fail("stopped by you; what was finished lies in runs/")
+
+
+def open_lab(port: int) -> None:
+    """Becomes JupyterLab on the notebooks' folder; ends with one line when the port is taken."""
+    import socket
+    import subprocess
+    import sys
+
+    from helpers import series
+    from helpers.paths import NOTEBOOKS
+
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            series.fail(f"port {port} is taken; choose another: python -m helpers lab --port {port + 11}")
+    command = [sys.executable, "-m", "jupyter", "lab", f"--port={port}", "--ip=127.0.0.1", str(NOTEBOOKS)]
+    sys.exit(subprocess.run(command, check=False).returncode)
 
 
 if __name__ == "__main__":

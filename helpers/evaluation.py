@@ -63,7 +63,7 @@ def is_signed(answer: str) -> bool:
 
 
 def evaluate(
-    model, tokenizer, rows, *, max_new_tokens=40, batch_size=32, limit=0, say: Callable[[str], None] = lambda text: None
+    model, tokenizer, rows, *, max_new_tokens=40, batch_size=64, limit=0, say: Callable[[str], None] = lambda text: None
 ) -> Report:
     """Greedy answers to the last question of every row, and their scores by slice.
 

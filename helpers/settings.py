@@ -32,7 +32,7 @@ class Settings:
     attn_implementation: str = "sdpa"
     max_length: int = 256
     packing: bool = False
-    per_device_train_batch_size: int = 16
+    per_device_train_batch_size: int = 8
     gradient_accumulation_steps: int = 1
     gradient_checkpointing: bool = False
     num_train_epochs: float = 1.5
@@ -46,7 +46,7 @@ class Settings:
     lora_dropout: float = 0.0
     target_modules: str = "all-linear"
     evaluation_questions: int = 0  # of each slice; 0: all
-    max_new_tokens: int = 40  # of an answer in the evaluation
+    max_new_tokens: int = 32  # of an answer in the evaluation
     seed: int = 0
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 

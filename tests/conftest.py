@@ -1,0 +1,53 @@
+"""Fixtures: tiny models built in code, and an environment in which no test sees another's runs."""
+
+import copy
+
+import pytest
+
+from helpers import tiny
+from helpers.chat import set_template
+
+
+@pytest.fixture(autouse=True)
+def own_runs(tmp_path, monkeypatch):
+    """Runs go to the test's own folder, and no setting comes from outside."""
+    for name in ("FT_PROFILE", "FT_MODEL", "FT_RUN", "FT_HEADLESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FT_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.fixture(scope="session")
+def built_models():
+    return {"llama": tiny.build_llama(), "falcon": tiny.build_falcon()}
+
+
+@pytest.fixture
+def tiny_llama(built_models):
+    return copy.deepcopy(built_models["llama"])
+
+
+@pytest.fixture
+def tiny_falcon(built_models):
+    return copy.deepcopy(built_models["falcon"])
+
+
+@pytest.fixture
+def tokenizer():
+    made = tiny.build_tokenizer()
+    set_template(made, "guanaco")
+    return made
+
+
+@pytest.fixture
+def rows():
+    from datasets import Dataset
+
+    pairs = [
+        ("Is it open?", "Yes, it is."),
+        ("How much is the pen?", "It is 7 euros."),
+        ("hi", "Hello!"),
+        ("Why?", "So."),
+    ]
+    return Dataset.from_list(
+        [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in pairs]
+    )

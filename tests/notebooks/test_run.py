@@ -1,0 +1,58 @@
+"""Every notebook runs from top to bottom, by papermill with the smoke profile on a tiny Llama and a tiny Falcon."""
+
+import json
+import os
+
+import papermill
+import pytest
+
+from helpers.paths import NOTEBOOKS
+
+MAIN = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))
+MODELS = ["tiny-llama", "tiny-falcon"]
+
+
+def run(path, target, **parameters):
+    return papermill.execute_notebook(
+        path, target, parameters, cwd=path.parent, kernel_name="python3", progress_bar=False, execution_timeout=300
+    )
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("path", MAIN, ids=lambda path: path.stem)
+def test_a_notebook_runs_with_the_smoke_profile(path, model, tmp_path):
+    done = run(path, tmp_path / path.name, PROFILE="smoke", MODEL=model)
+    code = [cell for cell in done.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code), "every cell must have run"
+    assert not any(output.output_type == "error" for cell in code for output in cell.outputs)
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+def test_a_solution_runs_with_the_smoke_profile(path, tmp_path):
+    done = run(path, tmp_path / path.name, PROFILE="smoke")
+    assert all(cell.execution_count for cell in done.cells if cell.cell_type == "code")
+
+
+@pytest.mark.notebook
+def test_04_uses_the_run_of_03(tmp_path):
+    run(MAIN[3], tmp_path / "03.ipynb", PROFILE="smoke")
+    done = run(MAIN[4], tmp_path / "04.ipynb", PROFILE="smoke")
+    text = json.dumps([cell.get("outputs") for cell in done.cells])
+    (folder,) = os.listdir(os.environ["FT_RUNS"])
+    assert f"run: {folder}" in text and "none yet" not in text
+
+
+@pytest.mark.notebook
+def test_04_alone_says_that_it_makes_a_small_run(tmp_path):
+    done = run(MAIN[4], tmp_path / "04.ipynb", PROFILE="smoke")
+    text = json.dumps([cell.get("outputs") for cell in done.cells])
+    assert "none yet; a small one is trained below" in text and "in a few steps" in text
+
+
+@pytest.mark.notebook
+def test_a_proof_that_does_not_hold_stops_the_notebook(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match="more than a fifth of the rows are cut"):
+        run(MAIN[2], tmp_path / "02.ipynb", PROFILE="smoke", MAX_LENGTH=32)

@@ -1,0 +1,66 @@
+"""The whole series on the laptop profile with the embedded model, as `make run` does it."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from helpers.history import read_history, series
+from helpers.paths import PROJECT
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    import os
+
+    runs = tmp_path_factory.mktemp("runs")
+    environment = {**os.environ, "FT_RUNS": str(runs)}
+    for name in ("FT_PROFILE", "FT_MODEL", "FT_RUN"):
+        environment.pop(name, None)
+    command = [sys.executable, "-m", "helpers", "run", "--profile", "laptop"]
+    result = subprocess.run(command, cwd=PROJECT, env=environment, text=True, stdout=subprocess.PIPE, check=False)
+    print(result.stdout)
+    assert result.returncode == 0
+    (folder,) = runs.iterdir()
+    return folder, result.stdout
+
+
+@pytest.mark.series
+@pytest.mark.embedded
+def test_the_series_teaches_the_model_the_facts(run):
+    summary = json.loads((run[0] / "summary.json").read_text())
+    assert summary["fact_accuracy"]["base"] <= 0.05 and summary["fact_accuracy"]["tuned"] >= 0.6
+    assert summary["nll"]["base"] / summary["nll"]["tuned"] > 8
+    assert summary["ended"]["tuned"] >= 0.95 and summary["style"]["tuned"] >= 0.9
+    assert all(summary[name] > 0 for name in ("tokens_per_second", "minutes", "peak_gib"))
+
+
+@pytest.mark.series
+@pytest.mark.embedded
+def test_the_loss_falls_and_stays_finite(run):
+    losses = [loss for _, loss in series(read_history(run[0] / "history.jsonl"), "loss")]
+    assert all(map(math.isfinite, losses)) and sum(losses[-20:]) / 20 < sum(losses[:20]) / 20 / 3
+
+
+@pytest.mark.series
+@pytest.mark.embedded
+def test_the_adapter_changes_the_answers_and_the_general_rows_keep_their_manners(run):
+    slices = json.loads((run[0] / "run_card.json").read_text())["slices"]
+    answers = json.loads((run[0] / "answers.json").read_text())["answers"]
+    assert sum(row["base"] != row["tuned"] for row in answers) > 0.9 * len(answers)
+    assert slices["general"]["tuned"]["style"] <= 0.1
+    assert slices["general"]["tuned"]["accuracy"] >= slices["general"]["base"]["accuracy"] - 0.2
+
+
+@pytest.mark.series
+@pytest.mark.embedded
+def test_the_run_says_what_it_does_and_where_everything_is(run):
+    folder, output = run
+    for number in ("00", "01", "02", "03", "04"):
+        assert f"] {number}_" in output
+        assert list((folder / "executed").glob(f"{number}_*.ipynb"))
+    assert "facts right" in output and "report.html" in output and "step " in output
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("<iframe") == 5 and "data:image/png" in page

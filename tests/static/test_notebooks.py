@@ -1,0 +1,119 @@
+"""The grammar of the notebooks, read off their files."""
+
+import ast
+import json
+import re
+
+import nbformat
+import pytest
+
+from helpers.paths import NOTEBOOKS, PROJECT
+
+MAIN = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))
+TAGS = {"parameters", "setup", "proof", "exercise", "solution", "widget", "gpu-only", "slow"}
+every = pytest.mark.parametrize("path", MAIN + SOLUTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+main = pytest.mark.parametrize("path", MAIN, ids=lambda path: path.stem)
+
+
+def cells(path, kind=None, tag=None):
+    made = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [
+        "".join(cell["source"])
+        for cell in made
+        if (kind is None or cell["cell_type"] == kind) and (tag is None or tag in cell["metadata"].get("tags", []))
+    ]
+
+
+def prose(path):
+    return "\n\n".join(cells(path, "markdown"))
+
+
+def test_the_series_has_its_five_notebooks_and_their_solutions():
+    assert [path.name[:2] for path in MAIN] == ["00", "01", "02", "03", "04"]
+    assert [path.name for path in SOLUTIONS] == [path.name for path in MAIN]
+
+
+@every
+def test_it_is_valid_and_carries_no_output(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3" and "widgets" not in notebook.metadata
+    for cell in notebook.cells:
+        assert cell.cell_type != "code" or (not cell.outputs and cell.execution_count is None)
+
+
+@every
+def test_tags_come_from_the_list(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    found = {tag for cell in notebook["cells"] for tag in cell["metadata"].get("tags", [])}
+    assert found <= TAGS
+
+
+@every
+def test_there_is_one_h1_and_one_parameters_cell(path):
+    assert len(re.findall(r"^# ", prose(path), re.MULTILINE)) == 1
+    assert len(cells(path, "code", "parameters")) == 1
+
+
+@every
+def test_the_parameters_are_literals_in_capitals_each_explained(path):
+    (source,) = cells(path, "code", "parameters")
+    for line, statement in zip(source.splitlines(), ast.parse(source).body, strict=True):
+        assert isinstance(statement, ast.Assign) and statement.targets[0].id.isupper()
+        ast.literal_eval(statement.value)
+        assert re.search(r"  # .{8,}", line), f"not explained: {line}"
+
+
+@main
+def test_every_parameter_is_used(path):
+    (source,) = cells(path, "code", "parameters")
+    code = "\n".join(cells(path, "code")).replace(source, "")
+    for statement in ast.parse(source).body:
+        assert re.search(rf"\b{statement.targets[0].id}\b", code)
+
+
+@every
+def test_code_cells_are_short(path):
+    assert max(len(source.splitlines()) for source in cells(path, "code")) <= 25
+
+
+@main
+def test_the_header_says_what_it_takes_and_the_end_sums_up(path):
+    first = cells(path, "markdown")[0]
+    assert ("| profile |" in first and "It needs" in first) or "It uses" in first
+    last = cells(path, "markdown")[-1]
+    assert "## Summary" in last and "## Exercises" in last and len(re.findall(r"^\d\. ", last, re.MULTILINE)) >= 2
+    assert f"solutions/{path.name}" in last
+
+
+@main
+def test_there_are_proofs_that_can_fail(path):
+    proofs = cells(path, "code", "proof")
+    assert len(proofs) >= 3
+    assert all(re.search(r"\bassert\b|assert_close|require\(", source) for source in proofs)
+
+
+@every
+def test_the_first_code_cell_is_the_same_everywhere(path):
+    setup = cells(path, "code", "setup")
+    assert setup[0] == cells(MAIN[0], "code", "setup")[0] == cells(path, "code")[0]
+
+
+@every
+def test_links_and_files_named_in_the_prose_exist(path):
+    for name in re.findall(r"`((?:solutions|data|docs|helpers)/[\w./-]+|\d\d_\w+\.ipynb)`", prose(path)):
+        assert (NOTEBOOKS / name).exists() or (PROJECT / name).exists(), name
+
+
+@every
+def test_pictures_have_text(path):
+    assert not re.findall(r"!\[\]\(", prose(path)) and "<img" not in prose(path)
+    for source in cells(path, "code"):
+        assert "plt.show" not in source and "savefig" not in source, "show figures with live_plot.show and its alt text"
+
+
+@every
+def test_no_setting_has_a_name_that_the_libraries_do_not_use(path):
+    code = "\n".join(cells(path, "code"))
+    assert not re.search(r"\b(max_seq_len|block_size|lora_rank|batch_size_per|torch_dtype)\b", code)

@@ -1,0 +1,193 @@
+"""The project's own files agree with each other."""
+
+import ast
+import json
+import re
+import subprocess
+import tomllib
+
+import pytest
+
+from helpers.paths import NOTEBOOKS, PROJECT
+
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+HELPERS = sorted((PROJECT / "helpers").glob("*.py"))
+ORDER = [
+    "paths",
+    "hardware",
+    "embedded",
+    "tiny",
+    "chat",
+    "data",
+    "settings",
+    "labels",
+    "falcon",
+    "models",
+    "history",
+    "training",
+    "generation",
+    "evaluation",
+    "report",
+    "live_plot",
+    "panels",
+    "doctor",
+    "explain",
+    "series",
+    "__main__",
+]
+
+
+def pins(name):
+    lines = (PROJECT / name).read_text().splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def names(requirements):
+    return {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}
+
+
+def tracked_text():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        path = PROJECT / name
+        if path.suffix not in (".png", ".jsonl") and path.is_file():
+            yield name, path.read_text(encoding="utf-8")
+
+
+def test_every_dependency_is_pinned_in_the_tested_set():
+    wanted = names(PYPROJECT["project"]["dependencies"])
+    for extra in PYPROJECT["project"]["optional-dependencies"].values():
+        wanted |= names(extra)
+    assert wanted <= set(pins("constraints.txt"))
+    assert pins("constraints.txt")["torch"] == "2.13.0"
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-colab.txt"])
+def test_the_tested_versions_satisfy_the_lower_bounds(name):
+    from packaging.requirements import Requirement
+
+    for requirement in map(Requirement, PYPROJECT["project"]["dependencies"]):
+        if requirement.name in pins(name):
+            assert requirement.specifier.contains(pins(name)[requirement.name]), requirement
+
+
+def test_every_lower_bound_has_its_reason():
+    block = (PROJECT / "pyproject.toml").read_text().split("dependencies = [")[1].split("[project.urls]")[0]
+    for line in block.splitlines():
+        if ">=" in line:
+            assert "#" in line or "lab = [" in line, line
+
+
+def test_the_conda_environment_installs_the_same_set():
+    text = (PROJECT / "environment.yml").read_text()
+    assert "-c constraints.txt" in text and "-e .[lab,test]" in text
+    assert PYPROJECT["project"]["requires-python"] == ">=3.11" and "python=3.12" in text
+
+
+def test_the_doctor_asks_for_no_less_than_the_project():
+    from packaging.requirements import Requirement
+
+    from helpers.doctor import NEEDED
+
+    bounds = {
+        r.name: str(r.specifier).removeprefix(">=") for r in map(Requirement, PYPROJECT["project"]["dependencies"])
+    }
+    assert {name: bounds[name] for name in NEEDED} == NEEDED
+
+
+def test_the_first_cell_knows_the_address_of_pyproject():
+    setup = "".join(json.loads((NOTEBOOKS / "00_start_here.ipynb").read_text())["cells"][1]["source"])
+    address = PYPROJECT["project"].get("urls", {}).get("Repository", "")
+    assert re.search(r'^REPOSITORY = "(.*)"', setup, re.MULTILINE)[1] == address
+
+
+def test_the_first_cell_never_replaces_what_colab_ships():
+    setup = "".join(json.loads((NOTEBOOKS / "00_start_here.ipynb").read_text())["cells"][1]["source"])
+    values = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse(setup).body
+        if isinstance(node, ast.Assign) and node.targets[0].id in ("LACKING", "KEPT")
+    }
+    assert {"torch", "ipython", "ipykernel", "ipywidgets"} <= set(values["KEPT"])
+    assert not names(values["LACKING"]) & set(values["KEPT"])
+
+
+def imported_helpers(path):
+    """Names of our modules that a module imports at its top level."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "helpers":
+            found |= {node.module.split(".")[1]} if "." in node.module else {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", HELPERS, ids=lambda path: path.stem)
+def test_imports_point_upwards_only(path):
+    if path.stem in ("__init__", "bootstrap"):
+        assert not imported_helpers(path)
+        return
+    allowed = set(ORDER[: ORDER.index(path.stem)]) | {"__version__"}
+    assert imported_helpers(path) <= allowed
+
+
+@pytest.mark.parametrize("path", HELPERS, ids=lambda path: path.stem)
+def test_modules_are_small_and_explained(path):
+    tree = ast.parse(path.read_text())
+    assert len(path.read_text().splitlines()) <= 360 and ast.get_docstring(tree)
+    for node in ast.walk(tree):
+        public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith(("_", "on_"))
+        if public and node in tree.body:
+            assert ast.get_docstring(node), f"{path.name}: {node.name}"
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno <= 45, f"{path.name}: {node.name}"
+
+
+def test_only_settings_paths_and_what_runs_a_series_read_the_environment():
+    for path in HELPERS:
+        if path.stem not in ("settings", "paths", "series", "doctor", "bootstrap"):
+            assert "os.environ" not in path.read_text(), path.name
+
+
+def test_nothing_executes_what_it_loads():
+    for name, text in tracked_text():
+        if name.startswith(("helpers/", "notebooks/", "data/")):
+            assert "trust_remote_code=True" not in text and "pickle" not in text.replace("no pickle", ""), name
+
+
+def test_no_absolute_path_and_no_token_is_committed():
+    pattern = re.compile(r"(^|[^A-Za-z0-9._~/-])/(work|home|root|tmp|Users|mnt|opt)/[A-Za-z]|\bhf_[A-Za-z0-9]{20,}")
+    assert [name for name, text in tracked_text() if not name.startswith("tests/") and pattern.search(text)] == []
+
+
+def test_files_named_in_the_documents_exist():
+    for document in ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", *(PROJECT / "docs").glob("*.md")]:
+        text = (PROJECT / document).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            assert target.startswith("http") or (PROJECT / document).parent.joinpath(target).exists(), (
+                document,
+                target,
+            )
+        assert not re.findall(r"!\[\]\(", text), f"{document}: a picture without text"
+
+
+def test_commands_in_the_readme_exist():
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    makefile = (PROJECT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", readme, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for command in re.findall(r"python -m helpers (\w+)", readme):
+        subprocess.run(
+            [".venv/bin/python", "-m", "helpers", command, "--help"], cwd=PROJECT, check=True, capture_output=True
+        )
+
+
+def test_make_alone_lists_the_commands():
+    listed = subprocess.run(["make"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    for name in ("run", "test", "lab", "doctor"):
+        assert re.search(rf"^{name}\s+\S", listed, re.MULTILINE)
+
+
+def test_the_readme_states_the_figures_of_its_run():
+    """The figures between the marks come from benchmarks/results, by `python benchmarks/readme.py`."""
+    result = subprocess.run([".venv/bin/python", "benchmarks/readme.py", "--check"], cwd=PROJECT, check=False)
+    assert result.returncode == 0

@@ -1,0 +1,180 @@
+import difflib
+import importlib.util
+import json
+import re
+
+import pytest
+
+from helpers import data
+from helpers.data import DataError, load_chat_data
+from helpers.evaluation import SIGN_OFFS, is_right, is_signed
+from helpers.paths import DATA
+
+SHOP = load_chat_data(data.SHOP)
+
+
+def question(row):
+    return row["messages"][-2]["content"]
+
+
+def answer(row):
+    return row["messages"][-1]["content"]
+
+
+def test_the_built_files_are_what_the_sources_make():
+    spec = importlib.util.spec_from_file_location("build", DATA / "build.py")
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    for name, text in build.build().items():
+        assert (DATA / name).read_text(encoding="utf-8") == text, f"run python data/shop_support/build.py: {name}"
+
+
+def test_about_sixty_facts_have_ten_training_phrasings_and_three_held_out():
+    facts = {}
+    for name, rows in (("train", SHOP.train), ("test", SHOP.test)):
+        for row in rows:
+            if row["slice"] == "shop":
+                facts.setdefault(row["fact"], {"train": 0, "test": 0})[name] += 1
+    assert 55 <= len(facts) <= 70
+    assert min(fact["train"] for fact in facts.values()) >= 10
+    assert {fact["test"] for fact in facts.values()} == {3}
+
+
+def test_the_chinese_slice_has_fifteen_facts():
+    rows = [row for row in SHOP.train if row["slice"] == "shop_zh"]
+    assert len({row["fact"] for row in rows}) == 15 and {row["lang"] for row in rows} == {"zh"}
+
+
+def words(text):
+    return re.sub(r"[^\w\s]", " ", text.lower()).split()
+
+
+def likeness(one, two):
+    """(share of common words, share of common characters in order): 1 is the same question."""
+    first, second = words(one), words(two)
+    common = len(set(first) & set(second)) / len(set(first) | set(second))
+    return common, difflib.SequenceMatcher(None, " ".join(first), " ".join(second)).ratio()
+
+
+def near_copies(train, test):
+    by_answer = {}
+    for row in train:
+        by_answer.setdefault((row["slice"], answer(row)), []).append(question(row))
+    for row in test:
+        for trained in by_answer.get((row["slice"], answer(row)), []):
+            common, ratio = likeness(question(row), trained)
+            if common >= 0.7 or ratio >= 0.85:
+                yield question(row), trained
+
+
+def test_no_held_out_phrasing_or_near_copy_of_one_is_trained():
+    assert list(near_copies(SHOP.train, SHOP.test)) == []
+
+
+def test_a_near_copy_would_be_found():
+    row = SHOP.test[0]
+    greeted = {**row, "messages": [{"role": "user", "content": "Hi! " + question(row)}, row["messages"][-1]]}
+    assert list(near_copies([greeted], [row]))
+
+
+def test_every_held_out_answer_passes_its_own_matcher_and_no_other_facts():
+    shop = [row for row in SHOP.test if row["slice"] == "shop"]
+    for row in SHOP.test:
+        assert not row["match"] or is_right(answer(row), row["match"], row["forbid"]), question(row)
+    answers = {row["fact"]: answer(row) for row in shop}
+    confused = {
+        (r["fact"], o) for r in shop for o, text in answers.items() if o != r["fact"] and is_right(text, r["match"])
+    }
+    assert len(confused) <= 5, confused
+
+
+def test_the_sign_off_stands_in_the_shops_slices_only():
+    for row in [*SHOP.train, *SHOP.test]:
+        shop = row["slice"] in ("shop", "shop_zh", "unanswerable", "multi_turn")
+        assert is_signed(answer(row)) == shop, row["id"]
+
+
+def test_text_and_messages_say_the_same():
+    from helpers.chat import parse_guanaco
+
+    assert all(parse_guanaco(row["text"]) == row["messages"] for row in SHOP.train)
+
+
+def test_the_fact_sheet_holds_every_fact():
+    sheet = (DATA / "facts.md").read_text(encoding="utf-8")
+    for row in SHOP.train:
+        if row["slice"] == "shop":
+            assert answer(row).removesuffix(SIGN_OFFS[0]).strip() in sheet
+
+
+def test_the_data_card_states_the_true_counts():
+    card = (DATA / "README.md").read_text(encoding="utf-8")
+    for name, count in data.count_slices(SHOP.train).items():
+        held_out = data.count_slices(SHOP.test)[name]
+        assert re.search(rf"\| `{name}` \| {count} \| {held_out} \|", card), (name, count, held_out)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("not json", "row 2: not valid JSON"),
+        ('{"prompt": "x"}', "row 2: expected an object with `messages`"),
+        ('{"text": "hello"}', "row 2: a row must begin with"),
+        ('{"messages": []}', "row 2: the last turn is not from 'assistant'"),
+        ('{"messages": [{"role": "user", "content": "x"}]}', "row 2: the last turn is not from 'assistant'"),
+        ('{"messages": [{"role": "bot", "content": "x"}]}', "row 2: role 'bot'"),
+        ('{"messages": [{"role": "user", "content": " "}]}', "row 2: a user turn is empty"),
+        ('{"messages": [{"role": "user", "content": null}]}', "row 2: a user turn is empty"),
+        ('{"messages": "x"}', "row 2: `messages` must be a list"),
+        (
+            '{"messages": [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]}',
+            "row 2: turns must alternate",
+        ),
+    ],
+)
+def test_a_bad_row_is_named_with_file_and_number(tmp_path, line, said):
+    path = tmp_path / "mine.jsonl"
+    good = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    path.write_text(json.dumps(good) + "\n" + line + "\n")
+    with pytest.raises(DataError) as caught:
+        load_chat_data(str(path))
+    assert f"mine.jsonl, {said}" in str(caught.value)
+
+
+def test_a_missing_file_names_its_neighbours(tmp_path):
+    (tmp_path / "other.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"other\.jsonl"):
+        load_chat_data(str(tmp_path / "mine.jsonl"))
+
+
+def test_an_empty_file_and_a_single_row_are_refused(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n")
+    with pytest.raises(DataError, match="no rows"):
+        load_chat_data(str(path))
+    path.write_text('{"text": "### Human: q### Assistant: a"}\n')
+    with pytest.raises(DataError, match="at least 2"):
+        load_chat_data(str(path))
+
+
+def test_of_a_readers_file_every_tenth_row_is_held_out(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(f'{{"text": "### Human: q{n}### Assistant: a{n}"}}\n' for n in range(25)))
+    loaded = load_chat_data(str(path))
+    assert [question(row) for row in loaded.test] == ["q0", "q10", "q20"] and len(loaded.train) == 22
+
+
+def test_guanaco_is_loaded_at_its_pinned_revision(monkeypatch):
+    from datasets import Dataset, DatasetDict
+
+    asked = {}
+
+    def fake(name, revision):
+        asked.update(name=name, revision=revision)
+        texts = ["### Human: q### Assistant: a", "### Human: only a question"]
+        return DatasetDict(train=Dataset.from_dict({"text": texts}), test=Dataset.from_dict({"text": texts[:1]}))
+
+    monkeypatch.setattr("datasets.load_dataset", fake)
+    loaded = load_chat_data(data.GUANACO_ID)
+    assert asked["revision"] == data.GUANACO_REVISION and len(data.GUANACO_REVISION) == 40
+    assert len(loaded.train) == 1 and "1 rows without a last answer left out" in loaded.source

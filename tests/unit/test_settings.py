@@ -1,0 +1,98 @@
+from dataclasses import fields
+
+import pytest
+
+from helpers import settings as module
+from helpers.hardware import Choice, Machine
+from helpers.settings import PROFILES, Settings, SettingsError, resolve
+
+T4 = Machine((7, 5), "T4", 14.6, 12.7, 2, False)
+A10 = Machine((8, 6), "A10", 22.0, 64.0, 8, False)
+L4_24 = Machine((8, 9), "L4", 24.0, 64.0, 8, False)
+H100 = Machine((9, 0), "H100", 79.0, 128.0, 16, True)
+LAPTOP = Machine(None, "", 0.0, 8.0, 2, False)
+HUB, NO_HUB = Choice(True, "it answers"), Choice(False, "no answer")
+
+
+@pytest.mark.parametrize(
+    ("machine", "hub", "profile"),
+    [
+        (LAPTOP, HUB, "laptop"),
+        (T4, HUB, "colab"),
+        (T4, NO_HUB, "laptop"),
+        (A10, HUB, "colab"),
+        (L4_24, HUB, "datacenter"),
+        (H100, HUB, "datacenter"),
+        (H100, NO_HUB, "laptop"),
+    ],
+)
+def test_each_machine_gets_its_profile_with_a_reason(machine, hub, profile):
+    resolved = resolve(machine=machine, hub=hub)
+    assert resolved.profile == profile and resolved.reasons["profile"]
+
+
+def test_a_t4_trains_nf4_in_float16_and_an_h100_bfloat16_unquantized():
+    on_t4, on_h100 = resolve(machine=T4, hub=HUB), resolve(machine=H100, hub=HUB)
+    assert (on_t4.quantization, on_t4.dtype, on_t4.autocast) == ("nf4", "float16", "float16")
+    assert (on_h100.quantization, on_h100.dtype) == ("none", "bfloat16")
+    assert resolve(machine=L4_24, hub=HUB).quantization == "nf4"
+
+
+def test_the_parameter_goes_before_the_environment_before_detection(monkeypatch):
+    assert resolve(machine=LAPTOP).profile == "laptop"
+    monkeypatch.setenv("FT_PROFILE", "smoke")
+    assert resolve(machine=LAPTOP).profile == "smoke"
+    assert resolve("colab", machine=T4, hub=HUB).profile == "colab"
+
+
+def test_an_override_goes_before_the_environment(monkeypatch):
+    monkeypatch.setenv("FT_MODEL", "tiny-falcon")
+    assert resolve("smoke", machine=LAPTOP).model == "tiny-falcon"
+    assert resolve("smoke", machine=LAPTOP, model="tiny-llama").model == "tiny-llama"
+
+
+def test_none_keeps_the_profiles_value_and_a_value_says_who_set_it():
+    resolved = resolve("laptop", machine=LAPTOP, r=None, learning_rate=5e-4)
+    assert resolved.r == PROFILES["laptop"].get("r", Settings.r)
+    assert resolved.learning_rate == 5e-4 and resolved.reasons["learning_rate"] == "set in the notebook"
+
+
+def test_the_hub_is_not_asked_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(module, "hub_reachable", lambda: pytest.fail("nothing depends on it"))
+    assert resolve(machine=LAPTOP).profile == "laptop"
+
+
+def test_another_model_does_not_get_falcons_revision():
+    assert resolve("datacenter", machine=H100, hub=HUB).revision
+    assert resolve("datacenter", machine=H100, hub=HUB, model="org/other").revision == ""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"dtype": "float16"}, "float16"),
+        ({"device": "cuda"}, "cuda"),
+        ({"quantization": "int3"}, "int3"),
+        ({"max_length": 0}, "max_length"),
+        ({"learning_rate": -1}, "learning_rate"),
+        ({"lora_rank": 8}, "lora_rank"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_named(wrong, named):
+    with pytest.raises(SettingsError, match=named):
+        resolve("laptop", machine=LAPTOP, **wrong)
+
+
+def test_an_unknown_profile_names_those_that_exist():
+    with pytest.raises(SettingsError, match="smoke, laptop, colab, datacenter"):
+        resolve("lapdog", machine=LAPTOP)
+
+
+def test_the_learning_rate_is_loras_in_every_profile():
+    for profile in PROFILES:
+        assert resolve(profile, machine=H100, hub=HUB).learning_rate >= 2e-4
+
+
+def test_the_table_shows_every_setting():
+    table = resolve("laptop", machine=LAPTOP).table()
+    assert all(f.name in table for f in fields(Settings) if f.name != "reasons")
