@@ -1,6 +1,7 @@
 """Writes the measured figures into the READMEs: `python benchmarks/readme.py`; with --check it only compares.
 
-The text between <!-- figures --> and <!-- /figures --> comes from benchmarks/results, so that no figure is typed.
+The text between <!-- figures --> and <!-- /figures -->, and between the <!-- notebooks --> marks, comes from
+benchmarks/results, so that no figure is typed.
 """
 
 import json
@@ -10,17 +11,37 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 RESULTS = PROJECT / "benchmarks" / "results"
-BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
+TITLES = {
+    "00_start_here": "find out whether this machine is ready, what will run, and why",
+    "01_load_a_quantized_model": "load a quantized model, and prove that it is quantized",
+    "02_inspect_the_dataset": "see the data the way the model does: rows, tokens, and which of them are trained",
+    "03_finetune_with_lora": "fine-tune with LoRA, watch the loss, measure before and after",
+    "04_generate_and_compare": "talk to the result, with every sampling knob in your hand",
+}
 WORDS = {
     "README.md": ("held-out questions", "base model", "fine-tuned", "spread over 3 seeds"),
     "README.zh-CN.md": ("未参与训练的问题", "原模型", "微调后", "3 个随机种子的范围"),
 }
 LABELS = {
-    "README.md": ("facts right (English)", "NLL (nats a token)", "answers that end", "house style in the shop's answers",
-                  "sign-off in general answers", "general questions right", "facts right (Chinese)"),
-    "README.zh-CN.md": ("事实正确（英文）", "NLL（每词元，nat）", "会自己结束的回答", "店铺回答的固定风格",
-                        "一般回答中出现署名", "一般问题正确", "事实正确（中文）"),
-}  # fmt: skip
+    "README.md": (
+        "facts right (English)",
+        "NLL (nats a token)",
+        "answers that end",
+        "house style in the shop's answers",
+        "sign-off in general answers",
+        "general questions right",
+        "facts right (Chinese)",
+    ),
+    "README.zh-CN.md": (
+        "事实正确（英文）",
+        "NLL（每词元，nat）",
+        "会自己结束的回答",
+        "店铺回答的固定风格",
+        "一般回答中出现署名",
+        "一般问题正确",
+        "事实正确（中文）",
+    ),
+}
 NAMES = ("fact_accuracy", "nll", "ended", "style", "general_signed", "general_accuracy", "fact_accuracy_chinese")
 
 
@@ -36,11 +57,29 @@ def block(document: str) -> str:
     return "\n".join(rows) + "\n"
 
 
+def notebooks_table() -> str:
+    """The table of notebooks, with what each took in the measured run."""
+    run = json.loads((RESULTS / "laptop-run.json").read_text(encoding="utf-8"))
+    rows = ["| notebook | you will | minutes | memory |", "|---|---|---|---|"]
+    for name, title in TITLES.items():
+        took = run["notebooks"][name]
+        minutes, peak = took["seconds"] / 60, took["peak_gib"]
+        rows.append(f"| [{name[:2]}](notebooks/{name}.ipynb) | {title} | {minutes:.1f} | {peak:.1f} GiB |")
+    machine = f"two cores of an {run['processor']}, {run['date']}: {run['minutes']:.1f} minutes in all"
+    return "\n".join(rows) + f"\n\nMeasured with `make run` on {machine}, after the installation.\n"
+
+
+def filled(text: str, mark: str, content: str) -> str:
+    """The text with what stands between the marks replaced; a text without them is left as it is."""
+    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
+    return pattern.sub(lambda found: found[1] + content + found[2], text)
+
+
 def main() -> None:
     for document in WORDS:
         path = PROJECT / document
         old = path.read_text(encoding="utf-8")
-        new = BLOCK.sub(lambda found, table=block(document): found[1] + table + found[2], old)
+        new = filled(filled(old, "figures", block(document)), "notebooks", notebooks_table())
         if old != new and "--check" in sys.argv:
             sys.exit(f"{document} does not state the figures of benchmarks/results: run python benchmarks/readme.py")
         path.write_text(new, encoding="utf-8")

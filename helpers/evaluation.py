@@ -13,7 +13,10 @@ from typing import NamedTuple
 import torch
 
 from helpers.generation import Answer, generate, inference
+from helpers.hardware import cpu_has_bf16
+from helpers.models import folded_adapter
 
+SPARE_TOKENS = 8  # room beyond the longest reference answer, so that "ended" means that the model chose to stop
 SIGN_OFFS = ("Happy writing!", "祝书写愉快！")
 
 
@@ -63,27 +66,41 @@ def is_signed(answer: str) -> bool:
 
 
 def evaluate(
-    model, tokenizer, rows, *, max_new_tokens=40, batch_size=64, limit=0, say: Callable[[str], None] = lambda text: None
+    model, tokenizer, rows, *, max_new_tokens=64, batch_size=64, limit=0, say: Callable[[str], None] = lambda text: None
 ) -> Report:
     """Greedy answers to the last question of every row, and their scores by slice.
 
     rows: held-out rows with `messages`; `slice`, `match`, `forbid` where the data has them.
+    max_new_tokens: at most; a slice gets no more than its longest reference answer and SPARE_TOKENS.
     limit: at most this many rows of each slice, the first ones; 0 is all. say: is told how far it is.
     """
     start = time.perf_counter()
     rows = limited(rows, limit)
     answers: list[Answer | None] = [None] * len(rows)
-    order = sorted(range(len(rows)), key=lambda i: sum(len(m["content"]) for m in rows[i]["messages"][:-1]))
-    for first in range(0, len(order), batch_size):
-        chosen = order[first : first + batch_size]
-        prompts = [rows[i]["messages"][:-1] for i in chosen]
-        for i, answer in zip(chosen, generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens), strict=True):
-            answers[i] = answer
-        say(f"{min(first + batch_size, len(rows))} of {len(rows)} questions answered")
-    losses = answer_nll(model, tokenizer, rows, batch_size=batch_size)
-    names = list(dict.fromkeys(row.get("slice", "all") for row in rows))
-    slices = {name: score(name, rows, answers, losses) for name in names}
+    with folded_adapter(model, torch.bfloat16 if cpu_has_bf16() else torch.float32):
+        for name in slice_names(rows):
+            chosen = [i for i, row in enumerate(rows) if row.get("slice", "all") == name]
+            room = min(max_new_tokens, longest_answer(tokenizer, [rows[i] for i in chosen]) + SPARE_TOKENS)
+            chosen.sort(key=lambda i: sum(len(m["content"]) for m in rows[i]["messages"][:-1]))
+            for first in range(0, len(chosen), batch_size):
+                batch = chosen[first : first + batch_size]
+                prompts = [rows[i]["messages"][:-1] for i in batch]
+                for i, answer in zip(batch, generate(model, tokenizer, prompts, max_new_tokens=room), strict=True):
+                    answers[i] = answer
+            say(f"{sum(a is not None for a in answers)} of {len(rows)} questions answered")
+        losses = answer_nll(model, tokenizer, rows)
+    slices = {name: score(name, rows, answers, losses) for name in slice_names(rows)}
     return Report(slices, answers, time.perf_counter() - start, sum(answer.tokens for answer in answers))
+
+
+def slice_names(rows: list[dict]) -> list[str]:
+    """The slices in the order in which they first appear; "all" for data without slices."""
+    return list(dict.fromkeys(row.get("slice", "all") for row in rows))
+
+
+def longest_answer(tokenizer, rows: list[dict]) -> int:
+    """Tokens of the longest reference answer."""
+    return max(len(tokenizer(row["messages"][-1]["content"])["input_ids"]) for row in rows)
 
 
 def limited(rows, limit: int) -> list[dict]:

@@ -3,7 +3,9 @@
 import json
 import os
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from helpers import explain, report
@@ -19,15 +21,17 @@ def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
 
     Writes executed/*.ipynb, summary.json and report.html there. Raises SeriesError naming notebook and cell.
     """
-    start = time.perf_counter()
+    start, taken = time.perf_counter(), {}
+    notebooks = chosen_notebooks(numbers)
     folder = new_run_folder(profile)
-    os.environ |= {"FT_RUN": str(folder), "FT_HEADLESS": "1", "FT_PROFILE": "" if profile == "auto" else profile}
+    os.environ |= {"FT_RUN": str(folder), "FT_HEADLESS": "1"} | ({} if profile == "auto" else {"FT_PROFILE": profile})
     (folder / "executed").mkdir()
-    peak = 0.0
-    for source in chosen_notebooks(numbers):
-        run_notebook(source, folder / "executed" / source.name, start)
-        peak = max(peak, notebook_peak(folder))
-    summary = summarize(folder, minutes=(time.perf_counter() - start) / 60, peak_gib=peak)
+    for source in notebooks:
+        began = time.perf_counter()
+        with ChildMemory() as memory:
+            run_notebook(source, folder / "executed" / source.name, start)
+        taken[source.stem] = {"seconds": round(time.perf_counter() - began, 1), "peak_gib": round(memory.peak_gib, 2)}
+    summary = summarize(folder, minutes=(time.perf_counter() - start) / 60, notebooks=taken)
     report.write_report(folder, summary)
     show_summary(folder, summary)
     return folder
@@ -104,19 +108,44 @@ def run_notebook(source: Path, target: Path, start: float) -> None:
         raise SeriesError(f"{source.name}: the kernel died. {explain.KERNEL_DIED}") from None
 
 
-def notebook_peak(folder: Path) -> float:
-    """Peak memory in GiB that the notebook run last wrote down; 0 when it wrote none."""
-    path = folder / "peak_gib.json"
-    return json.loads(path.read_text(encoding="utf-8"))["peak_gib"] if path.exists() else 0.0
+class ChildMemory:
+    """Largest resident memory of this process's children while it is open, in GiB, looked up twice a second."""
+
+    def __enter__(self):
+        self.peak_gib, self.done = 0.0, threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+        self.thread.start()
+        return self
+
+    def watch(self) -> None:
+        """Looks until the block ends."""
+        import psutil
+
+        while not self.done.wait(0.5):
+            total = 0
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    total += child.memory_info().rss
+            self.peak_gib = max(self.peak_gib, total / 2**30)
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
 
 
-def summarize(folder: Path, minutes: float, peak_gib: float) -> dict:
-    """summary.json: before and after, speed, memory; figures that this run did not make are null."""
+def summarize(folder: Path, minutes: float, notebooks: dict[str, dict]) -> dict:
+    """summary.json: before and after, speed, memory, and what each notebook took.
+
+    Figures that this run did not make are null. peak_gib: of the GPU where there is one, else of the kernels.
+    """
     card_path = folder / "run_card.json"
     card = json.loads(card_path.read_text(encoding="utf-8")) if card_path.exists() else {}
     summary = {name: card.get(name) for name in ("fact_accuracy", "nll", "ended", "style", "tokens_per_second")}
-    summary |= {"minutes": round(minutes, 2), "peak_gib": max(peak_gib, card.get("peak_gib", 0.0))}
+    resident = max((notebook["peak_gib"] for notebook in notebooks.values()), default=0.0)
+    peak = card.get("peak_gib", 0.0) if card.get("device") == "cuda" else resident
+    summary |= {"minutes": round(minutes, 2), "peak_gib": peak}
     summary |= {"model": card.get("model"), "device": card.get("device"), "profile": card.get("profile")}
+    summary["notebooks"] = notebooks
     write_json(folder / "summary.json", summary)
     return summary
 

@@ -35,7 +35,7 @@ class Settings:
     per_device_train_batch_size: int = 8
     gradient_accumulation_steps: int = 1
     gradient_checkpointing: bool = False
-    num_train_epochs: float = 1.5
+    num_train_epochs: float = 1.25
     max_steps: int = -1  # -1: as many as num_train_epochs make
     learning_rate: float = 2e-3
     lr_scheduler_type: str = "linear"
@@ -46,7 +46,7 @@ class Settings:
     lora_dropout: float = 0.0
     target_modules: str = "all-linear"
     evaluation_questions: int = 0  # of each slice; 0: all
-    max_new_tokens: int = 32  # of an answer in the evaluation
+    max_new_tokens: int = 64  # of an answer in the evaluation
     seed: int = 0
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 

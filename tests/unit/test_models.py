@@ -72,3 +72,44 @@ def test_gradients_of_a_four_bit_model_survive_an_evaluation():
     after = gradient_of_first_layer(model)
     assert torch.cosine_similarity(before.flatten(), after.flatten(), dim=0) > 0.99
     assert not any(getattr(m, "support_avx512bf16_for_cpu", False) for m in model.modules())
+
+
+def adapted(model):
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    for index, (name, weight) in enumerate(model.named_parameters()):
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(index))
+    return model.eval()
+
+
+def test_a_folded_adapter_gives_the_same_logits_and_leaves_the_weights_as_they_were(tiny_llama):
+    ids = torch.arange(10, 30)[None]
+    model = adapted(tiny_llama)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    with torch.no_grad():
+        expected = model(ids).logits
+        with models.folded_adapter(model, torch.float32):
+            torch.testing.assert_close(model(ids).logits, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(ids).logits, expected, rtol=0, atol=0)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+
+
+def test_an_adapter_that_is_switched_off_is_not_folded_in(tiny_llama):
+    ids = torch.arange(10, 30)[None]
+    expected = tiny_llama(ids).logits
+    model = adapted(tiny_llama)
+    with torch.no_grad(), model.disable_adapter():
+        with models.folded_adapter(model, torch.float32):
+            torch.testing.assert_close(model(ids).logits, expected)
+        torch.testing.assert_close(model(ids).logits, expected)
+
+
+def test_nothing_is_folded_into_four_bit_weights():
+    model = adapted(models.load_model(replace(SMOKE, quantization="nf4")).model)
+    ids = torch.arange(10, 30)[None]
+    with torch.no_grad():
+        expected = model(ids).logits
+        with models.folded_adapter(model, torch.bfloat16):
+            torch.testing.assert_close(model(ids).logits, expected, rtol=0, atol=0)

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -60,7 +62,7 @@ def card(folder, **more):
 
 def test_the_summary_has_every_figure_that_is_promised(tmp_path):
     card(tmp_path)
-    summary = series.summarize(tmp_path, minutes=7.5, peak_gib=2.0)
+    summary = series.summarize(tmp_path, minutes=7.5, notebooks={"03_x": {"seconds": 9, "peak_gib": 2.0}})
     written = json.loads((tmp_path / "summary.json").read_text())
     assert written == summary
     promised = {"fact_accuracy", "nll", "ended", "style", "tokens_per_second", "minutes", "peak_gib", "model", "device"}
@@ -68,9 +70,20 @@ def test_the_summary_has_every_figure_that_is_promised(tmp_path):
     assert "80%" in report.summary_text(summary) and "250 tokens a second" in report.summary_text(summary)
 
 
+def test_on_a_gpu_the_peak_is_that_of_the_gpu(tmp_path):
+    card(tmp_path, device="cuda")
+    assert series.summarize(tmp_path, 1, {"03_x": {"seconds": 9, "peak_gib": 9.0}})["peak_gib"] == 1.5
+
+
+def test_the_memory_of_a_child_process_is_seen():
+    with series.ChildMemory() as memory:
+        subprocess.run([sys.executable, "-c", "x = bytearray(300 << 20); import time; time.sleep(2)"], check=True)
+    assert 0.28 < memory.peak_gib < 0.6
+
+
 def test_a_figure_that_does_not_apply_is_left_out_of_the_table(tmp_path):
     card(tmp_path, fact_accuracy={"base": None, "tuned": None})
-    assert "-" in report.summary_text(series.summarize(tmp_path, 1, 1))
+    assert "-" in report.summary_text(series.summarize(tmp_path, 1, {}))
 
 
 def test_the_report_is_one_file_that_runs_no_foreign_markup(tmp_path):
@@ -81,7 +94,7 @@ def test_the_report_is_one_file_that_runs_no_foreign_markup(tmp_path):
         tmp_path / "answers.json", {"answers": [{"question": "<script>1</script>", "base": "<b>", "tuned": "&"}]}
     )
     (tmp_path / "loss.png").write_bytes(b"\x89PNG")
-    page = report.write_report(tmp_path, series.summarize(tmp_path, 1, 1)).read_text()
+    page = report.write_report(tmp_path, series.summarize(tmp_path, 1, {})).read_text()
     assert "<script>1" not in page and "&lt;script&gt;1" in page and 'sandbox=""' in page
     assert "src='http" not in page and 'src="http' not in page
 
