@@ -87,7 +87,7 @@ def evaluate(
                 prompts = [rows[i]["messages"][:-1] for i in batch]
                 for i, answer in zip(batch, generate(model, tokenizer, prompts, max_new_tokens=room), strict=True):
                     answers[i] = answer
-            say(f"{sum(a is not None for a in answers)} of {len(rows)} questions answered")
+                say(f"{sum(a is not None for a in answers)} of {len(rows)} questions answered")
         losses = answer_nll(model, tokenizer, rows)
     slices = {name: score(name, rows, answers, losses) for name in slice_names(rows)}
     return Report(slices, answers, time.perf_counter() - start, sum(answer.tokens for answer in answers))

@@ -37,12 +37,10 @@ class GenerationPanel:
         has_adapter = hasattr(self.model, "disable_adapter")
         choices = [("tuned", "tuned"), ("base", "base")] if has_adapter else [("base", "base")]
         self.which = widgets.ToggleButtons(options=choices, description="Model", style=described)
-        self.temperature = Number(
-            0.0, 0.0, 2.0, 0.05, "temperature", "0 always takes the likeliest token; higher is wilder"
-        )
-        self.top_k = Number(0, 0, 200, 1, "top_k", "keep the k likeliest tokens; 0 is off")
-        self.top_p = Number(1.0, 0.05, 1.0, 0.01, "top_p", "keep the likeliest tokens up to this probability; 1 is off")
-        self.max_new_tokens = Number(max_new_tokens, 1, 512, 1, "max_new_tokens", "the answer is cut off after these")
+        self.temperature = Number(0.0, 0.0, 2.0, 0.05, "temperature", "0: always the likeliest token")
+        self.top_k = Number(0, 0, 200, 1, "top_k", "keep the k likeliest; 0 is off")
+        self.top_p = Number(1.0, 0.05, 1.0, 0.01, "top_p", "keep the likeliest up to this share; 1 is off")
+        self.max_new_tokens = Number(max_new_tokens, 1, 512, 1, "max_new_tokens", "the answer is cut off there")
         self.seed = widgets.BoundedIntText(0, min=0, max=2**31 - 1, description="seed", style=described)
         self.generate_button = widgets.Button(description="Generate", button_style="primary")
         self.stop_button = widgets.Button(description="Stop", disabled=True)

@@ -24,6 +24,10 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian or Ubuntu: sudo apt install chromium"),
 ]
 ARTIFACTS = PROJECT / "test-artifacts"
+SETTINGS = {  # draw all cells, also those that are out of sight; show no news
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
 HARMLESS = ("favicon", "DevTools", "Deprecated", "ResizeObserver", "source map")
 
 
@@ -35,12 +39,17 @@ def lab(tmp_path_factory):
     for path in NOTEBOOKS.glob("0[34]_*.ipynb"):
         text = path.read_text(encoding="utf-8").replace('PROFILE = \\"auto\\"', 'PROFILE = \\"smoke\\"')
         (root / "notebooks" / path.name).write_text(text, encoding="utf-8")
+    for name, content in SETTINGS.items():
+        path = root / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}"]
     command += ["--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={root}"]
     environment = {**os.environ, "FT_RUNS": str(root / "runs"), "JUPYTER_CONFIG_DIR": str(root / "config")}
+    environment["JUPYTERLAB_SETTINGS_DIR"] = str(root / "settings")
     log = (root / "server.log").open("w")
     server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -77,36 +86,35 @@ def page(browser, request):
     opened.close()
 
 
+CONNECTED = (
+    "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus == 'connected'"
+)
+ALL_RAN = (
+    "() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]"
+    ".every(prompt => /[0-9]/.test(prompt.textContent))"
+)
+
+
 def open_and_run(page, lab, name):
-    """Opens a notebook and starts all its cells."""
+    """Opens a notebook without the side bar and runs all its cells to the end."""
     page.goto(f"{lab}/lab/tree/notebooks/{name}?reset")
     page.locator(".jp-Notebook").first.wait_for(timeout=60_000)
-    page.wait_for_function("() => window.jupyterapp && document.querySelector('.jp-Notebook-ExecutionIndicator')")
-    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); return 1 }")
-
-
-def wait_until_idle(page, seconds=120):
-    """Waits until no cell runs or waits."""
-    busy = "() => ![...document.querySelectorAll('.jp-InputPrompt')].some(e => e.textContent.includes('[*]'))"
-    page.wait_for_timeout(3000)
-    page.wait_for_function(busy, timeout=seconds * 1000)
+    page.wait_for_function(CONNECTED, timeout=60_000)  # before that JupyterLab would ask for a kernel
+    for command in ("application:toggle-left-area", "notebook:run-all-cells"):
+        page.evaluate("name => { window.jupyterapp.commands.execute(name); return 1 }", command)
+    page.wait_for_function(ALL_RAN, timeout=120_000)
 
 
 def bring_into_view(page, selector):
-    """Scrolls the notebook until the element exists and is shown: JupyterLab draws only what is near."""
-    for _ in range(80):
-        found = page.locator(selector).first
-        if found.count() and found.is_visible():
-            found.scroll_into_view_if_needed()
-            return found
-        page.locator(".jp-WindowedPanel-outer").first.evaluate("e => e.scrollBy(0, 500)")
-        page.wait_for_timeout(100)
-    raise AssertionError(f"{selector} was not found")
+    """Scrolls to the element and returns it."""
+    found = page.locator(selector).first
+    found.wait_for(timeout=30_000)
+    found.scroll_into_view_if_needed()
+    return found
 
 
 def test_the_panel_generates_and_shows_why_it_stopped(page, lab):
     open_and_run(page, lab, "04_generate_and_compare.ipynb")
-    wait_until_idle(page)
     bring_into_view(page, ".ft-output")
     page.get_by_label("Prompt").first.fill("Hello <b>there</b>")
     page.get_by_label("max_new_tokens").first.fill("200")
@@ -124,7 +132,6 @@ def test_the_panel_generates_and_shows_why_it_stopped(page, lab):
 
 def test_stop_ends_an_answer_within_two_seconds(page, lab):
     open_and_run(page, lab, "04_generate_and_compare.ipynb")
-    wait_until_idle(page)
     bring_into_view(page, ".ft-output")
     page.get_by_label("max_new_tokens").first.fill("512")
     page.get_by_label("max_new_tokens").first.press("Enter")
@@ -142,7 +149,6 @@ def test_stop_ends_an_answer_within_two_seconds(page, lab):
 
 def test_the_loss_chart_is_drawn_once_with_its_words(page, lab):
     open_and_run(page, lab, "03_finetune_with_lora.ipynb")
-    wait_until_idle(page, seconds=180)
     chart = bring_into_view(page, "svg[role=img]")
     assert chart.get_attribute("aria-label").startswith("step 8 of 8: loss")
     assert page.locator("svg[role=img]").count() == 1, "one output that is replaced, not one a step"
@@ -152,7 +158,6 @@ def test_the_loss_chart_is_drawn_once_with_its_words(page, lab):
 def test_the_panel_fits_a_narrow_screen(page, lab):
     page.set_viewport_size({"width": 390, "height": 844})
     open_and_run(page, lab, "04_generate_and_compare.ipynb")
-    wait_until_idle(page)
     bring_into_view(page, ".ft-output")
     wider = page.evaluate(
         "() => { const panel = document.querySelector('.ft-output').closest('.jp-OutputArea-output');"
