@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 
 from helpers.history import History, series, smoothed
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 260, 52, 34, 14
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 280, 52, 40, 40
 TRAIN, EVAL = "#0072B2", "#D55E00"  # Okabe-Ito: told apart by colour-blind readers; dashes and dots say it too
 POINTS = 400
 
@@ -88,8 +88,8 @@ def svg(rows: list[dict], max_steps: int) -> str:
         line(smooth, max_steps, top, f'stroke="{TRAIN}" stroke-width="2.5"'),
         line(evaluations, max_steps, top, f'stroke="{EVAL}" stroke-width="2" stroke-dasharray="6 4"'),
         *dots(evaluations, max_steps, top),
-        f'<text x="{WIDTH - 14}" y="{TOP + 12}" text-anchor="end" fill="{TRAIN}">training loss, smoothed ―</text>',
-        f'<text x="{WIDTH - 14}" y="{TOP + 28}" text-anchor="end" fill="{EVAL}">evaluation loss - ● -</text>',
+        f'<text x="{WIDTH - 14}" y="14" text-anchor="end" fill="{TRAIN}">training loss, smoothed ―</text>',
+        f'<text x="{WIDTH - 14}" y="30" text-anchor="end" fill="{EVAL}">evaluation loss - ● -</text>',
         "</svg>",
     ]
     return "".join(parts) + f"<p style='margin:0'>{words}</p>"
@@ -146,8 +146,8 @@ def axes(top: float, max_steps: int, x: list[float]) -> list[str]:
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 12}" y1="{y}" y2="{y}" stroke="currentColor" opacity=".15"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{top * share:.2f}</text>')
     for place, step in zip(x, (0, max_steps // 2, max_steps), strict=True):
-        parts.append(f'<text x="{place}" y="{HEIGHT - 14}" text-anchor="middle">{step}</text>')
-    parts.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 1}" text-anchor="middle">step</text>')
+        parts.append(f'<text x="{place}" y="{HEIGHT - 22}" text-anchor="middle">{step}</text>')
+    parts.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 6}" text-anchor="middle">step</text>')
     return parts
 
 

@@ -42,6 +42,7 @@ class GenerationPanel:
         self.top_p = Number(1.0, 0.05, 1.0, 0.01, "top_p", "keep the likeliest up to this share; 1 is off")
         self.max_new_tokens = Number(max_new_tokens, 1, 512, 1, "max_new_tokens", "the answer is cut off there")
         self.seed = widgets.BoundedIntText(0, min=0, max=2**31 - 1, description="seed", style=described)
+        self.seed.layout.width = "220px"
         self.generate_button = widgets.Button(description="Generate", button_style="primary")
         self.stop_button = widgets.Button(description="Stop", disabled=True)
         self.output, self.status = widgets.HTML(layout=wide), widgets.HTML()
@@ -166,7 +167,9 @@ class GenerationPanel:
         self.status_text = status
         self.status.value = f"<p role='status'>{html.escape(status)}</p>"
         text = html.escape(self.answer)
-        self.output.value = f"<div style='white-space:pre-wrap;font-size:1.1em' aria-live='polite'>{text}</div>"
+        self.output.value = (
+            f"<div style='white-space:pre-wrap;overflow-wrap:anywhere;font-size:1.1em' aria-live='polite'>{text}</div>"
+        )
 
 
 class Number:
