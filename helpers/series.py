@@ -97,6 +97,7 @@ def run_notebook(source: Path, target: Path, start: float) -> None:
             log_output=False,
             stdout_file=progress,
             on_cell_start=progress.cell,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # errors only: else a note on encryption for each kernel
         )
     except papermill.PapermillExecutionError as error:
         remedy = explain.remedy(error.ename, error.evalue)

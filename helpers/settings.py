@@ -110,7 +110,9 @@ def choose_profile(machine: Machine, hub: Choice) -> Choice:
     return Choice("datacenter", f"a GPU of {machine.gpu_gib:.0f} GiB, compute capability {major}.{minor}")
 
 
-def resolve(profile: str = "auto", *, machine: Machine | None = None, hub: Choice | None = None, **overrides):
+def resolve(
+    profile: str = "auto", *, machine: Machine | None = None, hub: Choice | None = None, **overrides
+) -> Settings:
     """Settings for this machine.
 
     profile: a name of PROFILES, or "auto": $FT_PROFILE where it is set, else what this machine can do.

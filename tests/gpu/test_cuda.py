@@ -1,4 +1,4 @@
-"""What only a CUDA device can show. `python -m pytest tests/gpu` on a machine that has one; `make test` does not run it."""
+"""What only a CUDA device can show: `python -m pytest tests/gpu` on a machine that has one, apart from `make test`."""
 
 from dataclasses import replace
 
