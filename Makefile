@@ -28,7 +28,7 @@ format:  ## format code and notebooks, strip outputs
 	@$(PYTHON) helpers/bootstrap.py test
 	@$(VENV) -m ruff format .
 	@$(VENV) -m ruff check --fix .
-	@$(VENV) -m nbstripout notebooks/*.ipynb notebooks/solutions/*.ipynb
+	@$(VENV) -m nbstripout --keep-id notebooks/*.ipynb notebooks/solutions/*.ipynb
 
 clean:  ## remove environments and runs
 	rm -rf .venv .venv-colab runs

@@ -61,6 +61,33 @@ class Settings:
         return asdict(self)
 
 
+# Why each value is what it is where neither the profile nor the machine decides.
+REASONS = {
+    "model": "the profile's own",
+    "revision": "pinned for models of the Hub; a local model needs none",
+    "data": "the profile's own",
+    "template": "the form of both data sets",
+    "quantization": "nothing is quantized unless the profile asks for it",
+    "attn_implementation": "the library's default kernel; it keeps packed documents apart by a mask",
+    "max_length": "longer than nearly all rows of the profile's data; 02 shows what it cuts",
+    "packing": "rows of similar length are grouped instead",
+    "per_device_train_batch_size": "rows in a forward pass; small batches teach LoRA more in the same time",
+    "gradient_accumulation_steps": "forward passes in a step",
+    "gradient_checkpointing": "costs time to save memory; off where memory is not short",
+    "num_train_epochs": "enough for the facts, and a run of minutes",
+    "max_steps": "-1: as many as the epochs make",
+    "learning_rate": "LoRA wants ten times the rate of full fine-tuning, or more",
+    "lr_scheduler_type": "falls to zero, so that the last steps settle",
+    "warmup_steps": "a share of all steps, while AdamW has no statistics yet",
+    "max_grad_norm": "one bad batch must not throw the adapter off",
+    "r": "the loss hardly depends on it; 16 leaves room for the facts",
+    "lora_alpha": "twice r, the usual scale",
+    "lora_dropout": "off: few epochs, and faster",
+    "target_modules": "facts sit in the MLP layers too, so every linear layer is adapted",
+    "evaluation_questions": "of each slice; 0 is all",
+    "max_new_tokens": "room for the longest answers",
+    "seed": "repeatable on the same machine",
+}
 TINY = {
     "packing": True,
     "per_device_train_batch_size": 2,
@@ -139,7 +166,7 @@ def resolve(
     if settings.model != FALCON:
         settings = replace(settings, revision=given.get("revision", ""))
     check(settings, machine)
-    return replace(settings, reasons=reasons)
+    return replace(settings, reasons=REASONS | reasons)
 
 
 def named_profile(profile: str) -> Choice | None:

@@ -37,7 +37,7 @@ def steps() -> list[tuple[str, list[str], dict[str, str]]]:
     return [
         ("format", [PYTHON, "-m", "ruff", "format", "--check", "."], {}),
         ("lint", [PYTHON, "-m", "ruff", "check", "."], {}),
-        ("no outputs stored", [PYTHON, "-m", "nbstripout", "--verify", *notebooks()], {}),
+        ("no outputs stored", [PYTHON, "-m", "nbstripout", "--verify", "--keep-id", *notebooks()], {}),
         ("static and unit tests", pytest(PYTHON, "tests/static", "tests/unit"), {}),
         ("notebooks, papermill", pytest(PYTHON, "tests/notebooks/test_run.py"), {}),
         ("notebooks, nbval", nbval(PYTHON), smoke),

@@ -93,6 +93,12 @@ def test_the_learning_rate_is_loras_in_every_profile():
         assert resolve(profile, machine=H100, hub=HUB).learning_rate >= 2e-4
 
 
-def test_the_table_shows_every_setting():
-    table = resolve("laptop", machine=LAPTOP).table()
-    assert all(f.name in table for f in fields(Settings) if f.name != "reasons")
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_table_shows_every_setting_with_its_reason(profile):
+    resolved = resolve(profile, machine=H100, hub=HUB)
+    rows = resolved.table().splitlines()
+    names = [f.name for f in fields(Settings) if f.name != "reasons"]
+    assert [row.split()[0] for row in rows] == names
+    assert all(
+        row.endswith(resolved.reasons[name]) and resolved.reasons[name] for row, name in zip(rows, names, strict=True)
+    )
