@@ -117,14 +117,20 @@ def test_the_panel_generates_and_shows_why_it_stopped(page, lab):
     open_and_run(page, lab, "04_generate_and_compare.ipynb")
     bring_into_view(page, ".ft-output")
     page.get_by_label("Prompt").first.fill("Hello <b>there</b>")
-    page.get_by_label("max_new_tokens").first.fill("200")
-    page.get_by_label("max_new_tokens").first.press("Enter")
+    for label, value in (("max_new_tokens", "200"), ("temperature", "2")):
+        page.get_by_label(label).first.fill(value)
+        page.get_by_label(label).first.press("Enter")
     page.evaluate(
-        "() => { window.updates = 0; new MutationObserver(() => window.updates++).observe("
+        "() => { window.updates = 0; window.before = document.querySelector('.ft-status').textContent;"
+        "new MutationObserver(() => window.updates++).observe("
         "document.querySelector('.ft-output'), {childList: true, subtree: true, characterData: true}) }"
     )
     page.get_by_role("button", name="Generate").first.click()
-    page.wait_for_function("() => /tokens,/.test(document.querySelector('.ft-status').textContent)", timeout=60_000)
+    page.wait_for_function(
+        "() => { const now = document.querySelector('.ft-status').textContent;"
+        "return now !== window.before && /tokens,/.test(now) }",
+        timeout=60_000,
+    )
     assert page.evaluate("() => window.updates") >= 2, "the answer must appear piece by piece"
     assert page.locator(".ft-output b").count() == 0, "markup in an answer must be shown as text"
     assert [e for e in page.errors if not any(word in e for word in HARMLESS)] == []
