@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 from helpers import falcon
 from helpers.hardware import peak_gib
 from helpers.history import History, series
-from helpers.models import body_linears, keep_gradients_on_cpu
+from helpers.models import inspect_model, keep_gradients_on_cpu
 from helpers.paths import write_json
 from helpers.settings import Settings, describe_model
 
@@ -225,7 +225,7 @@ def label_checks(trainer, rows) -> list[Check]:
     spans = [tokenizer.decode(span).strip() for row in trainer.train_dataset for span in trained_spans(row["labels"])]
     ended = sum(span.endswith(tokenizer.eos_token) for span in spans)
     whole = sum((Counter(spans) & expected).values())
-    share = ended / len(spans)
+    share = ended / max(1, len(spans))  # packing can cut off every answer
     foreign = len(spans) - whole - (len(spans) - ended)
     return [
         Check("answers whose end token is trained", f"{ended} of {len(spans)} ({share:.1%})", "98 %", share >= 0.98),
@@ -258,9 +258,9 @@ def adapter_check(trainer) -> Check:
 
 def quantization_check(model) -> Check:
     """How many linear layers of the body are 4-bit."""
-    linears = [m.base_layer if hasattr(m, "base_layer") else m for m in body_linears(model)]
-    four_bit = sum(type(m).__name__ == "Linear4bit" for m in linears)
-    return Check("4-bit linear layers", f"{four_bit} of {len(linears)}", "all", four_bit == len(linears) > 0)
+    report = inspect_model(model)
+    found, all_of_them = report.quantized_linears, report.body_linears
+    return Check("4-bit linear layers", f"{found} of {all_of_them}", "all", found == all_of_them > 0)
 
 
 def isolation_check(model, length: int = 12) -> Check:

@@ -21,7 +21,9 @@ from helpers.paths import NOTEBOOKS, PROJECT
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian or Ubuntu: sudo apt install chromium"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="2026-11-24: no Chromium here; on Debian or Ubuntu: sudo apt install chromium"
+    ),
 ]
 ARTIFACTS = PROJECT / "test-artifacts"
 SETTINGS = {  # draw all cells, also those that are out of sight; show no news

@@ -10,6 +10,15 @@ CONVERSATION = [
 ]
 
 
+def with_template(name):
+    """A tokenizer that knows the marks of every template, with the one of this name."""
+    made = tiny.build_tokenizer()
+    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    made.unk_token = made.pad_token
+    chat.set_template(made, name)
+    return made
+
+
 def test_guanaco_text_becomes_the_messages_it_was_made_from(tokenizer):
     text = tokenizer.apply_chat_template(CONVERSATION, tokenize=False).replace(tokenizer.eos_token, "")
     assert chat.parse_guanaco(text) == CONVERSATION
@@ -22,10 +31,7 @@ def test_text_without_a_turn_is_refused_with_its_beginning():
 
 @pytest.mark.parametrize("name", chat.TEMPLATES)
 def test_the_trained_span_is_each_answer_with_its_end_token(name):
-    made = tiny.build_tokenizer()
-    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    made.unk_token = made.pad_token
-    chat.set_template(made, name)
+    made = with_template(name)
     encoded = made.apply_chat_template(CONVERSATION, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
     pairs = zip(encoded["input_ids"], encoded["assistant_masks"], strict=True)
     trained = made.decode([token for token, kept in pairs if kept])
@@ -35,10 +41,7 @@ def test_the_trained_span_is_each_answer_with_its_end_token(name):
 
 @pytest.mark.parametrize("name", chat.TEMPLATES)
 def test_the_prompt_is_the_beginning_of_what_is_trained(name):
-    made = tiny.build_tokenizer()
-    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    made.unk_token = made.pad_token
-    chat.set_template(made, name)
+    made = with_template(name)
     whole = made.apply_chat_template(CONVERSATION, tokenize=False)
     assert whole.startswith(chat.prompt_text(made, CONVERSATION[:-1]))
 

@@ -165,6 +165,14 @@ def test_rows_without_an_answer_inside_max_length_are_an_error(tmp_path):
         build(replace(SMOKE, max_length=64, packing=False), rows, tmp_path)
 
 
+def test_packing_that_cuts_off_every_answer_stops_the_preflight(tmp_path):
+    long = [{"role": "user", "content": "x" * 200}, {"role": "assistant", "content": "y"}]
+    rows = Dataset.from_list([{"messages": long}] * 4)
+    settings = replace(SMOKE, max_length=64, packing=True)
+    with pytest.raises(TrainingError, match="0 of 0"):
+        require(preflight(build(settings, rows, tmp_path), settings, rows))
+
+
 def run(settings, rows, folder: Path):
     folder.mkdir()
     history = History(folder / "history.jsonl")
