@@ -69,6 +69,37 @@ def notebooks_table() -> str:
     return "\n".join(rows) + f"\n\nMeasured with `make run` on {machine}, after the installation.\n"
 
 
+SPEED = {
+    "README.md": ("trained", "TRL alone", "here", "ratio", "tokens/s"),
+    "README.zh-CN.md": ("训练对象", "仅用 TRL", "本系列", "倍数", "词元/秒"),
+}
+GPU_ROWS = (
+    ("Falcon-7B shape, NF4, checkpointing", "falcon-stock", "falcon-nf4-ckpt"),
+    ("Falcon-7B shape, NF4", None, "falcon-nf4"),
+    ("Falcon-7B shape, bf16", None, "falcon-bf16"),
+    ("Llama-3-8B shape, NF4, checkpointing", "llama-stock", "llama-nf4-ckpt"),
+)
+
+
+def speed_table(document: str) -> str:
+    """Tokens a second of TRL alone and of this project."""
+    cpu = json.loads((RESULTS / "cpu-bench.json").read_text(encoding="utf-8"))
+    final, first = (json.loads((RESULTS / name).read_text(encoding="utf-8")) for name in ("gpu.json", "gpu-first.json"))
+    ours, stock = ({run["variant"]: run for run in content["results"]} for content in (final, first))
+    *heads, unit = SPEED[document]
+    rows = ["| " + " | ".join(heads) + " |", "|---|---|---|---|"]
+    cores = f"{cpu['machine']['cores']} CPU cores"
+    rows.append(f"| SmolLM2-135M, {cores} | {cpu['stock']:.0f} {unit} | **{cpu['ours']:.0f}** | {cpu['ratio']:.1f} x |")
+    for title, theirs, mine in GPU_ROWS:
+        cell, ratio = "", ""
+        if theirs:
+            cell = f"{stock[theirs]['tokens_per_second']:,.0f} {unit}, {stock[theirs]['peak_gib']:.1f} GiB"
+            ratio = f"{ours[mine]['tokens_per_second'] / stock[theirs]['tokens_per_second']:.1f} x"
+        here = f"**{ours[mine]['tokens_per_second']:,.0f}**, {ours[mine]['peak_gib']:.1f} GiB"
+        rows.append(f"| {title}, H100 | {cell} | {here} | {ratio} |")
+    return "\n".join(rows) + "\n"
+
+
 def filled(text: str, mark: str, content: str) -> str:
     """The text with what stands between the marks replaced; a text without them is left as it is."""
     pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
@@ -80,6 +111,7 @@ def main() -> None:
         path = PROJECT / document
         old = path.read_text(encoding="utf-8")
         new = filled(filled(old, "figures", block(document)), "notebooks", notebooks_table())
+        new = filled(new, "speed", speed_table(document))
         if old != new and "--check" in sys.argv:
             sys.exit(f"{document} does not state the figures of benchmarks/results: run python benchmarks/readme.py")
         path.write_text(new, encoding="utf-8")

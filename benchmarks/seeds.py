@@ -15,10 +15,11 @@ from helpers.data import load_chat_data
 from helpers.evaluation import evaluate
 from helpers.hardware import this_machine
 from helpers.history import History
-from helpers.models import load_model
+from helpers.models import foresee, load_model
 from helpers.paths import write_json
+from helpers.preflight import preflight
 from helpers.settings import resolve
-from helpers.training import build_trainer, preflight, require, train, versions
+from helpers.training import build_trainer, train, versions
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -26,7 +27,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 def one_seed(seed: int) -> dict:
     """Figures of one training: scores by slice before and after, and the run card."""
     settings = resolve("laptop", seed=seed)
-    data, loaded = load_chat_data(settings.data), load_model(settings)
+    data = load_chat_data(settings.data)
+    foreseen, loaded = foresee(settings, data.train), load_model(settings)
     measure = {"max_new_tokens": settings.max_new_tokens}
     before = evaluate(loaded.model, loaded.tokenizer, data.test, **measure)
     with tempfile.TemporaryDirectory() as folder:
@@ -34,12 +36,20 @@ def one_seed(seed: int) -> dict:
         watched = data.test.select(range(32))
         trainer = build_trainer(settings, loaded.model, loaded.tokenizer, data.train, watched, Path(folder), [history])
         start = time.perf_counter()
-        checks = preflight(trainer, settings, data.train)
+        preflight(trainer)
         preflight_seconds = time.perf_counter() - start
-        require(checks)
-        card = train(trainer, settings, Path(folder), history)
+        card = train(trainer, settings, Path(folder), history, foreseen)
     after = evaluate(trainer.model, loaded.tokenizer, data.test, **measure)
-    kept = ("tokens", "seconds", "tokens_per_second", "peak_gib", "first_loss", "last_loss")
+    kept = (
+        "tokens",
+        "seconds",
+        "tokens_per_second",
+        "peak_gib",
+        "forecast_gib",
+        "forecast_seconds",
+        "first_loss",
+        "last_loss",
+    )
     return {
         "seed": seed,
         "base": {**before.headline(), "slices": {name: score._asdict() for name, score in before.slices.items()}},

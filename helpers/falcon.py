@@ -1,7 +1,8 @@
 """The corrections that Falcon needs upstream. Knows nothing of training or of settings."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 
@@ -55,3 +56,101 @@ def add_document_mask(core, args, kwargs):
             core.config, like, None, None, position_ids=positions, allow_is_causal_skip=False
         )
     return args, kwargs
+
+
+def replace_attention(model, attend: Callable | None) -> None:
+    """Gives every attention layer of a Falcon a forward pass that reaches a fast kernel.
+
+    Upstream: FalconAttention hands PyTorch 71 query heads and 1 key/value head without enable_gqa
+    (modeling_falcon.py). No fused kernel takes that (thread: pytorch#191085), so it runs on the math kernel, which
+    keeps 71 * length * length scores for every layer. Expanding key and value to 71 heads costs no copy.
+    attend(query, key, value, documents): serves packed rows; None leaves those to the mask, too.
+    Remove when tests/unit/test_falcon.py reports that upstream expands them.
+    """
+    for layer in model.get_decoder().h:
+        attention = layer.self_attention
+        attention.forward = partial(attention_forward, attention, attend)
+
+
+def attention_forward(
+    attention,
+    attend,
+    hidden_states,
+    alibi=None,
+    attention_mask=None,
+    layer_past=None,
+    position_embeddings=None,
+    output_attentions=False,
+    **kwargs,
+):
+    """FalconAttention.forward for rotary positions and sdpa; other variants go to the original.
+
+    hidden_states: (rows, length, hidden_size). Returns the same shape, and None for the scores.
+    """
+    fused = attention.config._attn_implementation == "sdpa" and alibi is None and not output_attentions
+    if not fused:
+        return type(attention).forward(
+            attention,
+            hidden_states,
+            alibi=alibi,
+            attention_mask=attention_mask,
+            layer_past=layer_past,
+            position_embeddings=position_embeddings,
+            output_attentions=output_attentions,
+            **kwargs,
+        )
+    query, key, value = split_heads(attention, attention.query_key_value(hidden_states))  # (rows, length, heads, dim)
+    cos, sin = (table[:, :, None].to(query.dtype) for table in position_embeddings)
+    query, key = Rotate.apply(query, cos, sin), Rotate.apply(key, cos, sin)
+    documents = getattr(attention_mask, "documents", None)
+    if documents is not None:
+        result = attend(query, key, value, documents)
+    else:
+        query, key, value = (states.transpose(1, 2) for states in (query, key, value))
+        if layer_past is not None:
+            key, value = layer_past.update(key, value, attention.layer_idx)
+        heads = query.shape[1]
+        key, value = (
+            states if states.shape[1] == heads else states.expand(-1, heads, -1, -1) for states in (key, value)
+        )
+        causal = attention_mask is None and query.shape[2] > 1
+        result = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, is_causal=causal
+        ).transpose(1, 2)
+    return attention.dense(result.flatten(2)), None
+
+
+def split_heads(attention, fused: torch.Tensor):
+    """query, key, value as views: (rows, length, heads, head_dim), with one key/value head where Falcon has one."""
+    if attention.new_decoder_architecture or not attention.multi_query:
+        return attention._split_heads(fused)
+    heads = fused.unflatten(-1, (-1, attention.head_dim))
+    return heads[..., :-2, :], heads[..., -2:-1, :], heads[..., -1:, :]
+
+
+class Rotate(torch.autograd.Function):
+    """Rotary position embedding (paper: RoFormer, 2104.09864), with the two halves of head_dim as pairs.
+
+    states: (rows, length, heads, head_dim); cos, sin: (rows, length, 1, head_dim), whose halves are equal. Two passes
+    over the states instead of the five of `states * cos + rotate_half(states) * sin`; backward turns the other way.
+    """
+
+    @staticmethod
+    def forward(ctx, states, cos, sin):
+        ctx.save_for_backward(cos, sin)
+        return turned(states, cos, sin, -1)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return turned(gradient, *ctx.saved_tensors, 1), None, None
+
+
+def turned(states, cos, sin, sign: int) -> torch.Tensor:
+    """The states turned by the angles; sign -1 is forwards, 1 is back."""
+    half = states.shape[-1] // 2
+    cos, sin = cos[..., :half], sin[..., :half]
+    first, second = states[..., :half], states[..., half:]
+    result = torch.empty(states.shape, dtype=states.dtype, device=states.device)
+    torch.mul(first, cos, out=result[..., :half]).addcmul_(second, sin, value=sign)
+    torch.mul(second, cos, out=result[..., half:]).addcmul_(first, sin, value=-sign)
+    return result

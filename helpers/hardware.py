@@ -18,7 +18,10 @@ class Choice(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """One machine as the settings see it. capability: CUDA compute capability or None; memory in GiB."""
+    """One machine as the settings see it. capability: CUDA compute capability or None; memory in GiB.
+
+    free_gib: of the GPU where there is one, else of the machine; None where nobody looked.
+    """
 
     capability: tuple[int, int] | None
     gpu_name: str
@@ -26,6 +29,13 @@ class Machine(NamedTuple):
     ram_gib: float
     cores: int
     bf16_cpu: bool
+    free_gib: float | None = None
+
+    @property
+    def usable_gib(self) -> float:
+        """Memory that a training may plan with: what is free, or all of it where nobody looked."""
+        total = self.gpu_gib if self.capability else self.ram_gib
+        return total if self.free_gib is None else self.free_gib
 
 
 def this_machine() -> Machine:
@@ -33,9 +43,11 @@ def this_machine() -> Machine:
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         gpu = (properties.major, properties.minor), properties.name, properties.total_memory / 2**30
+        free = torch.cuda.mem_get_info(0)[0]
     else:
-        gpu = None, "", 0.0
-    return Machine(*gpu, ram_gib=total_ram_bytes() / 2**30, cores=usable_cores(), bf16_cpu=cpu_has_bf16())
+        gpu, free = (None, "", 0.0), free_ram_bytes()
+    ram, free_gib = total_ram_bytes() / 2**30, free / 2**30
+    return Machine(*gpu, ram_gib=ram, cores=usable_cores(), bf16_cpu=cpu_has_bf16(), free_gib=free_gib)
 
 
 def usable_cores() -> int:
@@ -48,6 +60,20 @@ def total_ram_bytes() -> int:
     import psutil
 
     return psutil.virtual_memory().total
+
+
+def free_ram_bytes() -> int:
+    """Memory in bytes that programs can still get."""
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def resident_bytes() -> int:
+    """Memory in bytes that this process holds now."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
 
 
 def cpu_has_bf16() -> bool:
@@ -85,7 +111,23 @@ def choose_autocast(machine: Machine) -> Choice:
         if machine.bf16_cpu:
             return Choice(torch.bfloat16, "this CPU multiplies bfloat16 in hardware")
         return Choice(None, "this CPU has no bfloat16 instructions: mixed precision would be slower")
-    return choose_dtype(machine)
+    if machine.capability < (8, 0):
+        return Choice(torch.float16, "sums in float32, where float16 would overflow")
+    return Choice(None, "everything but the adapter is bfloat16 already: mixed precision would only add copies")
+
+
+def choose_attention(machine: Machine, half: bool) -> Choice:
+    """Name of the attention kernel (helpers/attention.py). half: whether products run in 16 bits."""
+    if machine.capability is None:
+        return Choice("rows", "on a CPU each document as a row of its own needs fewer products than a mask")
+    major, minor = machine.capability
+    if machine.capability < (8, 0):
+        return Choice(
+            "efficient", f"compute capability {major}.{minor} has no flash attention: a mask of blocks instead"
+        )
+    if not half:
+        return Choice("efficient", "flash attention takes 16 bits only: a mask of blocks instead")
+    return Choice("varlen", f"compute capability {major}.{minor}: flash attention over documents, no mask, no padding")
 
 
 def peak_rss_gib() -> float:
@@ -105,6 +147,12 @@ def peak_gib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return peak_rss_gib()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the memory, of the GPU or of the machine, was full."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error).lower() for word in words)
 
 
 def free_disk_gib(folder: Path) -> float:

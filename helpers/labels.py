@@ -21,6 +21,19 @@ class LengthSummary(NamedTuple):
     answers_lost: int
 
 
+class Fitted(NamedTuple):
+    """Conversations that fit into max_length, and how many were shortened or dropped for it."""
+
+    conversations: list[list[dict]]
+    shortened: int
+    dropped: int
+
+    def sentence(self) -> str:
+        """What was done, in one sentence."""
+        kept = len(self.conversations)
+        return f"{kept:,} of {kept + self.dropped:,} rows fit; {self.shortened} of them lost their last turns for it"
+
+
 MARKS = {"trained": ("#0072B2", "solid"), "end": ("#D55E00", "double"), "masked": ("#888888", "none")}
 MARKS["cut"] = ("#CC79A7", "dotted")
 
@@ -77,3 +90,27 @@ def summarize_lengths(encoded: list[tuple[list[int], list[int]]], max_length: in
     cut = [(ids, labels) for ids, labels in encoded if len(ids) > max_length]
     lost = sum(all(label == -100 for label in labels[:max_length]) for _, labels in cut)
     return LengthSummary(len(encoded), max(len(ids) for ids, _ in encoded), len(cut), lost)
+
+
+def whole_answers(tokenizer, conversations: list[list[dict]], max_length: int) -> Fitted:
+    """Conversations of at most max_length tokens, each ending with a whole answer.
+
+    Cutting a row at max_length, as TRL does, would train an answer without its end token. Instead the last turns go
+    until the rest fits; a row whose first answer does not fit is dropped.
+    """
+    kept, shortened = [], 0
+    for messages in conversations:
+        rest = list(messages)
+        while rest and (rest[-1]["role"] != "assistant" or row_length(tokenizer, rest) > max_length):
+            rest.pop()
+        if rest:
+            kept.append(rest)
+            shortened += len(rest) < len(messages)
+    return Fitted(kept, shortened, len(conversations) - len(kept))
+
+
+def row_length(tokenizer, messages: list[dict]) -> int:
+    """Tokens of a conversation after the chat template."""
+    return len(
+        tokenizer(tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False)["input_ids"]
+    )

@@ -7,8 +7,11 @@ from typing import NamedTuple
 
 import torch
 
-from helpers import embedded, falcon, tiny
+from helpers import attention, embedded, falcon, tiny
 from helpers.chat import set_template
+from helpers.hardware import resident_bytes
+from helpers.labels import row_length
+from helpers.memory import Forecast, forecast, shape_of
 from helpers.settings import EMBEDDED, Settings
 
 
@@ -85,11 +88,13 @@ def load_tokenizer(settings: Settings):
 def load_model(settings: Settings) -> Loaded:
     """The model of the settings on its device, ready to generate, with proof of what it is.
 
-    Raises ModelError when it was to be quantized and a linear layer of its body is not.
+    Raises ModelError, before anything is loaded, when the model cannot serve these settings; afterwards when it was to
+    be quantized and a linear layer of its body is not.
     """
     from transformers import AutoModelForCausalLM
 
     tokenizer = load_tokenizer(settings)
+    check_model(settings)
     with falcon.quantizable():
         model = AutoModelForCausalLM.from_pretrained(
             locate(settings.model),
@@ -97,13 +102,83 @@ def load_model(settings: Settings) -> Loaded:
             dtype=getattr(torch, settings.dtype),
             quantization_config=quantization_config(settings),
             device_map={"": 0 if settings.device == "cuda" else "cpu"},
-            attn_implementation=settings.attn_implementation,
+            attn_implementation=attention.for_loading(settings.attention),
         )
     keep_gradients_on_cpu(model)
-    falcon.isolate_packed_documents(model)
+    attention.install(model, settings.attention)
     report = inspect_model(model)
     check_quantized(settings, report)
     return Loaded(model.eval(), tokenizer, report)
+
+
+def check_model(settings: Settings) -> None:
+    """Raises ModelError when the model's type is unknown, its context too short, or a target module not in it.
+
+    Reads the configuration only; the layers' names come from an empty model on the meta device.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(locate(settings.model), revision=settings.revision or None)
+        with torch.device("meta"):
+            empty = AutoModelForCausalLM.from_config(config)
+    except ValueError as error:
+        raise ModelError(
+            f"{settings.model}: the installed transformers cannot build this model ({str(error).splitlines()[0]}). "
+            f"Choose a decoder that it knows, such as falcon, llama, mistral or qwen2."
+        ) from None
+    context = getattr(config, "max_position_embeddings", None) or settings.max_length
+    if settings.max_length > context:
+        raise ModelError(
+            f"max_length={settings.max_length} is longer than {settings.model}'s context: set it to at most {context}."
+        )
+    if settings.target_modules != "all-linear":
+        check_targets(empty, settings)
+
+
+def check_targets(model, settings: Settings) -> None:
+    """Raises ModelError when target_modules names a linear layer that the model does not have.
+
+    PEFT alone complains only when none of several names is found.
+    """
+    wanted = {name.strip() for name in settings.target_modules.split(",")}
+    found = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
+    missing = sorted(wanted - set(found))
+    if missing:
+        raise ModelError(
+            f"target_modules={settings.target_modules!r}: {settings.model} has no linear layer {', '.join(missing)}. "
+            f"It has: {', '.join(found)}. Or use 'all-linear'."
+        )
+
+
+def keep_stream_in_float32(model) -> None:
+    """Lets the sum that runs through all layers (the residual stream) stay in float32 under float16 mixed precision.
+
+    Each layer's products are still float16. In float16 the sum itself can pass 65,504 and become inf.
+    """
+
+    def widen(module, arguments, hidden_states):
+        return hidden_states.float() if torch.is_autocast_enabled(hidden_states.device.type) else hidden_states
+
+    model.get_input_embeddings().register_forward_hook(widen)
+
+
+def foresee(settings: Settings, rows) -> Forecast | None:
+    """Forecast of a training's memory, before the model is loaded; None for a family without a formula.
+
+    rows: the training set, with `messages`.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(locate(settings.model), revision=settings.revision or None)
+    try:
+        shape = shape_of(config)
+    except ValueError:
+        return None
+    tokenizer = load_tokenizer(settings)
+    lengths = [row_length(tokenizer, messages) for messages in rows["messages"]]
+    baseline = torch.cuda.memory_allocated() if settings.device == "cuda" else resident_bytes()
+    return forecast(shape, settings, lengths, baseline)
 
 
 def body_linears(model) -> list[torch.nn.Module]:

@@ -2,12 +2,25 @@
 
 import os
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 
 from helpers.data import GUANACO_ID, SHOP
 from helpers.embedded import BASE_MODEL
-from helpers.hardware import Choice, Machine, choose_autocast, choose_device, choose_dtype, hub_reachable, this_machine
+from helpers.hardware import (
+    Choice,
+    Machine,
+    choose_attention,
+    choose_autocast,
+    choose_device,
+    choose_dtype,
+    hub_reachable,
+    this_machine,
+)
+from helpers.memory import FALCON_7B, SMOLLM2_135M, choose_batch, shape_in
 
 EMBEDDED = "embedded"
+KERNELS = ("varlen", "efficient", "rows", "sdpa", "eager")  # of attention; the first three are this project's
+DIVISION = {"per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"}  # of a step
 FALCON = "tiiuae/falcon-7b"
 FALCON_REVISION = "ec89142b67d748a1865ea4451372db8313ada0d8"
 
@@ -29,7 +42,7 @@ class Settings:
     device: str = "cpu"
     dtype: str = "float32"  # of weights that are not quantized, and of the 4-bit compute
     autocast: str = ""  # mixed precision in training
-    attn_implementation: str = "sdpa"
+    attention: str = "sdpa"  # kernel for packed rows and all others, see helpers/attention.py
     max_length: int = 256
     packing: bool = False
     per_device_train_batch_size: int = 8
@@ -68,9 +81,8 @@ REASONS = {
     "data": "the profile's own",
     "template": "the form of both data sets",
     "quantization": "nothing is quantized unless the profile asks for it",
-    "attn_implementation": "the library's default kernel; it keeps packed documents apart by a mask",
     "max_length": "longer than nearly all rows of the profile's data; 02 shows what it cuts",
-    "packing": "rows of similar length are grouped instead",
+    "packing": "rows of a batch are laid end to end all the same, so nothing is padded",
     "per_device_train_batch_size": "rows in a forward pass; small batches teach LoRA more in the same time",
     "gradient_accumulation_steps": "forward passes in a step",
     "gradient_checkpointing": "costs time to save memory; off where memory is not short",
@@ -113,7 +125,7 @@ SEVEN_BILLION = {
 }
 PROFILES: dict[str, dict] = {
     "smoke": {"model": "tiny-llama", **TINY},
-    "laptop": {"model": EMBEDDED, "attn_implementation": "eager"},
+    "laptop": {"model": EMBEDDED},
     "colab": {
         **SEVEN_BILLION,
         "quantization": "nf4",
@@ -165,6 +177,11 @@ def resolve(
     reasons |= dict.fromkeys(given, "set in the notebook")
     if settings.model != FALCON:
         settings = replace(settings, revision=given.get("revision", ""))
+    if "attention" not in given:
+        kernel = choose_attention(machine, "16" in (settings.autocast or settings.dtype))
+        settings, reasons["attention"] = replace(settings, attention=kernel.value), kernel.reason
+    if not given.keys() & DIVISION:
+        settings, reasons = fit_to_memory(settings, reasons, machine)
     check(settings, machine)
     return replace(settings, reasons=REASONS | reasons)
 
@@ -200,12 +217,26 @@ def fit_to_machine(settings: Settings, reasons: dict[str, str], machine: Machine
         reasons["quantization"] = f"{machine.gpu_gib:.0f} GiB hold 7B in bfloat16, which is faster than unpacking NF4"
     elif settings.profile == "laptop":
         reasons["quantization"] = "135 M parameters fit as they are; on a CPU NF4 answers about ten times slower"
-        reasons["packing"] = "rows of similar length are grouped instead: they are short, and need no mask"
-        if settings.device == "cpu":
-            reasons["attn_implementation"] = "for short rows plain products beat the fused kernel on a CPU"
-        else:
-            settings = replace(settings, attn_implementation="sdpa")
     return settings, reasons
+
+
+def fit_to_memory(settings: Settings, reasons: dict[str, str], machine: Machine) -> tuple[Settings, dict[str, str]]:
+    """The settings with the fastest division of a step that fits into the memory, where the model's shape is known.
+
+    Another model of the Hub keeps the profile's division: its shape is known only after a download.
+    """
+    known = {FALCON: FALCON_7B, EMBEDDED: SMOLLM2_135M}
+    shape = known.get(settings.model) or shape_in(Path(settings.model).expanduser())
+    if shape is None:
+        return settings, reasons
+    batch = choose_batch(shape, settings, machine.usable_gib)
+    if batch is None:
+        raise SettingsError(
+            f"{settings.model} with max_length={settings.max_length} does not fit into {machine.usable_gib:.1f} "
+            f"GiB of free memory. In this order: quantization='nf4', a smaller max_length, a smaller model."
+        )
+    chosen = {name: getattr(batch, name) for name in sorted(DIVISION)}
+    return replace(settings, **chosen), reasons | dict.fromkeys(DIVISION, batch.reason)
 
 
 def check(settings: Settings, machine: Machine) -> None:
@@ -214,6 +245,12 @@ def check(settings: Settings, machine: Machine) -> None:
         raise SettingsError("float16 on a CPU is slow and overflows: use dtype='float32', or autocast='bfloat16'.")
     if settings.device == "cuda" and machine.capability is None:
         raise SettingsError("device='cuda', but this machine has no CUDA device: use device='cpu'.")
+    if settings.attention not in KERNELS:
+        raise SettingsError(f"attention={settings.attention!r}: it is one of {', '.join(KERNELS)}.")
+    if settings.attention == "varlen" and (settings.device == "cpu" or (machine.capability or (0, 0)) < (8, 0)):
+        raise SettingsError(
+            "attention='varlen' needs a GPU of compute capability 8.0: use 'efficient', or 'rows' on a CPU."
+        )
     if settings.quantization not in ("nf4", "none"):
         raise SettingsError(f"quantization={settings.quantization!r}: it is 'nf4' or 'none'.")
     for name in ("max_length", "per_device_train_batch_size", "gradient_accumulation_steps", "r", "lora_alpha"):

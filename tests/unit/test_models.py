@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -113,3 +114,47 @@ def test_nothing_is_folded_into_four_bit_weights():
         expected = model(ids).logits
         with models.folded_adapter(model, torch.bfloat16):
             torch.testing.assert_close(model(ids).logits, expected, rtol=0, atol=0)
+
+
+def saved(config, folder):
+    """A folder with this configuration and a tokenizer, and no weights: nothing may be loaded from it."""
+    config.save_pretrained(folder)
+    tiny.build_tokenizer().save_pretrained(folder)
+    return replace(SMOKE, model=str(folder))
+
+
+def test_a_target_module_that_the_model_lacks_is_named_before_loading(tmp_path):
+    settings = replace(saved(tiny.build_llama().config, tmp_path), target_modules="q_proj,query_key_value")
+    with pytest.raises(models.ModelError, match=r"no linear layer query_key_value. It has: down_proj"):
+        models.load_model(settings)
+
+
+def test_an_unknown_model_type_is_named_before_loading(tmp_path):
+    settings = saved(tiny.build_llama().config, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"model_type": "falcon9000"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(models.ModelError, match="falcon9000"):
+        models.load_model(settings)
+
+
+def test_a_sequence_longer_than_the_context_is_refused_before_loading(tmp_path):
+    settings = replace(saved(tiny.build_llama().config, tmp_path), max_length=4096)
+    with pytest.raises(models.ModelError, match=r"max_length=4096.*at most 2048"):
+        models.load_model(settings)
+
+
+def test_the_forecast_of_a_family_without_a_formula_is_none(tmp_path, rows):
+    from transformers import GPT2Config
+
+    assert models.foresee(saved(GPT2Config(), tmp_path), rows) is None
+    foreseen = models.foresee(SMOKE, rows)
+    assert foreseen.baseline > 0 and foreseen.total_gib > foreseen.baseline / 2**30
+
+
+def test_the_residual_stream_is_widened_under_mixed_precision_only():
+    model = tiny.build_llama().to(torch.bfloat16)
+    models.keep_stream_in_float32(model)
+    embedding, ids = model.get_input_embeddings(), torch.tensor([[5]])
+    assert embedding(ids).dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        assert embedding(ids).dtype == torch.float32

@@ -102,3 +102,27 @@ def test_the_table_shows_every_setting_with_its_reason(profile):
     assert all(
         row.endswith(resolved.reasons[name]) and resolved.reasons[name] for row, name in zip(rows, names, strict=True)
     )
+
+
+@pytest.mark.parametrize(
+    ("machine", "kernel"), [(LAPTOP, "rows"), (T4, "efficient"), (A10, "varlen"), (H100, "varlen")]
+)
+def test_each_machine_gets_its_attention_kernel_with_a_reason(machine, kernel):
+    resolved = resolve(machine=machine, hub=HUB)
+    assert resolved.attention == kernel and resolved.reasons["attention"] != "set in the notebook"
+
+
+def test_an_attention_kernel_that_is_set_is_kept_and_one_that_cannot_work_is_named():
+    assert resolve("laptop", machine=LAPTOP, attention="sdpa").attention == "sdpa"
+    with pytest.raises(SettingsError, match="varlen"):
+        resolve("laptop", machine=LAPTOP, attention="varlen")
+    with pytest.raises(SettingsError, match=r"flash9.*varlen, efficient"):
+        resolve("laptop", machine=LAPTOP, attention="flash9")
+
+
+def test_float32_on_a_new_card_does_not_get_the_16_bit_kernel():
+    assert resolve("datacenter", machine=H100, hub=HUB, dtype="float32").attention == "efficient"
+
+
+def test_what_is_free_decides_not_what_is_built_in():
+    assert H100._replace(free_gib=3.5).usable_gib == 3.5 and H100.usable_gib == 79.0 and LAPTOP.usable_gib == 8.0

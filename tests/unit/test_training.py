@@ -1,17 +1,19 @@
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from datasets import Dataset
 from trl import SFTTrainer
 
-from helpers import falcon, training
+from helpers import training
 from helpers.hardware import Machine
 from helpers.history import History, read_history
 from helpers.models import load_model
 from helpers.settings import resolve
-from helpers.training import FrozenHeadLoss, TrainingError, build_trainer, preflight, require
+from helpers.trainer import TrainingError
+from helpers.training import build_trainer
 
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
 SMOKE = replace(SMOKE, max_steps=4)
@@ -20,61 +22,6 @@ SMOKE = replace(SMOKE, max_steps=4)
 def build(settings, rows, folder, callbacks=()):
     loaded = load_model(settings)
     return build_trainer(settings, loaded.model, loaded.tokenizer, rows, rows, folder, callbacks)
-
-
-def checks_by_name(trainer, settings, rows):
-    return {check.name: check for check in preflight(trainer, settings, rows)}
-
-
-def test_the_frozen_head_loss_is_the_cross_entropy_with_its_gradient():
-    torch.manual_seed(0)
-    hidden = torch.randn(300, 16, dtype=torch.float64, requires_grad=True)
-    weight, targets = torch.randn(50, 16, dtype=torch.float64), torch.randint(0, 50, (300,))
-    expected = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="sum")
-    (wanted,) = torch.autograd.grad(expected, hidden)
-    loss = FrozenHeadLoss.apply(hidden, weight, targets)
-    (found,) = torch.autograd.grad(loss * 3, hidden)
-    torch.testing.assert_close(loss.item(), expected.item(), rtol=1e-5, atol=0)
-    torch.testing.assert_close(found, wanted * 3, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("model", ["tiny-llama", "tiny-falcon"])
-@pytest.mark.parametrize("packing", [False, True])
-def test_loss_and_gradient_are_those_of_trl(rows, tmp_path, model, packing):
-    settings = replace(SMOKE, model=model, packing=packing)
-    trainer = build(settings, rows, tmp_path)
-    for name, weight in trainer.model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.02, generator=torch.Generator().manual_seed(0))
-    batch = next(iter(trainer.get_train_dataloader()))
-    results = []
-    for compute in (training.GatheredLossTrainer.compute_loss, SFTTrainer.compute_loss):
-        trainer.model.zero_grad()
-        loss = compute(trainer, trainer.model, dict(batch))
-        loss.backward()
-        gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
-        results.append((loss.item(), gradient))
-    (ours, our_gradient), (theirs, their_gradient) = results
-    assert ours == pytest.approx(theirs, rel=1e-4)
-    assert torch.cosine_similarity(our_gradient, their_gradient, dim=0) > 0.9999
-
-
-@pytest.mark.parametrize("model", ["tiny-llama", "tiny-falcon"])
-def test_a_packed_batch_has_the_loss_and_gradient_of_its_rows_alone(rows, tmp_path, model):
-    losses, gradients = [], []
-    for packing in (False, True):
-        settings = replace(SMOKE, model=model, packing=packing, per_device_train_batch_size=4)
-        trainer = build(settings, rows, tmp_path)
-        for index, (name, weight) in enumerate(trainer.model.named_parameters()):
-            if "lora_" in name:
-                torch.nn.init.normal_(weight, std=0.05, generator=torch.Generator().manual_seed(index))
-        trainer.model.config.use_cache = True  # as it is after the model has generated
-        loss = trainer.compute_loss(trainer.model, dict(next(iter(trainer.get_train_dataloader()))))
-        loss.backward()
-        losses.append(loss.item())
-        gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    assert torch.cosine_similarity(*gradients, dim=0) > 0.999
 
 
 def test_a_fresh_adapter_leaves_the_logits_unchanged(rows, tmp_path):
@@ -88,7 +35,6 @@ def test_a_fresh_adapter_leaves_the_logits_unchanged(rows, tmp_path):
 def test_the_adapter_of_a_four_bit_model_is_float32(rows, tmp_path):
     trainer = build(replace(SMOKE, quantization="nf4"), rows, tmp_path)
     assert {p.dtype for p in trainer.model.parameters() if p.requires_grad} == {torch.float32}
-    assert checks_by_name(trainer, replace(SMOKE, quantization="nf4"), rows)["4-bit linear layers"].ok
 
 
 def test_trl_still_casts_the_adapter_of_a_four_bit_model_to_bfloat16(rows, tmp_path):
@@ -123,54 +69,11 @@ def test_mixed_precision_is_always_said_in_both_flags(tmp_path, autocast):
     assert (config.bf16, config.fp16) == (autocast == "bfloat16", False)
 
 
-@pytest.mark.parametrize("model", ["tiny-llama", "tiny-falcon"])
-def test_the_preflight_of_a_sound_trainer_holds(rows, tmp_path, model, capsys):
-    settings = replace(SMOKE, model=model, quantization="nf4")
-    trainer = build(settings, rows, tmp_path)
-    require(preflight(trainer, settings, rows))
-    assert capsys.readouterr().out.count("[ok]") == 5
-
-
-def test_training_on_the_customers_words_stops_the_preflight(rows, tmp_path):
-    trainer = build(SMOKE, rows, tmp_path)
-    trainer.train_dataset = trainer.train_dataset.map(lambda row: {"labels": row["input_ids"]})
-    assert not checks_by_name(trainer, SMOKE, rows)["trained spans that are not exactly one answer"].ok
-
-
-def test_a_template_without_end_token_stops_the_preflight(rows, tmp_path):
-    loaded = load_model(SMOKE)
-    loaded.tokenizer.chat_template = loaded.tokenizer.chat_template.replace(" + eos_token", "")
-    trainer = build_trainer(SMOKE, loaded.model, loaded.tokenizer, rows, rows, tmp_path)
-    with pytest.raises(TrainingError, match="end token"):
-        require(preflight(trainer, SMOKE, rows))
-
-
-def test_documents_that_see_each_other_stop_the_preflight(rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(falcon, "isolate_packed_documents", lambda model: True)
-    settings = replace(SMOKE, model="tiny-falcon")
-    trainer = build(settings, rows, tmp_path)
-    assert not checks_by_name(trainer, settings, rows)["packed documents' influence on each other"].ok
-
-
-def test_a_trained_base_weight_stops_the_preflight(rows, tmp_path):
-    trainer = build(SMOKE, rows, tmp_path)
-    next(trainer.model.parameters()).requires_grad_(True)
-    assert not checks_by_name(trainer, SMOKE, rows)["trained parameters"].ok
-
-
 def test_rows_without_an_answer_inside_max_length_are_an_error(tmp_path):
     long = [{"role": "user", "content": "x" * 200}, {"role": "assistant", "content": "y"}]
     rows = Dataset.from_list([{"messages": long}] * 4)
     with pytest.raises(TrainingError, match="max_length=64"):
         build(replace(SMOKE, max_length=64, packing=False), rows, tmp_path)
-
-
-def test_packing_that_cuts_off_every_answer_stops_the_preflight(tmp_path):
-    long = [{"role": "user", "content": "x" * 200}, {"role": "assistant", "content": "y"}]
-    rows = Dataset.from_list([{"messages": long}] * 4)
-    settings = replace(SMOKE, max_length=64, packing=True)
-    with pytest.raises(TrainingError, match="0 of 0"):
-        require(preflight(build(settings, rows, tmp_path), settings, rows))
 
 
 def run(settings, rows, folder: Path):
@@ -185,6 +88,7 @@ def test_training_leaves_adapter_card_and_history(rows, tmp_path):
     folder = tmp_path / "run"
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
     assert card["steps"] == 4 and card["tokens"] > 0 and card["evaluation_loss"] > 0
+    assert card["forecast_seconds"] > 0 and card["forecast_gib"] is None and card["peak_gib"] > 0
     assert [row["step"] for row in read_history(folder / "history.jsonl") if "loss" in row] == [1, 2, 3, 4]
     assert not trainer.model.training and trainer.model.config.use_cache
 
@@ -222,3 +126,23 @@ def test_a_quick_run_can_be_used_by_the_next_notebook():
 
     folder = training.quick_run(SMOKE, steps=2)
     assert newest_run("smoke") == folder
+
+
+def test_the_forecast_of_the_time_counts_the_tokens_of_all_steps(rows, tmp_path):
+    said = []
+    trainer = build(replace(SMOKE, packing=False, per_device_train_batch_size=2, max_steps=10), rows, tmp_path)
+    clock = training.TimeForecast(trainer, said.append)
+    state = SimpleNamespace(max_steps=10)
+    for state.global_step, trainer._total_train_tokens in ((1, 100), (2, 150), (3, 200), (4, 250)):
+        clock.on_step_end(trainer.args, state, None)
+    mean = sum(map(len, trainer.train_dataset["input_ids"])) / 4
+    assert f"{mean * 2 * 10:,.0f} tokens" in said[0] and clock.seconds > 0
+
+
+def test_rows_that_are_too_long_lose_their_last_turns_and_that_is_said(tmp_path, capsys):
+    turns = [{"role": role, "content": "x" * 30} for role in ("user", "assistant") * 3]
+    long = [{"role": "user", "content": "x" * 300}, {"role": "assistant", "content": "y"}]
+    rows = Dataset.from_list([{"messages": turns}, {"messages": long}, {"messages": turns[:2]}])
+    trainer = build(replace(SMOKE, max_length=256, packing=False), rows, tmp_path)
+    assert [len(row["messages"]) for row in trainer.rows] == [4, 2]
+    assert "2 of 3 rows fit; 1 of them lost their last turns" in capsys.readouterr().out

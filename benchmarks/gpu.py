@@ -1,0 +1,201 @@
+"""Training speed of 7B shapes on one GPU: `python benchmarks/gpu.py VARIANT... [--json FILE]`; `list` names them.
+
+Random weights of the real shape, saved once to the cache folder and loaded as any model is. Every variant is a process
+of its own and sees the same tokenized rows (their hash is printed). Tokens are those that are not padding; the first
+steps are warm-up, evaluation and saving are off, and the GPU is waited for at both ends.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+
+from helpers import tiny
+from helpers.bench import measure, our_trainer, stock_trainer
+from helpers.data import load_chat_data
+from helpers.hardware import Choice, Machine, this_machine
+from helpers.paths import cache_folder, write_json
+from helpers.settings import resolve
+from helpers.training import versions
+
+RESULTS = Path(__file__).resolve().parent / "results"
+T4 = Machine((7, 5), "T4 (assumed)", 14.5, 12.7, 2, False)
+NF4, CHECKPOINTING = {"quantization": "nf4"}, {"gradient_checkpointing": True}
+BATCH = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+FALCON_NF4 = {"shape": "falcon-7b", **BATCH, **NF4}
+LLAMA_NF4 = {"shape": "llama-8b", **BATCH, **NF4}
+VARIANTS = {
+    "falcon-bf16": {"shape": "falcon-7b", **BATCH, "quantization": "none"},
+    "falcon-bf16-16": {"shape": "falcon-7b", **BATCH, "quantization": "none", "per_device_train_batch_size": 16},
+    "falcon-nf4": FALCON_NF4,
+    "falcon-nf4-4": {**FALCON_NF4, "per_device_train_batch_size": 4},
+    "falcon-nf4-ckpt": {**FALCON_NF4, **CHECKPOINTING},
+    "falcon-nf4-ckpt-2": {**FALCON_NF4, **CHECKPOINTING, "per_device_train_batch_size": 2},
+    "falcon-nf4-ckpt-32": {**FALCON_NF4, **CHECKPOINTING, "per_device_train_batch_size": 32},
+    "falcon-nf4-ckpt-r64": {**FALCON_NF4, **CHECKPOINTING, "r": 64},
+    "falcon-stock": {**FALCON_NF4, **CHECKPOINTING, "stock": True},
+    "llama-nf4": LLAMA_NF4,
+    "llama-nf4-ckpt": {**LLAMA_NF4, **CHECKPOINTING},
+    "llama-bf16": {**LLAMA_NF4, "quantization": "none"},
+    "llama-stock": {**LLAMA_NF4, **CHECKPOINTING, "stock": True},
+} | {
+    f"t4-{rows}": {**FALCON_NF4, **CHECKPOINTING, "per_device_train_batch_size": rows, "t4": True}
+    for rows in (1, 2, 4, 8)
+}
+VARIANTS |= {f"{name}-keep": {**VARIANTS[name], "gradient_checkpointing": False} for name in ("t4-1", "t4-2", "t4-4")}
+
+
+def build_shape(shape: str):
+    """A model of this shape with random weights, in bfloat16 on the GPU."""
+    from transformers import FalconConfig, FalconForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    special = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
+    if shape == "falcon-7b":  # FalconConfig's own defaults have this shape; bias and alibi are off
+        config, kind = FalconConfig(bias=False, alibi=False, **special), FalconForCausalLM
+    else:
+        sizes = {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
+        heads = {"num_attention_heads": 32, "num_key_value_heads": 8}
+        config, kind = LlamaConfig(**sizes, **heads, max_position_embeddings=8192, **special), LlamaForCausalLM
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda"):
+        model = kind(config)
+    torch.set_default_dtype(torch.float32)
+    return model
+
+
+def shape_folder(shape: str) -> Path:
+    """Folder with the random model of this shape and a tokenizer of bytes; written on the first call (14-16 GB)."""
+    folder = cache_folder() / f"bench-{shape}"
+    if not (folder / "complete").exists():
+        build_shape(shape).save_pretrained(folder)
+        tiny.build_tokenizer().save_pretrained(folder)
+        (folder / "complete").touch()
+    return folder
+
+
+def forbid_what_a_t4_lacks() -> None:
+    """Leaves only the kernels of compute capability 7.5, and 14.5 GiB; bfloat16 parameters are asserted away later."""
+    from helpers import attention
+
+    def missing(*args, **kwargs):
+        raise AssertionError("a T4 has no varlen kernel")
+
+    torch.backends.cuda.enable_flash_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    attention.varlen = missing
+    torch.cuda.set_per_process_memory_fraction(14.5 * 2**30 / torch.cuda.get_device_properties(0).total_memory)
+
+
+def run_variant(name: str, steps: int, warm_up: int, profile: bool) -> dict:
+    """Figures of one variant, in this process."""
+    chosen = dict(VARIANTS[name])
+    shape, stock, t4 = chosen.pop("shape"), chosen.pop("stock", False), chosen.pop("t4", False)
+    if t4:
+        forbid_what_a_t4_lacks()
+    machine = T4 if t4 else this_machine()
+    folder = shape_folder(shape)
+    chosen |= {"attention": "sdpa"} if stock else {}
+    settings = resolve(
+        "datacenter",
+        machine=machine,
+        hub=Choice(True, "assumed"),
+        **{"model": str(folder), "data": "shop_support", "max_steps": steps, "r": 16, "lora_alpha": 32} | chosen,
+    )
+    rows = load_chat_data(settings.data).train
+    build, holder = stock_trainer if stock else our_trainer, []
+    start = time.perf_counter()
+
+    def built(*arguments):
+        trainer = build(*arguments)
+        holder.extend((trainer, time.perf_counter() - start, torch.cuda.max_memory_allocated()))
+        torch.cuda.reset_peak_memory_stats()
+        return trainer
+
+    if profile:
+        return profiled(built, settings, rows, name)
+    figures = measure(built, settings, rows, [], warm_up=warm_up)
+    trainer, load_seconds, load_peak = holder
+    if t4:
+        assert not any(p.dtype == torch.bfloat16 for p in trainer.model.parameters()), "a T4 has no bfloat16"
+    return {
+        "variant": name,
+        "tokens_per_second": round(figures["tokens_per_second"], 1),
+        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
+        "reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 2),
+        "load_peak_gib": round(load_peak / 2**30, 2),
+        "load_seconds": round(load_seconds, 1),
+        "tokens_a_step": round(figures["tokens"] / (steps - warm_up)),
+        "losses": [round(loss, 4) for loss in figures["losses"]],
+        "rows": figures["rows"],
+        "settings": {k: v for k, v in settings.as_dict().items() if k not in ("reasons", "model")},
+    }
+
+
+def profiled(build, settings, rows, name: str) -> dict:
+    """One step under torch's profiler after three of warm-up; the table of kernels, longest first."""
+    from torch.profiler import ProfilerActivity, profile, schedule
+
+    tables = []
+
+    def keep(profiler):
+        averages = profiler.key_averages()
+        tables.append(averages.table(sort_by="self_cuda_time_total", row_limit=45, max_name_column_width=90))
+
+    class Step(TrainerCallback):
+        def on_step_end(self, *args, **kwargs):
+            torch.cuda.synchronize()
+            profiler.step()
+
+    steps = schedule(wait=2, warmup=1, active=1, repeat=1)
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    with profile(activities=activities, schedule=steps, on_trace_ready=keep) as profiler:
+        measure(lambda *given: with_callback(build(*given), Step()), settings, rows, [])
+    return {"variant": name, "table": tables[0]}
+
+
+def with_callback(trainer, callback):
+    """The trainer, with one more callback."""
+    trainer.add_callback(callback)
+    return trainer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("variants", nargs="+", choices=["list", *VARIANTS], metavar="VARIANT")
+    parser.add_argument("--steps", type=int, default=14)
+    parser.add_argument("--warm-up", type=int, default=4)
+    parser.add_argument("--json", type=Path, default=RESULTS / "gpu.json")
+    parser.add_argument("--profile", action="store_true", help="print where the time of a step goes instead")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.variants == ["list"]:
+        print("\n".join(VARIANTS))
+        return
+    if chosen.here:
+        print("RESULT " + json.dumps(run_variant(chosen.variants[0], chosen.steps, chosen.warm_up, chosen.profile)))
+        return
+    for shape in sorted({VARIANTS[name]["shape"] for name in chosen.variants}):
+        shape_folder(shape)
+    torch.cuda.empty_cache()
+    results = []
+    for name in chosen.variants:
+        options = ["--steps", str(chosen.steps), "--warm-up", str(chosen.warm_up), "--here"]
+        options += ["--profile"] if chosen.profile else []
+        done = subprocess.run([sys.executable, __file__, name, *options], capture_output=True, text=True)
+        lines = [line[7:] for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        result = json.loads(lines[0]) if lines else {"variant": name, "error": done.stderr[-1500:]}
+        results.append(result)
+        print(result.get("table") or json.dumps({k: v for k, v in result.items() if k != "settings"}), flush=True)
+        content = {"date": str(date.today()), "machine": this_machine()._asdict(), "versions": versions()}
+        write_json(chosen.json, {**content, "results": results})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""LoRA: the library's configuration, and the same product with fewer copies."""
+
+from functools import partial
+
+import torch
+from peft import LoraConfig
+
+from helpers.settings import Settings
+
+
+def lora_config(settings: Settings) -> LoraConfig:
+    """LoRA as the settings ask for it. PEFT alone would adapt only one kind of layer (Falcon: query_key_value)."""
+    return LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=targets(settings),
+        task_type="CAUSAL_LM",
+    )
+
+
+def targets(settings: Settings) -> str | list[str]:
+    """PEFT's target_modules: "all-linear", or the names that the setting lists with commas."""
+    names = [name.strip() for name in settings.target_modules.split(",")]
+    return names[0] if names == ["all-linear"] else names
+
+
+class LoraProduct(torch.autograd.Function):
+    """x @ W.T + scale * (x @ A.T) @ B.T for a frozen W, in the dtype of x.
+
+    x: (tokens, in_features); a: (r, in_features); b: (out_features, r); base: the frozen layer.
+    Upstream: PEFT clones W's result for 4-bit layers, scales and adds in passes of their own, and casts x and the
+    result to float32 and back where there is no autocast (peft/tuners/lora/bnb.py and layer.py): up to a quarter
+    of the GPU's time. Here the second product adds into the first, forward and backward.
+    """
+
+    @staticmethod
+    def forward(ctx, x, a, b, base, scale):
+        a16, b16 = a.to(x.dtype), b.to(x.dtype)
+        low = x @ a16.T  # (tokens, r)
+        result = base_product(base, x)
+        result.addmm_(low, b16.T, alpha=scale)
+        ctx.save_for_backward(x, low, a16, b16)
+        ctx.base, ctx.scale = base, scale
+        return result
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, low, a16, b16 = ctx.saved_tensors
+        low_gradient = (gradient @ b16).mul_(ctx.scale)  # (tokens, r)
+        a_gradient = (low_gradient.T @ x).float() if ctx.needs_input_grad[1] else None
+        b_gradient = (gradient.T @ low).mul_(ctx.scale).float() if ctx.needs_input_grad[2] else None
+        x_gradient = None
+        if ctx.needs_input_grad[0]:
+            x_gradient = gradient @ frozen_weight(ctx.base, gradient.dtype)
+            x_gradient.addmm_(low_gradient, a16)
+        return x_gradient, a_gradient, b_gradient, None, None
+
+
+def base_product(base, x: torch.Tensor) -> torch.Tensor:
+    """x @ W.T + bias of a frozen layer, in the dtype of x."""
+    if is_four_bit(base):
+        from bitsandbytes import matmul_4bit
+
+        result = matmul_4bit(x, base.weight, quant_state=base.weight.quant_state)
+        return result if base.bias is None else result + base.bias.to(x.dtype)
+    bias = None if base.bias is None else base.bias.to(x.dtype)
+    return torch.nn.functional.linear(x, frozen_weight(base, x.dtype), bias)
+
+
+def frozen_weight(base, dtype: torch.dtype) -> torch.Tensor:
+    """W of a frozen layer in this dtype, (out_features, in_features); a 4-bit one is unpacked for the moment."""
+    if is_four_bit(base):
+        from bitsandbytes.functional import dequantize_4bit
+
+        return dequantize_4bit(base.weight.data, base.weight.quant_state).to(dtype)
+    if base.weight.dtype == dtype:
+        return base.weight
+    cached = getattr(base, "cast_weight", None)
+    if cached is None or cached.dtype != dtype or base.cast_from != base.weight.data_ptr():
+        base.cast_weight, base.cast_from = base.weight.detach().to(dtype), base.weight.data_ptr()
+    return base.cast_weight
+
+
+def is_four_bit(layer) -> bool:
+    """Whether bitsandbytes holds this layer's weight in 4 bits."""
+    return hasattr(layer.weight, "quant_state") and layer.weight.quant_state is not None
+
+
+def use_fast_product(model) -> int:
+    """Lets every plain LoRA layer of a PEFT model compute through `LoraProduct`; returns how many there are.
+
+    The layers stay PEFT's own: names, saving, merging and `disable_adapter` are untouched.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    fast = [layer for layer in layers if is_plain(layer)]
+    for layer in fast:
+        layer.forward = partial(lora_forward, layer)
+    return len(fast)
+
+
+def is_plain(layer) -> bool:
+    """Whether a LoRA layer is x @ W.T plus one low-rank product, and its W a frozen linear layer."""
+    base = layer.get_base_layer()
+    frozen = isinstance(base, torch.nn.Linear) and not any(p.requires_grad for p in base.parameters())
+    return (
+        frozen and not layer.lora_variant and all(isinstance(d, torch.nn.Identity) for d in layer.lora_dropout.values())
+    )
+
+
+def lora_forward(layer, x, *args, **kwargs):
+    """Forward pass of a plain LoRA layer; what is not plain at this moment goes to PEFT's own."""
+    active = layer.active_adapters
+    plain = not (layer.disable_adapters or layer.merged or args or kwargs) and len(active) == 1
+    if not plain or active[0] not in layer.lora_A:
+        return type(layer).forward(layer, x, *args, **kwargs)
+    name, device = active[0], x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    flat = x.reshape(-1, x.shape[-1]).to(dtype)
+    with torch.autocast(device, enabled=False):
+        result = LoraProduct.apply(flat, a, b, layer.get_base_layer(), layer.scaling[name])
+    return result.view(*x.shape[:-1], -1)
