@@ -16,6 +16,8 @@ REMEDIES = (
     ("DataError", "", ""),
     ("SettingsError", "", ""),
     ("TrainingError", "", ""),
+    ("ModelError", "", ""),
+    ("AttentionError", "", ""),
     ("ModuleNotFoundError", "helpers", "Start Jupyter from the project's environment: `make lab`."),
     ("ModuleNotFoundError", "", "Install the project again: `make run`, or `pip install -c constraints.txt -e .`"),
     ("", "connection", "The Hub could not be reached: set PROFILE = 'laptop', which needs no network."),

@@ -15,7 +15,7 @@ GIB = 2**30
 EFFICIENT_TOKENS = 2048  # above, the block mask of "efficient" costs more than larger products save
 SAFE = 0.9  # share of the free memory that a training may plan for
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight, its share of an 8-bit scale, and of that scale's scale
-CPU_KEPT = GIB // 2  # measured: what oneDNN and the allocator keep for the lengths of batches that occur
+CPU_KEPT = 3 * GIB // 4  # measured: what oneDNN and the allocator keep for the lengths of batches that occur
 LOGITS = {"cpu": 2**23, "cuda": 2**25}  # how many logits the output head may hold at a time
 
 

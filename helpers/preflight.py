@@ -155,12 +155,12 @@ def split_row(row: dict) -> list[dict]:
 
 
 def adapter_gradient(trainer, batch: dict) -> torch.Tensor:
-    """Gradient of the summed loss of a batch with respect to the trained parameters, as one float32 vector."""
+    """Gradient of the summed loss of a batch with respect to the trained parameters, as one float64 vector."""
     trainer.model.train()
     loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(dict(batch)), num_items_in_batch=1)
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(loss, trained, allow_unused=True)
-    return torch.cat([gradient.flatten().float() for gradient in gradients if gradient is not None])
+    return torch.cat([gradient.flatten().double().cpu() for gradient in gradients if gradient is not None])
 
 
 def kernel_check(trainer) -> Check:

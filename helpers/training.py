@@ -140,9 +140,8 @@ def train(trainer, settings: Settings, folder: Path, history: History, forecast=
     """Trains, saves the adapter to `folder`/adapter and the run card, and returns the card.
 
     forecast: of the memory (helpers.memory), to be kept beside what is measured.
-
     Leaves the model ready to generate. Runs the preflight first unless that was done. Raises TrainingError when the
-    preflight fails or the loss is not finite.
+    preflight fails, the memory is full or the loss is not finite.
     """
     if not trainer.checked:
         preflight(trainer)
@@ -156,19 +155,37 @@ def train(trainer, settings: Settings, folder: Path, history: History, forecast=
                 raise TrainingError("the memory is full. " + next_moves(settings)) from error
             raise
     seconds = time.perf_counter() - start
-    losses = [loss for _, loss in series(history.rows, "loss")]
-    if not all(map(math.isfinite, losses)):
-        fp16 = " Or train in bfloat16, which does not overflow." if settings.autocast == "float16" else ""
-        raise TrainingError(
-            f"the loss became {losses[-1]}. Halve the learning rate ({settings.learning_rate:g}).{fp16}"
-        )
+    check_losses(history, settings)
     trainer.model.save_pretrained(folder / "adapter")
     trainer.processing_class.save_pretrained(folder / "adapter")
     trainer.model.config.use_cache = True
     trainer.model.eval()
-    tokens = max((row["num_tokens"] for row in history.rows if "num_tokens" in row), default=0)
+    card = describe(settings, history) | {
+        "steps": result.global_step,
+        "seconds": round(seconds, 1),
+        "peak_gib": round(peak.gib, 2),
+        "forecast_gib": round(forecast.total_gib, 2) if forecast else None,
+        "forecast_seconds": round(clock.seconds, 1) if clock.seconds else None,
+    }
+    card["tokens_per_second"] = round(card["tokens"] / seconds, 1)
+    write_json(folder / "settings.json", settings.as_dict())
+    write_json(folder / "run_card.json", card)
+    return card
+
+
+def check_losses(history: History, settings: Settings) -> None:
+    """Raises TrainingError, with what to change, when a loss is not finite."""
+    wrong = [loss for _, loss in series(history.rows, "loss") if not math.isfinite(loss)]
+    if wrong:
+        fp16 = " Or train in bfloat16, which does not overflow." if settings.autocast == "float16" else ""
+        raise TrainingError(f"the loss became {wrong[0]}. Halve the learning rate ({settings.learning_rate:g}).{fp16}")
+
+
+def describe(settings: Settings, history: History) -> dict:
+    """What the run card says of the settings and of the losses."""
+    losses = [loss for _, loss in series(history.rows, "loss")]
     evaluations = [loss for _, loss in series(history.rows, "eval_loss")]
-    card = {
+    return {
         "profile": settings.profile,
         "model": describe_model(settings),
         "data": settings.data,
@@ -177,21 +194,12 @@ def train(trainer, settings: Settings, folder: Path, history: History, forecast=
         "autocast": settings.autocast,
         "quantization": settings.quantization,
         "attention": settings.attention,
-        "steps": result.global_step,
-        "tokens": int(tokens),
-        "seconds": round(seconds, 1),
-        "tokens_per_second": round(tokens / seconds, 1),
-        "peak_gib": round(peak.gib, 2),
-        "forecast_gib": round(forecast.total_gib, 2) if forecast else None,
-        "forecast_seconds": round(clock.seconds, 1) if clock.seconds else None,
+        "tokens": int(max((row["num_tokens"] for row in history.rows if "num_tokens" in row), default=0)),
         "first_loss": losses[0],
         "last_loss": losses[-1],
         "evaluation_loss": evaluations[-1] if evaluations else None,
         "versions": versions(),
     }
-    write_json(folder / "settings.json", settings.as_dict())
-    write_json(folder / "run_card.json", card)
-    return card
 
 
 def quick_run(settings: Settings, steps: int = 20) -> Path:

@@ -56,16 +56,24 @@ def test_loss_and_gradient_are_those_of_trl(rows, tmp_path, model, packing):
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-falcon"])
-def test_a_packed_batch_has_the_loss_and_gradient_of_its_rows_alone(rows, tmp_path, model):
+@pytest.mark.parametrize("kernel", ["rows", "sdpa"])
+def test_a_packed_batch_has_the_loss_and_gradient_of_its_rows_alone(rows, tmp_path, model, kernel):
     losses, gradients = [], []
     for packing in (False, True):
-        settings = replace(SMOKE, model=model, packing=packing, per_device_train_batch_size=4)
+        settings = replace(SMOKE, model=model, packing=packing, per_device_train_batch_size=4, attention=kernel)
         trainer = build(settings, rows, tmp_path)
         for index, (name, weight) in enumerate(trainer.model.named_parameters()):
             if "lora_" in name:
                 torch.nn.init.normal_(weight, std=0.05, generator=torch.Generator().manual_seed(index))
         trainer.model.config.use_cache = True  # as it is after the model has generated
-        loss = trainer.compute_loss(trainer.model, dict(next(iter(trainer.get_train_dataloader()))))
+        batch = next(iter(trainer.get_train_dataloader()))
+        if packing:
+            loss = trainer.compute_loss(trainer.model, dict(batch))
+        else:
+            count = (batch["labels"][:, 1:] != -100).sum()
+            loss = sum(
+                trainer.compute_loss(trainer.model, row, num_items_in_batch=count) for row in split_batch(batch, 9)
+            )
         loss.backward()
         losses.append(loss.item())
         gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]))
@@ -96,7 +104,7 @@ def flops_of_forward(compute, trainer, batch):
 def test_trls_head_still_runs_over_every_position_on_a_cpu(rows, tmp_path):
     """Drift: when this fails, TRL's fused head skips masked positions on a CPU, and LoraTrainer's loss may go."""
     trainer = build(SMOKE, rows, tmp_path)
-    batch = next(iter(trainer.get_train_dataloader()))
+    batch = module.round_up(next(iter(trainer.get_train_dataloader())))
     masked = int((batch["labels"][:, 1:] == -100).sum())
     vocabulary, hidden = trainer.model.get_output_embeddings().weight.shape
     ours = flops_of_forward(module.LoraTrainer.compute_loss, trainer, batch)
@@ -153,12 +161,45 @@ def test_a_full_memory_halves_the_micro_batch_and_changes_no_loss(rows, tmp_path
     losses, said, trainer = run(settings, rows, tmp_path / "full", limit=65)  # the longest conversation has 61 tokens
     assert losses == pytest.approx(expected, rel=1e-3)
     assert trainer.parts > 1 and said and "micro-batches 1/" in said[0]
-    assert trainer._total_train_tokens == plain._total_train_tokens
+    assert trainer._total_train_tokens == plain._total_train_tokens and trainer.step_batches == ()
     weights = [
         torch.cat([p.detach().flatten() for n, p in t.model.named_parameters() if "lora_" in n])
         for t in (plain, trainer)
     ]
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-2, atol=1e-4)
+
+
+def gradients_of_two_micro_batches(rows, folder, fail: bool):
+    """Gradients after two micro-batches of one step; the backward pass of the second may fail halfway, once."""
+    trainer = build(replace(SMOKE, packing=False, per_device_train_batch_size=2), rows, folder)
+    trainer.say, armed = (lambda line: None), []
+
+    def full(gradient):
+        if armed:
+            armed.clear()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def watch(layer, given, output):
+        if output.requires_grad:
+            output.register_hook(full)
+
+    trainer.model.get_decoder().layers[0].register_forward_hook(watch)
+    for index, (name, weight) in enumerate(trainer.model.named_parameters()):
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05, generator=torch.Generator().manual_seed(index))
+    trainer.accelerator.gradient_state._set_sync_gradients(False)
+    for number, batch in enumerate(list(trainer.get_train_dataloader())):
+        armed += [True] if fail and number == 1 else []
+        trainer.training_step(trainer.model, dict(batch), torch.tensor(50))
+    assert not armed and trainer.parts == (2 if fail else 1)
+    return torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+
+
+def test_a_memory_that_is_full_halfway_through_a_backward_pass_leaves_the_gradient_of_the_step(rows, tmp_path):
+    expected = gradients_of_two_micro_batches(rows, tmp_path, fail=False)
+    torch.testing.assert_close(
+        gradients_of_two_micro_batches(rows, tmp_path, fail=True), expected, rtol=1e-3, atol=1e-5
+    )
 
 
 def test_a_sequence_that_never_fits_names_the_next_moves_in_order(rows, tmp_path):
@@ -210,8 +251,9 @@ def test_padded_rows_are_shared_out():
 def test_a_packed_row_is_rounded_up_by_a_document_that_trains_nothing(rows, tmp_path):
     trainer = build(replace(SMOKE, packing=False, per_device_train_batch_size=3), rows, tmp_path)
     batch = next(iter(trainer.get_train_dataloader()))
-    longer, length = module.round_up(batch), batch["input_ids"].shape[1]
-    assert length % 16 and longer["input_ids"].shape[1] % 16 == 0 and longer["input_ids"].dtype == torch.long
+    length = batch["input_ids"].shape[1]
+    longer = module.round_up(batch, multiple=length - 5)
+    assert longer["input_ids"].shape[1] == 2 * (length - 5) and longer["input_ids"].dtype == torch.long
     assert longer["position_ids"][0, length] == 0 and (longer["labels"][0, length:] == -100).all()
     assert longer["labels"][:, :length].equal(batch["labels"]) and module.count_tokens(batch) == length
     losses = [trainer.compute_loss(trainer.model.eval(), dict(given)).item() for given in (batch, longer)]
