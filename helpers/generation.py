@@ -51,8 +51,8 @@ def generate(
 
     conversations: questions as text, or lists of messages; padded on the left, where the prompt's end stays beside
     the answer. seed: of the random state, when sampling.
-    Upstream: `generate_batch` (continuous batching) has no kernel for Falcon, whose attention is a class of its own; it
-    returns cut-off answers and keeps the error inside each request. So this is plain `generate`.
+    Upstream: in transformers 5.23 `generate_batch` (continuous batching) fails on Falcon, whose attention is a class of
+    its own: it returns cut-off answers and keeps the error inside each request. So this is plain `generate`.
     """
     prompts = [prompt_text(tokenizer, as_messages(c) if isinstance(c, str) else c) for c in conversations]
     batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)

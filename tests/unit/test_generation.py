@@ -2,6 +2,8 @@ import threading
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 
 from helpers.generation import Stream, cut_at_end, generate, sampling_arguments
 
@@ -101,13 +103,17 @@ def test_the_base_answers_while_the_adapter_is_off(tiny_llama, tokenizer):
         assert generate(tuned, tokenizer, ["hi"], max_new_tokens=6) == before
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.23"),
+    reason="2026-11-24: 5.15 serves Falcon; a later release broke it",
+)
 def test_continuous_batching_still_fails_on_falcon(tiny_llama, tiny_falcon):
     """Drift: when this fails, `generate_batch` serves Falcon, and the note in generation.generate can go."""
     from transformers import GenerationConfig
 
     config = GenerationConfig(max_new_tokens=4, do_sample=False, eos_token_id=1, pad_token_id=0)
-    errors = {}
+    lengths = {}
     for name, model in (("llama", tiny_llama), ("falcon", tiny_falcon)):
         results = model.generate_batch(inputs=[[5, 6, 7, 8], [9, 10]], generation_config=config)
-        errors[name] = [request.error for request in results.values()]
-    assert not any(errors["llama"]) and all("must match the size" in error for error in errors["falcon"])
+        lengths[name] = [len(request.generated_tokens) for request in results.values()]
+    assert lengths["llama"] == [4, 4] and all(length < 4 for length in lengths["falcon"])
