@@ -234,6 +234,6 @@ def choose_batch(shape: Shape, settings, free_gib: float, baseline: int = 0) -> 
         divided = {"per_device_train_batch_size": size, "gradient_checkpointing": again}
         found = forecast(shape, replace(settings, **divided), baseline=baseline).total_gib
         if found <= SAFE * free_gib:
-            reason = f"needs about {found:.1f} GiB of {free_gib:.1f} free"
+            reason = f"takes up to {found:.1f} of the {free_gib:.1f} GiB that are free"
             return Batch(size, rows // size, again, reason)
     return None

@@ -16,7 +16,7 @@ from helpers.hardware import (
     hub_reachable,
     this_machine,
 )
-from helpers.memory import FALCON_7B, SMOLLM2_135M, choose_batch, shape_in
+from helpers.memory import FALCON_7B, SMOLLM2_135M, Batch, choose_batch, shape_in
 
 EMBEDDED = "embedded"
 KERNELS = ("varlen", "efficient", "rows", "sdpa", "eager")  # of attention; the first three are this project's
@@ -83,7 +83,7 @@ REASONS = {
     "quantization": "nothing is quantized unless the profile asks for it",
     "max_length": "longer than nearly all rows of the profile's data; 02 shows what it cuts",
     "packing": "rows of a batch are laid end to end all the same, so nothing is padded",
-    "per_device_train_batch_size": "rows in a forward pass; small batches teach LoRA more in the same time",
+    "per_device_train_batch_size": "rows in a forward pass; small steps teach LoRA more in the same time",
     "gradient_accumulation_steps": "forward passes in a step",
     "gradient_checkpointing": "costs time to save memory; off where memory is not short",
     "num_train_epochs": "enough for the facts, and a run of minutes",
@@ -231,12 +231,13 @@ def fit_to_memory(settings: Settings, reasons: dict[str, str], machine: Machine)
         return settings, reasons
     batch = choose_batch(shape, settings, machine.usable_gib)
     if batch is None:
-        raise SettingsError(
-            f"{settings.model} with max_length={settings.max_length} does not fit into {machine.usable_gib:.1f} "
-            f"GiB of free memory. In this order: quantization='nf4', a smaller max_length, a smaller model."
-        )
+        rows = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+        advice = "shut down other kernels; then quantization='nf4', a smaller max_length, a smaller model"
+        batch = Batch(1, rows, True, f"will hardly fit into the {machine.usable_gib:.1f} GiB that are free: {advice}")
     chosen = {name: getattr(batch, name) for name in sorted(DIVISION)}
-    return replace(settings, **chosen), reasons | dict.fromkeys(DIVISION, batch.reason)
+    reasons = reasons | {name: REASONS[name] for name in DIVISION}
+    reasons["per_device_train_batch_size"] += f"; {batch.reason}"
+    return replace(settings, **chosen), reasons
 
 
 def check(settings: Settings, machine: Machine) -> None:

@@ -22,7 +22,7 @@ from helpers.memory import (
 )
 from helpers.models import body_linears
 from helpers.paths import PROJECT
-from helpers.settings import SettingsError, resolve
+from helpers.settings import resolve
 
 HUB = Choice(True, "assumed")
 T4 = Machine((7, 5), "T4", 14.6, 12.7, 2, False)
@@ -128,10 +128,16 @@ def test_a_division_that_is_set_is_kept():
     assert settings.reasons["per_device_train_batch_size"] == "set in the notebook"
 
 
-def test_a_model_that_cannot_fit_is_said_before_it_is_loaded():
-    with pytest.raises(SettingsError, match="does not fit"):
-        resolve("colab", machine=T4._replace(free_gib=4.0), hub=HUB)
-    assert choose_batch(FALCON_7B, resolve("colab", machine=T4, hub=HUB), 4.0) is None
+def test_where_nothing_fits_the_smallest_division_is_taken_and_the_reason_says_what_to_do():
+    settings = resolve("colab", machine=T4._replace(free_gib=4.0), hub=HUB)
+    division = (
+        settings.per_device_train_batch_size,
+        settings.gradient_accumulation_steps,
+        settings.gradient_checkpointing,
+    )
+    assert division == (1, 16, True)
+    assert "hardly fit" in settings.reasons["per_device_train_batch_size"]
+    assert choose_batch(FALCON_7B, settings, 4.0) is None
 
 
 def test_the_micro_batch_of_a_cpu_is_only_made_smaller():
