@@ -119,7 +119,7 @@ def choose_autocast(machine: Machine) -> Choice:
 def choose_attention(machine: Machine, half: bool) -> Choice:
     """Name of the attention kernel (helpers/attention.py). half: whether products run in 16 bits."""
     if machine.capability is None:
-        return Choice("rows", "on a CPU each document as a row of its own needs fewer products than a mask")
+        return Choice("rows", "one row a document: on a CPU faster than a mask over all")
     major, minor = machine.capability
     if machine.capability < (8, 0):
         return Choice(
