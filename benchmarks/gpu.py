@@ -20,6 +20,7 @@ from helpers import tiny
 from helpers.bench import measure, our_trainer, stock_trainer
 from helpers.data import load_chat_data
 from helpers.hardware import Choice, Machine, this_machine
+from helpers.models import load_tokenizer
 from helpers.paths import cache_folder, write_json
 from helpers.settings import resolve
 from helpers.training import versions
@@ -44,6 +45,8 @@ VARIANTS = {
     "llama-nf4-ckpt": {**LLAMA_NF4, **CHECKPOINTING},
     "llama-bf16": {**LLAMA_NF4, "quantization": "none"},
     "llama-stock": {**LLAMA_NF4, **CHECKPOINTING, "stock": True},
+    "llama-unsloth": {**LLAMA_NF4, "unsloth": True},
+    "llama-unsloth-ckpt": {**LLAMA_NF4, **CHECKPOINTING, "unsloth": True},
 } | {
     f"t4-{rows}": {**FALCON_NF4, **CHECKPOINTING, "per_device_train_batch_size": rows, "t4": True}
     for rows in (1, 2, 4, 8)
@@ -80,6 +83,43 @@ def shape_folder(shape: str) -> Path:
     return folder
 
 
+def unsloth_trainer(settings, rows, folder, callbacks):
+    """What Unsloth makes of the same settings, where it is installed; it needs other versions than this project's.
+
+    Written from its documentation and not run so far.
+    """
+    try:
+        from unsloth import FastLanguageModel
+    except ImportError:
+        sys.exit("Unsloth is not installed: it needs an environment of its own, see its documentation.")
+    from trl import SFTConfig, SFTTrainer
+
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    length, checkpointing = settings.max_length, "unsloth" if settings.gradient_checkpointing else False
+    model, _ = FastLanguageModel.from_pretrained(settings.model, max_seq_length=length, load_in_4bit=True)
+    model = FastLanguageModel.get_peft_model(
+        model,
+        r=settings.r,
+        lora_alpha=settings.lora_alpha,
+        target_modules=names,
+        use_gradient_checkpointing=checkpointing,
+    )
+    args = SFTConfig(
+        str(folder),
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        max_length=length,
+        packing=True,
+        assistant_only_loss=True,
+        learning_rate=settings.learning_rate,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        seed=settings.seed,
+    )
+    return SFTTrainer(model, args, train_dataset=rows, processing_class=load_tokenizer(settings), callbacks=callbacks)
+
+
 def forbid_what_a_t4_lacks() -> None:
     """Leaves only the kernels of compute capability 7.5, and 14.5 GiB; bfloat16 parameters are asserted away later."""
     from helpers import attention
@@ -97,11 +137,11 @@ def run_variant(name: str, steps: int, warm_up: int, profile: bool) -> dict:
     """Figures of one variant, in this process."""
     chosen = dict(VARIANTS[name])
     shape, stock, t4 = chosen.pop("shape"), chosen.pop("stock", False), chosen.pop("t4", False)
+    build = unsloth_trainer if chosen.pop("unsloth", False) else stock_trainer if stock else our_trainer
     if t4:
         forbid_what_a_t4_lacks()
     machine = T4 if t4 else this_machine()
     folder = shape_folder(shape)
-    chosen |= {"attention": "sdpa"} if stock else {}
     settings = resolve(
         "datacenter",
         machine=machine,
@@ -109,7 +149,7 @@ def run_variant(name: str, steps: int, warm_up: int, profile: bool) -> dict:
         **{"model": str(folder), "data": "shop_support", "max_steps": steps, "r": 16, "lora_alpha": 32} | chosen,
     )
     rows = load_chat_data(settings.data).train
-    build, holder = stock_trainer if stock else our_trainer, []
+    holder = []
     start = time.perf_counter()
 
     def built(*arguments):
