@@ -17,7 +17,7 @@ from helpers.history import History
 from helpers.models import foresee, load_model
 from helpers.paths import write_json
 from helpers.settings import resolve
-from helpers.training import build_trainer, train, versions
+from helpers.training import build_trainer, train_or_resume, versions
 
 RESULTS = Path(__file__).resolve().parent / "results"
 VARIANTS = {
@@ -37,7 +37,7 @@ def one_variant(name: str, steps: int) -> dict:
         history = History(Path(folder) / "history.jsonl")
         watched = data.test.select(range(32))
         trainer = build_trainer(settings, loaded.model, loaded.tokenizer, data.train, watched, Path(folder), [history])
-        card = train(trainer, settings, Path(folder), history, foreseen)
+        card = train_or_resume(trainer, settings, Path(folder), history, foreseen)
     names = ("forecast_gib", "peak_gib", "forecast_seconds", "seconds", "tokens_per_second")
     return {"variant": name, **{key: card[key] for key in names}}
 

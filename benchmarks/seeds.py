@@ -19,7 +19,7 @@ from helpers.models import foresee, load_model
 from helpers.paths import write_json
 from helpers.preflight import preflight
 from helpers.settings import resolve
-from helpers.training import build_trainer, train, versions
+from helpers.training import build_trainer, train_or_resume, versions
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -38,7 +38,7 @@ def one_seed(seed: int) -> dict:
         start = time.perf_counter()
         preflight(trainer)
         preflight_seconds = time.perf_counter() - start
-        card = train(trainer, settings, Path(folder), history, foreseen)
+        card = train_or_resume(trainer, settings, Path(folder), history, foreseen)
     after = evaluate(trainer.model, loaded.tokenizer, data.test, **measure)
     kept = (
         "tokens",

@@ -205,6 +205,11 @@ class PeakMemory:
             self.gib = torch.cuda.max_memory_allocated() / GIB
 
 
+def used_gib() -> float:
+    """What is in use now, in GiB: allocated on the GPU where there is one, else resident."""
+    return (torch.cuda.memory_allocated() if torch.cuda.is_available() else resident_bytes()) / GIB
+
+
 class Batch(NamedTuple):
     """How a step is divided: rows in a forward pass, passes in a step, and whether activations are made again."""
 

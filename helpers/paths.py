@@ -44,13 +44,13 @@ def new_run_folder(label: str) -> Path:
     raise FileExistsError(f"no free name for a run in {runs_folder()}")
 
 
-def run_folder(label: str) -> Path:
-    """The folder that this run writes to: $FT_RUN when a whole series is run, else a new one."""
-    if chosen := os.environ.get("FT_RUN"):
-        folder = Path(chosen).expanduser().resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-    return new_run_folder(label)
+def fixed_run() -> Path | None:
+    """The folder that $FT_RUN names, while a whole series is run; else None."""
+    if not (chosen := os.environ.get("FT_RUN")):
+        return None
+    folder = Path(chosen).expanduser().resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def newest_run(profile: str | None = None) -> Path | None:
@@ -72,6 +72,11 @@ def newest_run(profile: str | None = None) -> Path | None:
 def headless() -> bool:
     """Whether nobody watches the notebook ($FT_HEADLESS): charts are then told in lines of text."""
     return bool(os.environ.get("FT_HEADLESS"))
+
+
+def in_vscode() -> bool:
+    """Whether the notebook is shown by Visual Studio Code, which flickers when an output changes every second."""
+    return "VSCODE_PID" in os.environ or "VSCODE_CWD" in os.environ
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from helpers.data import GUANACO_ID, SHOP
@@ -19,6 +20,7 @@ from helpers.hardware import (
 from helpers.memory import FALCON_7B, SMOLLM2_135M, Batch, choose_batch, shape_in
 
 EMBEDDED = "embedded"
+TRACKERS = {"none": (), "tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",)}  # packages, one of
 KERNELS = ("varlen", "efficient", "rows", "sdpa", "eager")  # of attention; the first three are this project's
 DIVISION = {"per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"}  # of a step
 FALCON = "tiiuae/falcon-7b"
@@ -61,6 +63,7 @@ class Settings:
     evaluation_questions: int = 0  # of each slice; 0: all
     max_new_tokens: int = 64  # of an answer in the evaluation
     seed: int = 0
+    tracking: str = "none"  # or "tensorboard", "trackio": files on this machine
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     def table(self) -> str:
@@ -99,6 +102,7 @@ REASONS = {
     "evaluation_questions": "of each slice; 0 is all",
     "max_new_tokens": "room for the longest answers",
     "seed": "repeatable on the same machine",
+    "tracking": "the chart and history.csv are enough; 'tensorboard' and 'trackio' write files on this machine",
 }
 TINY = {
     "packing": True,
@@ -257,8 +261,18 @@ def check(settings: Settings, machine: Machine) -> None:
     for name in ("max_length", "per_device_train_batch_size", "gradient_accumulation_steps", "r", "lora_alpha"):
         if getattr(settings, name) < 1:
             raise SettingsError(f"{name}={getattr(settings, name)}: it must be at least 1.")
+    if settings.tracking not in TRACKERS:
+        raise SettingsError(f"tracking={settings.tracking!r}: it is one of {', '.join(TRACKERS)}.")
+    if settings.tracking != "none" and not any(map(installed, TRACKERS[settings.tracking])):
+        raise SettingsError(f"tracking={settings.tracking!r} is not installed here: pip install {settings.tracking}")
     if settings.learning_rate <= 0:
         raise SettingsError(f"learning_rate={settings.learning_rate}: it must be above 0; LoRA wants 1e-4 to 2e-3.")
+
+
+def installed(name: str) -> bool:
+    """Whether a package can be imported; a folder that only happens to have its name does not count."""
+    found = find_spec(name)
+    return found is not None and found.origin is not None
 
 
 def describe_model(settings: Settings) -> str:

@@ -2,11 +2,15 @@
 
 import gc
 from itertools import pairwise
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from trl import SFTTrainer
 
+from helpers import checkpoints
 from helpers.hardware import is_out_of_memory
+from helpers.interrupt import EvaluationStopped
 from helpers.memory import LOGITS
 
 
@@ -58,6 +62,8 @@ class LoraTrainer(SFTTrainer):
     parts = 1  # how many pieces a batch is taken in: doubled each time that the memory is full
     say = print
     step_batches = ()  # what was seen since the last optimizer step
+    aside = None  # the folder that a checkpoint is being written to
+    identity = None  # what the checkpoints are of, see checkpoints.identity
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         base = self.accelerator.unwrap_model(model).get_base_model()
@@ -102,6 +108,32 @@ class LoraTrainer(SFTTrainer):
         if self.accelerator.sync_gradients:
             self.step_batches = ()
         return loss
+
+    def evaluate(self, *arguments, **options):
+        """The metrics of an evaluation; none when a stop was asked for in its middle."""
+        try:
+            return super().evaluate(*arguments, **options)
+        except EvaluationStopped:
+            return {}
+
+    def _get_output_dir(self, trial):
+        return str(self.aside) if self.aside else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model, trial):
+        """Saves aside and moves the whole into place; training goes on when that fails, on a full disk for example."""
+        folder, step = Path(self.args.output_dir), self.state.global_step
+        try:
+            with checkpoints.staged(folder) as self.aside:
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    checkpoints.seal(self.aside, folder, step, self._total_train_tokens, self.identity or {})
+        except (OSError, RuntimeError, SafetensorError) as error:
+            kept = [path.name for path in checkpoints.by_step(folder)[:1]]
+            safe = f"{kept[0]} stays" if kept else "there is none so far"
+            self.say(f"checkpoint-{step} could not be saved ({error}). Training goes on; {safe}. Is the disk full?")
+        finally:
+            self.aside = None
 
     def attempt(self, model, inputs, num_items_in_batch):
         """The loss of one batch after its backward pass; None when the memory was too small."""

@@ -5,12 +5,16 @@ import math
 import time
 from pathlib import Path
 
+import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from filelock import FileLock, Timeout
+from transformers import TrainerCallback, TrainerState
 from trl import SFTConfig
 
+from helpers.checkpoints import Checkpoint, Saver, by_step, differences, identity, newest
 from helpers.hardware import is_out_of_memory
-from helpers.history import History, series
+from helpers.history import History, read_history, series, write_csv
+from helpers.interrupt import StopGuard
 from helpers.labels import whole_answers
 from helpers.lora import lora_config, use_fast_product
 from helpers.memory import PeakMemory
@@ -18,6 +22,7 @@ from helpers.models import keep_gradients_on_cpu, keep_stream_in_float32
 from helpers.norm import fuse_norms
 from helpers.paths import write_json
 from helpers.preflight import preflight
+from helpers.reading import read
 from helpers.settings import Settings, describe_model
 from helpers.trainer import LoraTrainer, TrainingError, next_moves
 
@@ -57,10 +62,9 @@ def sft_config(settings: Settings, folder: Path) -> SFTConfig:
         logging_steps=1,
         logging_nan_inf_filter=False,  # it waits for the GPU at every batch, and hides what `train` must see
         eval_strategy="steps",
-        eval_steps=0.25,
-        save_strategy="epoch",
-        save_total_limit=1,
-        report_to="none",
+        eval_steps=0.25,  # of all steps; `build_trainer` makes it a number of steps
+        save_strategy="no",  # `Saver` asks for checkpoints, by steps and by minutes
+        report_to=settings.tracking,
         seed=settings.seed,
         dataset_num_proc=None,
     )
@@ -83,6 +87,7 @@ def build_trainer(settings: Settings, model, tokenizer, train, evaluation, folde
         callbacks=list(callbacks),
     )
     trainer.settings, trainer.rows, trainer.checked = settings, rows, False
+    trainer.args.eval_steps = math.ceil(total_steps(trainer) / 4)
     remove_printing_callbacks(trainer)
     # Upstream: TRL casts the adapter of a 4-bit model to bfloat16; the fp16 gradient scaler has no kernel for that.
     for parameter in trainer.model.parameters():
@@ -119,66 +124,167 @@ def remove_printing_callbacks(trainer) -> None:
 
 
 class TimeForecast(TrainerCallback):
-    """Says after three timed steps how long the training will take. tokens: of all steps, without padding."""
+    """Says after three timed steps how long the training will take, from here. Tokens are counted without padding."""
 
     def __init__(self, trainer, say=print):
-        self.trainer, self.say, self.seconds = trainer, say, None
+        self.trainer, self.say, self.seconds, self.first = trainer, say, None, 0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.first = state.global_step
 
     def on_step_end(self, args, state, control, **kwargs):
-        now, seen = time.perf_counter(), self.trainer._total_train_tokens
-        if state.global_step == 1:  # the first step also warms up
+        now, seen, step = time.perf_counter(), self.trainer._total_train_tokens, state.global_step - self.first
+        if step == 1:  # the first step also warms up
             self.start, self.before = now, seen
-        if state.global_step == 4 and seen > self.before:
+        if step == 4 and seen > self.before:
             rate = (seen - self.before) / (now - self.start)
             tokens = sum(map(len, self.trainer.train_dataset["input_ids"])) / len(self.trainer.train_dataset)
-            tokens *= state.max_steps * args.train_batch_size * args.gradient_accumulation_steps
+            tokens *= (state.max_steps - self.first) * args.train_batch_size * args.gradient_accumulation_steps
             self.seconds = tokens / rate
             self.say(f"about {self.seconds / 60:.1f} minutes: {tokens:,.0f} tokens at {rate:,.0f} a second")
 
 
-def train(trainer, settings: Settings, folder: Path, history: History, forecast=None) -> dict:
-    """Trains, saves the adapter to `folder`/adapter and the run card, and returns the card.
+def train_or_resume(trainer, settings: Settings, folder: Path, history: History, forecast=None, say=print) -> dict:
+    """Trains, or goes on from the newest whole checkpoint of `folder`; returns the run card.
 
-    forecast: of the memory (helpers.memory), to be kept beside what is measured.
-    Leaves the model ready to generate. Runs the preflight first unless that was done. Raises TrainingError when the
-    preflight fails, the memory is full or the loss is not finite.
+    Saves `folder`/adapter, run_card.json and history.csv, after a stop as well: one interrupt stops after the running
+    step. forecast: of the memory (helpers.memory), to be kept beside what is measured. Leaves the model ready to
+    generate, whatever happens. Runs the preflight first unless that was done.
+    Raises TrainingError when the preflight fails, the checkpoint is of another run, the memory is full, the loss is not
+    finite or another process trains in this folder.
     """
-    if not trainer.checked:
-        preflight(trainer)
-    clock, start = TimeForecast(trainer), time.perf_counter()
-    trainer.add_callback(clock)
-    with PeakMemory() as peak:
+    lock = FileLock(folder / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise TrainingError(f"another process is training in {folder.name}: wait for it, or start a new run.") from None
+    with lock, StopGuard(say) as guard:
+        found = resume_point(trainer, settings, folder, say)
+        if not trainer.checked:
+            preflight(trainer)
+        write_json(folder / "settings.json", settings.as_dict())
+        clock, start = TimeForecast(trainer), time.perf_counter()
+        added = [clock, guard, Saver()]
+        for callback in added:
+            trainer.add_callback(callback)
         try:
-            result = trainer.train()
-        except (RuntimeError, MemoryError) as error:
-            if is_out_of_memory(error):
-                raise TrainingError("the memory is full. " + next_moves(settings)) from error
-            raise
-    seconds = time.perf_counter() - start
+            with PeakMemory() as peak:
+                run_loop(trainer, settings, found, guard)
+        finally:
+            for callback in added:
+                trainer.remove_callback(callback)
+            make_ready(trainer)
+        measured = {"seconds": round(time.perf_counter() - start, 1), "peak_gib": round(peak.gib, 2)}
+        measured["forecast_gib"] = round(forecast.total_gib, 2) if forecast else None
+        measured["forecast_seconds"] = round(clock.seconds, 1) if clock.seconds else None
+        return finish(trainer, settings, folder, history, found, measured, say)
+
+
+def resume_point(trainer, settings: Settings, folder: Path, say) -> Checkpoint | None:
+    """The checkpoint to go on from, after saying so; None to begin. Raises TrainingError when it is of another run."""
+    trainer.identity = identity(settings, trainer.train_dataset, trainer.args.world_size)
+    found = newest(folder / "checkpoints", say)
+    if found is None:
+        say("a new run: there is no checkpoint to go on from")
+        return None
+    if wrong := differences(found.identity, trainer.identity):
+        raise TrainingError(
+            f"{folder.name}/{found.folder.name} was made with other settings; {'; '.join(wrong)}. Set them back, or "
+            f"start a new run (RESUME = False)."
+        )
+    total = total_steps(trainer)
+    done = "; nothing is left to train" if found.step >= total else ""
+    say(f"going on from {found.folder.name} of {folder.name}: step {found.step} of {total}{done}")
+    return found
+
+
+def total_steps(trainer) -> int:
+    """How many optimizer steps the whole training has."""
+    if trainer.args.max_steps > 0:
+        return trainer.args.max_steps
+    rows = trainer.args.per_device_train_batch_size * trainer.args.world_size
+    batches = math.ceil(len(trainer.train_dataset) / rows)
+    return math.ceil(trainer.args.num_train_epochs * math.ceil(batches / trainer.args.gradient_accumulation_steps))
+
+
+def run_loop(trainer, settings: Settings, found: Checkpoint | None, guard: StopGuard) -> None:
+    """The Trainer's own loop, from the checkpoint if there is one; only explains a full memory."""
+    if guard.asked:
+        return
+    trainer.args.eval_on_start = found is None and trainer.args.eval_strategy != "no"
+    trainer._total_train_tokens = found.tokens if found else 0
+    if found and found.step >= total_steps(trainer):
+        trainer._load_from_checkpoint(str(found.folder))
+        trainer.state = TrainerState.load_from_json(str(found.folder / "trainer_state.json"))
+        return
+    try:
+        trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise TrainingError("the memory is full. " + next_moves(settings)) from error
+        raise
+
+
+def make_ready(trainer) -> None:
+    """Leaves the model as one that answers: no dropout, cache on, no checkpointing, the optimizer's memory free."""
+    model = trainer.model
+    model.zero_grad(set_to_none=True)
+    trainer.optimizer = trainer.lr_scheduler = trainer.callback_handler.optimizer = None
+    trainer.callback_handler.lr_scheduler = None
+    trainer.accelerator.free_memory()
+    trainer.model_wrapped = model
+    if trainer.args.gradient_checkpointing:
+        newer = hasattr(model, "activation_checkpointing_disable")  # the other name is deprecated there
+        (model.activation_checkpointing_disable if newer else model.gradient_checkpointing_disable)()
+    model.config.use_cache = True
+    model.eval()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def finish(trainer, settings, folder: Path, history: History, found, measured: dict, say) -> dict:
+    """Saves the adapter, the log as CSV and the run card, and says what was kept."""
+    if not history.rows and (folder / "history.jsonl").exists():
+        history.rows = read_history(folder / "history.jsonl")
+    step, total = trainer.state.global_step, total_steps(trainer)
+    if not step:
+        raise TrainingError("stopped before the first step: nothing was trained, and nothing needs to be kept.")
     check_losses(history, settings)
     trainer.model.save_pretrained(folder / "adapter")
     trainer.processing_class.save_pretrained(folder / "adapter")
-    trainer.model.config.use_cache = True
-    trainer.model.eval()
+    write_csv(history.rows, folder / "history.csv")
+    tokens = trainer._total_train_tokens
     card = describe(settings, history) | {
-        "steps": result.global_step,
-        "seconds": round(seconds, 1),
-        "peak_gib": round(peak.gib, 2),
-        "forecast_gib": round(forecast.total_gib, 2) if forecast else None,
-        "forecast_seconds": round(clock.seconds, 1) if clock.seconds else None,
+        "steps": step,
+        "finished": step >= total,
+        "stopped_at": step if step < total else None,
+        "resumed_from": found.step if found else None,
+        "tokens": tokens,
+        "tokens_per_second": round((tokens - (found.tokens if found else 0)) / measured["seconds"], 1),
+        **measured,
     }
-    card["tokens_per_second"] = round(card["tokens"] / seconds, 1)
-    write_json(folder / "settings.json", settings.as_dict())
     write_json(folder / "run_card.json", card)
+    if step < total:
+        kept = [path.name for path in by_step(folder / "checkpoints")[:1]]
+        say(
+            f"stopped at step {step} of {total}. Kept: the adapter as it is now{', and ' + kept[0] if kept else ''}. "
+            f"The model answers; run this cell again to go on."
+        )
     return card
 
 
 def check_losses(history: History, settings: Settings) -> None:
-    """Raises TrainingError, with what to change, when a loss is not finite."""
-    wrong = [loss for _, loss in series(history.rows, "loss") if not math.isfinite(loss)]
-    if wrong:
+    """Raises TrainingError, with what to change, when the loss has ended as no number.
+
+    In float16 one such step is skipped and the training goes on; three in a row end it (checkpoints.Saver).
+    """
+    *_, (step, last) = series(history.rows, "loss")
+    if not math.isfinite(last):
         fp16 = " Or train in bfloat16, which does not overflow." if settings.autocast == "float16" else ""
-        raise TrainingError(f"the loss became {wrong[0]}. Halve the learning rate ({settings.learning_rate:g}).{fp16}")
+        raise TrainingError(
+            f"the loss is {last} at step {step}. {read(history.rows).sentence} Halve the learning rate "
+            f"({settings.learning_rate:g}).{fp16}"
+        )
 
 
 def describe(settings: Settings, history: History) -> dict:
@@ -194,10 +300,10 @@ def describe(settings: Settings, history: History) -> dict:
         "autocast": settings.autocast,
         "quantization": settings.quantization,
         "attention": settings.attention,
-        "tokens": int(max((row["num_tokens"] for row in history.rows if "num_tokens" in row), default=0)),
         "first_loss": losses[0],
         "last_loss": losses[-1],
         "evaluation_loss": evaluations[-1] if evaluations else None,
+        "reading": read(history.rows).sentence,
         "versions": versions(),
     }
 
@@ -219,7 +325,7 @@ def quick_run(settings: Settings, steps: int = 20) -> Path:
     history = History(folder / "history.jsonl")
     watched = data.test.select(range(min(8, len(data.test))))
     trainer = build_trainer(settings, loaded.model, loaded.tokenizer, data.train, watched, folder, [history])
-    train(trainer, settings, folder, history)
+    train_or_resume(trainer, settings, folder, history)
     return folder
 
 

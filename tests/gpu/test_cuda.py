@@ -14,7 +14,7 @@ from helpers.history import History
 from helpers.models import load_model
 from helpers.preflight import preflight
 from helpers.settings import resolve
-from helpers.training import build_trainer, train
+from helpers.training import build_trainer, train_or_resume
 
 T4 = Machine((7, 5), "T4", 14.6, 12.7, 2, False)
 HUB = Choice(True, "assumed")
@@ -30,7 +30,7 @@ def run(settings, folder):
     history = History(folder / "history.jsonl")
     watched = data.test.select(range(4))
     trainer = build_trainer(settings, loaded.model, loaded.tokenizer, data.train, watched, folder, [history])
-    card = train(trainer, settings, folder, history)
+    card = train_or_resume(trainer, settings, folder, history)
     report = evaluate(trainer.model, loaded.tokenizer, data.test, max_new_tokens=4, limit=1)
     return trainer.model, loaded.tokenizer, card, report
 

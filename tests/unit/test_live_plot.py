@@ -1,48 +1,15 @@
-import xml.etree.ElementTree as ET
+import time
 from types import SimpleNamespace
 
+import pytest
+from test_chart import ROWS
+
 from helpers import live_plot
+from helpers.chart import sentence
 from helpers.history import History
-from helpers.live_plot import LossPlot, figure, figure_alt, sentence, svg, thinned
+from helpers.live_plot import LossPlot, figure, figure_alt, replay
 
-ROWS = [{"step": step, "seconds": float(step), "loss": 3.0 / step} for step in range(1, 21)]
-ROWS += [{"step": 20, "seconds": 20.0, "eval_loss": 1.5}]
-STATE = SimpleNamespace(global_step=20, max_steps=40)
-
-
-def parsed(chart):
-    return ET.fromstring(f"<div>{chart}</div>")
-
-
-def test_the_chart_says_in_words_what_it_shows():
-    root = parsed(svg(ROWS, 40))
-    picture = root.find("svg")
-    assert picture.get("role") == "img" and "loss 0.150" in picture.get("aria-label")
-    assert "evaluation loss 1.500" in root.find("p").text
-
-
-def test_training_and_evaluation_are_told_apart_without_colour():
-    lines = parsed(svg([*ROWS, {"step": 30, "seconds": 30, "eval_loss": 1.2}], 40)).findall("svg/polyline")
-    assert [line.get("stroke-dasharray") for line in lines] == [None, None, "6 4"]
-
-
-def test_a_loss_that_is_not_finite_leaves_a_gap_and_not_an_error():
-    chart = svg([*ROWS, {"step": 21, "seconds": 21, "loss": "nan"}], 40)
-    assert "nan" not in parsed(chart).find("svg/polyline").get("points")
-
-
-def test_the_time_left_comes_from_the_pace_so_far():
-    assert sentence(ROWS, 40).endswith("about 20 s left")
-    assert "left" not in sentence(ROWS, 20)
-
-
-def test_a_chart_without_points_says_that_training_has_started():
-    assert "training has started" in svg([], 40)
-
-
-def test_thinning_keeps_spikes():
-    points = [(step, 100.0 if step == 777 else 1.0) for step in range(5000)]
-    assert len(thinned(points)) <= live_plot.POINTS and (777, 100.0) in thinned(points)
+STATE = SimpleNamespace(global_step=20, max_steps=40, is_world_process_zero=True)
 
 
 class FakeHandle:
@@ -53,37 +20,91 @@ class FakeHandle:
         self.updates += 1
 
 
-def test_one_output_is_replaced_and_not_more_often_than_asked(tmp_path, monkeypatch):
+@pytest.fixture
+def screen(monkeypatch):
+    """What was displayed, and the handle that counts its updates."""
     shown, handle = [], FakeHandle()
     monkeypatch.setattr("IPython.display.display", lambda bundle, **_: shown.append(bundle) or handle)
-    history = History(tmp_path / "h.jsonl")
-    history.rows += ROWS
+    return shown, handle
+
+
+@pytest.fixture
+def history(tmp_path):
+    made = History(tmp_path / "history.jsonl")
+    made.rows += ROWS
+    return made
+
+
+def test_one_output_is_replaced_and_not_more_often_than_asked(history, screen):
     plot = LossPlot(history, seconds_between=1000)
     for _ in range(50):
         plot.on_log(None, STATE, None)
     plot.on_train_end(None, STATE, None)
-    assert (len(shown), handle.updates) == (1, 1)
-    assert set(shown[0]) == {"text/html", "text/plain"}
+    assert (len(screen[0]), screen[1].updates) == (1, 1)
+    assert set(screen[0][0]) == {"text/html", "text/plain"}
 
 
-def test_headless_it_prints_lines_instead(tmp_path, capsys):
-    history = History(tmp_path / "h.jsonl")
-    history.rows += ROWS
+def test_what_is_sent_is_bounded_by_the_steps(history, screen):
+    plot = LossPlot(history, seconds_between=1e-9)
+    plot.start -= 10_000  # so that the time is no limit
+    for step in range(1, 401):
+        plot.on_log(None, SimpleNamespace(global_step=step, max_steps=400, is_world_process_zero=True), None)
+    assert 100_000 < plot.sent_bytes < 150 * 1024
+    plot.last_draw = time.perf_counter() - live_plot.PATIENCE
+    assert plot.may_draw(0), "after ten seconds a chart is due, whatever was sent"
+
+
+def test_drawing_takes_no_more_than_its_share_of_the_time(history, screen):
+    plot = LossPlot(history, seconds_between=1e-9)
+    now = time.perf_counter()
+    plot.draws, plot.draw_seconds, plot.start, plot.last_draw = 10, 1.0, now - 100, now - 2
+    assert not plot.may_draw(20)
+    plot.start -= 200
+    assert plot.may_draw(20)
+
+
+def test_only_the_first_process_draws(history, screen):
+    other = SimpleNamespace(global_step=20, max_steps=40, is_world_process_zero=False)
+    plot = LossPlot(history, seconds_between=1e-9)
+    for event in (plot.on_train_begin, plot.on_log, plot.on_evaluate, plot.on_train_end):
+        event(None, other, None)
+    assert screen[0] == []
+
+
+def test_a_cell_that_is_run_again_draws_anew(history, screen):
+    plot = LossPlot(history)
+    plot.draw(STATE)
+    plot.on_train_begin(None, STATE, None)
+    assert len(screen[0]) == 2, "a resumed training shows its curve so far, in the new output"
+
+
+def test_headless_it_prints_lines_instead(history, capsys):
     plot = LossPlot(history, headless=True)
     plot.on_log(None, STATE, None)
     plot.on_log(None, STATE, None)
     assert capsys.readouterr().out.splitlines() == [sentence(ROWS, 40)]
 
 
+def test_it_draws_half_as_often_in_vscode(history, monkeypatch):
+    assert LossPlot(history).seconds_between == 1.0
+    monkeypatch.setenv("VSCODE_PID", "1")
+    assert LossPlot(history).seconds_between == 2.0
+
+
+def test_a_run_is_drawn_again_from_its_file(history, screen, tmp_path):
+    history.rewrite()
+    assert "step 20 of 20" in replay(tmp_path)
+    assert "<svg" in screen[0][0]["text/html"]
+
+
 def test_the_figure_and_its_text_agree_with_the_history():
-    made = figure(ROWS)
-    assert len(made.axes[0].lines) == 3
-    assert figure_alt(ROWS) == "Training loss goes from 3.00 to 0.15 in 20 steps."
+    stopped = [*ROWS, {"step": 10, "seconds": 1.0, "event": "stop"}]
+    assert len(figure(ROWS).axes[0].lines) == 3 and len(figure(stopped).axes[0].lines) == 4
+    assert figure_alt(ROWS).startswith("Training loss goes from 3.00 to 0.15 in 20 steps. The loss falls")
 
 
-def test_a_figure_is_saved_and_shown_with_its_text(tmp_path, monkeypatch):
-    shown = []
-    monkeypatch.setattr("IPython.display.display", lambda bundle, **_: shown.append(bundle))
+def test_a_figure_is_saved_and_shown_with_its_text(tmp_path, screen):
     live_plot.show(figure(ROWS), 'falls "fast" <b>', tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert 'alt="falls &quot;fast&quot; &lt;b&gt;"' in shown[0]["text/html"] and "<b>" not in shown[0]["text/html"]
+    html = screen[0][0]["text/html"]
+    assert 'alt="falls &quot;fast&quot; &lt;b&gt;"' in html and "<b>" not in html

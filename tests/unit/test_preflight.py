@@ -159,7 +159,7 @@ def test_a_training_without_preflight_runs_it(rows, tmp_path):
     trainer = build(SMOKE, rows, tmp_path)
     attention.install(trainer.model.get_base_model(), "efficient")
     with pytest.raises(TrainingError, match="kernel"):
-        training.train(trainer, SMOKE, tmp_path, None)
+        training.train_or_resume(trainer, SMOKE, tmp_path, None)
 
 
 def test_the_model_is_left_as_it_was(rows, tmp_path):

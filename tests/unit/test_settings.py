@@ -126,3 +126,20 @@ def test_float32_on_a_new_card_does_not_get_the_16_bit_kernel():
 
 def test_what_is_free_decides_not_what_is_built_in():
     assert H100._replace(free_gib=3.5).usable_gib == 3.5 and H100.usable_gib == 79.0 and LAPTOP.usable_gib == 8.0
+
+
+def test_a_tracker_is_a_known_one_that_is_installed(monkeypatch, tmp_path):
+    assert resolve("smoke").tracking == "none"
+    with pytest.raises(SettingsError, match="one of none, tensorboard, trackio"):
+        resolve("smoke", tracking="wandb")
+    monkeypatch.setattr("helpers.settings.installed", lambda name: False)
+    with pytest.raises(SettingsError, match="pip install trackio"):
+        resolve("smoke", tracking="trackio")
+    monkeypatch.setattr("helpers.settings.installed", lambda name: name == "tensorboardX")
+    assert resolve("smoke", tracking="tensorboard").tracking == "tensorboard"
+
+
+def test_a_folder_with_the_name_of_a_package_is_not_that_package(monkeypatch, tmp_path):
+    (tmp_path / "trackio_lookalike").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert module.installed("json") and not module.installed("trackio_lookalike")

@@ -12,7 +12,7 @@ from helpers.history import History
 from helpers.models import load_model
 from helpers.settings import resolve
 from helpers.trainer import FrozenHeadLoss, TrainingError, head_chunk, split_batch
-from helpers.training import build_trainer, train
+from helpers.training import build_trainer, train_or_resume
 
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False), max_steps=4)
 
@@ -147,7 +147,7 @@ def run(settings, rows, folder, limit=None):
     trainer.say = said.append
     if limit:
         full_at(limit, trainer)
-    train(trainer, settings, folder, history)
+    train_or_resume(trainer, settings, folder, history)
     return [row["loss"] for row in history.rows if "loss" in row], said, trainer
 
 

@@ -80,7 +80,7 @@ def run(settings, rows, folder: Path):
     folder.mkdir()
     history = History(folder / "history.jsonl")
     trainer = build(settings, rows, folder, [history])
-    return trainer, training.train(trainer, settings, folder, history)
+    return trainer, training.train_or_resume(trainer, settings, folder, history)
 
 
 def test_training_leaves_adapter_card_and_history(rows, tmp_path):

@@ -1,0 +1,175 @@
+import json
+import os
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from datasets import Dataset
+from filelock import FileLock
+
+from helpers import checkpoints
+from helpers.checkpoints import Saver, differences, identity, newest, run_to_use, seal, staged
+from helpers.hardware import Machine
+from helpers.paths import runs_folder, write_json
+from helpers.settings import resolve
+
+SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
+
+
+def save(folder, step, tokens=7):
+    with staged(folder) as aside:
+        made = aside / f"checkpoint-{step}"
+        made.mkdir(parents=True)
+        (made / "weights").write_bytes(b"w" * 100)
+        (made / "training_args.bin").write_bytes(b"a pickle")
+        seal(aside, folder, step, tokens, {"r": 4})
+
+
+def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path):
+    with pytest.raises(OSError), staged(tmp_path) as aside:
+        (aside / "checkpoint-1").mkdir(parents=True)
+        raise OSError("disk full")
+    assert os.listdir(tmp_path) == []
+    save(tmp_path, 2)
+    assert os.listdir(tmp_path) == ["checkpoint-2"]
+    assert newest(tmp_path) == (tmp_path / "checkpoint-2", 2, 7, {"r": 4})
+    assert not (tmp_path / "checkpoint-2" / "training_args.bin").exists(), "no pickle is kept"
+
+
+def test_two_checkpoints_are_kept_and_ten_is_newer_than_nine(tmp_path):
+    for step in (8, 9, 10):
+        save(tmp_path, step)
+    assert [path.name for path in checkpoints.by_step(tmp_path)] == ["checkpoint-10", "checkpoint-9"]
+
+
+def test_the_same_step_can_be_saved_again(tmp_path):
+    save(tmp_path, 2)
+    save(tmp_path, 2, tokens=9)
+    assert newest(tmp_path).tokens == 9
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda c: (c / "weights").write_bytes(b"w" * 99 + b"x"), "weights is damaged"),
+        (lambda c: (c / "weights").write_bytes(b""), "weights is damaged"),
+        (lambda c: (c / "weights").unlink(), "weights is missing"),
+        (lambda c: (c / checkpoints.SEAL).unlink(), "never finished"),
+        (lambda c: (c / checkpoints.SEAL).write_text('{"step"'), "never finished"),
+        (lambda c: c.rename(c.with_name("checkpoint-30")), "its step is another"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over_with_a_word(tmp_path, harm, words):
+    save(tmp_path, 2)
+    save(tmp_path, 4)
+    harm(tmp_path / "checkpoint-4")
+    said = []
+    assert newest(tmp_path, said.append).step == 2
+    assert len(said) == 1 and words in said[0]
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path):
+    assert newest(tmp_path / "checkpoints") is None
+
+
+@pytest.mark.parametrize("name", checkpoints.SAME)
+def test_every_setting_that_matters_is_compared(name):
+    if name == "data":
+        changed = replace(SMOKE, data="other")
+    else:
+        value = getattr(SMOKE, name)
+        changed = replace(SMOKE, **{name: not value if isinstance(value, bool) else f"{value}9"})
+    (found,) = differences(identity(SMOKE), identity(changed))
+    assert found.startswith(f"{name}: {getattr(SMOKE, name)} then")
+
+
+def test_another_division_of_the_same_step_is_the_same_run():
+    divided = replace(SMOKE, per_device_train_batch_size=1, gradient_accumulation_steps=2)
+    assert differences(identity(SMOKE), identity(divided)) == []
+    assert differences(identity(SMOKE), identity(replace(SMOKE, gradient_accumulation_steps=2)))
+    assert differences(identity(SMOKE, processes=2), identity(divided)), "two processes see twice the rows"
+
+
+def test_other_rows_or_another_order_are_another_run():
+    def of(*rows):
+        return identity(SMOKE, Dataset.from_dict({"input_ids": list(rows)}))
+
+    assert differences(of([1, 2], [3]), of([1, 2], [3])) == []
+    for other in (of([1, 2], [4]), of([3], [1, 2]), of([1], [2, 3])):
+        assert "content of the data" in differences(of([1, 2], [3]), other)[0]
+
+
+def saved(saver, step, last=80, loss=1.0):
+    """Whether a checkpoint is made at this step, and whether training goes on."""
+    control = SimpleNamespace(should_save=False, should_training_stop=False)
+    state = SimpleNamespace(global_step=step, max_steps=last)
+    saver.on_step_end(None, state, control)
+    saver.on_log(None, state, control, logs={"loss": loss})
+    return control.should_save, control.should_training_stop
+
+
+def test_checkpoints_come_by_steps_by_minutes_and_at_the_end():
+    saver = Saver(parts=8, seconds=1000)
+    assert [step for step in range(1, 81) if saved(saver, step)[0]] == [10, 20, 30, 40, 50, 60, 70, 80]
+    assert saved(saver, 77, last=77)[0], "the last step too"
+    saver.last -= 2000
+    assert saved(saver, 11)[0]
+    saver.on_save(None, None, None)
+    assert not saved(saver, 12)[0]
+
+
+def test_a_broken_loss_is_not_saved_and_three_end_the_training():
+    saver = Saver(parts=8)
+    assert saved(saver, 10, loss=float("nan")) == (False, False)
+    assert saved(saver, 20, loss=1.0) == (True, False)
+    assert [saved(saver, 30, loss="nan")[1] for _ in range(3)] == [False, False, True]
+
+
+def make_run(name, settings=SMOKE, finished=None, checkpoint=True):
+    folder = runs_folder() / name
+    folder.mkdir(parents=True)
+    write_json(folder / "settings.json", settings.as_dict())
+    if checkpoint:
+        save(folder / "checkpoints", 2)
+    if finished is not None:
+        write_json(folder / "run_card.json", {"profile": "smoke", "finished": finished})
+    return folder
+
+
+@pytest.mark.parametrize("finished", [None, False])
+def test_an_unfinished_run_of_the_same_settings_is_taken_up(finished):
+    folder, said = make_run("a", finished=finished), []
+    assert run_to_use(SMOKE, say=said.append) == folder
+    assert "going on" in said[0]
+    assert run_to_use(SMOKE, resume=False) != folder
+
+
+def test_a_run_with_other_settings_is_named_and_left_alone():
+    folder, said = make_run("a"), []
+    assert run_to_use(replace(SMOKE, r=8), say=said.append) != folder
+    assert "r: 4 then, 8 now" in said[0]
+
+
+@pytest.mark.parametrize("case", ["finished", "no checkpoint", "another profile", "being trained"])
+def test_other_runs_are_not_taken_up(case):
+    folder = make_run(
+        "a",
+        settings=replace(SMOKE, profile="laptop") if case == "another profile" else SMOKE,
+        finished=True if case == "finished" else None,
+        checkpoint=case != "no checkpoint",
+    )
+    with FileLock(folder / ("run.lock" if case == "being trained" else "other.lock")):
+        assert run_to_use(SMOKE) != folder
+
+
+def test_while_the_series_runs_its_folder_is_used(monkeypatch, tmp_path):
+    make_run("a")
+    monkeypatch.setenv("FT_RUN", str(tmp_path / "series"))
+    assert run_to_use(SMOKE) == tmp_path / "series"
+
+
+def test_a_broken_settings_file_is_no_reason_to_fail():
+    folder = make_run("a")
+    (folder / "settings.json").write_text("{")
+    assert run_to_use(SMOKE) != folder
+    assert json.loads((make_run("b") / "settings.json").read_text())["profile"] == "smoke"

@@ -1,0 +1,263 @@
+"""Trainings that are stopped, resumed, killed or refused."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from transformers import TrainerCallback
+
+from helpers import training
+from helpers.checkpoints import by_step, newest
+from helpers.data import load_chat_data
+from helpers.generation import generate
+from helpers.hardware import Machine
+from helpers.history import History, marks, read_history, series
+from helpers.models import load_model
+from helpers.paths import PROJECT
+from helpers.settings import resolve
+from helpers.trainer import TrainingError
+
+SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
+SMOKE = replace(SMOKE, max_steps=8, packing=False, max_length=128, num_train_epochs=3.0)
+
+
+class AtStep(TrainerCallback):
+    """Does something once, at the end of a step or of a micro-batch."""
+
+    def __init__(self, step, action, event="on_step_end"):
+        self.step, self.action = step, action
+        setattr(self, event, self.act)
+
+    def act(self, args, state, control, **kwargs):
+        if state.global_step == self.step and self.action:
+            action, self.action = self.action, None
+            action()
+
+
+def press_stop():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def press_twice():
+    press_stop()
+    press_stop()
+    for _ in range(1000):  # a signal is delivered between two bytecodes
+        pass
+
+
+def build(folder: Path, settings=SMOKE, also=(), count=24):
+    folder.mkdir(exist_ok=True)
+    rows = load_chat_data(settings.data).train.select(range(count))
+    loaded, history = load_model(settings), History(folder / "history.jsonl")
+    trainer = training.build_trainer(
+        settings, loaded.model, loaded.tokenizer, rows, rows.select(range(2)), folder, [history, *also]
+    )
+    trainer.checked = True
+    return trainer, history
+
+
+def run(folder: Path, settings=SMOKE, also=(), count=24):
+    trainer, history = build(folder, settings, also, count)
+    return training.train_or_resume(trainer, settings, folder, history), history, trainer
+
+
+def losses(history):
+    return [loss for _, loss in series(history.rows, "loss")]
+
+
+ACCUMULATED = replace(SMOKE, per_device_train_batch_size=1, gradient_accumulation_steps=3)
+VARIANTS = {
+    "max_steps": SMOKE,
+    "packed": replace(SMOKE, packing=True),
+    "epochs": replace(SMOKE, max_steps=-1, num_train_epochs=0.7),
+    "accumulated": ACCUMULATED,
+    "nf4": replace(SMOKE, quantization="nf4"),
+    "checkpointing": replace(SMOKE, gradient_checkpointing=True),
+    "falcon": replace(SMOKE, model="tiny-falcon"),
+    "dropout": replace(SMOKE, lora_dropout=0.3),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_stopped_and_resumed_training_has_the_losses_of_one_that_was_not(tmp_path, name):
+    settings = VARIANTS[name]
+    whole, expected, _ = run(tmp_path / "whole", settings)
+    stopped, _, _ = run(tmp_path / "stopped", settings, [AtStep(3, press_stop)])
+    assert (stopped["finished"], stopped["stopped_at"]) == (False, 3)
+    card, history, trainer = run(tmp_path / "stopped", settings)
+    assert losses(history) == pytest.approx(losses(expected), abs=1e-4)
+    assert len(losses(history)) == whole["steps"] == card["steps"]
+    assert (card["finished"], card["resumed_from"], card["tokens"]) == (True, 3, whole["tokens"])
+    evaluations = [dict(series(h.rows, "eval_loss")) for h in (history, expected)]
+    assert evaluations[0] == pytest.approx(evaluations[1], abs=1e-4) and 0 in evaluations[0]
+    assert read_history(tmp_path / "stopped" / "history.jsonl") == history.rows
+    assert (marks(history.rows, "stop"), marks(history.rows, "resume")) == ([3], [3])
+    assert trainer.args.eval_steps == -(-whole["steps"] // 4)
+
+
+def test_a_stop_leaves_a_model_that_answers_and_says_what_was_kept(tmp_path, capsys):
+    settings = replace(SMOKE, gradient_checkpointing=True)
+    card, _, trainer = run(tmp_path / "run", settings, [AtStep(3, press_stop)])
+    said = capsys.readouterr().out
+    assert "stopped at step 3 of 8. Kept: the adapter as it is now, and checkpoint-3." in said
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+    model = trainer.model
+    assert not model.training and model.config.use_cache and not model.is_gradient_checkpointing
+    assert trainer.optimizer is None and all(p.grad is None for p in model.parameters())
+    assert generate(model, trainer.processing_class, ["Is it open?"], max_new_tokens=3)[0].tokens > 0
+    assert card["reading"].startswith("Too early")
+
+
+def test_the_same_cell_can_be_run_again_after_a_stop(tmp_path):
+    _, expected, _ = run(tmp_path / "whole")
+    _, history, trainer = run(tmp_path / "run", also=[AtStep(4, press_stop)])
+    card = training.train_or_resume(trainer, SMOKE, tmp_path / "run", history)
+    assert card["finished"] and losses(history) == pytest.approx(losses(expected), abs=1e-4)
+
+
+def test_a_stop_between_micro_batches_throws_the_begun_step_away(tmp_path):
+    _, expected, _ = run(tmp_path / "whole", ACCUMULATED)
+    card, _, _ = run(tmp_path / "run", ACCUMULATED, [AtStep(3, press_stop, "on_substep_end")])
+    assert card["stopped_at"] == 3 and newest(tmp_path / "run" / "checkpoints").step == 3
+    _, history, _ = run(tmp_path / "run", ACCUMULATED)
+    assert losses(history) == pytest.approx(losses(expected), abs=1e-4)
+
+
+def test_a_second_interrupt_raises_and_the_model_still_answers(tmp_path):
+    trainer, history = build(tmp_path / "run", also=[AtStep(5, press_twice)])
+    with pytest.raises(KeyboardInterrupt):
+        training.train_or_resume(trainer, SMOKE, tmp_path / "run", history)
+    assert not trainer.model.training and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    card, history, _ = run(tmp_path / "run")
+    assert card["finished"] and card["resumed_from"] == 4
+
+
+def test_a_stop_in_an_evaluation_does_not_wait_for_its_end(tmp_path):
+    class Press(TrainerCallback):
+        batches = 0
+
+        def on_prediction_step(self, args, state, control, **kwargs):
+            self.batches += 1
+            press_stop()
+
+    pressing = Press()
+    trainer, history = build(tmp_path / "run", also=[pressing])
+    trainer.eval_dataset = trainer.train_dataset
+    card = training.train_or_resume(trainer, SMOKE, tmp_path / "run", history)
+    assert card["stopped_at"] == 1 and pressing.batches == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "tiny-falcon"}, "model: tiny-llama then, tiny-falcon now"),
+        ({"r": 8}, "r: 4 then, 8 now"),
+        ({"target_modules": "q_proj"}, "target_modules: all-linear then"),
+        ({"learning_rate": 1e-5}, "learning_rate"),
+        ({"seed": 5}, "seed: 0 then, 5 now"),
+    ],
+)
+def test_another_run_s_checkpoint_is_refused_by_name(tmp_path, changes, words):
+    run(tmp_path / "run", also=[AtStep(3, press_stop)])
+    with pytest.raises(TrainingError, match=words):
+        run(tmp_path / "run", replace(SMOKE, **changes))
+    assert newest(tmp_path / "run" / "checkpoints").step == 3, "nothing is lost by a refusal"
+
+
+def test_other_data_under_the_same_name_is_refused(tmp_path):
+    run(tmp_path / "run", also=[AtStep(3, press_stop)])
+    with pytest.raises(TrainingError, match="content of the data"):
+        run(tmp_path / "run", count=20)
+
+
+def test_more_steps_than_before_are_allowed(tmp_path):
+    run(tmp_path / "run", also=[AtStep(3, press_stop)])
+    card, history, _ = run(tmp_path / "run", replace(SMOKE, max_steps=10))
+    assert card["finished"] and len(losses(history)) == 10
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_to_the_one_before(tmp_path, capsys):
+    _, expected, _ = run(tmp_path / "whole")
+    run(tmp_path / "run", also=[AtStep(5, press_stop)])
+    (tmp_path / "run" / "checkpoints" / "checkpoint-5" / "optimizer.pt").write_bytes(b"half")
+    card, history, _ = run(tmp_path / "run")
+    assert "checkpoint-5 is passed over: optimizer.pt is damaged" in capsys.readouterr().out
+    assert card["resumed_from"] == 4 and losses(history) == pytest.approx(losses(expected), abs=1e-4)
+
+
+def test_a_run_killed_after_its_last_checkpoint_only_needs_its_adapter(tmp_path):
+    card, history, trainer = run(tmp_path / "run")
+    expected = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
+    (tmp_path / "run" / "run_card.json").unlink()
+    again, history, trainer = run(tmp_path / "run")
+    assert (again["steps"], again["finished"], len(losses(history))) == (8, True, 8)
+    assert again["tokens"] == card["tokens"]
+    for name, value in expected.items():
+        torch.testing.assert_close(dict(trainer.model.named_parameters())[name].detach(), value)
+
+
+def test_a_full_disk_while_saving_does_not_end_the_training(tmp_path, capsys):
+    """A real failure: from step 3 to 6 no file of this process may grow beyond 4 KiB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size):
+        return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+    try:
+        card, history, _ = run(tmp_path / "run", also=[AtStep(3, limit(4096)), AtStep(6, limit(soft))])
+    finally:
+        limit(soft)()
+    said = capsys.readouterr().out
+    assert "checkpoint-4 could not be saved" in said and "Training goes on; checkpoint-2 stays" in said
+    assert card["finished"] and marks(history.rows, "checkpoint") == [1, 2, 6, 7, 8]
+    assert [path.name for path in by_step(tmp_path / "run" / "checkpoints")] == ["checkpoint-8", "checkpoint-7"]
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path):
+    trainer, history = build(tmp_path / "run")
+    with FileLock(tmp_path / "run" / "run.lock"), pytest.raises(TrainingError, match="another process"):
+        training.train_or_resume(trainer, SMOKE, tmp_path / "run", history)
+
+
+def test_a_loss_that_stays_no_number_ends_the_training_and_keeps_the_good_checkpoint(tmp_path):
+    def break_weights():
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                parameter.data.fill_(float("nan"))
+
+    trainer, history = build(tmp_path / "run", replace(SMOKE, max_steps=40), [AtStep(5, break_weights)])
+    with pytest.raises(TrainingError, match="not a number since step 6"):
+        training.train_or_resume(trainer, replace(SMOKE, max_steps=40), tmp_path / "run", history)
+    assert len(losses(history)) == 8 and newest(tmp_path / "run" / "checkpoints").step == 5
+
+
+def test_no_tracker_runs_unless_asked_and_tensorboard_writes_to_the_run_s_folder(tmp_path, capsys):
+    pytest.importorskip("tensorboardX", reason="2026-11-24: only the project's own set has it, Colab's has not")
+    run(tmp_path / "without", replace(SMOKE, max_steps=2))
+    run(tmp_path / "with", replace(SMOKE, max_steps=2, tracking="tensorboard"))
+    assert not list((tmp_path / "without").rglob("events.out.*"))
+    (events,) = (tmp_path / "with").rglob("events.out.*")
+    assert b"train/loss" in events.read_bytes()
+
+
+def test_twenty_kills_lose_no_more_than_the_steps_since_the_last_checkpoint(tmp_path):
+    script = Path(__file__).with_name("kill_trainings.py")
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found["kills"]) == 20 and all(kill["killed"] for kill in found["kills"])
+    assert sum(kill["partial"] for kill in found["kills"]) >= 5, "some of them inside a save"
+    for kill in found["kills"]:
+        assert kill["logged"] - kill["kept"] <= found["every"] and not kill["bad"], kill
+    assert found["killed"] == pytest.approx(found["whole"], abs=1e-4)
