@@ -97,7 +97,10 @@ def svg(rows: list[dict], max_steps: int) -> str:
         *lower_panel(rows, max_steps),
         *events(rows, max_steps),
     ]
-    labels = [text(across(step, max_steps), HEIGHT - 16, step, "middle") for step in (0, max_steps // 2, max_steps)]
+    labels = [
+        text(across(s, max_steps), HEIGHT - 16, s, side) for s, side in ((0, "start"), (max_steps // 2, "middle"))
+    ]
+    labels.append(text(RIGHT, HEIGHT - 16, max_steps, "end"))
     labels.append(text((LEFT + RIGHT) // 2, HEIGHT - 2, "step", "middle"))
     return "".join([*parts, group(labels), "</svg>"])
 

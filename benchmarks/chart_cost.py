@@ -1,0 +1,65 @@
+"""What watching a training costs: time and bytes of the chart, time of the samples. `python benchmarks/chart_cost.py`.
+
+400 steps of the laptop profile, with notebook 03's callbacks; what would be displayed is counted instead. Writes
+results/chart-cost.json.
+"""
+
+import tempfile
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import IPython.display
+
+from helpers.data import load_chat_data
+from helpers.hardware import this_machine
+from helpers.history import History, marks
+from helpers.live_plot import LossPlot
+from helpers.models import load_model
+from helpers.paths import write_json
+from helpers.samples import Samples
+from helpers.settings import resolve
+from helpers.training import build_trainer, train_or_resume, versions
+
+STEPS = 400
+TARGET = Path(__file__).resolve().parent / "results" / "chart-cost.json"
+
+
+class Handle:
+    """Stands for IPython's: takes what it is given."""
+
+    def update(self, bundle, raw):
+        pass
+
+
+def main() -> None:
+    IPython.display.display = lambda *_, **__: Handle()
+    settings = replace(resolve("laptop"), max_steps=STEPS)
+    data, loaded = load_chat_data(settings.data), load_model(settings)
+    watched = data.test.select(range(32))
+    with tempfile.TemporaryDirectory() as folder:
+        history = History(Path(folder) / "history.jsonl")
+        plot, samples = LossPlot(history), Samples(history, data.test[0]["messages"][-2]["content"])
+        callbacks = [history, samples, plot]
+        trainer = build_trainer(settings, loaded.model, loaded.tokenizer, data.train, watched, Path(folder), callbacks)
+        card = train_or_resume(trainer, settings, Path(folder), history)
+    result = {
+        "steps": card["steps"],
+        "seconds": card["seconds"],
+        "charts": plot.draws,
+        "chart_seconds": round(plot.draw_seconds, 3),
+        "chart_share": round(plot.draw_seconds / card["seconds"], 5),
+        "chart_kib": round(plot.sent_bytes / 1024, 1),
+        "samples": len(marks(history.rows, "sample")),
+        "sample_share": round(samples.spent / card["seconds"], 4),
+        "checkpoints": len(marks(history.rows, "checkpoint")),
+        "date": str(date.today()),
+        "machine": this_machine()._asdict(),
+        "versions": versions(),
+    }
+    write_json(TARGET, result)
+    print(result)
+
+
+if __name__ == "__main__":
+    main()
