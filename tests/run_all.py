@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -49,6 +50,19 @@ def steps() -> list[tuple[str, list[str], dict[str, str]]]:
     ]
 
 
+def provide_browser() -> None:
+    """Chromium for the browser step: Debian's if apt may install it, else Playwright's own; else the tests skip."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    if any(map(shutil.which, names)):
+        return
+    if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
+        install = "apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core"
+        if subprocess.run(install, shell=True, check=False).returncode == 0:
+            return
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run([PYTHON, "-m", "playwright", "install", "chromium"], check=False, timeout=300)
+
+
 def main(wanted: list[str]) -> None:
     """Runs the steps (those whose name contains one of `wanted`, if any); exit status 1 when one fails."""
     failed = []
@@ -57,6 +71,8 @@ def main(wanted: list[str]) -> None:
         if wanted and not any(word in name for word in wanted):
             continue
         print(f"\n=== {name}", flush=True)
+        if name == "browser":
+            provide_browser()
         start = time.monotonic()
         runs = {"FT_RUNS": str(scratch / str(len(name)))}
         code = subprocess.run(command, cwd=PROJECT, env={**os.environ, **runs, **environment}, check=False).returncode

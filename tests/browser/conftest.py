@@ -18,7 +18,6 @@ import pytest
 
 from helpers.paths import NOTEBOOKS, PROJECT
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NO_BROWSER = "2026-11-24: no Chromium here; on Debian or Ubuntu: sudo apt install chromium"
 NO_COLAB_SET = "2026-11-24: the Colab-like set is missing; `make test` makes it"
 COLAB = PROJECT / ".venv-colab" / "bin" / "python"
@@ -28,6 +27,21 @@ SETTINGS = {  # draw all cells, also those that are out of sight; show no news
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 HARMLESS = ("favicon", "DevTools", "Deprecated", "ResizeObserver", "source map", "MathJax", "Content Security Policy")
+
+
+def find_chromium():
+    """Path of a Chromium: the system's, or the one that `playwright install chromium` fetched; None without."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+    return own if os.path.exists(own) else None
+
+
+CHROMIUM = find_chromium()
 
 
 def pytest_collection_modifyitems(items):
