@@ -35,7 +35,7 @@ class Handle:
 def main() -> None:
     IPython.display.display = lambda *_, **__: Handle()
     settings = replace(resolve("laptop"), max_steps=STEPS)
-    data, loaded = load_chat_data(settings.data), load_model(settings)
+    data, loaded = load_chat_data(settings.data, settings.data_format), load_model(settings)
     watched = data.test.select(range(32))
     with tempfile.TemporaryDirectory() as folder:
         history = History(Path(folder) / "history.jsonl")

@@ -31,7 +31,7 @@ VARIANTS = {
 def one_variant(name: str, steps: int) -> dict:
     """Forecast and measurement of one training, in this process."""
     settings = resolve("laptop", max_steps=steps, **VARIANTS[name])
-    data = load_chat_data(settings.data)
+    data = load_chat_data(settings.data, settings.data_format)
     foreseen, loaded = foresee(settings, data.train), load_model(settings)
     with tempfile.TemporaryDirectory() as folder:
         history = History(Path(folder) / "history.jsonl")

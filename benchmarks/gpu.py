@@ -148,7 +148,7 @@ def run_variant(name: str, steps: int, warm_up: int, profile: bool) -> dict:
         hub=Choice(True, "assumed"),
         **{"model": str(folder), "data": "shop_support", "max_steps": steps, "r": 16, "lora_alpha": 32} | chosen,
     )
-    rows = load_chat_data(settings.data).train
+    rows = load_chat_data(settings.data, settings.data_format).train
     holder = []
     start = time.perf_counter()
 

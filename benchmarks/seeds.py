@@ -27,7 +27,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 def one_seed(seed: int) -> dict:
     """Figures of one training: scores by slice before and after, and the run card."""
     settings = resolve("laptop", seed=seed)
-    data = load_chat_data(settings.data)
+    data = load_chat_data(settings.data, settings.data_format)
     foreseen, loaded = foresee(settings, data.train), load_model(settings)
     measure = {"max_new_tokens": settings.max_new_tokens}
     before = evaluate(loaded.model, loaded.tokenizer, data.test, **measure)

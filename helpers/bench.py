@@ -135,7 +135,7 @@ def compare(settings: Settings, rows: int, seeds: list[int], say=print) -> dict:
     """Ours and stock in turn, once a seed: medians of tokens a second, their ratio, losses, hash and versions."""
     from dataclasses import replace
 
-    data = load_chat_data(settings.data)
+    data = load_chat_data(settings.data, settings.data_format)
     subset = data.train.shuffle(seed=0).select(range(min(rows, len(data.train))))
     subset = fitting(settings, load_tokenizer(settings), subset, say)
     held_out = data.test.select(range(0, len(data.test), max(1, len(data.test) // 48)))

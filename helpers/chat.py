@@ -47,9 +47,31 @@ def parse_guanaco(text: str) -> list[dict[str, str]]:
     return [{"role": ROLES[n], "content": c.strip()} for n, c in zip(names, contents, strict=True)]
 
 
+# What ends an answer or begins a turn in some chat template; in a text it is only text.
+MARKERS = ("### Human:", "### Assistant:", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<s>", "</s>", "<eos>")
+MARKERS += ("<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "[INST]", "[/INST]")
+
+
+def marker_pattern(tokenizer=None) -> re.Pattern:
+    """Finds MARKERS, and the special tokens of a tokenizer, in a text."""
+    special = tokenizer.all_special_tokens if tokenizer is not None else ()
+    return re.compile("|".join(re.escape(marker) for marker in sorted({*MARKERS, *special}, key=len, reverse=True)))
+
+
+def harmless(tokenizer, messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The messages, with a space inside every marker that stands in their text: it can forge no turn and no end token.
+
+    Upstream: apply_chat_template tokenizes `<|im_end|>` in a user's text as the token that ends an answer; transformers
+    5.23 has sanitize_control_tokens against it, older releases and plain markers such as `### Assistant:` have nothing.
+    """
+    pattern = marker_pattern(tokenizer)
+    broken = [pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", m["content"]) for m in messages]
+    return [{**message, "content": text} for message, text in zip(messages, broken, strict=True)]
+
+
 def prompt_text(tokenizer, messages: list[dict[str, str]]) -> str:
     """What the model reads before it answers: the messages under the template, then the assistant's marker."""
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return tokenizer.apply_chat_template(harmless(tokenizer, messages), tokenize=False, add_generation_prompt=True)
 
 
 def as_messages(question: str, system: str = "") -> list[dict[str, str]]:

@@ -20,7 +20,8 @@ SEAL = "complete.json"  # written last; names every file with its size and hash
 KEPT = 2  # so that a damaged one has another behind it
 # What must be the same for a run to go on: the model, the adapter, the rows and their order, and the optimizer.
 SAME = (
-    *("model", "revision", "quantization", "data", "template", "max_length", "packing", "seed"),
+    *("model", "revision", "quantization", "data", "data_format", "template", "max_length", "packing"),
+    *("assistant_only_loss", "seed"),
     *("r", "lora_alpha", "lora_dropout", "target_modules"),
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "max_grad_norm"),
 )
@@ -69,7 +70,7 @@ def staged(folder: Path) -> Iterator[Path]:
 def seal(aside: Path, folder: Path, step: int, tokens: int, identity: dict) -> None:
     """Makes `aside`/checkpoint-`step` one of the run's: its list of files is written, then it is moved in one step.
 
-    The Trainer's training_args.bin, a pickle that no resume reads, is left out. Older checkpoints but one are removed.
+    The Trainer's training_args.bin, which no resume reads, is left out. Older checkpoints but one are removed.
     """
     made, target = aside / f"checkpoint-{step}", folder / f"checkpoint-{step}"
     (made / "training_args.bin").unlink(missing_ok=True)

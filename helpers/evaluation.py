@@ -14,6 +14,7 @@ import torch
 
 from helpers.generation import Answer, generate, inference
 from helpers.hardware import cpu_has_bf16
+from helpers.labels import encode
 from helpers.models import folded_adapter
 
 SPARE_TOKENS = 8  # room beyond the longest reference answer, so that "ended" means that the model chose to stop
@@ -141,15 +142,6 @@ def answer_nll(model, tokenizer, rows, *, batch_size=16) -> list[tuple[float, in
         for i, result in zip(chosen, batch_nll(model, tokenizer, [encoded[i] for i in chosen]), strict=True):
             results[i] = result
     return results
-
-
-def encode(tokenizer, messages) -> tuple[list[int], list[int]]:
-    """input_ids and labels of one conversation: -100 where the template's generation spans are not."""
-    made = tokenizer.apply_chat_template(
-        messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, add_generation_prompt=False
-    )
-    ids, mask = made["input_ids"], made["assistant_masks"]
-    return ids, [token if trained else -100 for token, trained in zip(ids, mask, strict=True)]
 
 
 def batch_nll(model, tokenizer, encoded: list[tuple[list[int], list[int]]]) -> list[tuple[float, int]]:

@@ -10,7 +10,7 @@ from helpers.history import History, marks, read_history, series, smoothed
 from helpers.paths import in_vscode
 from helpers.reading import read
 
-FIRST_BYTES, BYTES_A_STEP, PATIENCE = 16_000, 330, 10.0  # what may be sent: 150 kB in 400 steps, or one chart in 10 s
+FIRST_BYTES, BYTES_A_STEP, PATIENCE = 8_000, 290, 15.0  # what may be sent: 140 kB in 400 steps, or a chart in 15 s
 
 
 class LossPlot(TrainerCallback):

@@ -39,6 +39,7 @@ class Settings:
     model: str = EMBEDDED
     revision: str = ""
     data: str = SHOP
+    data_format: str = ""  # a name of formats.FORMATS; "": what the columns say
     template: str = "guanaco"
     quantization: str = "none"  # "nf4" or "none"
     device: str = "cpu"
@@ -47,6 +48,7 @@ class Settings:
     attention: str = "sdpa"  # kernel for packed rows and all others, see helpers/attention.py
     max_length: int = 256
     packing: bool = False
+    assistant_only_loss: bool = True
     per_device_train_batch_size: int = 8
     gradient_accumulation_steps: int = 1
     gradient_checkpointing: bool = False
@@ -82,9 +84,11 @@ REASONS = {
     "model": "the profile's own",
     "revision": "pinned for models of the Hub; a local model needs none",
     "data": "the profile's own",
+    "data_format": "what the columns say; for another data set a name such as alpaca or sharegpt",
     "template": "the form of both data sets",
     "quantization": "nothing is quantized unless the profile asks for it",
     "max_length": "longer than nearly all rows of the profile's data; 02 shows what it cuts",
+    "assistant_only_loss": "the model shall learn to answer, not to ask",
     "packing": "rows of a batch are laid end to end all the same, so nothing is padded",
     "per_device_train_batch_size": "rows in a forward pass; small steps teach LoRA more in the same time",
     "gradient_accumulation_steps": "forward passes in a step",

@@ -15,7 +15,7 @@ from helpers.checkpoints import Checkpoint, Saver, by_step, differences, identit
 from helpers.hardware import is_out_of_memory
 from helpers.history import History, read_history, series, write_csv
 from helpers.interrupt import StopGuard
-from helpers.labels import whole_answers
+from helpers.labels import tokenize
 from helpers.lora import lora_config, use_fast_product
 from helpers.memory import PeakMemory
 from helpers.models import keep_gradients_on_cpu, keep_stream_in_float32
@@ -41,7 +41,7 @@ def sft_config(settings: Settings, folder: Path) -> SFTConfig:
         padding_free=True,
         packing=settings.packing,
         packing_strategy="bfd",
-        assistant_only_loss=True,
+        assistant_only_loss=settings.assistant_only_loss,
         per_device_train_batch_size=settings.per_device_train_batch_size,
         per_device_eval_batch_size=settings.per_device_train_batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
@@ -102,16 +102,16 @@ def build_trainer(settings: Settings, model, tokenizer, train, evaluation, folde
 
 
 def fitting(settings: Settings, tokenizer, rows, say) -> Dataset:
-    """The rows' messages, as far as whole answers fit into max_length; says so when some do not."""
-    fitted = whole_answers(tokenizer, rows["messages"], settings.max_length)
-    if not fitted.conversations:
+    """The rows as messages, input_ids and labels, as far as whole answers fit into max_length; says what did not."""
+    fitted = tokenize(tokenizer, rows, settings.max_length, settings.assistant_only_loss, progress=len(rows) > 10_000)
+    if not len(fitted.rows):
         raise TrainingError(
             f"no row has an answer within max_length={settings.max_length} tokens. Raise max_length, or shorten the "
             f"questions."
         )
     if say and (fitted.shortened or fitted.dropped):
         say(f"max_length={settings.max_length}: {fitted.sentence()}")
-    return Dataset.from_dict({"messages": fitted.conversations})
+    return fitted.rows
 
 
 def remove_printing_callbacks(trainer) -> None:
@@ -319,7 +319,7 @@ def quick_run(settings: Settings, steps: int = 20) -> Path:
     settings = replace(settings, max_steps=min(steps, settings.max_steps if settings.max_steps > 0 else steps))
     folder, data, loaded = (
         new_run_folder(f"{settings.profile}-quick"),
-        load_chat_data(settings.data),
+        load_chat_data(settings.data, settings.data_format),
         load_model(settings),
     )
     history = History(folder / "history.jsonl")

@@ -1,12 +1,9 @@
 import difflib
 import importlib.util
-import json
 import re
 
-import pytest
-
 from helpers import data
-from helpers.data import DataError, load_chat_data
+from helpers.data import load_chat_data
 from helpers.evaluation import SIGN_OFFS, is_right, is_signed
 from helpers.paths import DATA
 
@@ -114,56 +111,6 @@ def test_the_data_card_states_the_true_counts():
         assert re.search(rf"\| `{name}` \| {count} \| {held_out} \|", card), (name, count, held_out)
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("not json", "row 2: not valid JSON"),
-        ('{"prompt": "x"}', "row 2: expected an object with `messages`"),
-        ('{"text": "hello"}', "row 2: a row must begin with"),
-        ('{"messages": []}', "row 2: the last turn is not from 'assistant'"),
-        ('{"messages": [{"role": "user", "content": "x"}]}', "row 2: the last turn is not from 'assistant'"),
-        ('{"messages": [{"role": "bot", "content": "x"}]}', "row 2: role 'bot'"),
-        ('{"messages": [{"role": "user", "content": " "}]}', "row 2: a user turn is empty"),
-        ('{"messages": [{"role": "user", "content": null}]}', "row 2: a user turn is empty"),
-        ('{"messages": "x"}', "row 2: `messages` must be a list"),
-        (
-            '{"messages": [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]}',
-            "row 2: turns must alternate",
-        ),
-    ],
-)
-def test_a_bad_row_is_named_with_file_and_number(tmp_path, line, said):
-    path = tmp_path / "mine.jsonl"
-    good = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
-    path.write_text(json.dumps(good) + "\n" + line + "\n")
-    with pytest.raises(DataError) as caught:
-        load_chat_data(str(path))
-    assert f"mine.jsonl, {said}" in str(caught.value)
-
-
-def test_a_missing_file_names_its_neighbours(tmp_path):
-    (tmp_path / "other.jsonl").write_text("")
-    with pytest.raises(DataError, match=r"other\.jsonl"):
-        load_chat_data(str(tmp_path / "mine.jsonl"))
-
-
-def test_an_empty_file_and_a_single_row_are_refused(tmp_path):
-    path = tmp_path / "mine.jsonl"
-    path.write_text("\n")
-    with pytest.raises(DataError, match="no rows"):
-        load_chat_data(str(path))
-    path.write_text('{"text": "### Human: q### Assistant: a"}\n')
-    with pytest.raises(DataError, match="at least 2"):
-        load_chat_data(str(path))
-
-
-def test_of_a_readers_file_every_tenth_row_is_held_out(tmp_path):
-    path = tmp_path / "mine.jsonl"
-    path.write_text("".join(f'{{"text": "### Human: q{n}### Assistant: a{n}"}}\n' for n in range(25)))
-    loaded = load_chat_data(str(path))
-    assert [question(row) for row in loaded.test] == ["q0", "q10", "q20"] and len(loaded.train) == 22
-
-
 def test_guanaco_is_loaded_at_its_pinned_revision(monkeypatch):
     from datasets import Dataset, DatasetDict
 
@@ -171,10 +118,11 @@ def test_guanaco_is_loaded_at_its_pinned_revision(monkeypatch):
 
     def fake(name, revision):
         asked.update(name=name, revision=revision)
-        texts = ["### Human: q### Assistant: a", "### Human: only a question"]
-        return DatasetDict(train=Dataset.from_dict({"text": texts}), test=Dataset.from_dict({"text": texts[:1]}))
+        texts = ["### Human: q### Assistant: a", "### Human: p### Assistant: b", "### Human: only a question"]
+        return DatasetDict(train=Dataset.from_dict({"text": texts}))
 
     monkeypatch.setattr("datasets.load_dataset", fake)
     loaded = load_chat_data(data.GUANACO_ID)
-    assert asked["revision"] == data.GUANACO_REVISION and len(data.GUANACO_REVISION) == 40
-    assert len(loaded.train) == 1 and "1 rows without a last answer left out" in loaded.source
+    assert asked == {"name": data.GUANACO_ID, "revision": data.GUANACO_REVISION} and len(data.GUANACO_REVISION) == 40
+    assert len(loaded.train) == len(loaded.test) == 1
+    assert loaded.report.skipped_for == {"no assistant": 1}

@@ -1,0 +1,25 @@
+from helpers.duplicates import digest, near_copies, normalised, pieces_of
+
+
+def test_normalising_keeps_the_words_of_all_languages():
+    assert normalised("  What's  the PRICE?! ") == "what s the price"
+    assert normalised("周一，开门吗？") == "周一 开门吗"
+    assert normalised("🙂 !") == ""
+
+
+def test_a_hash_is_the_same_on_every_machine():
+    assert digest("Is it open?") == 893189605360834074 and 0 <= digest("") < 2**63
+
+
+def test_near_copies_are_found_and_others_are_not():
+    train = ["How much is standard shipping to Spain?", "Where is my parcel?", "Do you sell ink?"]
+    test = ["how much is standard shipping to Spain, please?", "Do you sell pens?", "Where is my parcel?"]
+    found = near_copies(train, test)
+    assert [(pair.one, pair.other) for pair in found] == [(1, 2), (0, 0)]
+    assert found[0].likeness == 1.0 > found[1].likeness >= 0.7
+
+
+def test_long_texts_are_compared_by_words():
+    long = "one two three four five six seven eight nine ten eleven twelve thirteen"
+    assert len(pieces_of(long)) == 11
+    assert near_copies([long], [long + " fourteen"]) and not near_copies([long], [" ".join(long.split()[::-1])])
