@@ -1,4 +1,4 @@
-"""100,000 conversations of 1.5 kB from a file to tokens: ours, and `datasets` with TRL. `python benchmarks/data_speed.py`.
+"""100,000 conversations of 1.5 kB from a file to tokens: ours, and `datasets` with TRL: `benchmarks/data_speed.py`.
 
 Ours reads, checks, counts, drops copies, renders the template and tokenizes; the other side is load_dataset("json") and
 what SFTTrainer does with `messages` by default. Each is a process of its own; peak memory is the largest resident set.

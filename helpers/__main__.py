@@ -21,11 +21,23 @@ def main(arguments: list[str] | None = None) -> None:
     bench.add_argument("--rows", type=int, default=160, help="rows of the training set that both sides train on (160)")
     bench.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run of each side for each (0 1 2)")
     bench.add_argument("--json", metavar="FILE", help="write the figures to this file")
+    train = commands.add_parser("train", help="notebook 03's training as a script, on your own data if you like")
+    train.add_argument("--data", help="a JSONL, JSON, CSV or Parquet file, or a data set of the Hub as name@commit")
+    train.add_argument("--format", help="messages, sharegpt, alpaca, prompt_completion, question_answer or guanaco")
+    train.add_argument("--profile", default="auto", help="auto, smoke, laptop, colab or datacenter")
+    train.add_argument("--model", help="a model id, or a folder with a saved model")
+    train.add_argument("--max-steps", type=int, help="stop after so many optimizer steps")
+    train.add_argument("--settings", metavar="FILE", help="a run's settings.json: trains in that run's folder")
+    train.add_argument(
+        "--new", action="store_true", help="start a new run, even if one of these settings is unfinished"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.command == "doctor":
         run_doctor()
     elif chosen.command == "lab":
         open_lab(chosen.port)
+    elif chosen.command == "train":
+        run_training(chosen)
     elif chosen.command == "bench":
         run_bench(chosen.profile, chosen.rows, chosen.seeds, chosen.json)
     else:
@@ -54,6 +66,31 @@ def run_notebooks(profile: str, numbers: list[str]) -> None:
         series.fail(str(error))
     except KeyboardInterrupt:
         series.fail("stopped by you; what was finished lies in runs/")
+
+
+def run_training(chosen: argparse.Namespace) -> None:
+    """Trains as notebook 03 does; ends with one line when the data, the settings or the training are at fault."""
+    from pathlib import Path
+
+    from helpers import series
+    from helpers.data import DataError
+    from helpers.script import read_settings, train_alone
+    from helpers.settings import SettingsError, resolve
+    from helpers.trainer import TrainingError
+
+    given = {"data": chosen.data, "data_format": chosen.format, "model": chosen.model, "max_steps": chosen.max_steps}
+    try:
+        if chosen.settings:
+            if any(value is not None for value in given.values()):
+                raise SettingsError(
+                    "--settings already says everything: leave out --data, --format, --model, --max-steps."
+                )
+            path = Path(chosen.settings).resolve()
+            train_alone(read_settings(path), path.parent)
+        else:
+            train_alone(resolve(chosen.profile, **given), resume=not chosen.new)
+    except (DataError, SettingsError, TrainingError) as error:
+        series.fail(str(error))
 
 
 def run_bench(profile: str, rows: int, seeds: list[int], target: str | None) -> None:

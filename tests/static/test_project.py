@@ -45,6 +45,7 @@ ORDER = [
     "bench",
     "report",
     "live_plot",
+    "script",
     "panels",
     "data_panel",
     "doctor",

@@ -1,0 +1,123 @@
+"""How the next token is chosen: every knob, checked, as `model.generate` takes it. Knows nothing of texts or widgets."""
+
+import random
+from dataclasses import asdict, dataclass, replace
+
+import torch
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The knobs of one answer.
+
+    max_new_tokens: the answer is cut off there. temperature: 0 is greedy, the likeliest token each time. top_k: keep the
+    k likeliest, 0 is off. top_p: keep the likeliest up to this share, 1 is off. min_p: keep what has this share of the
+    likeliest's probability, 0 is off. repetition_penalty: above 1 makes tokens that were there less likely.
+    no_repeat_ngram_size: so many tokens in a row occur once only, 0 is off. seed: -1 draws one. stop: texts that end it.
+    Sources: top_p arXiv:1904.09751, min_p arXiv:2407.01082, repetition_penalty arXiv:1909.05858.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        """Raises ValueError for a value outside its range, naming it and what can be."""
+        ranges = {
+            "max_new_tokens": (1 <= self.max_new_tokens, "1 or more"),
+            "temperature": (self.temperature >= 0, "0 (greedy) or above"),
+            "top_k": (self.top_k >= 0, "0 (off) or above"),
+            "top_p": (0 < self.top_p <= 1, "above 0 and up to 1 (off)"),
+            "min_p": (0 <= self.min_p < 1, "0 (off) and below 1"),
+            "repetition_penalty": (self.repetition_penalty > 0, "above 0; 1 is off"),
+            "no_repeat_ngram_size": (self.no_repeat_ngram_size >= 0, "0 (off) or above"),
+            "seed": (-1 <= self.seed < 2**32, "-1 (draw one) or a number below 2**32"),
+        }
+        for name, (fine, allowed) in ranges.items():
+            if not fine:
+                raise ValueError(f"{name}={getattr(self, name)}: it must be {allowed}.")
+
+    def drawn(self) -> "Sampling":
+        """The same with a seed of its own where -1 asked for one."""
+        return replace(self, seed=random.SystemRandom().randrange(2**31)) if self.seed == -1 else self
+
+    def arguments(self) -> dict:
+        """The knobs for `model.generate`, all of them but seed and stop.
+
+        Upstream: an unset top_k means 50, and generation_config.json fills what is left out; temperature=0 raises.
+        """
+        knobs = asdict(self)
+        for name in ("seed", "stop"):
+            del knobs[name]
+        if self.temperature == 0:  # greedy: the others would only bring warnings
+            return knobs | {"do_sample": False, "temperature": None, "top_k": None, "top_p": None, "min_p": None}
+        return knobs | {"do_sample": True}
+
+    def as_code(self) -> str:
+        """arguments() as Python source, one argument a line."""
+        return "".join(f"    {name}={value!r},\n" for name, value in self.arguments().items())
+
+
+PRESETS = {
+    "Greedy": {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0},
+    "Balanced": {"temperature": 0.7, "top_k": 0, "top_p": 0.9, "min_p": 0.0, "repetition_penalty": 1.0},
+    "Creative": {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.05, "repetition_penalty": 1.0},
+    "Neutral": {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0},
+}
+
+
+def model_preset(model) -> dict:
+    """What the model's own generation_config says, with transformers' defaults where it says nothing.
+
+    Source: GenerationConfig in transformers: sampling is off unless do_sample is set; an unset top_k is 50.
+    """
+    config = model.generation_config
+    if not config.do_sample:
+        return {**PRESETS["Greedy"], "repetition_penalty": getattr(config, "repetition_penalty", None) or 1.0}
+    unset = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+    known = {name: getattr(config, name, None) for name in unset}
+    return {name: unset[name] if known[name] is None else known[name] for name in unset}
+
+
+def processors(sampling: Sampling):
+    """What `generate` puts between the model's scores and the choice, in its order, as a LogitsProcessorList.
+
+    Source: GenerationMixin._get_logits_processor in transformers/generation/utils.py; a test compares with its scores.
+    """
+    from transformers import LogitsProcessorList
+    from transformers.generation import logits_process as made
+
+    found = LogitsProcessorList()
+    if sampling.repetition_penalty != 1:
+        found.append(made.RepetitionPenaltyLogitsProcessor(penalty=sampling.repetition_penalty))
+    if sampling.no_repeat_ngram_size:
+        found.append(made.NoRepeatNGramLogitsProcessor(sampling.no_repeat_ngram_size))
+    if sampling.temperature > 0:
+        if sampling.temperature != 1:
+            found.append(made.TemperatureLogitsWarper(sampling.temperature))
+        if sampling.top_k:
+            found.append(made.TopKLogitsWarper(top_k=sampling.top_k))
+        if sampling.top_p < 1:
+            found.append(made.TopPLogitsWarper(top_p=sampling.top_p))
+        if sampling.min_p > 0:
+            found.append(made.MinPLogitsWarper(min_p=sampling.min_p))
+    return found
+
+
+def probabilities(sampling: Sampling, token_ids: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(before, after): the model's own probabilities of the next token, and those that the knobs leave.
+
+    token_ids: (1, length) so far. logits: (vocab_size,). With temperature 0 all of it falls on one token.
+    """
+    scores = processors(sampling)(token_ids, logits.float()[None].clone())[0]
+    if sampling.temperature == 0:
+        after = torch.zeros_like(scores)
+        after[scores.argmax()] = 1.0
+        return logits.float().softmax(dim=-1), after
+    return logits.float().softmax(dim=-1), scores.softmax(dim=-1)
