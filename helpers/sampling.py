@@ -110,7 +110,9 @@ def processors(sampling: Sampling):
     return found
 
 
-def probabilities(sampling: Sampling, token_ids: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def probabilities(
+    sampling: Sampling, token_ids: torch.Tensor, logits: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(before, after): the model's own probabilities of the next token, and those that the knobs leave.
 
     token_ids: (1, length) so far. logits: (vocab_size,). With temperature 0 all of it falls on one token.

@@ -39,6 +39,7 @@ ORDER = [
     "preflight",
     "training",
     "preview",
+    "sampling",
     "generation",
     "samples",
     "evaluation",

@@ -240,7 +240,6 @@ def test_a_loss_that_stays_no_number_ends_the_training_and_keeps_the_good_checkp
 
 
 def test_no_tracker_runs_unless_asked_and_tensorboard_writes_to_the_run_s_folder(tmp_path, capsys):
-    pytest.importorskip("tensorboardX", reason="2026-11-24: only the project's own set has it, Colab's has not")
     run(tmp_path / "without", replace(SMOKE, max_steps=2))
     run(tmp_path / "with", replace(SMOKE, max_steps=2, tracking="tensorboard"))
     assert not list((tmp_path / "without").rglob("events.out.*"))
