@@ -1,4 +1,4 @@
-"""How the next token is chosen: every knob, checked, as `model.generate` takes it. Knows nothing of texts or widgets."""
+"""How the next token is chosen: every knob, checked, as `model.generate` takes it. Knows nothing of widgets."""
 
 import random
 from dataclasses import asdict, dataclass, replace
@@ -10,10 +10,10 @@ import torch
 class Sampling:
     """The knobs of one answer.
 
-    max_new_tokens: the answer is cut off there. temperature: 0 is greedy, the likeliest token each time. top_k: keep the
-    k likeliest, 0 is off. top_p: keep the likeliest up to this share, 1 is off. min_p: keep what has this share of the
-    likeliest's probability, 0 is off. repetition_penalty: above 1 makes tokens that were there less likely.
-    no_repeat_ngram_size: so many tokens in a row occur once only, 0 is off. seed: -1 draws one. stop: texts that end it.
+    max_new_tokens: the answer is cut off there. temperature: 0 is greedy, the likeliest token each time. top_k: keep
+    the k likeliest, 0 is off. top_p: keep the likeliest up to this share, 1 is off. min_p: keep what has this share of
+    the likeliest's probability, 0 is off. repetition_penalty: above 1 makes tokens that were there less likely.
+    no_repeat_ngram_size: so many tokens in a row occur once, 0 is off. seed: -1 draws one. stop: texts that end it.
     Sources: top_p arXiv:1904.09751, min_p arXiv:2407.01082, repetition_penalty arXiv:1909.05858.
     """
 
@@ -30,7 +30,7 @@ class Sampling:
     def __post_init__(self):
         """Raises ValueError for a value outside its range, naming it and what can be."""
         ranges = {
-            "max_new_tokens": (1 <= self.max_new_tokens, "1 or more"),
+            "max_new_tokens": (self.max_new_tokens >= 1, "1 or more"),
             "temperature": (self.temperature >= 0, "0 (greedy) or above"),
             "top_k": (self.top_k >= 0, "0 (off) or above"),
             "top_p": (0 < self.top_p <= 1, "above 0 and up to 1 (off)"),
