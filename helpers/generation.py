@@ -1,14 +1,17 @@
 """Text from a model: in batches, as a stream, with every sampling knob passed. Knows nothing of widgets or scores."""
 
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.metadata import version
 from typing import NamedTuple
 
 import torch
 
 from helpers.chat import as_messages, prompt_text
-from helpers.hardware import cpu_has_bf16
+from helpers.decode import Decoder
+from helpers.sampling import Sampling
 
 
 class Answer(NamedTuple):
@@ -19,127 +22,125 @@ class Answer(NamedTuple):
     ended: bool
 
 
-def sampling_arguments(temperature: float, top_k: int, top_p: float) -> dict:
-    """The knobs as `model.generate` takes them: temperature 0 is greedy, top_k 0 and top_p 1 are off.
-
-    All are passed, because an unset top_k means 50 and the model's generation_config.json fills the rest.
-    Raises ValueError for values outside their range.
-    """
-    if temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
-        raise ValueError(
-            f"temperature={temperature}, top_k={top_k}, top_p={top_p}: temperature and top_k must not be negative, "
-            f"and top_p lies above 0 and up to 1."
-        )
-    if temperature == 0:
-        return {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
-    return {"do_sample": True, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-
-
 @contextmanager
 def inference(model) -> Iterator[None]:
-    """No gradients, and bfloat16 products where a float32 model runs on a CPU that has them."""
-    weight = model.get_input_embeddings().weight
-    half = weight.device.type == "cpu" and weight.dtype == torch.float32 and cpu_has_bf16()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
+    """No gradients; where weights were folded to bfloat16 (models.folded_adapter), products in bfloat16 as well."""
+    kept = model.get_input_embeddings().weight
+    folded = kept.dtype == torch.float32 and any(p.dtype == torch.bfloat16 for p in model.parameters())
+    with torch.no_grad(), torch.autocast(kept.device.type, torch.bfloat16) if folded else nullcontext():
         yield
 
 
-def generate(
-    model, tokenizer, conversations: list, *, max_new_tokens=128, temperature=0.0, top_k=0, top_p=1.0, seed=None
-) -> list[Answer]:
-    """One answer to each conversation, in one batch.
+def generate(model, tokenizer, conversations: list, **knobs) -> list[Answer]:
+    """One answer to each conversation, in one batch. knobs: of sampling.Sampling, such as max_new_tokens, temperature.
 
     conversations: questions as text, or lists of messages; padded on the left, where the prompt's end stays beside
-    the answer. seed: of the random state, when sampling.
+    the answer. Raises ValueError for a knob outside its range.
     Upstream: in transformers 5.23 `generate_batch` (continuous batching) fails on Falcon, whose attention is a class of
     its own: it returns cut-off answers and keeps the error inside each request. So this is plain `generate`.
     """
+    sampling = Sampling(**knobs).drawn()
     prompts = [prompt_text(tokenizer, as_messages(c) if isinstance(c, str) else c) for c in conversations]
     batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
     batch = batch.to(model.get_input_embeddings().weight.device)
-    if seed is not None:
-        torch.manual_seed(seed)
+    if sampling.temperature > 0:
+        torch.manual_seed(sampling.seed)
+    stops = {"stop_strings": list(sampling.stop), "tokenizer": tokenizer} if sampling.stop else {}
     with inference(model):
         output = model.generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
-            max_new_tokens=max_new_tokens,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
-            **sampling_arguments(temperature, top_k, top_p),
+            **sampling.arguments(),
+            **stops,
         )
-    return [cut_at_end(tokenizer, row) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
+    return [cut_at_end(tokenizer, row, sampling.stop) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
 
 
-def cut_at_end(tokenizer, token_ids: list[int]) -> Answer:
-    """The answer before the first end token; what is after it is padding."""
+def cut_at_end(tokenizer, token_ids: list[int], stop: tuple[str, ...] = ()) -> Answer:
+    """The answer before the first end token, or the first stop string; what is after it is padding."""
     ended = tokenizer.eos_token_id in token_ids
     kept = token_ids[: token_ids.index(tokenizer.eos_token_id)] if ended else token_ids
-    return Answer(tokenizer.decode(kept, skip_special_tokens=True).strip(), len(kept), ended)
+    text = before_stop(tokenizer.decode(kept, skip_special_tokens=True), stop)
+    return Answer(text.strip(), len(kept), ended)
+
+
+def before_stop(text: str, stop: tuple[str, ...]) -> str:
+    """The text up to the first stop string in it."""
+    found = [text.index(word) for word in stop if word in text]
+    return text[: min(found)] if found else text
 
 
 class Stream:
     """One answer while it is made: iterate over it for pieces of text; `stop()` ends it at the next token.
 
-    An error of the model is raised in the loop that reads, not lost in the thread that generates.
+    The tokens are those of `model.generate` with the same knobs and seed (decode.Decoder). knobs: of sampling.Sampling;
+    `sampling` holds them with the seed that was used. decoder: one to use again, since it keeps its draft.
     """
 
-    def __init__(self, model, tokenizer, messages, *, max_new_tokens=128, temperature=0.0, top_k=0, top_p=1.0, seed=0):
-        from transformers import TextIteratorStreamer
-
-        self.model, self.tokenizer, self.seed = model, tokenizer, seed
-        self.arguments = {"max_new_tokens": max_new_tokens, **sampling_arguments(temperature, top_k, top_p)}
+    def __init__(self, model, tokenizer, messages, *, decoder: Decoder | None = None, **knobs):
+        self.tokenizer, self.decoder = tokenizer, decoder or Decoder(model)
+        self.sampling = Sampling(**knobs).drawn()
         self.prompt = prompt_text(tokenizer, as_messages(messages) if isinstance(messages, str) else messages)
-        self.streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.stop_asked = threading.Event()
-        self.tokens, self.ended, self.error = 0, False, None
+        self.stop_asked, self.made = threading.Event(), []
+        self.ended = self.stopped_by_text = False
 
     def __iter__(self) -> Iterator[str]:
-        worker = threading.Thread(target=self.run, daemon=True)
-        worker.start()
-        for text in self.streamer:
-            if text:
-                yield text
-        worker.join()
-        if self.error is not None:
-            raise self.error
+        prompt = self.tokenizer(self.prompt, add_special_tokens=False)["input_ids"]
+        shown, held = "", max(map(len, self.sampling.stop), default=1) - 1  # what may be the beginning of a stop string
+        end = self.tokenizer.eos_token_id
+        for token in self.decoder.tokens(prompt, self.sampling, end, self.stop_asked.is_set):
+            self.ended = token == end
+            self.made += [] if self.ended else [token]
+            whole = self.tokenizer.decode(self.made, skip_special_tokens=True)
+            text = before_stop(whole, self.sampling.stop)
+            self.stopped_by_text = text != whole
+            ready = text if self.stopped_by_text or self.ended else text[: len(text) - held]
+            if len(ready) > len(shown) and not ready.endswith("\ufffd"):
+                yield ready[len(shown) :]
+                shown = ready
+            if self.stopped_by_text or self.ended:
+                return
+        if text[len(shown) :]:
+            yield text[len(shown) :]
+
+    @property
+    def tokens(self) -> int:
+        """Generated so far, the end token not counted."""
+        return len(self.made)
 
     def stop(self) -> None:
-        """Asks the model to stop after the token that it is making."""
+        """Asks the model to stop after the token that it is making; from any thread."""
         self.stop_asked.set()
 
     def reason(self) -> str:
         """Why it stopped, in words."""
-        if self.stop_asked.is_set() and not self.ended:
-            return "you stopped it"
-        return "the model ended its answer" if self.ended else "max_new_tokens is reached"
+        if self.ended:
+            return "the model ended its answer"
+        if self.stopped_by_text:
+            return "a stop string came"
+        return "you stopped it" if self.stop_asked.is_set() else "max_new_tokens is reached"
 
-    def run(self) -> None:
-        """Generates in the worker thread; whatever happens, the reader's loop ends."""
-        try:
-            device = self.model.get_input_embeddings().weight.device
-            batch = self.tokenizer(self.prompt, return_tensors="pt", add_special_tokens=False).to(device)
-            torch.manual_seed(self.seed)
-            with inference(self.model):
-                output = self.model.generate(
-                    input_ids=batch["input_ids"],
-                    attention_mask=batch["attention_mask"],
-                    streamer=self.streamer,
-                    stopping_criteria=[self.stopping],
-                    pad_token_id=self.tokenizer.pad_token_id,
-                    eos_token_id=self.tokenizer.eos_token_id,
-                    **self.arguments,
-                )
-            made = output[0, batch["input_ids"].shape[1] :].tolist()
-            self.ended = self.tokenizer.eos_token_id in made
-            self.tokens = len(made) - self.ended
-        except BaseException as error:  # out of memory and interrupts too: without end() the reader would wait for ever
-            self.error = error
-            self.streamer.end()
-
-    def stopping(self, input_ids, scores, **_):
-        """StoppingCriteria: true for every row once stop() was called."""
-        return torch.full((input_ids.shape[0],), self.stop_asked.is_set(), device=input_ids.device)
+    def as_code(self, base: bool = False) -> str:
+        """The plain `model.generate` call that gives this answer, for a cell that has `model` and `tokenizer`."""
+        versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+        stops = (
+            f"    stop_strings={list(self.sampling.stop)!r},\n    tokenizer=tokenizer,\n" if self.sampling.stop else ""
+        )
+        off = "model.disable_adapter(), " if base else ""
+        return (
+            f"# {versions}\nimport torch\n\n"
+            f"prompt = {self.prompt!r}\n"
+            f'batch = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(model.device)\n'
+            f"torch.manual_seed({self.sampling.seed})\n"
+            f"with {off}torch.no_grad():\n"
+            f"    output = model.generate(\n        **batch,\n"
+            + textwrap.indent(self.sampling.as_code() + stops, "    ")
+            + "        pad_token_id=tokenizer.pad_token_id,\n        eos_token_id=tokenizer.eos_token_id,\n    )\n"
+            'answer = tokenizer.decode(output[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)\n'
+            "print(answer)\n"
+        )
 
 
 def base_answers(model):

@@ -11,48 +11,53 @@ from contextlib import nullcontext
 import ipywidgets as widgets
 from IPython.display import display
 
+from helpers.chat import as_messages
+from helpers.controls import DESCRIBED, Controls
+from helpers.decode import Decoder
 from helpers.generation import Stream, base_answers
+from helpers.sampling import model_preset
 
 
 class GenerationPanel:
-    """Prompt, sampling controls, Generate and Stop, and the answer as it is written.
+    """Prompt, sampling controls, Generate and Stop, the answer as it is written, and the call that repeats it.
 
     model: tuned, with its adapter, or any causal model. `run()` answers at once, without a front end; `answer`,
-    `status_text` and `error` hold what came of it.
+    `status_text`, `code` and `error` hold what came of it. `mode` says where answers are made, and why.
     """
 
     def __init__(self, model, tokenizer, prompt: str = "", *, max_new_tokens: int = 60):
-        self.model, self.tokenizer = model, tokenizer
-        self.answer, self.status_text, self.error = "", "", None
+        self.model, self.tokenizer, self.decoder = model, tokenizer, Decoder(model)
+        self.answer, self.status_text, self.code, self.error = "", "", "", None
         self.stream: Stream | None = None
         self.lock = threading.Lock()
-        self.on_main_thread = "google.colab" in sys.modules  # it does not show what other threads write to widgets
+        self.on_main_thread = "google.colab" in sys.modules
+        self.mode = (
+            "in this cell, since Colab does not show what other threads write; interrupt the cell to stop"
+            if self.on_main_thread
+            else "in a thread of its own, so that Stop works"
+        )
         self.build(prompt, max_new_tokens)
 
     def build(self, prompt: str, max_new_tokens: int) -> None:
         """Makes the widgets."""
         wide = widgets.Layout(width="98%")
-        described = {"description_width": "130px"}
-        self.prompt = widgets.Textarea(prompt, description="Prompt", layout=wide, style=described, rows=3)
+        self.system = widgets.Textarea("", description="System prompt", layout=wide, style=DESCRIBED, rows=1)
+        self.prompt = widgets.Textarea(prompt, description="Prompt", layout=wide, style=DESCRIBED, rows=3)
         has_adapter = hasattr(self.model, "disable_adapter")
         choices = [("tuned", "tuned"), ("base", "base")] if has_adapter else [("base", "base")]
-        self.which = widgets.ToggleButtons(options=choices, description="Model", style=described)
-        self.temperature = Number(0.0, 0.0, 2.0, 0.05, "temperature", "0: always the likeliest token")
-        self.top_k = Number(0, 0, 200, 1, "top_k", "keep the k likeliest; 0 is off")
-        self.top_p = Number(1.0, 0.05, 1.0, 0.01, "top_p", "keep the likeliest up to this share; 1 is off")
-        self.max_new_tokens = Number(max_new_tokens, 1, 512, 1, "max_new_tokens", "the answer is cut off there")
-        self.seed = widgets.BoundedIntText(0, min=0, max=2**31 - 1, description="seed", style=described)
-        self.seed.layout.width = "220px"
+        self.which = widgets.ToggleButtons(options=choices, description="Model", style=DESCRIBED)
+        self.controls = Controls(model_preset(self.model), max_new_tokens)
         self.generate_button = widgets.Button(description="Generate", button_style="primary")
         self.stop_button = widgets.Button(description="Stop", disabled=True)
         self.output, self.status = widgets.HTML(layout=wide), widgets.HTML()
         for widget, name in ((self.output, "ft-output"), (self.status, "ft-status")):
             widget.add_class(name)
+        self.code_box = widgets.Textarea("", description="As code", layout=wide, style=DESCRIBED, rows=4, disabled=True)
         self.generate_button.on_click(lambda button: self.start())
         self.stop_button.on_click(lambda button: self.stop())
-        controls = [control.row for control in (self.temperature, self.top_k, self.top_p, self.max_new_tokens)]
         buttons = widgets.HBox([self.generate_button, self.stop_button])
-        self.box = widgets.VBox([self.prompt, self.which, *controls, self.seed, buttons, self.status, self.output])
+        asked = [self.system, self.prompt, self.which, self.controls.box]
+        self.box = widgets.VBox([*asked, buttons, self.status, self.output, self.code_box])
 
     def show(self) -> None:
         """Displays the panel."""
@@ -97,16 +102,9 @@ class GenerationPanel:
         self.write("thinking ...")
         pieces: queue.Queue = queue.Queue()
         try:
-            self.stream = Stream(
-                self.model,
-                self.tokenizer,
-                self.prompt.value,
-                max_new_tokens=self.max_new_tokens.value,
-                temperature=self.temperature.value,
-                top_k=self.top_k.value,
-                top_p=self.top_p.value,
-                seed=self.seed.value,
-            )
+            messages = as_messages(self.prompt.value, self.system.value.strip())
+            knobs = vars(self.controls.sampling())
+            self.stream = Stream(self.model, self.tokenizer, messages, decoder=self.decoder, **knobs)
         except Exception as error:
             pieces.put(error)
         else:
@@ -131,10 +129,15 @@ class GenerationPanel:
         self.lock.release()
 
     def drain(self, pieces: queue.Queue) -> None:
-        """The same without an event loop."""
-        while not self.take(pieces):
-            time.sleep(0.02)
-        self.lock.release()
+        """The same without an event loop; an interrupt stops the answer."""
+        try:
+            while not self.take(pieces):
+                try:
+                    time.sleep(0.02)
+                except KeyboardInterrupt:
+                    self.stop()
+        finally:
+            self.lock.release()
 
     def take(self, pieces: queue.Queue) -> bool:
         """Shows everything that waits in the queue; returns whether the answer is finished."""
@@ -157,10 +160,16 @@ class GenerationPanel:
         self.error = error
         if error is None:
             speed = self.stream.tokens / (time.perf_counter() - self.began)
-            self.write(f"{self.stream.tokens} tokens, {speed:.1f} a second; {self.stream.reason()}")
+            seed = f"; seed {self.stream.sampling.seed}" if self.stream.sampling.temperature > 0 else ""
+            self.code = self.code_box.value = self.stream.as_code(self.base_of_adapter())
+            self.write(f"{self.stream.tokens} tokens, {speed:.1f} a second; {self.stream.reason()}{seed}")
         else:
             self.write(f"It failed: {type(error).__name__}: {error}. Change the settings and press Generate again.")
         self.generate_button.disabled, self.stop_button.disabled = False, True
+
+    def base_of_adapter(self) -> bool:
+        """Whether the base model of a model with an adapter is asked."""
+        return self.which.value == "base" and hasattr(self.model, "disable_adapter")
 
     def write(self, status: str) -> None:
         """Puts status and answer into the widgets, escaped: a model may write markup."""
@@ -170,27 +179,3 @@ class GenerationPanel:
         self.output.value = (
             f"<div style='white-space:pre-wrap;overflow-wrap:anywhere;font-size:1.1em' aria-live='polite'>{text}</div>"
         )
-
-
-class Number:
-    """A slider with a number box beside it that show the same value, a label, and one line of what it does."""
-
-    def __init__(self, value, low, high, step, name: str, meaning: str):
-        whole = isinstance(step, int)
-        slider_class = widgets.IntSlider if whole else widgets.FloatSlider
-        box_class = widgets.BoundedIntText if whole else widgets.BoundedFloatText
-        self.slider = slider_class(
-            value, min=low, max=high, step=step, readout=False, continuous_update=False, layout={"width": "160px"}
-        )
-        self.box = box_class(
-            value, min=low, max=high, step=step, description=name, style={"description_width": "130px"}
-        )
-        self.box.layout.width = "220px"
-        widgets.link((self.slider, "value"), (self.box, "value"))
-        note = widgets.HTML(f"<span>{html.escape(meaning)}</span>")
-        self.row = widgets.HBox([self.box, self.slider, note], layout={"flex_flow": "row wrap"})
-
-    @property
-    def value(self):
-        """The number that is set."""
-        return self.box.value

@@ -11,7 +11,7 @@ def test_the_panel_generates_and_shows_why_it_stopped(page, served):
     served.open(page, "04")
     served.wait_for_all(page)
     bring_into_view(page, ".ft-output")
-    page.get_by_label("Prompt").first.fill("Hello <b>there</b>")
+    page.get_by_label("Prompt", exact=True).first.fill("Hello <b>there</b>")
     for label, value in (("max_new_tokens", "200"), ("temperature", "2")):
         page.get_by_label(label).first.fill(value)
         page.get_by_label(label).first.press("Enter")

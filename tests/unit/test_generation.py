@@ -1,11 +1,9 @@
-import threading
-
 import pytest
 import torch
 import transformers
 from packaging.version import Version
 
-from helpers.generation import Stream, cut_at_end, generate, sampling_arguments
+from helpers.generation import Stream, before_stop, cut_at_end, generate
 
 
 def test_batched_greedy_answers_equal_those_one_by_one(tiny_llama, tokenizer):
@@ -19,20 +17,6 @@ def test_falcon_and_llama_both_batch_right(model, request, tokenizer):
     chosen = request.getfixturevalue(model)
     together = generate(chosen, tokenizer, ["hi", "What is the price of it?"], max_new_tokens=6)
     assert together[0] == generate(chosen, tokenizer, ["hi"], max_new_tokens=6)[0]
-
-
-def test_temperature_zero_is_greedy_and_sets_no_other_knob():
-    assert sampling_arguments(0, 5, 0.5) == {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
-
-
-def test_every_knob_is_passed_so_that_no_hidden_top_k_acts():
-    assert sampling_arguments(0.7, 0, 1.0) == {"do_sample": True, "temperature": 0.7, "top_k": 0, "top_p": 1.0}
-
-
-@pytest.mark.parametrize("knobs", [(-1, 0, 1.0), (1, -1, 1.0), (1, 0, 0.0), (1, 0, 1.5)])
-def test_knobs_outside_their_range_are_refused(knobs):
-    with pytest.raises(ValueError, match="top_p lies above 0"):
-        sampling_arguments(*knobs)
 
 
 def test_a_seed_repeats_a_sampled_answer(tiny_llama, tokenizer):
@@ -55,20 +39,14 @@ def test_a_stream_gives_the_text_of_generate(tiny_llama, tokenizer):
     assert stream.reason() == ("the model ended its answer" if whole.ended else "max_new_tokens is reached")
 
 
-def test_stop_ends_a_stream_at_the_next_token(tiny_llama, tokenizer, monkeypatch):
-    judge, seen = Stream.stopping, []
-
-    def stop_at_the_fifth(stream, input_ids, scores, **_):
-        seen.append(1)
-        if len(seen) == 5:
-            stream.stop()
-        return judge(stream, input_ids, scores)
-
-    monkeypatch.setattr(Stream, "stopping", stop_at_the_fifth)
-    tokenizer.eos_token = "<pad>"  # so that the model does not end by itself at once
+def test_stop_ends_a_stream_at_the_next_token(tiny_llama, tokenizer):
     stream = Stream(tiny_llama, tokenizer, "hi", max_new_tokens=300, temperature=1.0, seed=3)
-    assert "".join(stream)
-    assert stream.tokens == 5 and stream.reason() == "you stopped it"
+    stream.tokenizer.eos_token = "<pad>"  # so that the model does not end by itself at once
+    for number, _ in enumerate(stream):
+        if number == 4:
+            stream.stop()
+            at = stream.tokens
+    assert stream.tokens <= at + 1 and stream.reason() == "you stopped it"
 
 
 def test_stop_before_the_first_token_leaves_one_token(tiny_llama, tokenizer):
@@ -82,10 +60,31 @@ def test_an_error_of_the_model_reaches_the_reader(tiny_llama, tokenizer, monkeyp
     def broken(*args, **kwargs):
         raise MemoryError("out of memory")
 
-    monkeypatch.setattr(tiny_llama, "generate", broken)
+    stream = Stream(tiny_llama, tokenizer, "hi")
+    monkeypatch.setattr(stream.decoder, "judge", broken)
     with pytest.raises(MemoryError, match="out of memory"):
-        list(Stream(tiny_llama, tokenizer, "hi"))
-    assert not any(thread.name.startswith("ft") for thread in threading.enumerate())
+        list(stream)
+
+
+def test_a_stop_string_ends_the_text_before_it(tiny_llama, tokenizer):
+    whole = "".join(Stream(tiny_llama, tokenizer, "hi", max_new_tokens=60, temperature=1.0, seed=5))
+    word = whole[len(whole) // 2 :][:3]
+    stream = Stream(tiny_llama, tokenizer, "hi", max_new_tokens=60, temperature=1.0, seed=5, stop=(word, "never"))
+    assert "".join(stream) == whole[: whole.index(word)] == before_stop(whole, (word,))
+    assert stream.reason() == "a stop string came"
+    (batched,) = generate(tiny_llama, tokenizer, ["hi"], max_new_tokens=60, temperature=1.0, seed=5, stop=(word,))
+    assert batched.text == whole[: whole.index(word)].strip()
+
+
+@pytest.mark.parametrize("knobs", [{}, {"temperature": 1.2, "top_k": 40, "top_p": 0.9, "seed": -1}, {"stop": ("e",)}])
+def test_the_call_as_code_gives_the_same_text(tiny_llama, tokenizer, knobs, capsys):
+    stream = Stream(tiny_llama, tokenizer, "hi", max_new_tokens=20, **knobs)
+    text = "".join(stream)
+    cell = {"model": tiny_llama, "tokenizer": tokenizer}
+    exec(stream.as_code(), cell)
+    assert before_stop(cell["answer"], stream.sampling.stop) == text
+    assert f"transformers {transformers.__version__}" in stream.as_code()
+    assert str(stream.sampling.seed) in stream.as_code() and stream.sampling.seed >= 0
 
 
 def test_the_base_answers_while_the_adapter_is_off(tiny_llama, tokenizer):
