@@ -146,7 +146,7 @@ def usable(rows, report: Report, progress: bool) -> Iterator[dict]:
 
     exact, same = {}, {}
     markers = marker_pattern()
-    for number, row in tqdm(rows, desc="reading", unit=" rows", disable=not progress):
+    for number, row in tqdm(rows, desc="reading", unit=" rows", disable=not progress, delay=2):
         report.read += 1
         try:
             if isinstance(row, RowError):
@@ -216,7 +216,7 @@ def load_chat_data(source: str = SHOP, format: str | None = None) -> Splits:
     """
     if source == SHOP:
         return Splits(read_own("train"), read_own("test"), "data/shop_support")
-    loaded = load_chat(source, format or None)
+    loaded = load_chat(source, format or None, progress=True)
     train, test = split(loaded.dataset)
     if not len(train) or not len(test):
         raise DataError(

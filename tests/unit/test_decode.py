@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.decode import Decoder
-from helpers.draft import Draft, can_draft, weights_key
+from helpers.draft import Draft, can_draft, weights_key, whole_weight
 from helpers.hardware import Choice
 from helpers.sampling import Sampling
 
@@ -59,6 +59,23 @@ def test_a_draft_saves_passes_of_the_model(tiny_llama):
     sampling = Sampling(max_new_tokens=41)
     assert list(with_draft.tokens(PROMPT, sampling, None)) == list(alone.tokens(PROMPT, sampling, None))
     assert alone.passes == 41 and with_draft.passes < 25
+
+
+def test_drawn_tokens_are_guessed_with_the_same_random_numbers(tiny_llama):
+    decoder = Decoder(tiny_llama)
+    decoder.how = Choice(True, "")
+    assert len(list(decoder.tokens(PROMPT, Sampling(max_new_tokens=41, temperature=1.0, seed=2), None))) == 41
+    assert decoder.passes < 25
+
+
+def test_a_draft_has_the_weights_of_the_moment(tiny_llama):
+    before = tiny_llama.model.layers[0].mlp.up_proj.weight.detach().clone()
+    model = tuned(tiny_llama)
+    layer = model.get_base_model().model.layers[0].mlp.up_proj
+    merged = before + layer.lora_B["default"].weight @ layer.lora_A["default"].weight * layer.scaling["default"]
+    torch.testing.assert_close(whole_weight(layer), merged.detach())
+    with model.disable_adapter():
+        torch.testing.assert_close(whole_weight(layer), before)
 
 
 def test_wrong_guesses_cost_time_and_change_nothing(tiny_llama, monkeypatch):

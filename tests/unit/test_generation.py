@@ -39,6 +39,18 @@ def test_a_stream_gives_the_text_of_generate(tiny_llama, tokenizer):
     assert stream.reason() == ("the model ended its answer" if whole.ended else "max_new_tokens is reached")
 
 
+def test_a_stream_ends_with_the_end_token_which_is_not_shown(tiny_llama, tokenizer):
+    first = Stream(tiny_llama, tokenizer, "hi", max_new_tokens=30, temperature=1.0, seed=5)
+    whole = "".join(first)
+    end = next(token for token in first.made[5:] if first.made.index(token) >= 5)
+    place = first.made.index(end)
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    stream = Stream(tiny_llama, tokenizer, "hi", max_new_tokens=30, temperature=1.0, seed=5)
+    text = "".join(stream)
+    assert stream.ended and stream.tokens == place and stream.reason() == "the model ended its answer"
+    assert whole.startswith(text.rstrip("\ufffd"))
+
+
 def test_stop_ends_a_stream_at_the_next_token(tiny_llama, tokenizer):
     stream = Stream(tiny_llama, tokenizer, "hi", max_new_tokens=300, temperature=1.0, seed=3)
     stream.tokenizer.eos_token = "<pad>"  # so that the model does not end by itself at once

@@ -36,6 +36,15 @@ def test_the_answer_of_the_moment_is_kept_and_the_model_left_as_it_was(tiny_llam
     assert tiny_llama.training and torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_the_model_answers_without_dropout(tiny_llama, tokenizer, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        samples, "generate", lambda model, *_, **__: seen.append(model.training) or [Answer("", 0, True)]
+    )
+    Samples(Log(), "?").ask(tiny_llama.train(), tokenizer, 1)
+    assert seen == [False] and tiny_llama.training
+
+
 def test_it_waits_when_asking_would_take_more_than_its_share(monkeypatch):
     monkeypatch.setattr(samples, "generate", lambda *_, **__: [Answer("x", 1, True)])
     log = Log()

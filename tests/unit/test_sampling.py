@@ -5,8 +5,8 @@ from helpers.sampling import PRESETS, Sampling, model_preset, probabilities
 
 KNOBS = [
     {"temperature": 0.7, "top_k": 20, "top_p": 0.8},
-    {"temperature": 1.0, "min_p": 0.05, "repetition_penalty": 1.3},
-    {"temperature": 1.5, "top_p": 0.5, "min_p": 0.1, "no_repeat_ngram_size": 2},
+    {"temperature": 1.0, "min_p": 0.8, "repetition_penalty": 1.3},
+    {"temperature": 1.5, "top_p": 0.5, "min_p": 0.7, "no_repeat_ngram_size": 2},
     {"temperature": 0.0, "repetition_penalty": 1.2},
 ]
 
