@@ -147,8 +147,8 @@ def events(rows: list[dict], max_steps: int) -> list[str]:
     """Triangles below the losses for checkpoints; named lines where the run was stopped or resumed."""
     base = UPPER[1]
     saved = [across(step, max_steps) for step in marks(rows, "checkpoint")]
-    parts = ["".join(f"M{x} {base + 3}l-4 8h8z" for x in saved)] if saved else []
-    parts = [f'<path fill="currentColor" d="{parts[0]}"><title>checkpoints</title></path>'] if parts else []
+    shape = "".join(f"M{x} {base + 3}l-4 8h8z" for x in saved)
+    parts = [f'<path fill="currentColor" d="{shape}"><title>checkpoints</title></path>'] if saved else []
     for event, height in (("stop", 20), ("resume", 34)):
         for step in marks(rows, event):
             x = across(step, max_steps)

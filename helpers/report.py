@@ -51,6 +51,8 @@ def facts(summary: dict) -> str:
 
 def summary_text(summary: dict) -> str:
     """The before/after table as text."""
+    if summary["model"] is None:
+        return f"nothing was trained in this run: {facts(summary)}"
     lines = [f"{'':28}{'base':>8}{'tuned':>8}"]
     lines += [f"{label:28}{base:>8}{tuned:>8}" for label, base, tuned in table_rows(summary)]
     return "\n".join([*lines, "", f"{summary['model']} on {summary['device']}: {facts(summary)}"])

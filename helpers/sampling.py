@@ -3,8 +3,6 @@
 import random
 from dataclasses import asdict, dataclass, replace
 
-import torch
-
 
 @dataclass(frozen=True)
 class Sampling:
@@ -108,18 +106,3 @@ def processors(sampling: Sampling):
         if sampling.min_p > 0:
             found.append(made.MinPLogitsWarper(min_p=sampling.min_p))
     return found
-
-
-def probabilities(
-    sampling: Sampling, token_ids: torch.Tensor, logits: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(before, after): the model's own probabilities of the next token, and those that the knobs leave.
-
-    token_ids: (1, length) so far. logits: (vocab_size,). With temperature 0 all of it falls on one token.
-    """
-    scores = processors(sampling)(token_ids, logits.float()[None].clone())[0]
-    if sampling.temperature == 0:
-        after = torch.zeros_like(scores)
-        after[scores.argmax()] = 1.0
-        return logits.float().softmax(dim=-1), after
-    return logits.float().softmax(dim=-1), scores.softmax(dim=-1)

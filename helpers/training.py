@@ -153,12 +153,11 @@ def train_or_resume(trainer, settings: Settings, folder: Path, history: History,
     Raises TrainingError when the preflight fails, the checkpoint is of another run, the memory is full, the loss is not
     finite or another process trains in this folder.
     """
-    lock = FileLock(folder / "run.lock")
     try:
-        lock.acquire(timeout=0)
+        held = FileLock(folder / "run.lock").acquire(timeout=0)
     except Timeout:
         raise TrainingError(f"another process is training in {folder.name}: wait for it, or start a new run.") from None
-    with lock, StopGuard(say) as guard:
+    with held, StopGuard(say) as guard:
         found = resume_point(trainer, settings, folder, say)
         if not trainer.checked:
             preflight(trainer)

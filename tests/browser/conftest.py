@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -46,7 +47,7 @@ CHROMIUM = find_chromium()
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if "browser" in str(item.path):
+        if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.browser)
             item.add_marker(pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER))
 
@@ -200,3 +201,12 @@ def bring_into_view(page, selector):
     found.wait_for(timeout=60_000)
     found.scroll_into_view_if_needed()
     return found
+
+
+def overhang(page, served, selector):
+    """By how many pixels an element is wider than its output, or reaches beyond the right edge of the window."""
+    return page.evaluate(
+        "([selector, output]) => { const found = document.querySelector(selector), place = found.closest(output);"
+        "return Math.max(place.scrollWidth - place.clientWidth, found.getBoundingClientRect().right - innerWidth) }",
+        [selector, served.front_end.output],
+    )

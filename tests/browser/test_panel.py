@@ -4,7 +4,7 @@ import json
 import time
 import urllib.request
 
-from conftest import bring_into_view
+from conftest import bring_into_view, overhang
 
 
 def test_the_panel_generates_and_shows_why_it_stopped(page, served):
@@ -54,12 +54,7 @@ def test_the_panel_fits_a_narrow_screen(page, served):
     served.open(page, "04")
     served.wait_for_all(page)
     bring_into_view(page, ".ft-output")
-    wider = page.evaluate(
-        "selector => { const panel = document.querySelector('.ft-output').closest(selector);"
-        "return panel.scrollWidth - panel.clientWidth }",
-        served.front_end.output,
-    )
-    assert wider <= 2, f"the panel is {wider} pixels wider than its place"
+    assert overhang(page, served, ".ft-output") <= 2
 
 
 def test_the_server_served_the_copies_only(served):

@@ -2,7 +2,7 @@
 
 import time
 
-from conftest import bring_into_view
+from conftest import bring_into_view, overhang
 
 from helpers.checkpoints import newest
 from helpers.history import read_history
@@ -45,10 +45,5 @@ def test_the_chart_fits_a_narrow_screen(page, served):
     served.open(page, "03")
     served.wait_for_all(page)
     bring_into_view(page, ".ft-chart")
-    wider = page.evaluate(
-        "selector => { const chart = document.querySelector('.ft-chart'); const place = chart.closest(selector);"
-        "return Math.max(place.scrollWidth - place.clientWidth, chart.getBoundingClientRect().right - innerWidth) }",
-        served.front_end.output,
-    )
-    assert wider <= 2, f"the chart is {wider} pixels wider than its place"
+    assert overhang(page, served, ".ft-chart") <= 2
     assert page.get_by_text("step 8/8").first.is_visible()

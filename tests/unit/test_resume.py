@@ -227,6 +227,15 @@ def test_two_trainings_do_not_share_a_folder(tmp_path):
         training.train_or_resume(trainer, SMOKE, tmp_path / "run", history)
 
 
+def test_a_failed_training_leaves_the_folder_free_while_its_traceback_is_kept(tmp_path):
+    """A notebook keeps the last traceback, and with it everything that its frames hold."""
+    trainer, history = build(tmp_path / "run", also=[AtStep(5, press_twice)])
+    with pytest.raises(KeyboardInterrupt) as kept:
+        training.train_or_resume(trainer, SMOKE, tmp_path / "run", history)
+    assert training.train_or_resume(trainer, SMOKE, tmp_path / "run", history)["finished"]
+    assert kept.tb is not None
+
+
 def test_a_loss_that_stays_no_number_ends_the_training_and_keeps_the_good_checkpoint(tmp_path):
     def break_weights():
         for parameter in trainer.model.parameters():

@@ -86,6 +86,11 @@ def test_a_figure_that_does_not_apply_is_left_out_of_the_table(tmp_path):
     assert "-" in report.summary_text(series.summarize(tmp_path, 1, {}))
 
 
+def test_a_run_without_a_training_says_so(tmp_path):
+    said = report.summary_text(series.summarize(tmp_path, 1, {}))
+    assert said.startswith("nothing was trained") and "None" not in said
+
+
 def test_the_report_is_one_file_that_runs_no_foreign_markup(tmp_path):
     card(tmp_path, first_loss=3.0, last_loss=0.5, steps=9)
     (tmp_path / "executed").mkdir()
