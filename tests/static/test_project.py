@@ -214,3 +214,10 @@ def test_the_readme_states_the_figures_of_its_run():
     """The figures between the marks come from benchmarks/results, by `python benchmarks/readme.py`."""
     result = subprocess.run([".venv/bin/python", "benchmarks/readme.py", "--check"], cwd=PROJECT, check=False)
     assert result.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-colab.txt"])
+def test_every_package_is_pinned_once(name):
+    lines = [line for line in (PROJECT / name).read_text().splitlines() if line and not line.startswith("#")]
+    pinned = [re.sub(r"[-_.]+", "-", line.split("==")[0]).lower() for line in lines]
+    assert sorted(set(pinned)) == sorted(pinned), "pip refuses a package that is pinned twice"
