@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 
-.PHONY: help run test lab doctor format clean
+.PHONY: help run test lab app doctor format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,6 +19,10 @@ test:  ## set everything up, run every check and test
 lab:  ## open JupyterLab on the notebooks
 	@$(PYTHON) helpers/bootstrap.py run
 	@$(VENV) -m helpers lab
+
+app:  ## notebook 04's panel alone, in the browser
+	@$(PYTHON) helpers/bootstrap.py run
+	@$(VENV) -m helpers app
 
 doctor:  ## is this machine ready?
 	@$(PYTHON) helpers/bootstrap.py run

@@ -1,4 +1,4 @@
-"""The command line: `python -m helpers doctor`, `run`, `lab` and `bench`."""
+"""The command line: `python -m helpers doctor`, `run`, `lab`, `app`, `train` and `bench`."""
 
 import argparse
 
@@ -16,6 +16,10 @@ def main(arguments: list[str] | None = None) -> None:
     run.add_argument("--profile", default="auto", help="auto, smoke, laptop, colab or datacenter")
     lab = commands.add_parser("lab", help="open JupyterLab on the notebooks")
     lab.add_argument("--port", type=int, default=8888, help="on this machine's loopback address (8888)")
+    app = commands.add_parser("app", help="notebook 04's panel alone, in the browser, for several visitors")
+    app.add_argument("--profile", default="auto", help="auto, smoke, laptop, colab or datacenter")
+    app.add_argument("--run", metavar="FOLDER", help="the run whose adapter answers; the newest without it")
+    app.add_argument("--port", type=int, default=8866, help="on this machine's loopback address (8866)")
     bench = commands.add_parser("bench", help="training speed on this machine, against TRL alone")
     bench.add_argument("--profile", default="auto", help="auto, smoke, laptop, colab or datacenter")
     bench.add_argument("--rows", type=int, default=160, help="rows of the training set that both sides train on (160)")
@@ -36,6 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
         run_doctor()
     elif chosen.command == "lab":
         open_lab(chosen.port)
+    elif chosen.command == "app":
+        open_app(chosen.profile, chosen.run, chosen.port)
     elif chosen.command == "train":
         run_training(chosen)
     elif chosen.command == "bench":
@@ -108,18 +114,45 @@ def run_bench(profile: str, rows: int, seeds: list[int], target: str | None) -> 
         write_json(Path(target), result)
 
 
-def open_lab(port: int) -> None:
-    """Becomes JupyterLab on the notebooks' folder; ends with one line when the port is taken."""
+def refuse_taken(port: int, command: str) -> None:
+    """Ends with one line when a port of the loopback address is taken."""
     import socket
-    import subprocess
-    import sys
 
     from helpers import series
-    from helpers.paths import NOTEBOOKS
 
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
-            series.fail(f"port {port} is taken; choose another: python -m helpers lab --port {port + 11}")
+            series.fail(f"port {port} is taken; choose another: python -m helpers {command} --port {port + 11}")
+
+
+def open_app(profile: str, run: str | None, port: int) -> None:
+    """Serves the panel of notebook 04 until it is interrupted."""
+    import sys
+    from pathlib import Path
+
+    from helpers import series
+    from helpers.app import serve
+    from helpers.settings import SettingsError
+
+    refuse_taken(port, "app")
+    if run and not (Path(run) / "adapter").is_dir():
+        series.fail(f"{run} has no folder 'adapter'; choose one of runs/, or leave --run out for the newest")
+    try:
+        sys.exit(serve(profile, Path(run) if run else None, port))
+    except SettingsError as error:
+        series.fail(str(error))
+    except KeyboardInterrupt:
+        series.fail("stopped by you")
+
+
+def open_lab(port: int) -> None:
+    """Becomes JupyterLab on the notebooks' folder; ends with one line when the port is taken."""
+    import subprocess
+    import sys
+
+    from helpers.paths import NOTEBOOKS
+
+    refuse_taken(port, "lab")
     command = [sys.executable, "-m", "jupyter", "lab", f"--port={port}", "--ip=127.0.0.1", str(NOTEBOOKS)]
     sys.exit(subprocess.run(command, check=False).returncode)
 

@@ -7,7 +7,7 @@ import ipywidgets as widgets
 from helpers.sampling import PRESETS, Sampling
 
 DESCRIBED = {"description_width": "150px"}
-OWN = "The model's own"
+OWN, BY_HAND = "The model's own", "By hand"
 
 
 class Number:
@@ -17,9 +17,7 @@ class Number:
         whole = isinstance(step, int)
         slider_class = widgets.IntSlider if whole else widgets.FloatSlider
         box_class = widgets.BoundedIntText if whole else widgets.BoundedFloatText
-        self.slider = slider_class(
-            value, min=low, max=high, step=step, readout=False, continuous_update=False, layout={"width": "160px"}
-        )
+        self.slider = slider_class(value, min=low, max=high, step=step, readout=False, layout={"width": "160px"})
         self.box = box_class(value, min=low, max=high, step=step, description=name, style=DESCRIBED)
         self.box.layout.width = "240px"
         widgets.link((self.slider, "value"), (self.box, "value"))
@@ -45,7 +43,7 @@ class Controls:
     def __init__(self, own: dict, max_new_tokens: int):
         self.presets = {**PRESETS, OWN: own}
         self.preset = widgets.Dropdown(
-            options=list(self.presets), value="Greedy", description="Preset", style=DESCRIBED
+            options=[*self.presets, BY_HAND], value="Greedy", description="Preset", style=DESCRIBED
         )
         self.numbers = {
             "max_new_tokens": Number(max_new_tokens, 1, 512, 1, "max_new_tokens", "the answer is cut off there"),
@@ -71,11 +69,41 @@ class Controls:
         advanced.selected_index = None
         rows = [number.row for name, number in self.numbers.items() if name != "no_repeat_ngram_size"]
         self.box = widgets.VBox([self.preset, *rows, seed_row, advanced])
+        self.setting = False  # while a preset sets its knobs
         self.preset.observe(lambda change: self.choose(change["new"]), names="value")
+        for name in own:
+            self.numbers[name].box.observe(lambda change: self.name_preset(), names="value")
+
+    def observe(self, changed) -> None:
+        """Calls `changed()` after a knob was moved; once for a preset."""
+        told = lambda change: None if self.setting else changed()
+        for number in self.numbers.values():
+            number.box.observe(told, names="value")
+        self.preset.observe(told, names="value")
 
     def choose(self, preset: str) -> None:
         """Sets the knobs as the preset has them; max_new_tokens, seed and stop strings stay."""
-        self.set(**self.presets[preset])
+        if preset == BY_HAND or self.setting:
+            return
+        self.setting = True
+        try:
+            self.set(**self.presets[preset])
+        finally:
+            self.setting = False
+
+    def name_preset(self) -> None:
+        """Shows the preset that has the knobs as they stand, or that they were set by hand."""
+        if self.setting:
+            return
+        now = {name: self.numbers[name].value for name in PRESETS["Greedy"]}
+        current = self.preset.value
+        if current != BY_HAND and self.presets[current] == now:
+            return
+        self.setting = True
+        try:
+            self.preset.value = next((name for name, knobs in self.presets.items() if knobs == now), BY_HAND)
+        finally:
+            self.setting = False
 
     def set(self, **knobs) -> None:
         """Sets knobs by the names that Sampling has."""

@@ -32,3 +32,10 @@ def remedy(name: str, message: str) -> str:
         if wanted in ("", name) and part in message.lower():
             return words
     return "See docs/troubleshooting.md; if it is not there, open the executed notebook at the failing cell."
+
+
+def panel_remedy(error: BaseException) -> str:
+    """What to do about an error of the generation panel."""
+    if "OutOfMemory" in type(error).__name__ or isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return "The memory is full: lower max_new_tokens or shorten the prompt, then press Generate again."
+    return "Change the settings and press Generate again."

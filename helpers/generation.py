@@ -76,24 +76,25 @@ class Stream:
     """One answer while it is made: iterate over it for pieces of text; `stop()` ends it at the next token.
 
     The tokens are those of `model.generate` with the same knobs and seed (decode.Decoder). knobs: of sampling.Sampling;
-    `sampling` holds them with the seed that was used. decoder: one to use again, since it keeps its draft.
+    `sampling` holds them with the seed that was used. decoder: one to use again, since it keeps its draft. begun: token
+    ids of an answer to go on from; its text comes first.
     """
 
-    def __init__(self, model, tokenizer, messages, *, decoder: Decoder | None = None, **knobs):
+    def __init__(self, model, tokenizer, messages, *, decoder: Decoder | None = None, begun=(), **knobs):
         self.tokenizer, self.decoder = tokenizer, decoder or Decoder(model)
         self.sampling = Sampling(**knobs).drawn()
         self.prompt = prompt_text(tokenizer, as_messages(messages) if isinstance(messages, str) else messages)
-        self.stop_asked, self.made = threading.Event(), []
+        self.stop_asked, self.begun, self.made = threading.Event(), list(begun), []
         self.ended = self.stopped_by_text = False
 
     def __iter__(self) -> Iterator[str]:
-        prompt = self.tokenizer(self.prompt, add_special_tokens=False)["input_ids"]
+        prompt = [*self.tokenizer(self.prompt, add_special_tokens=False)["input_ids"], *self.begun]
         shown, held = "", max(map(len, self.sampling.stop), default=1) - 1  # what may be the beginning of a stop string
         end = self.tokenizer.eos_token_id
         for token in self.decoder.tokens(prompt, self.sampling, end, self.stop_asked.is_set):
             self.ended = token == end
             self.made += [] if self.ended else [token]
-            whole = self.tokenizer.decode(self.made, skip_special_tokens=True)
+            whole = self.tokenizer.decode(self.begun + self.made, skip_special_tokens=True)
             text = before_stop(whole, self.sampling.stop)
             self.stopped_by_text = text != whole
             ready = text if self.stopped_by_text or self.ended else text[: len(text) - held]
@@ -129,13 +130,19 @@ class Stream:
             f"    stop_strings={list(self.sampling.stop)!r},\n    tokenizer=tokenizer,\n" if self.sampling.stop else ""
         )
         off = "model.disable_adapter(), " if base else ""
+        begun = (
+            f"begun = torch.tensor([{self.begun!r}], device=model.device)  # the answer's beginning\n"
+            'ids = torch.cat([batch["input_ids"], begun], dim=1)\n'
+            if self.begun
+            else 'ids = batch["input_ids"]\n'
+        )
         return (
             f"# {versions}\nimport torch\n\n"
             f"prompt = {self.prompt!r}\n"
             f'batch = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(model.device)\n'
-            f"torch.manual_seed({self.sampling.seed})\n"
+            f"{begun}torch.manual_seed({self.sampling.seed})\n"
             f"with {off}torch.no_grad():\n"
-            f"    output = model.generate(\n        **batch,\n"
+            "    output = model.generate(\n        input_ids=ids,\n        attention_mask=torch.ones_like(ids),\n"
             + textwrap.indent(self.sampling.as_code() + stops, "    ")
             + "        pad_token_id=tokenizer.pad_token_id,\n        eos_token_id=tokenizer.eos_token_id,\n    )\n"
             'answer = tokenizer.decode(output[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)\n'

@@ -1,4 +1,4 @@
-"""Widgets: the generation panel. Thin: what it shows is made in generation. Works on ipywidgets 7.7.1 and 8."""
+"""Widgets: the generation panel. Thin: what it shows is made in engine. Works on ipywidgets 7.7.1 and 8."""
 
 import asyncio
 import html
@@ -6,30 +6,30 @@ import queue
 import sys
 import threading
 import time
-from contextlib import nullcontext
 
 import ipywidgets as widgets
 from IPython.display import display
 
-from helpers.chat import as_messages
 from helpers.controls import DESCRIBED, Controls
-from helpers.decode import Decoder
-from helpers.generation import Stream, base_answers
-from helpers.sampling import model_preset
+from helpers.events import Done, Event, Parting, Request
+from helpers.explain import panel_remedy
+from helpers.token_panel import TokenPanel
+
+WRAPPED = "white-space:pre-wrap;overflow-wrap:anywhere;font-size:1.1em"
 
 
 class GenerationPanel:
     """Prompt, sampling controls, Generate and Stop, the answer as it is written, and the call that repeats it.
 
-    model: tuned, with its adapter, or any causal model. `run()` answers at once, without a front end; `answer`,
-    `status_text`, `code` and `error` hold what came of it. `mode` says where answers are made, and why.
+    engine: engine.Engine(model, tokenizer), or remote.RemoteEngine. `run()` answers at once, without a front end;
+    `answer` (of the last model asked), `answers`, `parting`, `status_text`, `code` and `error` hold what came of it.
+    `mode` says where answers are made, and why.
     """
 
-    def __init__(self, model, tokenizer, prompt: str = "", *, max_new_tokens: int = 60):
-        self.model, self.tokenizer, self.decoder = model, tokenizer, Decoder(model)
-        self.answer, self.status_text, self.code, self.error = "", "", "", None
-        self.stream: Stream | None = None
-        self.lock = threading.Lock()
+    def __init__(self, engine, prompt: str = "", *, max_new_tokens: int = 60):
+        self.engine, self.job, self.lock = engine, None, threading.Lock()
+        self.answers, self.done, self.parting = {}, {}, None
+        self.status_text, self.code, self.error = "", "", None
         self.on_main_thread = "google.colab" in sys.modules
         self.mode = (
             "in this cell, since Colab does not show what other threads write; interrupt the cell to stop"
@@ -43,25 +43,45 @@ class GenerationPanel:
         wide = widgets.Layout(width="98%")
         self.system = widgets.Textarea("", description="System prompt", layout=wide, style=DESCRIBED, rows=1)
         self.prompt = widgets.Textarea(prompt, description="Prompt", layout=wide, style=DESCRIBED, rows=3)
-        has_adapter = hasattr(self.model, "disable_adapter")
-        choices = [("tuned", "tuned"), ("base", "base")] if has_adapter else [("base", "base")]
+        choices = [*self.engine.models, *(["both"] if len(self.engine.models) > 1 else [])]
         self.which = widgets.ToggleButtons(options=choices, description="Model", style=DESCRIBED)
-        self.controls = Controls(model_preset(self.model), max_new_tokens)
+        self.controls = Controls(self.engine.own, max_new_tokens)
         self.generate_button = widgets.Button(description="Generate", button_style="primary")
         self.stop_button = widgets.Button(description="Stop", disabled=True)
-        self.output, self.status = widgets.HTML(layout=wide), widgets.HTML()
-        for widget, name in ((self.output, "ft-output"), (self.status, "ft-status")):
-            widget.add_class(name)
-        self.code_box = widgets.Textarea("", description="As code", layout=wide, style=DESCRIBED, rows=4, disabled=True)
+        self.status, self.code_box = widgets.HTML(), widgets.Textarea("", description="As code", disabled=True, rows=4)
+        self.code_box.layout, self.code_box.style = wide, DESCRIBED
+        column = widgets.Layout(flex="1 1 300px", min_width="0", max_width="100%")
+        self.outputs = {name: widgets.HTML(layout=column) for name in ("base", "tuned")}
+        self.side_by_side = widgets.HBox(list(self.outputs.values()), layout={"flex_flow": "row wrap", "width": "98%"})
+        self.status.add_class("ft-status")
+        self.side_by_side.add_class("ft-output")
+        for name, output in self.outputs.items():
+            output.add_class(f"ft-{name}")
         self.generate_button.on_click(lambda button: self.start())
         self.stop_button.on_click(lambda button: self.stop())
+        self.tokens = TokenPanel(self.engine, self.request, self.lock, self.start)
         buttons = widgets.HBox([self.generate_button, self.stop_button])
-        asked = [self.system, self.prompt, self.which, self.controls.box]
-        self.box = widgets.VBox([*asked, buttons, self.status, self.output, self.code_box])
+        asked = [self.system, self.prompt, self.which, self.controls.box, buttons]
+        self.box = widgets.VBox([*asked, self.status, self.side_by_side, self.tokens.box, self.code_box])
+        for widget in (self.system, self.prompt, self.which):
+            widget.observe(lambda change: self.tokens.forget(), names="value")
+        self.controls.observe(self.tokens.refresh)
 
     def show(self) -> None:
         """Displays the panel."""
         display(self.box)
+
+    @property
+    def answer(self) -> str:
+        """The last answer: the tuned model's, where both were asked."""
+        return list(self.answers.values())[-1] if self.answers else ""
+
+    def request(self) -> Request:
+        """What is asked, as the widgets stand now. Raises ValueError for a knob outside its range."""
+        which = self.which.value
+        models = ("base", "tuned") if which == "both" else (which,)
+        begun = tuple(self.tokens.begun)
+        return Request(self.prompt.value, self.controls.sampling(), models, self.system.value.strip(), begun)
 
     def start(self) -> None:
         """Generates in the background where the front end shows it, else here. A call while one runs does nothing."""
@@ -70,13 +90,13 @@ class GenerationPanel:
             return
         if not self.lock.acquire(blocking=False):
             return
-        pieces = self.begin()
+        events = self.begin()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # no event loop runs here: a script, or a test
-            self.drain(pieces)
+            self.drain(events)
         else:
-            self.pump = loop.create_task(self.follow(pieces))  # kept: a task without a reference can be collected
+            self.pump = loop.create_task(self.follow(events))  # kept: a task without a reference can be collected
 
     def run(self) -> str:
         """Generates now and returns the answer; for headless runs. An error is shown, kept, and raised."""
@@ -92,90 +112,124 @@ class GenerationPanel:
 
     def stop(self) -> None:
         """Ends the answer at the next token."""
-        if self.stream is not None:
-            self.stream.stop()
+        if self.job is not None:
+            self.job.stop()
 
     def begin(self) -> queue.Queue:
         """Puts the panel into its running state and starts the worker; returns the queue that it fills."""
-        self.answer, self.error, self.began = "", None, time.perf_counter()
+        self.answers, self.done, self.parting, self.error = {}, {}, None, None
         self.generate_button.disabled, self.stop_button.disabled = True, False
         self.write("thinking ...")
-        pieces: queue.Queue = queue.Queue()
+        events: queue.Queue = queue.Queue()
         try:
-            messages = as_messages(self.prompt.value, self.system.value.strip())
-            knobs = vars(self.controls.sampling())
-            self.stream = Stream(self.model, self.tokenizer, messages, decoder=self.decoder, **knobs)
+            self.job = self.engine.ask(self.request())
         except Exception as error:
-            pieces.put(error)
+            events.put(error)
         else:
-            base = self.which.value == "base"
-            threading.Thread(target=self.produce, args=(self.stream, base, pieces), daemon=True).start()
-        return pieces
+            threading.Thread(target=self.produce, args=(self.job, events), daemon=True).start()
+        return events
 
-    def produce(self, stream: Stream, base: bool, pieces: queue.Queue) -> None:
-        """Worker thread: puts pieces of text, at last an exception or None. Touches no widget."""
+    def produce(self, job, events: queue.Queue) -> None:
+        """Worker thread: puts the answer's events, at last an exception or None. Touches no widget."""
         try:
-            with base_answers(self.model) if base else nullcontext():
-                for piece in stream:
-                    pieces.put(piece)
-            pieces.put(None)
+            for event in job:
+                events.put(event)
+            events.put(None)
         except BaseException as error:  # out of memory too; shown by finish()
-            pieces.put(error)
+            events.put(error)
 
-    async def follow(self, pieces: queue.Queue) -> None:
+    async def follow(self, events: queue.Queue) -> None:
         """On the kernel's loop: shows what arrived, ten times a second."""
-        while not self.take(pieces):
+        while not self.take(events):
             await asyncio.sleep(0.1)
-        self.lock.release()
+        self.release()
 
-    def drain(self, pieces: queue.Queue) -> None:
+    def drain(self, events: queue.Queue) -> None:
         """The same without an event loop; an interrupt stops the answer."""
         try:
-            while not self.take(pieces):
+            while not self.take(events):
                 try:
                     time.sleep(0.02)
                 except KeyboardInterrupt:
                     self.stop()
         finally:
-            self.lock.release()
+            self.release()
 
-    def take(self, pieces: queue.Queue) -> bool:
+    def release(self) -> None:
+        """The next answer may begin; the next tokens are looked up if something changed meanwhile."""
+        self.lock.release()
+        self.tokens.refresh()
+
+    def take(self, events: queue.Queue) -> bool:
         """Shows everything that waits in the queue; returns whether the answer is finished."""
-        changed = False
+        status = None
         while True:
             try:
-                piece = pieces.get_nowait()
+                event = events.get_nowait()
             except queue.Empty:
                 break
-            if piece is None or isinstance(piece, BaseException):
-                self.finish(piece)
+            if event is None or isinstance(event, BaseException):
+                self.finish(event)
                 return True
-            self.answer, changed = self.answer + piece, True
-        if changed:
-            self.write("writing ...")
+            status = self.note(event)
+        if status:
+            self.write(status)
         return False
+
+    def note(self, event: Event) -> str:
+        """Keeps what an event says; returns the status to show."""
+        if event.kind == "waiting":
+            return f"waiting: {event.value} before you; the model answers one after the other"
+        if event.kind == "begin":
+            self.answers[event.model] = ""
+            return "thinking ..."
+        if event.kind == "piece":
+            self.answers[event.model] += event.value
+        elif event.kind == "done":
+            self.done[event.model] = Done(**event.value)
+        elif event.kind == "parted" and event.value:
+            self.parting = Parting(**event.value)
+        return "writing ..."
 
     def finish(self, error: BaseException | None) -> None:
         """Shows the end of an answer, or the error in plain words; the panel can be used again."""
         self.error = error
         if error is None:
-            speed = self.stream.tokens / (time.perf_counter() - self.began)
-            seed = f"; seed {self.stream.sampling.seed}" if self.stream.sampling.temperature > 0 else ""
-            self.code = self.code_box.value = self.stream.as_code(self.base_of_adapter())
-            self.write(f"{self.stream.tokens} tokens, {speed:.1f} a second; {self.stream.reason()}{seed}")
+            self.code = self.code_box.value = "\n".join(done.code for done in self.done.values())
+            self.write(self.summary())
         else:
-            self.write(f"It failed: {type(error).__name__}: {error}. Change the settings and press Generate again.")
+            self.write(f"It failed: {type(error).__name__}: {error}. {panel_remedy(error)}")
         self.generate_button.disabled, self.stop_button.disabled = False, True
 
-    def base_of_adapter(self) -> bool:
-        """Whether the base model of a model with an adapter is asked."""
-        return self.which.value == "base" and hasattr(self.model, "disable_adapter")
+    def summary(self) -> str:
+        """Tokens, speed, why it stopped, the seed; for both models, and where they part."""
+        said = []
+        for name, done in self.done.items():
+            of = f"{name}: " if len(self.done) > 1 else ""
+            seed = f"; seed {done.seed}" if done.seed is not None else ""
+            said.append(f"{of}{done.tokens} tokens, {done.tokens / done.seconds:.1f} a second; {done.reason}{seed}.")
+        if len(self.done) > 1:
+            said.append(self.parting.sentence() if self.parting else "As far as both were written, they are the same.")
+        return " ".join(said) or "You stopped it before it began."
 
     def write(self, status: str) -> None:
-        """Puts status and answer into the widgets, escaped: a model may write markup."""
+        """Puts status and answers into the widgets, escaped: a model may write markup."""
         self.status_text = status
-        self.status.value = f"<p role='status'>{html.escape(status)}</p>"
-        text = html.escape(self.answer)
-        self.output.value = (
-            f"<div style='white-space:pre-wrap;overflow-wrap:anywhere;font-size:1.1em' aria-live='polite'>{text}</div>"
-        )
+        self.status.value = f"<p role='status' style='overflow-wrap:anywhere'>{html.escape(status)}</p>"
+        asked = self.which.value
+        for name, output in self.outputs.items():
+            output.layout.display = None if asked in (name, "both") else "none"
+            title = f"<b>{name}</b><br>" if asked == "both" else ""
+            text = self.marked(self.answers.get(name, ""), name)
+            output.value = f"<div style='{WRAPPED}' aria-live='polite'>{title}{text}</div>"
+
+    def marked(self, text: str, name: str) -> str:
+        """An answer as HTML, with the token where the two part between marks that need no colour."""
+        parting = self.parting
+        if not parting or not text.startswith(parting.shared) or len(text) == len(parting.shared):
+            return html.escape(text)
+        rest = text[len(parting.shared) :]
+        token = getattr(parting, name).replace("␣", " ").replace("⏎", "\n").replace("⇥", "\t")
+        length = len(token) if rest.startswith(token) else 1  # a part of a character is seen when it is whole
+        mark = f"<mark title='here the two part'>[{html.escape(rest[:length])}]</mark>"
+        return html.escape(parting.shared) + mark + html.escape(rest[length:])

@@ -51,3 +51,16 @@ def rows():
     return Dataset.from_list(
         [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in pairs]
     )
+
+
+@pytest.fixture
+def tuned_llama(tiny_llama):
+    """The tiny Llama with an adapter that changes its answers."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    tuned = get_peft_model(tiny_llama, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")).eval()
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5, generator=torch.Generator().manual_seed(0))
+    return tuned

@@ -1,6 +1,6 @@
 import pytest
 
-from helpers.controls import OWN, Controls
+from helpers.controls import BY_HAND, OWN, Controls
 from helpers.sampling import PRESETS, Sampling
 
 
@@ -42,3 +42,22 @@ def test_a_preset_sets_its_knobs_and_leaves_the_rest(controls, name):
 
 def test_the_advanced_part_is_closed_at_first(controls):
     assert controls.box.children[-1].selected_index is None
+
+
+def test_a_knob_moved_by_hand_leaves_the_preset_and_back_again_finds_it(controls):
+    controls.preset.value = "Balanced"
+    controls.numbers["top_p"].slider.value = 0.5
+    assert controls.preset.value == BY_HAND and controls.sampling().temperature == 0.7
+    controls.numbers["top_p"].box.value = 0.9
+    assert controls.preset.value == "Balanced"
+    controls.set(max_new_tokens=3)
+    assert controls.preset.value == "Balanced"
+
+
+def test_who_observes_is_told_once_for_a_preset_and_once_for_a_knob(controls):
+    told = []
+    controls.observe(lambda: told.append(controls.sampling()))
+    controls.preset.value = "Creative"
+    assert [sampling.min_p for sampling in told] == [0.05]
+    controls.numbers["top_k"].box.value = 9
+    assert [sampling.top_k for sampling in told[1:]] == [9]

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from helpers.engine import Engine
 from helpers.generation import generate
 from helpers.hardware import Choice
 from helpers.panels import GenerationPanel
@@ -8,7 +9,7 @@ from helpers.panels import GenerationPanel
 
 @pytest.fixture
 def panel(tiny_llama, tokenizer):
-    return GenerationPanel(tiny_llama, tokenizer, "hi", max_new_tokens=8)
+    return GenerationPanel(Engine(tiny_llama, tokenizer), "hi", max_new_tokens=8)
 
 
 def test_run_answers_like_generate(panel, tiny_llama, tokenizer):
@@ -18,28 +19,28 @@ def test_run_answers_like_generate(panel, tiny_llama, tokenizer):
 
 def test_pressing_generate_without_an_event_loop_answers_too(panel):
     panel.generate_button.click()
-    assert panel.error is None and panel.output.value.startswith("<div")
+    assert panel.error is None and panel.outputs["base"].value.startswith("<div")
 
 
 def test_a_failure_is_shown_kept_and_raised_and_the_panel_goes_on(panel, monkeypatch):
-    working = panel.decoder.judge
-    monkeypatch.setattr(panel.decoder, "judge", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
+    working = panel.engine.decoder.judge
+    monkeypatch.setattr(panel.engine.decoder, "judge", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
     with pytest.raises(MemoryError):
         panel.run()
     assert "no room" in panel.status.value and isinstance(panel.error, MemoryError)
-    monkeypatch.setattr(panel.decoder, "judge", working)
+    monkeypatch.setattr(panel.engine.decoder, "judge", working)
     panel.generate_button.click()
     assert panel.error is None and not panel.generate_button.disabled
 
 
 def test_a_setting_that_is_refused_is_shown(panel):
-    panel.tokenizer.chat_template = "{{ nothing.at.all }}"
+    panel.engine.tokenizer.chat_template = "{{ nothing.at.all }}"
     panel.generate_button.click()
     assert "It failed" in panel.status_text and not panel.generate_button.disabled
 
 
 def test_stop_ends_the_answer(panel, monkeypatch):
-    judge, seen = panel.decoder.judge, []
+    judge, seen = panel.engine.decoder.judge, []
 
     def press_stop_at_the_fifth(*given):
         seen.append(1)
@@ -47,11 +48,11 @@ def test_stop_ends_the_answer(panel, monkeypatch):
             panel.stop_button.click()
         return judge(*given)
 
-    panel.decoder.how = Choice(False, "one pass a token")
-    monkeypatch.setattr(panel.decoder, "judge", press_stop_at_the_fifth)
+    panel.engine.decoder.how = Choice(False, "one pass a token")
+    monkeypatch.setattr(panel.engine.decoder, "judge", press_stop_at_the_fifth)
     panel.controls.set(max_new_tokens=300, temperature=1.0, seed=3)
     panel.generate_button.click()
-    assert panel.stream.tokens <= 5 and "you stopped it" in panel.status_text
+    assert panel.done["base"].tokens <= 5 and "you stopped it" in panel.status_text
 
 
 def test_an_interrupt_stops_the_answer_and_frees_the_panel(panel, monkeypatch):
@@ -65,25 +66,26 @@ def test_an_interrupt_stops_the_answer_and_frees_the_panel(panel, monkeypatch):
     monkeypatch.setattr("helpers.panels.time.sleep", interrupted)
     panel.controls.set(max_new_tokens=400, temperature=1.0, seed=3)
     panel.answer_now()
-    assert panel.stream.stop_asked.is_set() and not panel.lock.locked() and panel.error is None
+    assert panel.job.stop_asked.is_set() and not panel.lock.locked() and panel.error is None
 
 
 def test_a_second_press_while_one_answer_is_written_does_nothing(panel):
     panel.lock.acquire()
     panel.start()
-    assert panel.stream is None
+    assert panel.job is None
     panel.lock.release()
 
 
 def test_markup_in_an_answer_is_text(panel):
-    panel.answer = "<img src=x onerror=alert(1)>"
+    panel.answers["base"] = "<img src=x onerror=alert(1)>"
     panel.write("<b>status</b>")
-    assert "<img" not in panel.output.value and "<b>" not in panel.status.value
+    assert "<img" not in panel.outputs["base"].value and "&lt;img" in panel.outputs["base"].value
+    assert "<b>" not in panel.status.value and "<img" not in panel.marked("<img src=x>", "base")
 
 
 def test_a_drawn_seed_is_shown_and_repeats_the_answer(panel):
     panel.controls.set(temperature=1.5, seed=-1)
-    first, seed = panel.run(), panel.stream.sampling.seed
+    first, seed = panel.run(), panel.done["base"].seed
     assert seed >= 0 and f"seed {seed}" in panel.status_text
     panel.controls.set(seed=seed)
     assert panel.run() == first
@@ -91,7 +93,7 @@ def test_a_drawn_seed_is_shown_and_repeats_the_answer(panel):
 
 def test_the_code_gives_the_answer_again(panel):
     panel.controls.set(temperature=1.2, top_p=0.9, min_p=0.02, repetition_penalty=1.1, seed=7)
-    answer, cell = panel.run(), {"model": panel.model, "tokenizer": panel.tokenizer}
+    answer, cell = panel.run(), {"model": panel.engine.model, "tokenizer": panel.engine.tokenizer}
     exec(panel.code, cell)
     assert cell["answer"] == answer and panel.code_box.value == panel.code
 
@@ -99,18 +101,18 @@ def test_the_code_gives_the_answer_again(panel):
 def test_a_system_prompt_comes_first(panel):
     panel.system.value = "Be brief."
     panel.run()
-    assert panel.stream.prompt.startswith("Be brief.")
+    assert panel.job.streams["base"].prompt.startswith("Be brief.")
 
 
 def test_base_and_tuned_are_offered_for_a_model_with_an_adapter(tiny_llama, tokenizer):
     from peft import LoraConfig, get_peft_model
 
-    before = GenerationPanel(tiny_llama, tokenizer, "hi", max_new_tokens=6).run()
+    before = GenerationPanel(Engine(tiny_llama, tokenizer), "hi", max_new_tokens=6).run()
     tuned = get_peft_model(tiny_llama, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     for name, weight in tuned.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.5, generator=torch.Generator().manual_seed(0))
-    panel = GenerationPanel(tuned, tokenizer, "hi", max_new_tokens=6)
+    panel = GenerationPanel(Engine(tuned, tokenizer), "hi", max_new_tokens=6)
     assert panel.run() != before
     panel.which.value = "base"
     assert panel.run() == before
@@ -118,7 +120,89 @@ def test_base_and_tuned_are_offered_for_a_model_with_an_adapter(tiny_llama, toke
 
 def test_on_colab_it_runs_on_the_main_thread(tiny_llama, tokenizer, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "google.colab", object())
-    panel = GenerationPanel(tiny_llama, tokenizer, "hi", max_new_tokens=4)
+    panel = GenerationPanel(Engine(tiny_llama, tokenizer), "hi", max_new_tokens=4)
     assert panel.on_main_thread and "Colab" in panel.mode
     panel.generate_button.click()
     assert panel.error is None and "tokens" in panel.status_text
+
+
+@pytest.fixture
+def compared(tuned_llama, tokenizer):
+    panel = GenerationPanel(Engine(tuned_llama, tokenizer), "hi", max_new_tokens=8)
+    panel.which.value = "both"
+    return panel
+
+
+def test_both_stand_side_by_side_and_the_place_where_they_part_is_marked(compared):
+    compared.run()
+    base, tuned = (compared.outputs[name] for name in ("base", "tuned"))
+    assert base.layout.display is None and tuned.layout.display is None
+    assert base.value.count("<mark") == tuned.value.count("<mark") == 1
+    assert compared.parting.sentence() in compared.status_text and "base: " in compared.status_text
+    compared.which.value = "base"
+    compared.run()
+    assert compared.outputs["tuned"].layout.display == "none" and "<mark" not in compared.outputs["base"].value
+
+
+def test_an_error_in_the_second_answer_keeps_the_first(compared, monkeypatch):
+    judge = compared.engine.decoder.judge
+    broken = lambda *given: (
+        judge(*given) if len(compared.job.streams) < 2 else (_ for _ in ()).throw(MemoryError("full"))
+    )
+    monkeypatch.setattr(compared.engine.decoder, "judge", broken)
+    compared.generate_button.click()
+    assert isinstance(compared.error, MemoryError) and "lower max_new_tokens" in compared.status_text
+    assert compared.answers["base"] and not compared.generate_button.disabled
+
+
+def test_the_next_token_is_looked_up_only_while_it_is_open(compared):
+    tokens = compared.tokens
+    compared.controls.set(temperature=1.0)
+    assert tokens.look is None
+    tokens.box.selected_index = 0
+    assert len(tokens.look.rows) == 20 and tokens.buttons[0].description == tokens.look.rows[0].text
+    compared.controls.set(top_k=3)
+    assert tokens.look.kept == 3 and "3 tokens are left" in tokens.said.value
+    assert "0.0% after" in tokens.bars[5].value
+
+
+def test_a_click_goes_on_with_a_token_and_can_be_taken_back(compared):
+    compared.which.value = "tuned"
+    tokens = compared.tokens
+    tokens.box.selected_index = 0
+    chosen, first = tokens.look.rows[2].token, tokens.look
+    tokens.buttons[2].click()
+    assert tokens.begun == [chosen] and tokens.look.rows != first.rows and "So far" in tokens.said.value
+    tokens.rest.click()
+    assert compared.job.streams["tuned"].begun == [chosen]
+    assert compared.answer.startswith(compared.engine.tokenizer.decode([chosen]))
+    tokens.back.click()
+    assert tokens.look == first and tokens.begun == [] and tokens.back.disabled
+
+
+def test_another_question_forgets_the_chosen_tokens(compared):
+    compared.tokens.box.selected_index = 0
+    compared.tokens.buttons[0].click()
+    compared.prompt.value = "another"
+    assert compared.tokens.begun == [] and compared.request().begun == ()
+
+
+def test_a_look_that_fails_is_shown_and_kept(compared, monkeypatch):
+    monkeypatch.setattr(compared.engine, "look", lambda *_: (_ for _ in ()).throw(RuntimeError("<i>broken</i>")))
+    compared.tokens.box.selected_index = 0
+    assert isinstance(compared.tokens.error, RuntimeError) and "&lt;i&gt;broken" in compared.tokens.said.value
+
+
+def test_while_an_answer_is_written_the_table_waits_for_it(compared):
+    compared.lock.acquire()
+    compared.tokens.box.selected_index = 0
+    assert compared.tokens.look is None and "writing" in compared.tokens.said.value
+    compared.release()
+    assert compared.tokens.look is not None
+
+
+def test_a_token_is_shown_as_text(compared):
+    from helpers.events import Row
+    from helpers.token_panel import bar
+
+    assert "<i" not in bar(Row(1, "<i>'\"", 0.5, 0.25)) and "25.0%" in bar(Row(1, "a", 0.5, 0.25))

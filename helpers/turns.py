@@ -1,0 +1,55 @@
+"""One after the other, in the order of asking: who waits for a model, and behind how many. Knows no models."""
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Turns:
+    """A queue for something that serves one at a time; threads that wait are served in the order in which they came."""
+
+    def __init__(self):
+        self.line, self.changed = deque(), threading.Condition()
+
+    def wait(self, ticket: object, given_up=lambda: False) -> Iterator[int]:
+        """Yields how many are before this ticket, whenever that changes or a second has passed, until it is none."""
+        with self.changed:
+            self.line.append(ticket)
+        try:
+            while (before := self.line.index(ticket)) and not given_up():
+                yield before
+                with self.changed:
+                    self.changed.wait_for(lambda now=before: self.line.index(ticket) != now, timeout=1)
+        except BaseException:
+            self.leave(ticket)
+            raise
+
+    def leave(self, ticket: object) -> None:
+        """Ends this ticket's turn, or its waiting; the next one is served."""
+        with self.changed:
+            if ticket in self.line:
+                self.line.remove(ticket)
+            self.changed.notify_all()
+
+    @contextmanager
+    def at_once(self) -> Iterator[bool]:
+        """A turn if nobody has one or waits, else False: for what would rather give up than wait."""
+        ticket = object()
+        with self.changed:
+            free = not self.line
+            if free:
+                self.line.append(ticket)
+        try:
+            yield free
+        finally:
+            self.leave(ticket)
+
+
+KNOWN: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def turns_of(model) -> Turns:
+    """The queue of this model. Its adapter is on or off for everybody, so that two answers at once would mix."""
+    return KNOWN.setdefault(model, Turns())

@@ -1,0 +1,155 @@
+import threading
+
+import pytest
+import torch
+
+from helpers.engine import REMEMBERED, Engine
+from helpers.events import Event, Request
+from helpers.generation import base_answers
+from helpers.sampling import Sampling
+
+
+@pytest.fixture
+def engine(tuned_llama, tokenizer):
+    return Engine(tuned_llama, tokenizer)
+
+
+def ask(*models, **knobs):
+    return Request("hi", Sampling(**{"max_new_tokens": 8, **knobs}), models)
+
+
+def text_of(events, model):
+    return "".join(event.value for event in events if event.kind == "piece" and event.model == model)
+
+
+@pytest.mark.parametrize("knobs", [{}, {"temperature": 1.4, "seed": -1}])
+def test_both_answer_with_one_seed_as_each_would_alone(engine, knobs):
+    job = engine.ask(ask("base", "tuned", **knobs))
+    events = list(job)
+    seed = job.sampling.seed
+    for model in ("base", "tuned"):
+        alone = list(engine.ask(ask(model, **(knobs | {"seed": seed}))))
+        assert text_of(events, model) == text_of(alone, model)
+    assert knobs or text_of(events, "base") != text_of(events, "tuned")
+    seeds = {event.value["seed"] for event in events if event.kind == "done"}
+    assert seeds == ({seed} if knobs else {None})
+
+
+def test_the_parting_is_the_first_token_that_differs_with_the_chances_of_both(engine):
+    job = engine.ask(ask("base", "tuned"))
+    parted = next(event.value for event in job if event.kind == "parted")
+    base, tuned = job.streams["base"].made, job.streams["tuned"].made
+    place = parted["place"]
+    assert base[:place] == tuned[:place] and base[place] != tuned[place]
+    ids = torch.tensor([engine.prompt_ids(job.request) + base[:place]])
+    with torch.no_grad():
+        of_tuned = engine.model(ids).logits[0, -1].softmax(dim=-1)
+        with base_answers(engine.model):
+            of_base = engine.model(ids).logits[0, -1].softmax(dim=-1)
+    expected = (of_base[base[place]], of_base[tuned[place]], of_tuned[tuned[place]], of_tuned[base[place]])
+    names = ("base_own", "base_other", "tuned_own", "tuned_other")
+    assert [parted[name] for name in names] == pytest.approx([float(share) for share in expected], abs=1e-5)
+
+
+def test_equal_answers_do_not_part(tiny_llama, tokenizer):
+    engine = Engine(tiny_llama, tokenizer)
+    assert engine.parting(ask("base", "tuned"), [1, 2], [1, 2]) is None
+    assert engine.parting(ask("base", "tuned"), [1, 2], [1, 2, 3]) is None  # one was stopped earlier
+
+
+def test_stop_ends_the_first_answer_and_leaves_the_second_out(engine):
+    job = engine.ask(ask("base", "tuned", max_new_tokens=200, temperature=1.0, seed=3))
+    for event in job:
+        if event.kind == "piece":
+            job.stop()
+    assert list(job.streams) == ["base"] and job.streams["base"].tokens < 20
+    assert not engine.turns.line
+
+
+def test_an_answer_goes_on_from_chosen_tokens_as_generate_does(engine):
+    begun = engine.tokenizer("abc", add_special_tokens=False)["input_ids"]
+    request = Request("hi", Sampling(max_new_tokens=6), ("tuned",), begun=tuple(begun))
+    job = engine.ask(request)
+    events = list(job)
+    ids = torch.tensor([engine.prompt_ids(request) + begun])
+    made = engine.model.generate(input_ids=ids, max_new_tokens=6, do_sample=False, pad_token_id=0)
+    assert made[0, ids.shape[1] :].tolist()[: job.streams["tuned"].tokens] == job.streams["tuned"].made
+    assert text_of(events, "tuned").startswith("abc")
+    cell = {"model": engine.model, "tokenizer": engine.tokenizer}
+    exec(events[-1].value["code"], cell)
+    assert cell["answer"] == text_of(events, "tuned")
+
+
+def test_a_look_asks_the_model_once_and_follows_the_knobs(engine, monkeypatch):
+    first = engine.look(ask("tuned", temperature=1.0))
+    monkeypatch.setattr(engine.model, "forward", None)  # another pass would fail
+    narrow = engine.look(ask("tuned", temperature=1.0, top_k=2))
+    assert [row.before for row in narrow.rows] == [row.before for row in first.rows]
+    assert narrow.kept == 2 and first.kept > 20 and len(first.rows) == 20
+
+
+def test_a_look_at_base_and_tuned_differs_and_after_training_too(engine):
+    tuned, base = engine.look(ask("tuned")), engine.look(ask("base"))
+    assert [row.before for row in tuned.rows] != [row.before for row in base.rows]
+    with torch.no_grad():
+        next(weight for name, weight in engine.model.named_parameters() if "lora_B" in name).mul_(-1)
+    assert engine.look(ask("tuned")) != tuned and engine.look(ask("base")) == base
+
+
+def test_few_scores_are_remembered(engine):
+    for begun in range(2 * REMEMBERED):
+        engine.look(Request("hi", Sampling(), ("tuned",), begun=(begun + 5,)))
+    assert len(engine.known) == REMEMBERED
+
+
+def test_a_look_does_not_wait_for_an_answer_of_somebody_else(engine):
+    events = iter(engine.ask(ask("tuned")))
+    next(events)
+    assert engine.look(ask("tuned")) is None
+    list(events)
+    assert engine.look(ask("tuned")) is not None
+
+
+def test_a_second_request_waits_and_is_told(engine):
+    first, heard = iter(engine.ask(ask("tuned"))), []
+    next(first)
+    second = threading.Thread(target=lambda: heard.extend(engine.ask(ask("base"))))
+    second.start()
+    while not heard:
+        pass
+    assert heard[0] == Event("waiting", value=1)
+    list(first)
+    second.join(timeout=20)
+    assert heard[-1].kind == "done"
+
+
+def test_who_stops_while_waiting_gets_no_answer(engine):
+    first = iter(engine.ask(ask("tuned")))
+    next(first)
+    job = engine.ask(ask("base"))
+    waiting = iter(job)
+    assert next(waiting).kind == "waiting"
+    job.stop()
+    assert list(waiting) == [] and len(engine.turns.line) == 1
+    list(first)
+
+
+def test_an_answer_that_fails_frees_the_line_and_switches_the_adapter_on_again(engine, monkeypatch):
+    before = engine.look(ask("tuned"))
+    monkeypatch.setattr(engine.decoder, "judge", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
+    with pytest.raises(MemoryError):
+        list(engine.ask(ask("base", "tuned")))
+    monkeypatch.undo()
+    engine.known.clear()
+    assert not engine.turns.line and engine.look(ask("tuned")) == before
+
+
+@pytest.mark.parametrize("broken", ['{"models": []}', "[]", "nothing", '{"prompt": "hi"}'])
+def test_a_request_that_cannot_be_read_is_refused(broken):
+    with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+        Request.from_json(broken)
+
+
+def test_a_request_travels_as_json():
+    request = Request("hé <b>", Sampling(temperature=0.5, stop=("Q:",)), ("base", "tuned"), "be brief", (1, 2))
+    assert Request.from_json(request.to_json()) == request

@@ -1,0 +1,127 @@
+import json
+import stat
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+
+from helpers.app import page, voila_command
+from helpers.engine import Engine
+from helpers.events import Request
+from helpers.panels import GenerationPanel
+from helpers.paths import PROJECT
+from helpers.remote import RemoteEngine, RemoteError
+from helpers.sampling import Sampling
+from helpers.serving import LARGEST_REQUEST, Server
+
+
+@pytest.fixture
+def server(tuned_llama, tokenizer, tmp_path):
+    running = Server(Engine(tuned_llama, tokenizer), tmp_path / "app" / "model.json")
+    running.start()
+    yield running
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.fixture
+def remote(server, tmp_path):
+    return RemoteEngine(tmp_path / "app" / "model.json")
+
+
+def post(server, path, body, key):
+    address = f"http://127.0.0.1:{server.server_port}{path}"
+    return urllib.request.urlopen(urllib.request.Request(address, body, {"Authorization": f"Bearer {key}"}))
+
+
+def test_a_panel_of_another_process_gives_what_a_panel_here_gives(server, remote):
+    here, there = (
+        GenerationPanel(server.engine, "hi", max_new_tokens=8),
+        GenerationPanel(remote, "hi", max_new_tokens=8),
+    )
+    for panel in (here, there):
+        panel.which.value = "both"
+        panel.controls.set(temperature=1.2, seed=4)
+    assert here.run() == there.run() and here.answers == there.answers and here.parting == there.parting
+    assert here.code == there.code and "They part at token" in there.status_text
+    there.tokens.box.selected_index = here.tokens.box.selected_index = 0
+    assert there.tokens.look == here.tokens.look
+
+
+def test_a_second_visitor_is_queued_and_told(server, remote):
+    first = iter(remote.ask(Request("hi", Sampling(max_new_tokens=8), ("tuned",))))
+    next(first)
+    job = iter(server.engine.ask(Request("hi", Sampling(max_new_tokens=2), ("tuned",))))
+    list(first)
+    assert next(job).kind in ("waiting", "begin")  # the first answer may be made before it is read
+    list(job)
+    list(server.engine.turns.wait("somebody"))
+    panel, seen = GenerationPanel(remote, "hi", max_new_tokens=4), []
+    panel.status.observe(lambda change: seen.append(change["new"]), names="value")
+    threading.Timer(1.5, lambda: server.engine.turns.leave("somebody")).start()
+    panel.run()
+    assert any("1 before you" in text for text in seen) and "4 tokens" in panel.status_text
+
+
+def test_stop_reaches_the_process_that_holds_the_model(server, remote):
+    job = remote.ask(Request("hi", Sampling(max_new_tokens=400, temperature=1.0, seed=3), ("tuned",)))
+    events = []
+    for event in job:
+        events.append(event)
+        if len(events) == 4:
+            job.stop()
+    assert events[-1].value["reason"] == "you stopped it" and events[-1].value["tokens"] < 200
+
+
+def test_an_error_there_is_shown_here_and_the_next_answer_is_made(server, remote, monkeypatch):
+    panel = GenerationPanel(remote, "hi", max_new_tokens=4)
+    monkeypatch.setattr(server.engine.decoder, "judge", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
+    with pytest.raises(RemoteError, match="no room"):
+        panel.run()
+    assert "no room" in panel.status.value
+    monkeypatch.undo()
+    assert panel.run() and panel.error is None
+
+
+def test_without_its_key_nothing_is_answered(server):
+    for key in ("", "guess", server.key + "x"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            post(server, "/about", b"{}", key)
+        assert refused.value.code == 403 and server.key not in refused.value.read().decode()
+
+
+@pytest.mark.parametrize(("path", "body", "status"), [("/ask", b"[]", 400), ("/nothing", b"{}", 404)])
+def test_nonsense_is_refused_and_the_server_goes_on(server, remote, path, body, status):
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        post(server, path, body, server.key)
+    assert refused.value.code == status
+    with pytest.raises(RemoteError, match="shorten the prompt"):
+        remote.look(Request("x" * LARGEST_REQUEST, Sampling()))
+    assert remote.look(Request("hi", Sampling(), ("base",))) is not None
+
+
+def test_port_and_key_can_be_read_by_this_user_alone(server, remote, tmp_path):
+    assert stat.S_IMODE((tmp_path / "app" / "model.json").stat().st_mode) == 0o600
+    assert server.server_address[0] == "127.0.0.1"
+
+
+def test_without_a_server_the_message_names_the_command(server, tmp_path):
+    with pytest.raises(RemoteError, match="python -m helpers app"):
+        RemoteEngine(tmp_path / "nothing.json")
+    (tmp_path / "old.json").write_text(json.dumps({"port": 1, "key": "k"}))
+    with pytest.raises(RemoteError, match="make app"):
+        RemoteEngine(tmp_path / "old.json")
+
+
+def test_a_visitors_kernel_loads_no_torch(tmp_path):
+    cell = page(tmp_path / "model.json", "hi")["cells"][1]["source"]
+    imports = "\n".join(line for line in cell.splitlines() if "import" in line)
+    code = f"{imports}\nimport sys\nassert not {{'torch', 'transformers', 'peft'}} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0
+
+
+def test_voila_is_bound_to_this_machine(tmp_path):
+    assert "--Voila.ip=127.0.0.1" in voila_command(tmp_path / "panel.ipynb", 8866)
