@@ -29,7 +29,7 @@ def page(file: Path, prompt: str) -> dict:
 def voila_command(notebook: Path, port: int) -> list[str]:
     """Starts Voila on this machine's loopback address, for one notebook."""
     cull = [f"--MappingKernelManager.cull_idle_timeout={IDLE_SECONDS}", "--MappingKernelManager.cull_interval=60"]
-    where = ["--Voila.ip=127.0.0.1", f"--port={port}", "--no-browser", "--Voila.log_level=WARNING"]
+    where = ["--Voila.ip=127.0.0.1", f"--port={port}", "--no-browser", "--Voila.log_level=WARN"]
     return [sys.executable, "-m", "voila", str(notebook), *where, *cull, "--show_tracebacks=True"]
 
 
@@ -49,7 +49,7 @@ def load_tuned(profile: str, run: Path | None):
         folder = quick_run(settings)
     loaded = load_model(settings)
     model = PeftModel.from_pretrained(loaded.model, folder / "adapter").eval()
-    return model, loaded.tokenizer, f"{loaded.report.sentence()} Adapter of {folder.name}."
+    return model, loaded.tokenizer, f"{loaded.report.sentence()}; the adapter of {folder.name}"
 
 
 def serve(profile: str, run: Path | None, port: int) -> int:

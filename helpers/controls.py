@@ -85,6 +85,9 @@ class Controls:
         """Sets the knobs as the preset has them; max_new_tokens, seed and stop strings stay."""
         if preset == BY_HAND or self.setting:
             return
+        if self.preset.value != preset:
+            self.preset.value = preset  # comes back here, and tells those who observe
+            return
         self.setting = True
         try:
             self.set(**self.presets[preset])

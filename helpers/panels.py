@@ -50,11 +50,12 @@ class GenerationPanel:
         self.stop_button = widgets.Button(description="Stop", disabled=True)
         self.status, self.code_box = widgets.HTML(), widgets.Textarea("", description="As code", disabled=True, rows=4)
         self.code_box.layout, self.code_box.style = wide, DESCRIBED
-        column = widgets.Layout(flex="1 1 300px", min_width="0", max_width="100%")
-        self.outputs = {name: widgets.HTML(layout=column) for name in ("base", "tuned")}
+        column = {"flex": "1 1 300px", "min_width": "0", "max_width": "100%"}
+        self.outputs = {name: widgets.HTML(layout=dict(column)) for name in ("base", "tuned")}
         self.side_by_side = widgets.HBox(list(self.outputs.values()), layout={"flex_flow": "row wrap", "width": "98%"})
         self.status.add_class("ft-status")
         self.side_by_side.add_class("ft-output")
+        self.generate_button.add_class("ft-generate")
         for name, output in self.outputs.items():
             output.add_class(f"ft-{name}")
         self.generate_button.on_click(lambda button: self.start())

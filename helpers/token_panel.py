@@ -83,9 +83,8 @@ class TokenPanel:
     def show(self, look) -> None:
         """Puts the table into the widgets."""
         written = f"So far: {look.text!r}. " if self.begun else ""
-        self.say(
-            f"{written}{look.kept:,} tokens are left by the samplers. Upper bar: the model; lower bar: with samplers."
-        )
+        left = "1 token is" if look.kept == 1 else f"{look.kept:,} tokens are"
+        self.say(f"{written}{left} left by the samplers. Upper bar: the model; lower bar: with samplers.")
         self.back.disabled = not self.begun
         for place, row in enumerate(self.rows):
             shown = place < len(look.rows)

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -28,6 +29,7 @@ SETTINGS = {  # draw all cells, also those that are out of sight; show no news
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 HARMLESS = ("favicon", "DevTools", "Deprecated", "ResizeObserver", "source map", "MathJax", "Content Security Policy")
+HARMLESS += ("ERR_NAME_NOT_RESOLVED",)  # Voila's page asks a CDN for icons that the panel does not use
 
 
 def find_chromium():
@@ -67,7 +69,7 @@ class Lab:
 
     def command(self, port, root):
         options = ["--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={root}"]
-        return ["lab", "--no-browser", "--allow-root", f"--port={port}", *options]
+        return ["-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}", *options]
 
     def address(self, name):
         return f"/lab/tree/notebooks/{name}?reset"
@@ -92,7 +94,8 @@ class Classic:
     output = ".output_subarea"
 
     def command(self, port, root):
-        return ["notebook", "--no-browser", "--allow-root", f"--port={port}", "--NotebookApp.token=", str(root)]
+        options = ["--no-browser", "--allow-root", f"--port={port}", "--NotebookApp.token=", str(root)]
+        return ["-m", "jupyter", "notebook", *options]
 
     def address(self, name):
         return f"/notebooks/notebooks/{name}"
@@ -103,6 +106,15 @@ class Classic:
 
     def interrupt(self, page):
         page.locator("[data-jupyter-action='jupyter-notebook:interrupt-kernel']").first.click()
+
+
+class App:
+    """The panel alone, as `make app` serves it: Voila, a light kernel for each visitor, one model process."""
+
+    name, python, output = "voila", sys.executable, ".jp-OutputArea-output"
+
+    def command(self, port, root):
+        return ["-m", "helpers", "app", "--profile=smoke", f"--port={port}"]
 
 
 class Served:
@@ -123,7 +135,7 @@ class Served:
             path.write_text(json.dumps(content))
         environment = {**os.environ, "FT_RUNS": str(self.runs), "JUPYTER_CONFIG_DIR": str(self.root / "config")}
         environment |= {"JUPYTERLAB_SETTINGS_DIR": str(self.root / "settings"), "PYTHONPATH": str(PROJECT)}
-        command = [self.front_end.python, "-m", "jupyter", *self.front_end.command(self.port, self.root)]
+        command = [self.front_end.python, *self.front_end.command(self.port, self.root)]
         self.log = (self.root / "server.log").open("w")
         self.server = subprocess.Popen(
             command, env=environment, stdout=self.log, stderr=self.log, start_new_session=True
@@ -131,6 +143,8 @@ class Served:
         for _ in range(240):
             try:
                 urllib.request.urlopen(f"{self.url}/api", timeout=1)
+                return self
+            except urllib.error.HTTPError:  # it answers, if only that there is nothing
                 return self
             except OSError:
                 time.sleep(0.25)
@@ -182,14 +196,20 @@ def browser():
         chromium.close()
 
 
-@pytest.fixture
-def page(browser, request):
-    """A page that remembers errors of its console; its last look is kept as a screenshot."""
+def new_page(browser):
+    """A page that remembers the errors of its console: `errors()`."""
     ARTIFACTS.mkdir(exist_ok=True)
     opened = browser.new_page(viewport={"width": 1100, "height": 1000})
     heard = []
     opened.on("console", lambda message: message.type == "error" and heard.append(message.text))
     opened.errors = lambda: [text for text in heard if not any(word in text for word in HARMLESS)]
+    return opened
+
+
+@pytest.fixture
+def page(browser, request):
+    """A page that remembers errors of its console; its last look is kept as a screenshot."""
+    opened = new_page(browser)
     yield opened
     opened.screenshot(path=ARTIFACTS / f"{request.node.name}.png")
     opened.close()

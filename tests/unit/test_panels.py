@@ -141,7 +141,10 @@ def test_both_stand_side_by_side_and_the_place_where_they_part_is_marked(compare
     assert compared.parting.sentence() in compared.status_text and "base: " in compared.status_text
     compared.which.value = "base"
     compared.run()
-    assert compared.outputs["tuned"].layout.display == "none" and "<mark" not in compared.outputs["base"].value
+    assert (base.layout.display, tuned.layout.display) == (None, "none") and "<mark" not in base.value
+    compared.which.value = "tuned"
+    compared.run()
+    assert (base.layout.display, tuned.layout.display) == ("none", None)
 
 
 def test_an_error_in_the_second_answer_keeps_the_first(compared, monkeypatch):
@@ -163,6 +166,9 @@ def test_the_next_token_is_looked_up_only_while_it_is_open(compared):
     assert len(tokens.look.rows) == 20 and tokens.buttons[0].description == tokens.look.rows[0].text
     compared.controls.set(top_k=3)
     assert tokens.look.kept == 3 and "3 tokens are left" in tokens.said.value
+    compared.controls.choose("Greedy")
+    assert "1 token is left" in tokens.said.value
+    compared.controls.set(temperature=1.0, top_k=3)
     assert "0.0% after" in tokens.bars[5].value
 
 
