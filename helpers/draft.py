@@ -7,6 +7,8 @@ import torch.nn.functional as F
 
 from helpers.hardware import Choice, cpu_has_bf16
 
+GROUP = 32  # numbers of a row that share a scale
+
 
 def can_draft(model) -> Choice:
     """Whether a Draft of this model helps here, and why."""
@@ -14,11 +16,15 @@ def can_draft(model) -> Choice:
     weight = base.get_input_embeddings().weight
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         return Choice(False, "the model answers by itself: guessing ahead is for float32 weights on a CPU")
-    if base.config.model_type != "llama" or not cpu_has_bf16() or not hasattr(torch, "_weight_int8pack_mm"):
+    if (
+        base.config.model_type != "llama"
+        or not cpu_has_bf16()
+        or not hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
+    ):
         return Choice(False, "the model answers by itself: guessing ahead needs a Llama and a CPU with bfloat16")
     if any(type(m).__name__ == "Linear4bit" for m in base.modules()):
         return Choice(False, "the model answers by itself: its weights are 4-bit")
-    return Choice(True, "an 8-bit copy guesses tokens ahead, and the model judges several in one pass")
+    return Choice(True, "a 4-bit copy guesses tokens ahead, and the model judges several in one pass")
 
 
 def weights_key(model) -> tuple:
@@ -39,7 +45,7 @@ def whole_weight(linear) -> torch.Tensor:
     return weight + sum(linear.get_delta_weight(name).detach() for name in linear.active_adapters)
 
 
-class Packed(NamedTuple):
+class Eight(NamedTuple):
     """A weight (out, in) in 8 bits with a scale for each row: a quarter of float32's bytes are read for a product."""
 
     rows: torch.Tensor  # int8 (out, in)
@@ -50,14 +56,41 @@ class Packed(NamedTuple):
         return torch._weight_int8pack_mm(hidden, self.rows, self.scales)
 
 
-def packed(weight: torch.Tensor) -> Packed:
+class Four(NamedTuple):
+    """A weight (out, in) in 4 bits, with a scale and a middle for each GROUP of a row: an eighth of the bytes.
+
+    The embedded model was stored so (GGUF Q4_1), in groups of the same size: its weights lose next to nothing.
+    """
+
+    rows: torch.Tensor  # as torch packs them
+    scales: torch.Tensor  # bfloat16 (in / GROUP, out, 2)
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """hidden (1, in) times the weight, as bfloat16 (1, out)."""
+        return torch.ops.aten._weight_int4pack_mm_for_cpu(hidden.contiguous(), self.rows, GROUP, self.scales)
+
+
+def in_eight(weight: torch.Tensor) -> Eight:
     """The weight with each row rounded to 255 steps."""
     scales = weight.abs().amax(dim=1).clamp(min=1e-8) / 127
-    return Packed((weight / scales[:, None]).round().to(torch.int8), scales.to(torch.bfloat16))
+    return Eight((weight / scales[:, None]).round().to(torch.int8), scales.to(torch.bfloat16))
+
+
+def packed(weight: torch.Tensor) -> Four | Eight:
+    """The weight with each group of a row rounded to 16 steps; in 8 bits where its shape does not allow that."""
+    if weight.shape[0] % 16 or weight.shape[1] % GROUP:
+        return in_eight(weight)
+    groups = weight.unflatten(1, (-1, GROUP))  # (out, in / GROUP, GROUP)
+    low, high = groups.amin(dim=-1), groups.amax(dim=-1)
+    step = ((high - low) / 15).clamp(min=1e-8)
+    rows = ((groups - low[..., None]) / step[..., None]).round().clamp(0, 15).to(torch.int32).flatten(1)
+    scales = torch.stack([step, low + 8 * step], dim=-1).transpose(0, 1)  # torch's kernel: (number - 8) * step + middle
+    packed_rows = torch.ops.aten._convert_weight_to_int4pack_for_cpu(rows, 1)
+    return Four(packed_rows, scales.contiguous().to(torch.bfloat16))
 
 
 class Draft:
-    """A Llama's decoder with 8-bit weights, for one sequence: a quarter of the bytes that a token costs the model.
+    """A Llama's decoder with 4-bit weights and an 8-bit head, for one sequence: a sixth of the bytes of a token's pass.
 
     Products that share their input are one. Keys and values of tokens that the model has judged are the model's own.
     Source of the idea: speculative decoding, arXiv:2211.17192; here a guess must be the very token, not a likely one.
@@ -78,7 +111,7 @@ class Draft:
             norms = (layer.input_layernorm.weight.detach(), layer.post_attention_layernorm.weight.detach())
             self.layers.append((norms, [packed(weight) for weight in products]))
         self.embedding, self.norm = base.get_input_embeddings().weight.detach(), base.model.norm.weight.detach()
-        self.head = packed(base.get_output_embeddings().weight.detach())
+        self.head = in_eight(base.get_output_embeddings().weight.detach())
         self.length = 0
 
     @torch.no_grad()

@@ -125,3 +125,27 @@ def test_a_draft_is_of_one_state_of_the_adapter(tiny_llama):
 def test_it_says_why_there_is_no_draft(tiny_falcon, tiny_llama):
     assert not can_draft(tiny_falcon).value and "needs a Llama" in can_draft(tiny_falcon).reason
     assert not can_draft(tiny_llama.to(torch.bfloat16)).value
+
+
+@pytest.mark.parametrize(("shape", "kind", "most"), [((48, 64), "Four", 0.12), ((47, 64), "Eight", 0.02)])
+def test_a_packed_weight_multiplies_as_the_weight_does(shape, kind, most):
+    from helpers.draft import packed
+
+    generator = torch.Generator().manual_seed(0)
+    weight, hidden = torch.randn(shape, generator=generator), torch.randn(1, shape[1], generator=generator)
+    small, expected = packed(weight), hidden @ weight.T
+    assert type(small).__name__ == kind
+    error = (small(hidden.to(torch.bfloat16)).float() - expected).norm() / expected.norm()
+    assert error < most
+
+
+def test_a_weight_that_was_stored_in_four_bits_loses_next_to_nothing():
+    from helpers.draft import packed
+
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randint(0, 16, (16, 64), generator=generator) * 0.25 - 1.5
+    weight[:, ::32], weight[:, 1::32] = -1.5, 2.25  # each group has both ends
+    hidden = torch.ones(1, 64)
+    torch.testing.assert_close(
+        packed(weight)(hidden.to(torch.bfloat16)).float(), hidden @ weight.T, rtol=0.01, atol=0.1
+    )
