@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from helpers.generation import Answer, generate, inference
-from helpers.hardware import cpu_has_bf16
+from helpers.hardware import cpu_has_bf16, this_machine
 from helpers.labels import encode
 from helpers.models import folded_adapter
 
@@ -78,20 +78,76 @@ def evaluate(
     start = time.perf_counter()
     rows = limited(rows, limit)
     answers: list[Answer | None] = [None] * len(rows)
-    with folded_adapter(model, torch.bfloat16 if cpu_has_bf16() else torch.float32):
+    with folded(model):
         for name in slice_names(rows):
             chosen = [i for i, row in enumerate(rows) if row.get("slice", "all") == name]
             room = min(max_new_tokens, longest_answer(tokenizer, [rows[i] for i in chosen]) + SPARE_TOKENS)
-            chosen.sort(key=lambda i: sum(len(m["content"]) for m in rows[i]["messages"][:-1]))
-            for first in range(0, len(chosen), batch_size):
-                batch = chosen[first : first + batch_size]
-                prompts = [rows[i]["messages"][:-1] for i in batch]
-                for i, answer in zip(batch, generate(model, tokenizer, prompts, max_new_tokens=room), strict=True):
-                    answers[i] = answer
-                say(f"{sum(a is not None for a in answers)} of {len(rows)} questions answered")
+            asked = [rows[i]["messages"][:-1] for i in chosen]
+            done = sum(answer is not None for answer in answers)
+            tell = lambda text, done=done: say(f"{done + int(text.split()[0])} of {len(rows)} questions answered")
+            given = in_batches(model, tokenizer, asked, max_new_tokens=room, batch_size=batch_size, say=tell)
+            for i, answer in zip(chosen, given, strict=True):
+                answers[i] = answer
         losses = answer_nll(model, tokenizer, rows)
     slices = {name: score(name, rows, answers, losses) for name in slice_names(rows)}
     return Report(slices, answers, time.perf_counter() - start, sum(answer.tokens for answer in answers))
+
+
+def folded(model):
+    """While it is open, a tuned model's adapter is part of its weights: answers come faster, nearly the same."""
+    return folded_adapter(model, torch.bfloat16 if cpu_has_bf16() else torch.float32)
+
+
+def answer_all(model, tokenizer, conversations: list, *, max_new_tokens: int, batch_size=64, say=lambda text: None):
+    """Greedy answers to conversations (questions, or lists of messages), in their order; a list of generation.Answer.
+
+    say: is told how far it is. batch_size: at most; halved until `batch_that_fits` says that it fits into the memory.
+    """
+    with folded(model):
+        return in_batches(
+            model, tokenizer, conversations, max_new_tokens=max_new_tokens, batch_size=batch_size, say=say
+        )
+
+
+def in_batches(model, tokenizer, conversations: list, *, max_new_tokens: int, batch_size: int, say) -> list[Answer]:
+    """answer_all, with the model as it is: the shortest conversations first, so that little is padded."""
+    longest = max(map(length_of, conversations), default=0) // 2 + max_new_tokens  # a token has two letters or more
+    batch_size = min(batch_size, batch_that_fits(model.config, longest, this_machine().usable_gib))
+    order = sorted(range(len(conversations)), key=lambda i: length_of(conversations[i]))
+    answers: list[Answer | None] = [None] * len(conversations)
+    for first in range(0, len(order), batch_size):
+        batch = order[first : first + batch_size]
+        given = generate(model, tokenizer, [conversations[i] for i in batch], max_new_tokens=max_new_tokens)
+        for i, answer in zip(batch, given, strict=True):
+            answers[i] = answer
+        say(f"{min(first + batch_size, len(order))} of {len(conversations)} questions answered")
+    return answers
+
+
+def length_of(conversation) -> int:
+    """Letters of a conversation."""
+    return len(conversation) if isinstance(conversation, str) else sum(len(m["content"]) for m in conversation)
+
+
+def batch_that_fits(config, length: int, usable_gib: float) -> int:
+    """Conversations of `length` tokens whose keys, values and scores take at most half of the memory; 1 or more."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False):
+        heads = 1
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    cache = 2 * config.num_hidden_layers * heads * head_dim * length * 4
+    return max(1, int(usable_gib * 2**30 / 2 / (cache + 3 * 4 * config.vocab_size)))
+
+
+def text_nll(model, tokenizer, texts: list[str], batch_size: int = 8) -> float:
+    """Mean negative log-likelihood of plain texts, in nats a token, the first token of each not counted."""
+    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    total = count = 0
+    for first in range(0, len(encoded), batch_size):
+        batch = [(ids, ids) for ids in encoded[first : first + batch_size]]
+        for summed, tokens in batch_nll(model, tokenizer, batch):
+            total, count = total + summed, count + tokens
+    return total / count
 
 
 def slice_names(rows: list[dict]) -> list[str]:

@@ -58,9 +58,20 @@ def test_the_adapter_changes_the_answers_and_the_general_rows_keep_their_manners
 @pytest.mark.embedded
 def test_the_run_says_what_it_does_and_where_everything_is(run):
     folder, output = run
-    for number in ("00", "01", "02", "03", "04"):
+    for number in ("00", "01", "02", "03", "04", "05"):
         assert f"] {number}_" in output
         assert list((folder / "executed").glob(f"{number}_*.ipynb"))
     assert "facts right" in output and "report.html" in output and "step " in output
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert page.count("<iframe") == 5 and "data:image/png" in page
+    assert page.count("<iframe") == 6 and "data:image/png" in page
+
+
+@pytest.mark.series
+@pytest.mark.embedded
+def test_the_five_systems_are_compared_and_the_uses_are_learned(run):
+    compared = json.loads((run[0] / "run_card.json").read_text(encoding="utf-8"))["comparison"]
+    shares = {name: compared[name]["accuracy"][0] for name in ("plain base", "prompt", "RAG", "fine-tuned")}
+    assert shares["plain base"] < 0.1 and shares["prompt"] < shares["RAG"] < shares["fine-tuned"]
+    assert compared["changed"]["fine-tuned"] <= 0.1 < 0.5 < compared["changed"]["trained further"]
+    assert compared["uses"]["tutoring"]["hints"] > 0.8 and compared["uses"]["translation"]["zh-en"] > 70
+    assert all((run[0] / name).stat().st_size > 5000 for name in ("quality.png", "forgetting.png"))

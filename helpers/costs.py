@@ -1,0 +1,49 @@
+"""What a system costs: once, for each change of the facts, for each answer. Seconds of a machine; knows no prices."""
+
+from typing import NamedTuple
+
+
+class Cost(NamedTuple):
+    """Seconds of machine time. once: before the first answer. change: when facts change. answer: for each answer."""
+
+    once: float
+    change: float
+    answer: float
+
+    def a_day(self, answers: float, changes_a_week: float, days: float) -> float:
+        """Seconds a day for so many answers a day, with what is paid once spread over `days` days."""
+        return self.once / days + changes_a_week / 7 * self.change + answers * self.answer
+
+
+def break_even(trained: Cost, prompted: Cost, changes_a_week: float, days: float) -> float | None:
+    """From how many answers a day on `trained` costs less than `prompted`; 0.0: always, None: never."""
+    fixed = trained.a_day(0, changes_a_week, days) - prompted.a_day(0, changes_a_week, days)
+    saved = prompted.answer - trained.answer
+    if saved <= 0:
+        return None if fixed > 0 or saved < 0 else 0.0
+    return max(0.0, fixed / saved)
+
+
+def statement(trained: Cost, prompted: Cost, answers: float, changes_a_week: float, days: float) -> str:
+    """The comparison as sentences."""
+    from_on = break_even(trained, prompted, changes_a_week, days)
+    one, other = (cost.a_day(answers, changes_a_week, days) for cost in (trained, prompted))
+    said = f"{answers:,.0f} answers a day, {changes_a_week:g} changes a week, used for {days:.0f} days: "
+    said += f"fine-tuning {one:,.0f} s of this machine a day, RAG {other:,.0f} s. "
+    if from_on is None:
+        return said + "Fine-tuning never pays in machine time: its answers are not faster."
+    if from_on == 0:
+        return said + "Fine-tuning costs less from the first answer on."
+    return said + f"Fine-tuning pays from {from_on:,.0f} answers a day on."
+
+
+def judge(trained: Cost, prompted: Cost, prompt_tokens: float, more_tokens: float) -> str:
+    """The old sentence ("RAG needs continual investment, fine-tuning is paid once") against the measurement."""
+    once = f"Fine-tuning was not paid once: every change of the facts cost {trained.change:.0f} s of training again."
+    if trained.change <= prompted.change:
+        once = "Fine-tuning was paid once: a change of the facts cost no more than with RAG."
+    extra = prompted.answer - trained.answer
+    read = f"RAG read {more_tokens:.0f} tokens more in every prompt (of {prompt_tokens:.0f})"
+    if extra > 0:
+        return f"{once} {read} and paid {1000 * extra:.0f} ms more for every answer: that half of the sentence holds."
+    return f"{once} {read}, yet its answers took no longer here: that half of the sentence does not hold."
