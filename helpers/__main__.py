@@ -1,4 +1,4 @@
-"""The command line: `python -m helpers doctor`, `run`, `lab`, `app`, `train` and `bench`."""
+"""The command line: `python -m helpers doctor`, `run`, `lab`, `app`, `train`, `export`, `plan`, `bench`."""
 
 import argparse
 
@@ -10,44 +10,67 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m helpers", description="The notebook series on the command line.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("doctor", help="is this machine ready?")
-    run = commands.add_parser("run", help="run the notebooks in order, ending in a measured before/after")
+    for add in (add_series, add_training, add_after):
+        add(commands)
+    chosen = parser.parse_args(arguments)
+    chosen.run_command(chosen)
+
+
+def command(commands, name: str, run, text: str, profile: bool = False) -> argparse.ArgumentParser:
+    """A new command. run: takes the parsed arguments. profile: whether it has --profile."""
+    made = commands.add_parser(name, help=text)
+    made.set_defaults(run_command=run)
+    if profile:
+        made.add_argument("--profile", default="auto", help="auto, smoke, laptop, colab or datacenter")
+    return made
+
+
+def add_series(commands) -> None:
+    """The commands that a reader meets first: doctor, run, lab, app."""
+    command(commands, "doctor", lambda chosen: run_doctor(), "is this machine ready?")
+    text = "run the notebooks in order, ending in a measured before/after"
+    run = command(commands, "run", lambda chosen: run_notebooks(chosen.profile, chosen.numbers), text, profile=True)
     run.add_argument("numbers", nargs="*", help="only these notebooks, such as 00 03")
-    run.add_argument("--profile", default="auto", help="auto, smoke, laptop, colab or datacenter")
-    lab = commands.add_parser("lab", help="open JupyterLab on the notebooks")
+    lab = command(commands, "lab", lambda chosen: open_lab(chosen.port), "open JupyterLab on the notebooks")
     lab.add_argument("--port", type=int, default=8888, help="on this machine's loopback address (8888)")
-    app = commands.add_parser("app", help="notebook 04's panel alone, in the browser, for several visitors")
-    app.add_argument("--profile", default="auto", help="auto, smoke, laptop, colab or datacenter")
+    text = "notebook 04's panel alone, in the browser, for several visitors"
+    app = command(commands, "app", lambda chosen: open_app(chosen.profile, chosen.run, chosen.port), text, profile=True)
     app.add_argument("--run", metavar="FOLDER", help="the run whose adapter answers; the newest without it")
     app.add_argument("--port", type=int, default=8866, help="on this machine's loopback address (8866)")
-    bench = commands.add_parser("bench", help="training speed on this machine, against TRL alone")
-    bench.add_argument("--profile", default="auto", help="auto, smoke, laptop, colab or datacenter")
+
+
+def add_training(commands) -> None:
+    """The commands that train: train, bench."""
+    text = "training speed on this machine, against TRL alone"
+    bench = command(commands, "bench", lambda c: run_bench(c.profile, c.rows, c.seeds, c.json), text, profile=True)
     bench.add_argument("--rows", type=int, default=160, help="rows of the training set that both sides train on (160)")
     bench.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run of each side for each (0 1 2)")
     bench.add_argument("--json", metavar="FILE", help="write the figures to this file")
-    train = commands.add_parser("train", help="notebook 03's training as a script, on your own data if you like")
+    text = "notebook 03's training as a script, on your own data if you like"
+    train = command(commands, "train", run_training, text, profile=True)
     train.add_argument("--data", help="a JSONL, JSON, CSV or Parquet file, or a data set of the Hub as name@commit")
     train.add_argument("--format", help="messages, sharegpt, alpaca, prompt_completion, question_answer or guanaco")
-    train.add_argument("--profile", default="auto", help="auto, smoke, laptop, colab or datacenter")
     train.add_argument("--model", help="a model id, or a folder with a saved model")
     train.add_argument("--max-steps", type=int, help="stop after so many optimizer steps")
     train.add_argument("--settings", metavar="FILE", help="a run's settings.json: trains in that run's folder")
-    train.add_argument(
-        "--new", action="store_true", help="start a new run, even if one of these settings is unfinished"
-    )
-    chosen = parser.parse_args(arguments)
-    if chosen.command == "doctor":
-        run_doctor()
-    elif chosen.command == "lab":
-        open_lab(chosen.port)
-    elif chosen.command == "app":
-        open_app(chosen.profile, chosen.run, chosen.port)
-    elif chosen.command == "train":
-        run_training(chosen)
-    elif chosen.command == "bench":
-        run_bench(chosen.profile, chosen.rows, chosen.seeds, chosen.json)
-    else:
-        run_notebooks(chosen.profile, chosen.numbers)
+    train.add_argument("--new", action="store_true", help="start a new run, even if one of these is unfinished")
+
+
+def add_after(commands) -> None:
+    """The commands for what comes after a training, or before a larger one: export, plan."""
+    text = "a run's adapter with its model card, or merged into its base"
+    export = command(commands, "export", lambda chosen: run_export(chosen.run, chosen.target, chosen.merged), text)
+    export.add_argument("run", help="a folder of runs/")
+    export.add_argument("target", help="a new folder")
+    export.add_argument("--merged", metavar="BASE", nargs="?", const="", help="merge it into the base's 16-bit weights")
+    plan = command(commands, "plan", run_plan, "memory, time and cost on GPUs that are not here")
+    plan.add_argument("--model", default="tiiuae/falcon-7b", help="a known model, a folder or a model id")
+    plan.add_argument("--gpus", type=int, default=1)
+    plan.add_argument("--gpu-memory", type=float, default=80, help="GiB of each (80)")
+    plan.add_argument("--tokens", type=float, default=1e7, help="to train on, all epochs together (10 million)")
+    plan.add_argument("--rows", type=int, default=8, help="rows of a forward pass on each card (8)")
+    plan.add_argument("--max-length", type=int, default=512, help="tokens of a row (512)")
+    plan.add_argument("--price", type=float, help="of one card for an hour, in your currency")
 
 
 def run_doctor() -> None:
@@ -97,6 +120,48 @@ def run_training(chosen: argparse.Namespace) -> None:
             train_alone(resolve(chosen.profile, **given), resume=not chosen.new)
     except (DataError, SettingsError, TrainingError) as error:
         series.fail(str(error))
+
+
+def run_export(run: str, target: str, merged: str | None) -> None:
+    """Exports a run's adapter; with `merged` adds it into a base: a folder, or "" for the run's own."""
+    import json
+    from pathlib import Path
+
+    from helpers import embedded, series
+    from helpers.export import export_adapter, vllm_faults
+    from helpers.merge import ExportError, merge
+
+    try:
+        if merged is None:
+            faults = vllm_faults(export_adapter(Path(run), Path(target)))
+            print(f"{target}: the adapter with its model card. vLLM: {'; '.join(faults) or 'nothing against it'}")
+            return
+        own = json.loads((Path(run) / "settings.json").read_text(encoding="utf-8"))["model"]
+        base = merged or (embedded.model_folder() if own == "embedded" else own)
+        if not Path(base).is_dir():
+            raise ExportError(f"{base} is no folder here: fetch it (`hf download {base}`) and name its folder.")
+        done = merge(Path(base), Path(run) / "adapter", Path(target))
+        before, after = done.base_bytes / 2**20, done.bytes / 2**20
+        print(f"{target}: {done.changed} layers changed; {before:,.0f} MiB before, {after:,.0f} MiB now")
+    except (ExportError, FileNotFoundError) as error:
+        series.fail(str(error))
+
+
+def run_plan(chosen: argparse.Namespace) -> None:
+    """Prints what a training would take on other cards."""
+    from helpers import series
+    from helpers.plan import PlanError, plan, shape_for, table
+    from helpers.settings import Settings
+
+    settings = Settings(per_device_train_batch_size=chosen.rows, max_length=chosen.max_length, packing=True)
+    try:
+        shape = shape_for(chosen.model)
+    except PlanError as error:
+        series.fail(str(error))
+    memory = chosen.gpu_memory
+    options = plan(shape, settings, gpus=chosen.gpus, gpu_gib=memory, tokens=chosen.tokens, price=chosen.price)
+    print(f"{chosen.model}, {chosen.gpus} x {memory:.0f} GiB, {chosen.tokens:,.0f} tokens")
+    print(table(options, memory))
 
 
 def run_bench(profile: str, rows: int, seeds: list[int], target: str | None) -> None:

@@ -1,0 +1,125 @@
+import json
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from helpers.export import export_adapter, model_card, vllm_faults
+from helpers.memory import FALCON_7B, shape_of
+from helpers.merge import ExportError
+from helpers.paths import PROJECT, newest_run
+from helpers.plan import KNOWN, PlanError, plan, shape_for, speed_of, table
+from helpers.settings import Settings, resolve
+from helpers.training import quick_run
+
+MEASURED = json.loads((PROJECT / "benchmarks" / "results" / "gpu.json").read_text())["results"]
+SETTINGS = Settings(per_device_train_batch_size=8, max_length=512, packing=True)
+CASES = {
+    "falcon-nf4-ckpt": ("tiiuae/falcon-7b", "one card, NF4, checkpointing"),
+    "falcon-nf4": ("tiiuae/falcon-7b", "one card, NF4"),
+    "falcon-bf16": ("tiiuae/falcon-7b", "one card, bf16"),
+    "llama-nf4-ckpt": ("meta-llama/Meta-Llama-3-8B", "one card, NF4, checkpointing"),
+    "llama-nf4": ("meta-llama/Meta-Llama-3-8B", "one card, NF4"),
+}
+
+
+@pytest.mark.parametrize("variant", CASES)
+def test_one_card_agrees_with_the_measurement_within_15_percent(variant):
+    model, name = CASES[variant]
+    (measured,) = [row for row in MEASURED if row["variant"] == variant]
+    options = plan(shape_for(model), SETTINGS, gpus=1, gpu_gib=80, tokens=1e6)
+    (found,) = [option for option in options if option.name == name]
+    assert found.gib == pytest.approx(measured["peak_gib"], rel=0.15)
+    assert found.tokens_per_second == pytest.approx(measured["tokens_per_second"], rel=0.15)
+    assert found.fits and found.hours == pytest.approx(1e6 / found.tokens_per_second / 3600)
+
+
+def test_sharding_divides_the_weights_and_ddp_does_not():
+    options = {
+        o.name: o for o in plan(shape_for("tiiuae/falcon-40b"), SETTINGS, gpus=8, gpu_gib=80, tokens=1e7, price=2)
+    }
+    assert options["DDP, bf16"].gib > 80 and not options["DDP, bf16"].fits
+    assert options["FSDP, bf16, checkpointing"].gib < options["DDP, NF4, checkpointing"].gib < 80
+    assert options["FSDP, bf16, checkpointing"].cost == pytest.approx(options["FSDP, bf16, checkpointing"].hours * 16)
+
+
+def test_it_says_when_nothing_fits_and_what_is_the_least():
+    options = plan(shape_for("meta-llama/Meta-Llama-3-70B"), SETTINGS, gpus=1, gpu_gib=24, tokens=1e6)
+    said = table(options, 24)
+    assert "Nothing fits into 24 GiB" in said and "Assumed" in said and "Fastest" not in said
+
+
+def test_checkpointing_costs_time_and_a_slower_card_too():
+    assert speed_of(FALCON_7B, True) < speed_of(FALCON_7B, False)
+    fast, slow = (plan(FALCON_7B, SETTINGS, gpus=1, gpu_gib=80, tokens=1e6, peak=peak)[0] for peak in (989e12, 312e12))
+    assert fast.tokens_per_second > 3 * slow.tokens_per_second
+
+
+def test_the_known_shape_of_falcon_is_that_of_its_configuration():
+    from transformers import FalconConfig
+
+    large = FalconConfig(
+        hidden_size=8192,
+        num_hidden_layers=60,
+        num_attention_heads=128,
+        num_kv_heads=8,
+        new_decoder_architecture=True,
+        vocab_size=65024,
+    )
+    assert shape_of(large) == KNOWN["tiiuae/falcon-40b"]
+
+
+def test_an_unknown_model_without_a_network_names_those_that_are_known(monkeypatch):
+    monkeypatch.setattr(
+        "transformers.AutoConfig.from_pretrained", lambda *_: (_ for _ in ()).throw(OSError("no network"))
+    )
+    with pytest.raises(PlanError, match="tiiuae/falcon-40b"):
+        shape_for("somebody/something")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    import os
+
+    os.environ["FT_RUNS"] = str(tmp_path_factory.mktemp("runs"))
+    quick_run(resolve("smoke"), steps=2)
+    return newest_run("smoke")
+
+
+def test_an_exported_adapter_carries_its_card_and_passes_vllms_rules(run, tmp_path):
+    target = export_adapter(run, tmp_path / "out", base="someone/tiny")
+    card = (target / "README.md").read_text(encoding="utf-8")
+    for word in (
+        "base_model: someone/tiny",
+        "license: other",
+        "sha256",
+        "CC0-1.0",
+        "learning_rate",
+        "last_loss",
+        "peft",
+    ):
+        assert word in card, word
+    assert str(tmp_path) not in card and vllm_faults(target) == []
+    weights = [load_file(folder / "adapter_model.safetensors") for folder in (run / "adapter", target)]
+    assert weights[0].keys() == weights[1].keys()
+    with pytest.raises(ExportError, match="not empty"):
+        export_adapter(run, target)
+
+
+def test_what_vllm_refuses_is_named(run, tmp_path):
+    target = export_adapter(run, tmp_path / "out", base="someone/tiny")
+    config = json.loads((target / "adapter_config.json").read_text())
+    broken = config | {"r": 64, "target_modules": None, "base_model_name_or_path": str(tmp_path.resolve())}
+    (target / "adapter_config.json").write_text(json.dumps(broken))
+    tensors = load_file(target / "adapter_model.safetensors")
+    save_file({f"other.{key}": value for key, value in tensors.items()}, target / "adapter_model.safetensors")
+    faults = " ".join(vllm_faults(target))
+    for word in ("target_modules is missing", "--max-lora-rank 64", "does not begin with", "a path of this machine"):
+        assert word in faults
+
+
+def test_the_card_of_ones_own_data_says_its_licence_and_no_path(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text("{}\n")
+    settings = {**Settings().as_dict(), "data": str(file)}
+    card = model_card("someone/tiny", settings, {"versions": {}}, "CC-BY-4.0")
+    assert "licence of the data: CC-BY-4.0" in card and "mine.jsonl" in card and str(tmp_path) not in card
