@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from tqdm.auto import tqdm
 
 from helpers.generation import Answer, generate, inference
 from helpers.hardware import cpu_has_bf16, this_machine
@@ -115,7 +116,7 @@ def in_batches(model, tokenizer, conversations: list, *, max_new_tokens: int, ba
     batch_size = min(batch_size, batch_that_fits(model.config, longest, this_machine().usable_gib))
     order = sorted(range(len(conversations)), key=lambda i: length_of(conversations[i]))
     answers: list[Answer | None] = [None] * len(conversations)
-    for first in range(0, len(order), batch_size):
+    for first in tqdm(range(0, len(order), batch_size), desc="batches of questions", leave=False):
         batch = order[first : first + batch_size]
         given = generate(model, tokenizer, [conversations[i] for i in batch], max_new_tokens=max_new_tokens)
         for i, answer in zip(batch, given, strict=True):
