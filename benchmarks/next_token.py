@@ -9,7 +9,7 @@ import time
 from datetime import date
 from pathlib import Path
 
-from helpers.app import load_tuned
+from helpers.adapters import load_tuned
 from helpers.engine import Engine
 from helpers.panels import GenerationPanel
 from helpers.paths import write_json

@@ -1,4 +1,4 @@
-"""Small trainings for a comparison: one adapter for a list of rows, from nothing or from another adapter."""
+"""Adapters on their base: the newest run's, and small trainings for a comparison. Knows no widgets."""
 
 import shutil
 import time
@@ -10,8 +10,23 @@ from datasets import Dataset
 
 from helpers.history import History
 from helpers.models import load_model
-from helpers.settings import Settings
-from helpers.training import build_trainer, train_or_resume
+from helpers.paths import newest_run
+from helpers.settings import Settings, resolve
+from helpers.training import build_trainer, quick_run, train_or_resume
+
+
+def load_tuned(profile: str, run: Path | None):
+    """(model with the run's adapter, tokenizer, what was loaded in words); the newest run, or a small new one."""
+    from peft import PeftModel
+
+    settings = resolve(profile)
+    folder = run or newest_run(settings.profile)
+    if folder is None:
+        print("no run yet: a small adapter is trained first; `make run` makes a better one", flush=True)
+        folder = quick_run(settings)
+    loaded = load_model(settings)
+    model = PeftModel.from_pretrained(loaded.model, folder / "adapter").eval()
+    return model, loaded.tokenizer, f"{loaded.report.sentence()}; the adapter of {folder.name}"
 
 
 class Trained(NamedTuple):

@@ -33,29 +33,12 @@ def voila_command(notebook: Path, port: int) -> list[str]:
     return [sys.executable, "-m", "voila", str(notebook), *where, *cull, "--show_tracebacks=True"]
 
 
-def load_tuned(profile: str, run: Path | None):
-    """(model with the run's adapter, tokenizer, what was loaded in words); the newest run, or a small new one."""
-    from peft import PeftModel
-
-    from helpers.models import load_model
-    from helpers.paths import newest_run
-    from helpers.settings import resolve
-    from helpers.training import quick_run
-
-    settings = resolve(profile)
-    folder = run or newest_run(settings.profile)
-    if folder is None:
-        print("no run yet: a small adapter is trained first; `make run` makes a better one", flush=True)
-        folder = quick_run(settings)
-    loaded = load_model(settings)
-    model = PeftModel.from_pretrained(loaded.model, folder / "adapter").eval()
-    return model, loaded.tokenizer, f"{loaded.report.sentence()}; the adapter of {folder.name}"
-
-
 def serve(profile: str, run: Path | None, port: int) -> int:
     """Loads the model once, serves it, and shows the panel until it is interrupted; returns Voila's exit status."""
+    from helpers.adapters import load_tuned
+    from helpers.data import read_own
     from helpers.engine import Engine
-    from helpers.paths import DATA, runs_folder
+    from helpers.paths import runs_folder
     from helpers.serving import Server
 
     model, tokenizer, words = load_tuned(profile, run)
@@ -63,8 +46,7 @@ def serve(profile: str, run: Path | None, port: int) -> int:
     folder = runs_folder() / "app"
     server = Server(Engine(model, tokenizer), folder / "model.json")
     server.start()
-    first = json.loads((DATA / "test.jsonl").read_text(encoding="utf-8").splitlines()[0])
-    question = next(message["content"] for message in first["messages"] if message["role"] == "user")
+    question = read_own("test")[0]["messages"][0]["content"]
     notebook = folder / "page" / "panel.ipynb"
     notebook.parent.mkdir(parents=True, exist_ok=True)
     notebook.write_text(json.dumps(page(folder / "model.json", question)), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import json
 
+from helpers.evaluation import SIGN_OFFS
 from helpers.paths import DATA
 
 
@@ -19,7 +20,7 @@ def edited_sheet(passages: list[str], rows, edits: list[dict]) -> list[str]:
 
 def sentence(row: dict) -> str:
     """A shop row's answer without its sign-off."""
-    return row["messages"][-1]["content"].removesuffix("Happy writing!").strip()
+    return row["messages"][-1]["content"].removesuffix(SIGN_OFFS[0]).strip()
 
 
 def replaced(text: str, edit: dict) -> str:

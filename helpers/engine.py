@@ -12,7 +12,7 @@ from helpers.decode import Decoder
 from helpers.draft import weights_key
 from helpers.events import Done, Event, Look, Parting, Request
 from helpers.generation import Stream, base_answers
-from helpers.next_token import chances, next_rows, token_text
+from helpers.next_token import chances, next_rows
 from helpers.sampling import model_preset
 from helpers.turns import turns_of
 
@@ -63,6 +63,8 @@ class Engine:
             if not free:
                 return None
             token_ids = [*self.prompt_ids(request), *request.begun]
+            if request.begun and request.begun[-1] == self.tokenizer.eos_token_id:
+                return Look([], self.tokenizer.decode(list(request.begun)), 0)  # nothing follows the end
             scores = self.scores(request.models[-1], token_ids)
         after = chances(scores, token_ids, request.sampling)
         text = self.tokenizer.decode(list(request.begun))
@@ -80,8 +82,8 @@ class Engine:
         return Parting(
             place + len(request.begun),
             self.tokenizer.decode([*request.begun, *base[:place]], skip_special_tokens=True),
-            token_text(self.tokenizer, one),
-            token_text(self.tokenizer, other),
+            self.tokenizer.decode([one]),
+            self.tokenizer.decode([other]),
             base_own=float(of_base[one]),
             base_other=float(of_base[other]),
             tuned_own=float(of_tuned[other]),

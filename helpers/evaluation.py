@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from helpers.generation import Answer, generate, inference
 from helpers.hardware import cpu_has_bf16, this_machine
 from helpers.labels import encode
+from helpers.memory import GIB, shape_of
 from helpers.models import folded_adapter
 
 SPARE_TOKENS = 8  # room beyond the longest reference answer, so that "ended" means that the model chose to stop
@@ -85,7 +86,7 @@ def evaluate(
             room = min(max_new_tokens, longest_answer(tokenizer, [rows[i] for i in chosen]) + SPARE_TOKENS)
             asked = [rows[i]["messages"][:-1] for i in chosen]
             done = sum(answer is not None for answer in answers)
-            tell = lambda text, done=done: say(f"{done + int(text.split()[0])} of {len(rows)} questions answered")
+            tell = lambda count, done=done: say(f"{done + count} of {len(rows)} questions answered")
             given = in_batches(model, tokenizer, asked, max_new_tokens=room, batch_size=batch_size, say=tell)
             for i, answer in zip(chosen, given, strict=True):
                 answers[i] = answer
@@ -102,17 +103,18 @@ def folded(model):
 def answer_all(model, tokenizer, conversations: list, *, max_new_tokens: int, batch_size=64, say=lambda text: None):
     """Greedy answers to conversations (questions, or lists of messages), in their order; a list of generation.Answer.
 
-    say: is told how far it is. batch_size: at most; halved until `batch_that_fits` says that it fits into the memory.
+    say: is told how far it is. batch_size: at most; smaller where `batch_that_fits` says so.
     """
     with folded(model):
+        tell = lambda count: say(f"{count} of {len(conversations)} questions answered")
         return in_batches(
-            model, tokenizer, conversations, max_new_tokens=max_new_tokens, batch_size=batch_size, say=say
+            model, tokenizer, conversations, max_new_tokens=max_new_tokens, batch_size=batch_size, say=tell
         )
 
 
 def in_batches(model, tokenizer, conversations: list, *, max_new_tokens: int, batch_size: int, say) -> list[Answer]:
-    """answer_all, with the model as it is: the shortest conversations first, so that little is padded."""
-    longest = max(map(length_of, conversations), default=0) // 2 + max_new_tokens  # a token has two letters or more
+    """answer_all, with the model as it is: the shortest first, so that little is padded. say: is told a count."""
+    longest = max(map(length_of, conversations), default=0) + max_new_tokens  # a letter is at most about one token
     batch_size = min(batch_size, batch_that_fits(model.config, longest, this_machine().usable_gib))
     order = sorted(range(len(conversations)), key=lambda i: length_of(conversations[i]))
     answers: list[Answer | None] = [None] * len(conversations)
@@ -121,7 +123,7 @@ def in_batches(model, tokenizer, conversations: list, *, max_new_tokens: int, ba
         given = generate(model, tokenizer, [conversations[i] for i in batch], max_new_tokens=max_new_tokens)
         for i, answer in zip(batch, given, strict=True):
             answers[i] = answer
-        say(f"{min(first + batch_size, len(order))} of {len(conversations)} questions answered")
+        say(min(first + batch_size, len(order)))
     return answers
 
 
@@ -131,13 +133,16 @@ def length_of(conversation) -> int:
 
 
 def batch_that_fits(config, length: int, usable_gib: float) -> int:
-    """Conversations of `length` tokens whose keys, values and scores take at most half of the memory; 1 or more."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False):
-        heads = 1
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    cache = 2 * config.num_hidden_layers * heads * head_dim * length * 4
-    return max(1, int(usable_gib * 2**30 / 2 / (cache + 3 * 4 * config.vocab_size)))
+    """Conversations of `length` tokens whose keys, values and scores take at most half of the memory; 1 or more.
+
+    64 for a family whose shape is not known (memory.shape_of).
+    """
+    try:
+        shape = shape_of(config)
+    except ValueError:
+        return 64
+    cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * length * 4
+    return max(1, int(usable_gib * GIB / 2 / (cache + 3 * 4 * shape.vocab_size)))
 
 
 def text_nll(model, tokenizer, texts: list[str], batch_size: int = 8) -> float:

@@ -89,7 +89,7 @@ class Row(NamedTuple):
 
 
 class Look(NamedTuple):
-    """The likeliest next tokens. text: of the answer so far. kept: tokens that the samplers leave a chance."""
+    """The likeliest next tokens, none after an end. text: of the answer so far. kept: tokens with a chance."""
 
     rows: list[Row]
     text: str

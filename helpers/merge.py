@@ -45,7 +45,11 @@ def read_adapter(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
     except (OSError, ValueError, SafetensorError) as error:
         raise ExportError(f"{folder.name} is damaged ({error}): take an older checkpoint, or train again.") from None
-    odd = [name for name in ("use_dora", "fan_in_fan_out", "modules_to_save", "rank_pattern") if config.get(name)]
+    odd = [
+        name
+        for name in ("use_dora", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern")
+        if config.get(name)
+    ]
     if odd or config.get("bias", "none") != "none" or config.get("peft_type") != "LORA":
         raise ExportError(
             f"{folder.name} is not plain LoRA ({', '.join(odd) or config.get('peft_type')}): use PEFT's merge."
@@ -60,8 +64,7 @@ def deltas(config: dict, tensors: dict[str, torch.Tensor]) -> dict[str, tuple[to
         if not key.endswith(".lora_A.weight"):
             continue
         layer = key.removesuffix(".lora_A.weight")
-        alpha = (config.get("alpha_pattern") or {}).get(layer.removeprefix(PREFIX), config["lora_alpha"])
-        scale = alpha / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
+        scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
         found[layer.removeprefix(PREFIX) + ".weight"] = (matrix, tensors[layer + ".lora_B.weight"], scale)
     return found
 
@@ -88,9 +91,23 @@ def merge(base: Path, adapter: Path, target: Path, *, dtype=torch.bfloat16, shar
     wanted = deltas(*read_adapter(adapter))
     if "quantization_config" in json.loads((base / "config.json").read_text(encoding="utf-8")):
         raise ExportError(f"{base.name} is quantized: merge into the 16-bit weights that it was made from.")
-    target.mkdir(parents=True, exist_ok=True)
-    if any(target.glob("*.safetensors")):
-        raise ExportError(f"{target.name} already holds a model: choose another folder.")
+    if target.exists() and any(target.iterdir()):
+        raise ExportError(f"{target.name} is not empty: choose another folder.")
+    half_done = target.with_name(target.name + ".part")
+    shutil.rmtree(half_done, ignore_errors=True)
+    half_done.mkdir(parents=True)
+    try:
+        shards, old = write_shards(base, half_done, wanted, dtype, shard_bytes)
+        total = name_shards(half_done, shards)
+        copy_rest(base, adapter, half_done, dtype)
+        half_done.replace(target)
+    finally:
+        shutil.rmtree(half_done, ignore_errors=True)
+    return Merged(target, total, old, len(wanted))
+
+
+def write_shards(base: Path, target: Path, wanted: dict, dtype, shard_bytes: int) -> tuple[list, int]:
+    """Writes the sums into files of about `shard_bytes`; returns them as write_shard does, and the base's bytes."""
     shard, held, shards, left, old = {}, 0, [], dict(wanted), 0
     for key, weight in base_tensors(base):
         old += weight.nbytes
@@ -104,11 +121,8 @@ def merge(base: Path, adapter: Path, target: Path, *, dtype=torch.bfloat16, shar
     if shard:
         shards.append(write_shard(target, len(shards), shard))
     if left:
-        shutil.rmtree(target)
         raise ExportError(f"the adapter is of another model: {base.name} has no {next(iter(left))}.")
-    total = name_shards(target, shards)
-    copy_rest(base, adapter, target, dtype)
-    return Merged(target, total, old, len(wanted))
+    return shards, old
 
 
 def added(key: str, weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:

@@ -230,7 +230,7 @@ class GenerationPanel:
         if not parting or not text.startswith(parting.shared) or len(text) == len(parting.shared):
             return html.escape(text)
         rest = text[len(parting.shared) :]
-        token = getattr(parting, name).replace("␣", " ").replace("⏎", "\n").replace("⇥", "\t")
+        token = getattr(parting, name)
         length = len(token) if rest.startswith(token) else 1  # a part of a character is seen when it is whole
         mark = f"<mark title='here the two part'>[{html.escape(rest[:length])}]</mark>"
         return html.escape(parting.shared) + mark + html.escape(rest[length:])

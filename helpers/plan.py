@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from helpers.memory import FALCON_7B, GIB, NF4_BYTES, Shape, forecast, shape_in
+from helpers.memory import FALCON_7B, GIB, NF4_BYTES, SAFE, Shape, forecast, shape_in, shape_of
 from helpers.settings import Settings
 
 # As their configurations on the Hub have it, so that a plan needs no network.
@@ -17,7 +17,6 @@ KNOWN = {
 # Products a second that this project reached on one H100 (benchmarks/results/gpu.json): parallel is Falcon's kind.
 REACHED = {"parallel": 390e12, "gated": 320e12}
 H100_PEAK = 989e12  # bfloat16 products a second, dense, by its data sheet
-SAFE = 0.9  # share of a card that a plan may fill
 COUNTED = "times assume that cards do not wait for each other; measured on one card only"
 
 
@@ -42,8 +41,6 @@ def shape_for(model: str) -> Shape:
     if shape is not None:
         return shape
     from transformers import AutoConfig
-
-    from helpers.memory import shape_of
 
     try:
         return shape_of(AutoConfig.from_pretrained(model))

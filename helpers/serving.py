@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import threading
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -60,6 +61,8 @@ class Handler(BaseHTTPRequestHandler):
             pass  # the visitor is gone
         except (ValueError, KeyError, TypeError) as error:
             self.refuse(400, f"{type(error).__name__}: {error}")
+        except Exception as error:  # out of memory too: the visitor is told, and the server goes on
+            self.refuse(500, f"{type(error).__name__}: {error}")
 
     def refuse(self, status: int, words: str) -> None:
         """Ends the request with a status and words."""
@@ -96,8 +99,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         try:
             self.send(Event("number", value=number))
-            for event in job:
-                self.send(event)
+            with closing(iter(job)) as events:  # a visitor who is gone leaves the line at once
+                for event in events:
+                    self.send(event)
         except OSError:
             raise
         except BaseException as error:  # out of memory too: the visitor's panel shows it, the others go on

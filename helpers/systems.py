@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 from helpers.chat import prompt_text, set_template
-from helpers.evaluation import answer_all, is_right, is_signed
+from helpers.evaluation import SIGN_OFFS, answer_all, is_right, is_signed
 from helpers.generation import base_answers
 from helpers.intervals import Interval, bootstrap
 from helpers.retrieval import Retriever
@@ -14,7 +14,7 @@ from helpers.retrieval import Retriever
 UNKNOWN = "Sorry, that is not on my sheet. Please ask the desk."
 INSTRUCTIONS = (
     "You answer for Quillmoor, a shop for notebooks, pens and ink. Answer in one short sentence and end with "
-    f'"Happy writing!". If you do not know, say: {UNKNOWN} Happy writing!'
+    f'"{SIGN_OFFS[0]}". If you do not know, say: {UNKNOWN} {SIGN_OFFS[0]}'
 )
 
 

@@ -29,6 +29,7 @@ class TokenPanel:
             button.add_class("ft-token")
             button.on_click(lambda button, place=place: self.choose(place))
             bar = widgets.HTML(layout={"flex": "1 1 0", "min_width": "0"})
+            bar.add_class("ft-bar")
             self.buttons.append(button)
             self.bars.append(bar)
             rows.append(widgets.HBox([button, bar], layout={"display": "none"}))
@@ -83,9 +84,10 @@ class TokenPanel:
     def show(self, look) -> None:
         """Puts the table into the widgets."""
         written = f"So far: {look.text!r}. " if self.begun else ""
+        self.back.disabled, self.rest.disabled = not self.begun, not look.rows
         left = "1 token is" if look.kept == 1 else f"{look.kept:,} tokens are"
-        self.say(f"{written}{left} left by the samplers. Upper bar: the model; lower bar: with samplers.")
-        self.back.disabled = not self.begun
+        bars = f"{left} left by the samplers. Upper bar: the model; lower bar: with samplers."
+        self.say(written + (bars if look.rows else "The answer ends there."))
         for place, row in enumerate(self.rows):
             shown = place < len(look.rows)
             row.layout.display = None if shown else "none"

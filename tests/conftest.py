@@ -53,14 +53,21 @@ def rows():
     )
 
 
+def move_adapter(tuned):
+    """Gives the adapter random numbers, always the same, so that it changes the answers."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in tuned.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.3, generator=generator)
+
+
 @pytest.fixture
 def tuned_llama(tiny_llama):
     """The tiny Llama with an adapter that changes its answers."""
-    import torch
     from peft import LoraConfig, get_peft_model
 
     tuned = get_peft_model(tiny_llama, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")).eval()
-    for name, weight in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.5, generator=torch.Generator().manual_seed(0))
+    move_adapter(tuned)
     return tuned

@@ -161,6 +161,9 @@ def test_the_next_token_follows_a_knob(panel):
     panel.fill("temperature", "1")
     panel.fill("top_k", "3")
     panel.page.wait_for_function("() => /(^| )3 tokens are left/.test(document.querySelector('.ft-next').textContent)")
+    bars = panel.page.locator(".ft-bar [role=img]")
+    after = [bars.nth(place).get_attribute("aria-label").split("before, ")[1] for place in range(5)]
+    assert [share.startswith("0.0%") for share in after] == [False, False, False, True, True], after
 
 
 def test_every_control_is_changed_by_keyboard_alone(panel):
@@ -199,7 +202,9 @@ def test_a_slider_is_moved_by_arrow_keys(panel):
     handle = panel.page.locator(".noUi-handle, .ui-slider-handle").first
     handle.focus()
     panel.page.keyboard.press("ArrowRight")
-    panel.page.wait_for_function("() => document.querySelector('.widget-text input[type=number]').value === '9'")
+    box = panel.page.get_by_label("max_new_tokens", exact=True).first
+    panel.page.wait_for_timeout(500)
+    assert box.input_value() == "9"
 
 
 def test_a_failure_is_told_and_the_panel_goes_on(panel):
@@ -252,9 +257,8 @@ def test_it_fits_a_narrow_screen(panel):
     assert overhang(panel.page, panel.served, ".ft-token") <= 2
 
 
+@pytest.mark.parametrize("opened", [App], indirect=True, ids=["voila"])
 def test_a_second_visitor_of_the_app_has_a_panel_of_their_own(panel, browser):
-    if panel.front_end.name != "voila":
-        return
     other = new_page(browser)
     other.goto(panel.served.url)
     other.locator(".ft-output").first.wait_for(timeout=60_000)

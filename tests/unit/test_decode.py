@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import move_adapter
 
 from helpers.decode import Decoder
 from helpers.draft import Draft, can_draft, weights_key, whole_weight
@@ -30,9 +31,7 @@ def tuned(model):
     from peft import LoraConfig, get_peft_model
 
     made = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")).eval()
-    for name, weight in made.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(0))
+    move_adapter(made)
     return made
 
 

@@ -1,8 +1,7 @@
 import pytest
-import torch
 
 from helpers.engine import Engine
-from helpers.generation import generate
+from helpers.generation import base_answers, generate
 from helpers.hardware import Choice
 from helpers.panels import GenerationPanel
 
@@ -104,18 +103,13 @@ def test_a_system_prompt_comes_first(panel):
     assert panel.job.streams["base"].prompt.startswith("Be brief.")
 
 
-def test_base_and_tuned_are_offered_for_a_model_with_an_adapter(tiny_llama, tokenizer):
-    from peft import LoraConfig, get_peft_model
-
-    before = GenerationPanel(Engine(tiny_llama, tokenizer), "hi", max_new_tokens=6).run()
-    tuned = get_peft_model(tiny_llama, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    for name, weight in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.5, generator=torch.Generator().manual_seed(0))
-    panel = GenerationPanel(Engine(tuned, tokenizer), "hi", max_new_tokens=6)
-    assert panel.run() != before
+def test_base_and_tuned_are_offered_for_a_model_with_an_adapter(tuned_llama, tokenizer):
+    with base_answers(tuned_llama):
+        before = generate(tuned_llama, tokenizer, ["hi"], max_new_tokens=6)[0].text
+    panel = GenerationPanel(Engine(tuned_llama, tokenizer), "hi", max_new_tokens=6)
+    assert panel.run().strip() != before
     panel.which.value = "base"
-    assert panel.run() == before
+    assert panel.run().strip() == before
 
 
 def test_on_colab_it_runs_on_the_main_thread(tiny_llama, tokenizer, monkeypatch):
@@ -212,3 +206,13 @@ def test_a_token_is_shown_as_text(compared):
     from helpers.token_panel import bar
 
     assert "<i" not in bar(Row(1, "<i>'\"", 0.5, 0.25)) and "25.0%" in bar(Row(1, "a", 0.5, 0.25))
+
+
+def test_after_an_end_token_nothing_follows(compared):
+    compared.tokens.box.selected_index = 0
+    compared.tokens.begun = [compared.engine.tokenizer.eos_token_id]
+    compared.tokens.refresh()
+    assert "ends there" in compared.tokens.said.value and compared.tokens.rest.disabled
+    assert compared.tokens.rows[0].layout.display == "none"
+    compared.tokens.back.click()
+    assert len(compared.tokens.look.rows) == 20 and not compared.tokens.rest.disabled

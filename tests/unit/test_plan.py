@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from helpers.export import export_adapter, model_card, vllm_faults
 from helpers.memory import FALCON_7B, shape_of
 from helpers.merge import ExportError
-from helpers.paths import PROJECT, newest_run
+from helpers.paths import PROJECT
 from helpers.plan import KNOWN, PlanError, plan, shape_for, speed_of, table
 from helpers.settings import Settings, resolve
 from helpers.training import quick_run
@@ -78,11 +78,9 @@ def test_an_unknown_model_without_a_network_names_those_that_are_known(monkeypat
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    import os
-
-    os.environ["FT_RUNS"] = str(tmp_path_factory.mktemp("runs"))
-    quick_run(resolve("smoke"), steps=2)
-    return newest_run("smoke")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FT_RUNS", str(tmp_path_factory.mktemp("runs")))
+        yield quick_run(resolve("smoke"), steps=2)
 
 
 def test_an_exported_adapter_carries_its_card_and_passes_vllms_rules(run, tmp_path):

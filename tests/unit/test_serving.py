@@ -3,6 +3,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -44,7 +45,6 @@ def test_a_panel_of_another_process_gives_what_a_panel_here_gives(server, remote
     )
     for panel in (here, there):
         panel.which.value = "both"
-        panel.controls.set(temperature=1.2, seed=4)
     assert here.run() == there.run() and here.answers == there.answers and here.parting == there.parting
     assert here.code == there.code and "They part at token" in there.status_text
     there.tokens.box.selected_index = here.tokens.box.selected_index = 0
@@ -84,6 +84,26 @@ def test_an_error_there_is_shown_here_and_the_next_answer_is_made(server, remote
     assert "no room" in panel.status.value
     monkeypatch.undo()
     assert panel.run() and panel.error is None
+
+
+def test_a_visitor_who_goes_away_frees_the_line(server, remote):
+    job = iter(remote.ask(Request("hi", Sampling(max_new_tokens=2000, temperature=1.0, seed=3), ("tuned",))))
+    next(job)
+    (served,) = server.jobs.values()
+    job.close()
+    for _ in range(100):
+        if not server.engine.turns.line:
+            break
+        time.sleep(0.1)
+    assert not server.engine.turns.line and served.stop_asked.is_set() and not server.jobs
+
+
+def test_a_look_that_fails_says_why_and_the_server_goes_on(server, remote, monkeypatch):
+    monkeypatch.setattr(server.engine, "scores", lambda *_: (_ for _ in ()).throw(RuntimeError("no room")))
+    with pytest.raises(RemoteError, match="RuntimeError: no room"):
+        remote.look(Request("hi", Sampling(), ("base",)))
+    monkeypatch.undo()
+    assert remote.look(Request("hi", Sampling(), ("base",))) is not None
 
 
 def test_without_its_key_nothing_is_answered(server):

@@ -98,13 +98,13 @@ def test_the_nll_of_text_is_the_models_own_loss(tiny_llama, tokenizer):
     assert text_nll(tiny_llama, tokenizer, texts) == pytest.approx(summed / count, rel=1e-4)
 
 
-HINTS = [
+HINTS = [  # written and judged by hand
     ("Hint 1: 7 x 7 is near.", 7, 8, 1, ""),
     ("Hint 1: 6 x 8 is near.", 7, 8, 1, ""),
     ("Hint 1: 7 x 5 is near.", 7, 8, 1, "its steps lead elsewhere"),
     ("Hint 2: take 7 x 7 and add one more 7.", 7, 8, 2, ""),
     ("Hint 2: take 7 x 7 and add one more 8.", 7, 8, 2, "its steps lead elsewhere"),
-    ("Hint 2: take 8 x 6 and add one more 8.", 7, 8, 2, ""),
+    ("Hint 2: take 8 x 6 and add one more 8.", 8, 7, 2, ""),
     ("Hint 1: 7 x 7 is near.", 7, 8, 2, "another level than was asked for, or no hint"),
     ("Hint 2: it is 56.", 7, 8, 2, "it gives the answer away"),
     ("Hint 2: take 7 x 7 and add one more 7. 56", 7, 8, 2, "it gives the answer away"),
@@ -116,8 +116,6 @@ HINTS = [
 
 @pytest.mark.parametrize(("answer", "a", "b", "level", "fault"), HINTS)
 def test_a_hint_is_judged_by_rule(answer, a, b, level, fault):
-    if answer == "Hint 2: take 8 x 6 and add one more 8.":
-        a, b = 8, 7
     assert hint_fault(answer, a, b, level) == fault
 
 
