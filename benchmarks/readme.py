@@ -1,6 +1,6 @@
 """Writes the measured figures into the READMEs: `python benchmarks/readme.py`; with --check it only compares.
 
-The text between <!-- figures --> and <!-- /figures -->, and between the <!-- notebooks --> marks, comes from
+The text between <!-- figures --> and <!-- /figures -->, and between the other marks (notebooks, speed, systems), comes from
 benchmarks/results, so that no figure is typed.
 """
 
@@ -17,6 +17,7 @@ TITLES = {
     "02_inspect_the_dataset": "see the data the way the model does: rows, tokens, and which of them are trained",
     "03_finetune_with_lora": "fine-tune with LoRA, watch the loss, measure before and after",
     "04_generate_and_compare": "talk to the result, with every sampling knob in your hand",
+    "05_prompt_rag_or_finetune": "compare prompt, RAG and fine-tuning on the same questions, with what each costs",
 }
 WORDS = {
     "README.md": ("held-out questions", "base model", "fine-tuned", "spread over 3 seeds"),
@@ -69,6 +70,19 @@ def notebooks_table() -> str:
     return "\n".join(rows) + f"\n\nMeasured with `make run` on {machine}, after the installation.\n"
 
 
+def systems_table() -> str:
+    """The five systems of notebook 05 in the measured run, and what changed facts did to them."""
+    run = json.loads((RESULTS / "laptop-run.json").read_text(encoding="utf-8"))
+    head = ("system", "facts right (95 % interval)", "in the house style", "prompt tokens", "seconds for 1,000")
+    rows = ["| " + " | ".join(head) + " |", "|---|---|---|---|---|"]
+    for name, one in run["systems"].items():
+        mean, low, high = one["accuracy"]
+        cells = (name, f"{mean:.0%} ({low:.0%} to {high:.0%})", f"{one['signed']:.0%}", f"{one['prompt_tokens']:.0f}")
+        rows.append("| " + " | ".join((*cells, f"{1000 * one['seconds']:.0f}")) + " |")
+    changed = ", ".join(f"{name} {share:.0%}" for name, share in run["changed"].items())
+    return "\n".join(rows) + f"\n\nRight after twenty facts changed: {changed}.\n"
+
+
 SPEED = {
     "README.md": ("trained", "TRL alone", "here", "ratio", "tokens/s"),
     "README.zh-CN.md": ("训练对象", "仅用 TRL", "本系列", "倍数", "词元/秒"),
@@ -112,7 +126,7 @@ def main() -> None:
         path = PROJECT / document
         old = path.read_text(encoding="utf-8")
         new = filled(filled(old, "figures", block(document)), "notebooks", notebooks_table())
-        new = filled(new, "speed", speed_table(document))
+        new = filled(filled(new, "speed", speed_table(document)), "systems", systems_table())
         if old != new and "--check" in sys.argv:
             sys.exit(f"{document} does not state the figures of benchmarks/results: run python benchmarks/readme.py")
         path.write_text(new, encoding="utf-8")

@@ -118,7 +118,8 @@ def in_batches(model, tokenizer, conversations: list, *, max_new_tokens: int, ba
     batch_size = min(batch_size, batch_that_fits(model.config, longest, this_machine().usable_gib))
     order = sorted(range(len(conversations)), key=lambda i: length_of(conversations[i]))
     answers: list[Answer | None] = [None] * len(conversations)
-    for first in tqdm(range(0, len(order), batch_size), desc="batches of questions", leave=False):
+    starts = range(0, len(order), batch_size)
+    for first in tqdm(starts, desc="batches of questions", leave=False, disable=len(starts) < 2):
         batch = order[first : first + batch_size]
         given = generate(model, tokenizer, [conversations[i] for i in batch], max_new_tokens=max_new_tokens)
         for i, answer in zip(batch, given, strict=True):
