@@ -1,7 +1,7 @@
 """Writes the measured figures into the READMEs: `python benchmarks/readme.py`; with --check it only compares.
 
-The text between <!-- figures --> and <!-- /figures -->, and between the other marks (notebooks, speed, systems), comes from
-benchmarks/results, so that no figure is typed.
+The text between <!-- figures --> and <!-- /figures -->, and between the other marks (notebooks, speed, systems), comes
+from benchmarks/results, so that no figure is typed.
 """
 
 import json
