@@ -40,6 +40,8 @@ ORDER = [
     "training",
     "preview",
     "sampling",
+    "choices",
+    "products",
     "draft",
     "decode",
     "turns",

@@ -4,9 +4,11 @@ import pytest
 import torch
 from conftest import move_adapter
 
+from helpers.choices import SHORT, Choices
 from helpers.decode import Decoder
-from helpers.draft import Draft, can_draft, weights_key, whole_weight
+from helpers.draft import Ahead, can_draft, weights_key, whole_weight
 from helpers.hardware import Choice
+from helpers.products import in_blocks, in_four
 from helpers.sampling import Sampling
 
 PROMPT = [72, 101, 108, 108, 111]
@@ -60,6 +62,19 @@ def test_a_draft_saves_passes_of_the_model(tiny_llama):
     assert alone.passes == 41 and with_draft.passes < 25
 
 
+def test_the_draft_goes_on_from_what_the_judge_knows(tiny_llama):
+    decoder, prompt = Decoder(tiny_llama), PROMPT * 5
+    decoder.how = Choice(True, "")
+    for _ in decoder.tokens(prompt, Sampling(max_new_tokens=30), None):
+        pass
+    assert decoder.how.value and decoder.passes < 15
+    (ahead,) = decoder.aheads.values()
+    assert ahead.draft.length == ahead.judge.length == len(prompt) + 29
+    torch.testing.assert_close(ahead.draft.cache[..., :54, :], ahead.judge.cache[..., :54, :].to(torch.bfloat16))
+    cache = tiny_llama(torch.tensor([prompt])).past_key_values
+    torch.testing.assert_close(ahead.judge.cache[1, 1, :, :25], cache.layers[1].values[0], rtol=0, atol=1e-5)
+
+
 def test_drawn_tokens_are_guessed_with_the_same_random_numbers(tiny_llama):
     decoder = Decoder(tiny_llama)
     decoder.how = Choice(True, "")
@@ -78,11 +93,12 @@ def test_a_draft_has_the_weights_of_the_moment(tiny_llama):
 
 
 def test_wrong_guesses_cost_time_and_change_nothing(tiny_llama, monkeypatch):
-    def nonsense(draft, token):
-        draft.length += 1
-        return torch.randn(258, generator=torch.Generator().manual_seed(draft.length))
+    guesses = torch.Generator().manual_seed(0)
 
-    monkeypatch.setattr(Draft, "step", nonsense)
+    def nonsense(ahead, token, choose, most, ended):
+        return torch.randint(258, (most,), generator=guesses).tolist()
+
+    monkeypatch.setattr(Ahead, "guess", nonsense)
     for knobs in KNOBS:
         decoder, sampling = Decoder(tiny_llama), Sampling(max_new_tokens=20, **knobs)
         decoder.how = Choice(True, "")
@@ -106,19 +122,87 @@ def test_a_stop_is_seen_within_one_token(tiny_llama):
     assert 5 <= len(made) <= 6
 
 
-def test_a_draft_is_of_one_state_of_the_adapter(tiny_llama):
+def test_lean_copies_are_of_one_state_of_the_adapter(tiny_llama):
     model = tuned(tiny_llama)
     decoder = Decoder(model)
     decoder.how = Choice(True, "")
-    first = decoder.ready_draft(10)
-    assert decoder.ready_draft(10) is first
+
+    def ahead():
+        decoder.cache = None
+        return decoder.ahead(PROMPT, decoder.scores(PROMPT), 20)
+
+    first = ahead()
+    assert ahead() is first
     with model.disable_adapter():
-        base = decoder.ready_draft(10)
-    assert base is not first and len(decoder.drafts) == 2
+        base = ahead()
+    assert base is not first and len(decoder.aheads) == 2
     with torch.no_grad():
         next(p for n, p in model.named_parameters() if "lora_B" in n).add_(0.1)
-    assert decoder.ready_draft(10) is not first and len(decoder.drafts) == 2, "the old state's draft is let go"
+    assert ahead() is not first and len(decoder.aheads) == 2, "the old state's copies are let go"
     assert weights_key(model)[0] is True
+
+
+def test_the_judge_has_the_scores_of_the_model(tiny_llama):
+    model = tuned(tiny_llama)
+    ids = torch.arange(20, 40)
+    expected = model(ids[None]).logits[0].detach()
+    ahead, judged = Ahead(model), []
+    ahead.judge.start(20)
+    for place in (0, 8, 16):
+        judged.append(ahead.judge.scores(ids[place : place + 8].tolist()))
+    torch.testing.assert_close(torch.cat(judged), expected, rtol=0, atol=2e-5)
+
+
+def test_a_model_that_a_lean_copy_does_not_know_answers_by_itself(tiny_llama):
+    for layer in tiny_llama.model.layers:  # as attention_bias=True would have it
+        layer.self_attn.q_proj.bias = torch.nn.Parameter(torch.full((layer.self_attn.q_proj.out_features,), 0.5))
+    decoder, sampling = Decoder(tiny_llama), Sampling(max_new_tokens=12)
+    decoder.how = Choice(True, "")
+    assert list(decoder.tokens(PROMPT, sampling, 1)) == expected(tiny_llama, sampling)
+    assert not decoder.how.value and "other scores" in decoder.how.reason and not decoder.aheads
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"top_k": 5},
+        {"top_k": SHORT + 40},
+        {"top_p": 0.5},
+        {"top_p": 0.9999},
+        {"min_p": 0.1},
+        {"min_p": 1e-6},
+        {"top_k": 9, "top_p": 0.7, "min_p": 0.05},
+        {"top_p": 0.6, "repetition_penalty": 1.5, "no_repeat_ngram_size": 2},
+        {},
+    ],
+)
+@pytest.mark.parametrize("vocabulary", [60, 5000])
+def test_a_choice_among_few_is_the_choice_of_the_processors(knobs, vocabulary):
+    sampling = Sampling(temperature=0.8, seed=11, **knobs)
+    chosen, generator = Choices(sampling, PROMPT[:2], torch.device("cpu")), torch.Generator().manual_seed(11)
+    scores = torch.randn((30, vocabulary), generator=torch.Generator().manual_seed(1)) * 3
+    from helpers.sampling import processors
+
+    taken, history, few = [], [40, 41], 0
+    chosen.all = list(history)
+    for row in scores:
+        few += chosen.few(row) is not None
+        left = processors(sampling)(torch.tensor([history]), row[None]).softmax(dim=-1)
+        expected = int(torch.multinomial(left, 1, generator=generator))
+        taken.append(chosen.guess(row, []) == expected and chosen.take(row) == expected)
+        history.append(expected)
+    assert all(taken)
+    if vocabulary > SHORT:
+        assert (few == 30) == (sampling.top_k in (5, 9) or sampling.top_p in (0.5, 0.6) or sampling.min_p == 0.1)
+
+
+def test_guesses_take_nothing_and_meet_the_random_numbers_of_their_judgement():
+    scores = torch.randn((4, 300), generator=torch.Generator().manual_seed(2))
+    one, other = (Choices(Sampling(temperature=1.0, seed=5), PROMPT, torch.device("cpu")) for _ in range(2))
+    guesses = []
+    for row in scores:
+        guesses.append(one.guess(row, guesses))
+    assert one.made == [] and guesses == [other.take(row) for row in scores] == [one.take(row) for row in scores]
 
 
 def test_it_says_why_there_is_no_draft(tiny_falcon, tiny_llama):
@@ -128,23 +212,32 @@ def test_it_says_why_there_is_no_draft(tiny_falcon, tiny_llama):
 
 @pytest.mark.parametrize(("shape", "kind", "most"), [((48, 64), "Four", 0.12), ((47, 64), "Eight", 0.02)])
 def test_a_packed_weight_multiplies_as_the_weight_does(shape, kind, most):
-    from helpers.draft import packed
-
     generator = torch.Generator().manual_seed(0)
     weight, hidden = torch.randn(shape, generator=generator), torch.randn(1, shape[1], generator=generator)
-    small, expected = packed(weight), hidden @ weight.T
+    small, expected = in_four(weight), hidden @ weight.T
     assert type(small).__name__ == kind
     error = (small(hidden.to(torch.bfloat16)).float() - expected).norm() / expected.norm()
     assert error < most
 
 
-def test_a_weight_that_was_stored_in_four_bits_loses_next_to_nothing():
-    from helpers.draft import packed
+@pytest.mark.parametrize("there", [True, False])
+def test_a_weight_in_blocks_multiplies_as_the_weight_does(there, monkeypatch):
+    if not there:
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn((48, 64), generator=generator)
+    product = in_blocks(weight, 8)
+    assert type(product).__name__ == ("Blocked" if there else "Plain")
+    for rows in (1, 8, 11):
+        hidden = torch.randn((rows, 64), generator=generator)
+        torch.testing.assert_close(product(hidden), hidden @ weight.T)
 
+
+def test_a_weight_that_was_stored_in_four_bits_loses_next_to_nothing():
     generator = torch.Generator().manual_seed(0)
     weight = torch.randint(0, 16, (16, 64), generator=generator) * 0.25 - 1.5
     weight[:, ::32], weight[:, 1::32] = -1.5, 2.25  # each group has both ends
     hidden = torch.ones(1, 64)
     torch.testing.assert_close(
-        packed(weight)(hidden.to(torch.bfloat16)).float(), hidden @ weight.T, rtol=0.01, atol=0.1
+        in_four(weight)(hidden.to(torch.bfloat16)).float(), hidden @ weight.T, rtol=0.01, atol=0.1
     )

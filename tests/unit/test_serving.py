@@ -78,7 +78,7 @@ def test_stop_reaches_the_process_that_holds_the_model(server, remote):
 
 def test_an_error_there_is_shown_here_and_the_next_answer_is_made(server, remote, monkeypatch):
     panel = GenerationPanel(remote, "hi", max_new_tokens=4)
-    monkeypatch.setattr(server.engine.decoder, "judge", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
+    monkeypatch.setattr(server.engine.decoder, "scores", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
     with pytest.raises(RemoteError, match="no room"):
         panel.run()
     assert "no room" in panel.status.value
