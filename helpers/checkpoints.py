@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
 from helpers.paths import fixed_run, new_run_folder, runs_folder, write_json
+from helpers.processes import agree
 
 SEAL = "complete.json"  # written last; names every file with its size and hash
 KEPT = 2  # so that a damaged one has another behind it
@@ -36,10 +37,13 @@ class Checkpoint(NamedTuple):
     identity: dict
 
 
-def identity(settings, rows=None, processes: int = 1) -> dict:
-    """What decides whether a run can go on; rows: the tokenized training set, of which the hash is taken."""
+def identity(settings, rows=None) -> dict:
+    """What decides whether a run can go on; rows: the tokenized training set, of which the hash is taken.
+
+    The number of processes is not in it: they share out the rows of a step, which stay the same.
+    """
     found = {name: getattr(settings, name) for name in SAME}
-    found["rows a step"] = processes * rows_a_step(settings.as_dict())
+    found["rows a step"] = rows_a_step(settings.as_dict())
     return found if rows is None else found | {"content of the data": data_hash(rows)}
 
 
@@ -57,14 +61,19 @@ def differences(before: dict, now: dict) -> list[str]:
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """A folder aside to write a checkpoint to; what is left of it when the block ends is removed."""
+def staged(folder: Path, cleans: bool = True) -> Iterator[Path]:
+    """A folder aside to write a checkpoint to; what is left of it when the block ends is removed.
+
+    cleans: false for the processes of a training that only write into the folder of the first.
+    """
     aside = folder / ".partial"
-    shutil.rmtree(aside, ignore_errors=True)
+    if cleans:
+        shutil.rmtree(aside, ignore_errors=True)
     try:
         yield aside
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if cleans:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def seal(aside: Path, folder: Path, step: int, tokens: int, identity: dict) -> None:
@@ -139,7 +148,7 @@ def run_to_use(settings, resume: bool = True, say=print) -> Path:
 
 
 def rows_a_step(settings: dict) -> int:
-    """Rows in an optimizer step of one process."""
+    """Rows in an optimizer step, of all processes together."""
     return settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
 
 
@@ -174,7 +183,7 @@ class Saver(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         step, every = state.global_step, max(1, state.max_steps // self.parts)
-        late = time.perf_counter() - self.last > self.seconds
+        late = agree(time.perf_counter() - self.last > self.seconds)
         if step == state.max_steps or step % every == 0 or late:
             control.should_save = True
 

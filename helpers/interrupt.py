@@ -5,6 +5,8 @@ import threading
 
 from transformers import TrainerCallback
 
+from helpers.processes import agree, here
+
 
 class EvaluationStopped(Exception):
     """Ends an evaluation in its middle; the trainer catches it and goes on to stop."""
@@ -44,14 +46,16 @@ class StopGuard(TrainerCallback):
         self.asked = True
 
     def on_step_end(self, args, state, control, **kwargs):
+        self.asked = agree(self.asked)  # a signal may have reached only one of several processes
         if self.asked:
             if not self.said:
                 self.say("stopping: a checkpoint is saved first; interrupt once more to stop at once, without it")
             self.said = control.should_training_stop = control.should_save = True
 
     def on_substep_end(self, args, state, control, **kwargs):
-        self.on_step_end(args, state, control)
+        if here().count == 1:
+            self.on_step_end(args, state, control)
 
     def on_prediction_step(self, args, state, control, **kwargs):
-        if self.asked:
+        if self.asked and here().count == 1:
             raise EvaluationStopped

@@ -12,6 +12,7 @@ from helpers.chat import set_template
 from helpers.hardware import resident_bytes
 from helpers.labels import encode_many
 from helpers.memory import Forecast, forecast, shape_of
+from helpers.processes import here, sharded
 from helpers.settings import EMBEDDED, Settings
 
 
@@ -55,7 +56,8 @@ def locate(model: str) -> str:
 def quantization_config(settings: Settings):
     """NF4 with double quantization, computing in the settings' dtype; None when nothing is to be quantized.
 
-    Every value is passed: bitsandbytes' defaults are FP4, float32 compute and no double quantization.
+    Every value is passed: bitsandbytes' defaults are FP4, float32 compute and no double quantization. FSDP shares out
+    floating-point weights only, so the 4-bit numbers are stored as such there (accelerate issues 3983 and 3987).
     """
     from transformers import BitsAndBytesConfig
 
@@ -66,6 +68,7 @@ def quantization_config(settings: Settings):
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, settings.dtype),
+        bnb_4bit_quant_storage=getattr(torch, settings.dtype) if sharded() else torch.uint8,
     )
 
 
@@ -101,7 +104,7 @@ def load_model(settings: Settings) -> Loaded:
             revision=settings.revision or None,
             dtype=getattr(torch, settings.dtype),
             quantization_config=quantization_config(settings),
-            device_map={"": 0 if settings.device == "cuda" else "cpu"},
+            device_map={"": here().local if settings.device == "cuda" else "cpu"},
             attn_implementation=attention.for_loading(settings.attention),
         )
     keep_gradients_on_cpu(model)

@@ -1,6 +1,8 @@
 """Notebook 03's training as a script: the same calls, without a notebook. Knows nothing of widgets."""
 
+import io
 import json
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from helpers.data import load_chat_data
 from helpers.history import History
 from helpers.live_plot import LossPlot
 from helpers.models import foresee, load_model
+from helpers.processes import here, shared_out
 from helpers.samples import Samples
 from helpers.settings import Settings, SettingsError
 from helpers.training import build_trainer, train_or_resume
@@ -34,6 +37,18 @@ def train_alone(settings: Settings, folder: Path | None = None, resume: bool = T
     folder: of a run that goes on; without it the newest unfinished run of these settings, or a new one.
     Raises DataError, SettingsError, TrainingError.
     """
+    if here().count > 1 and folder is None:
+        raise SettingsError("several processes train in one folder: name it by --settings runs/<name>/settings.json.")
+    try:
+        shared_out(settings, here().count)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    with nullcontext() if here().first else redirect_stdout(io.StringIO()):
+        return train_in(settings, folder, resume)
+
+
+def train_in(settings: Settings, folder: Path | None, resume: bool) -> Path:
+    """train_alone, with everything printed."""
     folder = folder or run_to_use(settings, resume)
     data = load_chat_data(settings.data, settings.data_format)
     if data.report:
@@ -46,6 +61,8 @@ def train_alone(settings: Settings, folder: Path | None = None, resume: bool = T
     watched = data.test.select(range(min(32, len(data.test))))
     trainer = build_trainer(settings, loaded.model, loaded.tokenizer, data.train, watched, folder, watchers)
     card = train_or_resume(trainer, settings, folder, history, foreseen)
+    if not card:  # not the first of several processes
+        return folder
     print(f"{card['tokens']:,} tokens, {card['tokens_per_second']} a second. {card['reading']}")
     print(f"adapter: {folder / 'adapter'}")
     return folder

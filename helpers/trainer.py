@@ -1,6 +1,8 @@
 """The trainer: TRL's, with a loss that only looks at trained positions and a way out of a full memory."""
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from helpers import checkpoints
 from helpers.hardware import is_out_of_memory
 from helpers.interrupt import EvaluationStopped
 from helpers.memory import LOGITS
+from helpers.processes import agree, sharded
 
 
 class TrainingError(RuntimeError):
@@ -66,23 +69,34 @@ class LoraTrainer(SFTTrainer):
     identity = None  # what the checkpoints are of, see checkpoints.identity
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        base = self.accelerator.unwrap_model(model).get_base_model()
         inputs = round_up(inputs) if self.args.use_cpu else inputs
         labels = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=-100).flatten()
         trained = (labels != -100).nonzero().flatten()  # here, not after the decoder: it waits for the GPU
         known = {k: inputs[k] for k in ("input_ids", "attention_mask", "position_ids") if k in inputs}
-        with self.accelerator.autocast():
-            # With a cache the decoder would take position_ids for a continued text and not keep documents apart.
-            hidden = base.get_decoder()(**known, use_cache=False).last_hidden_state  # (rows, length, hidden_size)
-        weight = self.head_weight(base)
-        summed = FrozenHeadLoss.apply(hidden.flatten(0, 1)[trained].to(weight.dtype), weight, labels[trained])
+        tuned = self.accelerator.unwrap_model(model)
+        if self.args.world_size == 1 and not sharded():
+            summed = self.summed_loss(tuned, known, trained, labels)
+        else:  # the gradients of all processes meet only if the wrapper itself is called
+            with forward_as(tuned, lambda **given: self.summed_loss(tuned, given, trained, labels)):
+                summed = model(**known)
         loss = summed / (num_items_in_batch if num_items_in_batch is not None else max(1, len(trained)))
+        if num_items_in_batch is not None:  # it counts the tokens of all processes, and DDP divides by their number
+            loss = loss * self.args.world_size
         self._metrics["train" if self.model.training else "eval"]["num_tokens"] = [self._total_train_tokens]
         return (loss, {"loss": loss}) if return_outputs else loss
 
+    def summed_loss(self, tuned, inputs: dict, trained: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss summed over the trained positions (indices into the flattened labels)."""
+        base = tuned.get_base_model()
+        with self.accelerator.autocast():
+            # With a cache the decoder would take position_ids for a continued text and not keep documents apart.
+            hidden = base.get_decoder()(**inputs, use_cache=False).last_hidden_state  # (rows, length, hidden_size)
+        weight = self.head_weight(base)
+        return FrozenHeadLoss.apply(hidden.flatten(0, 1)[trained].to(weight.dtype), weight, labels[trained])
+
     def head_weight(self, base):
         """The output head's weight in the dtype of mixed precision, cast once: it is frozen."""
-        if not hasattr(self, "cast_head"):
+        if not hasattr(self, "cast_head") or sharded():  # FSDP frees what it has gathered
             head = base.get_output_embeddings()
             if head.weight.requires_grad or getattr(head, "bias", None) is not None:
                 raise TrainingError("the output head must be frozen and without bias: use TRL's SFTTrainer for it.")
@@ -99,11 +113,14 @@ class LoraTrainer(SFTTrainer):
         self.step_batches = [*self.step_batches, (inputs, num_items_in_batch)]
         loss = self.attempt(model, inputs, num_items_in_batch)
         while loss is None:
+            if self.args.world_size > 1:  # the others would wait for passes that only this process makes
+                raise TrainingError("the memory of one process is full. " + next_moves(self.settings))
             self.make_smaller(inputs)
             model.zero_grad(set_to_none=True)
             losses = [self.attempt(model, *batch) for batch in self.step_batches]
             loss = None if None in losses else losses[-1]
-        self._total_train_tokens += count_tokens(inputs)
+        seen = torch.tensor(count_tokens(inputs), device=self.args.device)
+        self._total_train_tokens += int(self.accelerator.reduce(seen))  # of all processes
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         if self.accelerator.sync_gradients:
             self.step_batches = ()
@@ -121,19 +138,23 @@ class LoraTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model, trial):
         """Saves aside and moves the whole into place; training goes on when that fails, on a full disk for example."""
-        folder, step = Path(self.args.output_dir), self.state.global_step
-        try:
-            with checkpoints.staged(folder) as self.aside:
+        folder, step, failed = Path(self.args.output_dir), self.state.global_step, None
+        with checkpoints.staged(folder, self.args.should_save) as self.aside:
+            self.accelerator.wait_for_everyone()
+            try:
                 super()._save_checkpoint(model, trial)
-                self.accelerator.wait_for_everyone()
-                if self.args.should_save:
+            except (OSError, RuntimeError, SafetensorError) as error:
+                failed = error
+            if not agree(failed is not None) and self.args.should_save:
+                try:
                     checkpoints.seal(self.aside, folder, step, self._total_train_tokens, self.identity or {})
-        except (OSError, RuntimeError, SafetensorError) as error:
+                except OSError as error:
+                    failed = error
+        self.aside = None
+        if failed:
             kept = [path.name for path in checkpoints.by_step(folder)[:1]]
             safe = f"{kept[0]} stays" if kept else "there is none so far"
-            self.say(f"checkpoint-{step} could not be saved ({error}). Training goes on; {safe}. Is the disk full?")
-        finally:
-            self.aside = None
+            self.say(f"checkpoint-{step} could not be saved ({failed}). Training goes on; {safe}. Is the disk full?")
 
     def attempt(self, model, inputs, num_items_in_batch):
         """The loss of one batch after its backward pass; None when the memory was too small."""
@@ -164,6 +185,19 @@ class LoraTrainer(SFTTrainer):
             f"the memory was full: going on from the last optimizer step with micro-batches 1/{self.parts} of the size "
             f"and {self.parts} times as many; the loss stays that of the whole batch."
         )
+
+
+@contextmanager
+def forward_as(module: torch.nn.Module, function) -> Iterator[None]:
+    """While it is open, a call of the module runs `function` between the module's hooks."""
+    own = module.__dict__.get("forward")
+    module.forward = function
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
 
 
 def next_moves(settings) -> str:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -22,18 +23,20 @@ from helpers.models import keep_gradients_on_cpu, keep_stream_in_float32
 from helpers.norm import fuse_norms
 from helpers.paths import write_json
 from helpers.preflight import preflight
+from helpers.processes import here, is_lost_peer, sharded, shared_out
 from helpers.reading import read
 from helpers.settings import Settings, describe_model
 from helpers.trainer import LoraTrainer, TrainingError, next_moves
 
 
 def sft_config(settings: Settings, folder: Path) -> SFTConfig:
-    """TRL's configuration of this run.
+    """TRL's configuration of this run, for one of the processes that share it out.
 
     Upstream: SFTConfig() turns bf16 on by itself, which fails where there is no GPU and is emulated on a T4; so
     use_cpu, bf16 and fp16 are always set together. Its learning rate of 2e-5 is for full fine-tuning.
     """
-    cpu = settings.device == "cpu"
+    cpu, rows = settings.device == "cpu", settings.per_device_train_batch_size
+    settings = shared_out(settings, here().count)
     return SFTConfig(
         output_dir=str(folder / "checkpoints"),
         # Rows are laid end to end, so that nothing is padded; what is too long was shortened before (`fitting`).
@@ -43,7 +46,7 @@ def sft_config(settings: Settings, folder: Path) -> SFTConfig:
         packing_strategy="bfd",
         assistant_only_loss=settings.assistant_only_loss,
         per_device_train_batch_size=settings.per_device_train_batch_size,
-        per_device_eval_batch_size=settings.per_device_train_batch_size,
+        per_device_eval_batch_size=rows,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         gradient_checkpointing=settings.gradient_checkpointing,
         # Nothing random happens in a layer without dropout, so its random state need not be kept.
@@ -67,6 +70,7 @@ def sft_config(settings: Settings, folder: Path) -> SFTConfig:
         report_to=settings.tracking,
         seed=settings.seed,
         dataset_num_proc=None,
+        ddp_find_unused_parameters=False,  # every adapter matrix is used
     )
 
 
@@ -94,8 +98,9 @@ def build_trainer(settings: Settings, model, tokenizer, train, evaluation, folde
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     keep_gradients_on_cpu(trainer.model)
-    use_fast_product(trainer.model)
-    fuse_norms(trainer.model)
+    if not sharded():  # they hold on to weights that FSDP gathers for a moment
+        use_fast_product(trainer.model)
+        fuse_norms(trainer.model)
     if settings.autocast == "float16":
         keep_stream_in_float32(trainer.model)
     return trainer
@@ -139,7 +144,8 @@ class TimeForecast(TrainerCallback):
         if step == 4 and seen > self.before:
             rate = (seen - self.before) / (now - self.start)
             tokens = sum(map(len, self.trainer.train_dataset["input_ids"])) / len(self.trainer.train_dataset)
-            tokens *= (state.max_steps - self.first) * args.train_batch_size * args.gradient_accumulation_steps
+            rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            tokens *= (state.max_steps - self.first) * rows
             self.seconds = tokens / rate
             self.say(f"about {self.seconds / 60:.1f} minutes: {tokens:,.0f} tokens at {rate:,.0f} a second")
 
@@ -149,19 +155,21 @@ def train_or_resume(trainer, settings: Settings, folder: Path, history: History,
 
     Saves `folder`/adapter, run_card.json and history.csv, after a stop as well: one interrupt stops after the running
     step. forecast: of the memory (helpers.memory), to be kept beside what is measured. Leaves the model ready to
-    generate, whatever happens. Runs the preflight first unless that was done.
+    generate, whatever happens. Runs the preflight first unless that was done. Where several processes train, the first
+    of them saves, and the others return {}.
     Raises TrainingError when the preflight fails, the checkpoint is of another run, the memory is full, the loss is not
-    finite or another process trains in this folder.
+    finite, another process trains in this folder, or one of several processes is gone.
     """
     try:
-        held = FileLock(folder / "run.lock").acquire(timeout=0)
+        held = FileLock(folder / "run.lock").acquire(timeout=0) if here().first else nullcontext()
     except Timeout:
         raise TrainingError(f"another process is training in {folder.name}: wait for it, or start a new run.") from None
     with held, StopGuard(say) as guard:
         found = resume_point(trainer, settings, folder, say)
         if not trainer.checked:
             preflight(trainer)
-        write_json(folder / "settings.json", settings.as_dict())
+        if here().first:
+            write_json(folder / "settings.json", settings.as_dict())
         clock, start = TimeForecast(trainer), time.perf_counter()
         added = [clock, guard, Saver()]
         for callback in added:
@@ -169,6 +177,7 @@ def train_or_resume(trainer, settings: Settings, folder: Path, history: History,
         try:
             with PeakMemory() as peak:
                 run_loop(trainer, settings, found, guard)
+            whole = trainer.accelerator.get_state_dict(trainer.model) if sharded() else None
         finally:
             for callback in added:
                 trainer.remove_callback(callback)
@@ -176,12 +185,15 @@ def train_or_resume(trainer, settings: Settings, folder: Path, history: History,
         measured = {"seconds": round(time.perf_counter() - start, 1), "peak_gib": round(peak.gib, 2)}
         measured["forecast_gib"] = round(forecast.total_gib, 2) if forecast else None
         measured["forecast_seconds"] = round(clock.seconds, 1) if clock.seconds else None
-        return finish(trainer, settings, folder, history, found, measured, say)
+        if not here().first:
+            return {}
+        measured["processes"] = here().count
+        return finish(trainer, settings, folder, history, found, measured, say, whole)
 
 
 def resume_point(trainer, settings: Settings, folder: Path, say) -> Checkpoint | None:
     """The checkpoint to go on from, after saying so; None to begin. Raises TrainingError when it is of another run."""
-    trainer.identity = identity(settings, trainer.train_dataset, trainer.args.world_size)
+    trainer.identity = identity(settings, trainer.train_dataset)
     found = newest(folder / "checkpoints", say)
     if found is None:
         say("a new run: there is no checkpoint to go on from")
@@ -221,6 +233,11 @@ def run_loop(trainer, settings: Settings, found: Checkpoint | None, guard: StopG
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise TrainingError("the memory is full. " + next_moves(settings)) from error
+        if here().count > 1 and is_lost_peer(error):
+            raise TrainingError(
+                f"another of the {here().count} processes is gone, so all stop. Start them again with the same "
+                f"command: the training goes on from its newest checkpoint."
+            ) from error
         raise
 
 
@@ -241,15 +258,15 @@ def make_ready(trainer) -> None:
         torch.cuda.empty_cache()
 
 
-def finish(trainer, settings, folder: Path, history: History, found, measured: dict, say) -> dict:
-    """Saves the adapter, the log as CSV and the run card, and says what was kept."""
+def finish(trainer, settings, folder: Path, history: History, found, measured: dict, say, whole=None) -> dict:
+    """Saves the adapter, the log as CSV and the run card, and says what was kept. whole: the weights that FSDP has."""
     if not history.rows and (folder / "history.jsonl").exists():
         history.rows = read_history(folder / "history.jsonl")
     step, total = trainer.state.global_step, total_steps(trainer)
     if not step:
         raise TrainingError("stopped before the first step: nothing was trained, and nothing needs to be kept.")
     check_losses(history, settings)
-    trainer.model.save_pretrained(folder / "adapter")
+    trainer.model.save_pretrained(folder / "adapter", state_dict=whole)
     trainer.processing_class.save_pretrained(folder / "adapter")
     write_csv(history.rows, folder / "history.csv")
     tokens = trainer._total_train_tokens

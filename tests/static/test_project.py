@@ -14,6 +14,7 @@ PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 HELPERS = sorted((PROJECT / "helpers").glob("*.py"))
 ORDER = [
     "paths",
+    "processes",
     "hardware",
     "memory",
     "embedded",
@@ -188,7 +189,7 @@ def test_modules_are_small_and_explained(path):
 
 def test_only_settings_paths_and_what_runs_a_series_read_the_environment():
     for path in HELPERS:
-        if path.stem not in ("settings", "paths", "series", "doctor", "bootstrap"):
+        if path.stem not in ("settings", "paths", "processes", "series", "doctor", "bootstrap"):
             assert "os.environ" not in path.read_text(), path.name
 
 

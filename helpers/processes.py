@@ -1,0 +1,70 @@
+"""Several processes on one training, as torchrun and `accelerate launch` start them. Knows nothing of models."""
+
+import os
+from dataclasses import replace
+from typing import NamedTuple
+
+
+class Group(NamedTuple):
+    """Which process this is. number: among all, from 0; count: of all; local: among those of this machine."""
+
+    number: int
+    count: int
+    local: int
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that prints and saves."""
+        return self.number == 0
+
+
+def here() -> Group:
+    """This process, by the variables that torchrun sets; one process alone is number 0 of 1."""
+    number, count, local = (
+        int(os.environ.get(name, usual)) for name, usual in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
+    return Group(number, count, local)
+
+
+def sharded() -> bool:
+    """Whether accelerate was told to share the weights out (FSDP), not only the rows (DDP)."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
+
+
+def agree(flag: bool) -> bool:
+    """Whether it is true for any of the processes: all of them must ask, at the same place."""
+    if here().count == 1:
+        return flag
+    import torch
+
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    asked = torch.tensor(int(flag), device=device)
+    torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+    return bool(asked)
+
+
+def shared_out(settings, count: int):
+    """The settings of one process of `count`, all of which together see as many rows a step as one would alone.
+
+    Forward passes in a row (gradient_accumulation_steps) are given up first, then rows of a pass. Raises ValueError
+    when a step cannot be divided by `count`.
+    """
+    rows, passes = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
+    if passes % count == 0:
+        return replace(settings, gradient_accumulation_steps=passes // count)
+    if rows % count == 0:
+        return replace(settings, per_device_train_batch_size=rows // count)
+    if rows * passes % count:
+        raise ValueError(
+            f"{rows} rows x {passes} passes a step cannot be shared out to {count} processes: choose a number that "
+            f"divides {rows * passes}."
+        )
+    return replace(settings, per_device_train_batch_size=1, gradient_accumulation_steps=rows * passes // count)
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error says that another process of the training is gone."""
+    import torch
+
+    text = str(error)
+    return isinstance(error, torch.distributed.DistError) or "gloo" in text or "NCCL" in text

@@ -1,0 +1,156 @@
+"""Several processes on one training: real ones, started by torchrun, over gloo."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers.checkpoints import by_step
+from helpers.history import marks, read_history, series
+from helpers.paths import PROJECT, write_json
+from helpers.processes import Group, agree, here, is_lost_peer, shared_out
+from helpers.settings import Settings, resolve
+
+TRAIN = ["-m", "helpers", "train", "--settings"]
+
+
+def settings_for(folder: Path, **given) -> Path:
+    """settings.json of a small run whose losses repeat to float32's precision."""
+    chosen = {"per_device_train_batch_size": 4, "max_steps": 8, "learning_rate": 1e-3} | given
+    settings = replace(resolve("smoke", **chosen), autocast="")
+    folder.mkdir(parents=True)
+    write_json(folder / "settings.json", settings.as_dict())
+    return folder / "settings.json"
+
+
+def start(settings: Path, processes: int) -> subprocess.Popen:
+    """A training, by torchrun where there are several processes."""
+    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, *(several if processes > 1 else []), *TRAIN, str(settings)]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment.pop("FT_RUN", None)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=PROJECT, env=environment, **pipes)
+
+
+def train(settings: Path, processes: int) -> str:
+    """The output of a training that must end well."""
+    running = start(settings, processes)
+    text, _ = running.communicate(timeout=240)
+    assert running.returncode == 0, text
+    return text
+
+
+def results(settings: Path) -> tuple[list, dict]:
+    """(step, loss) of a run, and its adapter."""
+    folder = settings.parent
+    losses = series(read_history(folder / "history.jsonl"), "loss")
+    return losses, load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def compare(one, other) -> None:
+    """The same losses to 1e-4, the same adapter."""
+    (losses, adapter), (others, other_adapter) = one, other
+    assert [step for step, _ in losses] == [step for step, _ in others]
+    torch.testing.assert_close([v for _, v in others], [v for _, v in losses], rtol=0, atol=1e-4)
+    assert losses[0][1] - losses[-1][1] > 0.02, "something was learned"
+    torch.testing.assert_close(other_adapter, adapter, rtol=0, atol=2e-5)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    settings = settings_for(tmp_path_factory.mktemp("one") / "run")
+    train(settings, 1)
+    return results(settings)
+
+
+@pytest.mark.parametrize("division", [(4, 1), (2, 2)])
+def test_two_processes_train_as_one_does(tmp_path, alone, division):
+    rows, passes = division
+    settings = settings_for(tmp_path / "two", per_device_train_batch_size=rows, gradient_accumulation_steps=passes)
+    text = train(settings, 2)
+    assert text.count("[ok] adapter") == 1, "only the first process prints"
+    compare(alone, results(settings))
+    assert '"processes": 2' in (settings.parent / "run_card.json").read_text()
+
+
+def children(parent: int) -> dict[int, int]:
+    """Process ids of the ranks that torchrun started."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if int((path / "stat").read_text().rsplit(")", 1)[1].split()[1]) == parent:
+                variables = (path / "environ").read_bytes().split(b"\0")
+                found |= {int(v[5:]): int(path.name) for v in variables if v.startswith(b"RANK=")}
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="2026-11-25: finds the ranks in Linux's /proc")
+def test_a_process_that_is_killed_ends_all_and_the_run_goes_on_with_another_number(tmp_path):
+    steps = {"max_steps": 120, "learning_rate": 1e-4}
+    settings = settings_for(tmp_path / "killed", **steps)
+    running, checkpoints = start(settings, 2), settings.parent / "checkpoints"
+    begun = time.monotonic()
+    while not by_step(checkpoints) and time.monotonic() - begun < 120:
+        time.sleep(0.05)
+    os.kill(children(running.pid)[1], signal.SIGKILL)
+    begun = time.monotonic()
+    text, _ = running.communicate(timeout=100)
+    assert time.monotonic() - begun < 60 and running.returncode != 0
+    assert "another of the 2 processes is gone" in text and "Start them again with the same command" in text
+    assert not (settings.parent / "adapter").exists()
+    text = train(settings, 1)
+    assert "going on from checkpoint-" in text and "step 120 of 120" in text
+    whole = settings_for(tmp_path / "whole", **steps)
+    train(whole, 1)
+    compare(results(whole), results(settings))
+
+
+def test_what_one_process_began_two_finish(tmp_path, alone):
+    settings = settings_for(tmp_path / "grown")
+    train(settings, 1)
+    for path in by_step(settings.parent / "checkpoints")[:1]:
+        shutil.rmtree(path)  # as if it had been stopped before its last step
+    assert "going on from checkpoint-7" in train(settings, 2)
+    assert marks(read_history(settings.parent / "history.jsonl"), "resume") == [7]
+    compare(alone, results(settings))
+
+
+def test_one_process_alone_is_the_first_of_one(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert here() == Group(0, 1, 0) and here().first and agree(True) and not agree(False)
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert here().number == 3 and not here().first
+
+
+@pytest.mark.parametrize(
+    ("rows", "passes", "count", "expected"),
+    [(8, 1, 2, (4, 1)), (8, 4, 2, (8, 2)), (8, 1, 8, (1, 1)), (2, 3, 6, (1, 1)), (4, 1, 1, (4, 1))],
+)
+def test_a_step_is_shared_out(rows, passes, count, expected):
+    settings = Settings(per_device_train_batch_size=rows, gradient_accumulation_steps=passes)
+    mine = shared_out(settings, count)
+    assert (mine.per_device_train_batch_size, mine.gradient_accumulation_steps) == expected
+    assert expected[0] * expected[1] * count == rows * passes
+
+
+def test_a_step_that_cannot_be_shared_out_is_refused():
+    with pytest.raises(ValueError, match="divides 8"):
+        shared_out(Settings(per_device_train_batch_size=8), 3)
+
+
+def test_a_lost_peer_is_told_from_other_errors():
+    assert is_lost_peer(RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer"))
+    assert is_lost_peer(torch.distributed.DistBackendError("x")) and not is_lost_peer(RuntimeError("shape"))
