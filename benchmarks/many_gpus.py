@@ -7,6 +7,7 @@ exported, reloaded in a fresh process and merged, with time and peak memory. Res
 
 import argparse
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,9 @@ def train(way: str, steps: int) -> dict:
     write_json(folder / "settings.json", settings.as_dict())
     done = subprocess.run([*WAYS[way], str(folder / "settings.json")], cwd=PROJECT, capture_output=True, text=True)
     if done.returncode:
-        return {"failed": (done.stdout + done.stderr)[-6000:]}
+        text = done.stdout + done.stderr
+        first = [line for line in text.splitlines() if line.startswith("[rank0]:")] or text.splitlines()
+        return {"failed": "\n".join(first[-16:])}
     card = json.loads((folder / "run_card.json").read_text())
     losses = [round(loss, 4) for _, loss in series(read_history(folder / "history.jsonl"), "loss")]
     return {"losses": losses, "tokens_per_second": card["tokens_per_second"], "peak_gib": card["peak_gib"]}
@@ -59,17 +62,17 @@ def train(way: str, steps: int) -> dict:
 def export() -> dict:
     """Export, reload and merge of the adapter of the run "one"."""
     from helpers.export import export_adapter, vllm_faults
-    from helpers.memory import PeakMemory
-    from helpers.merge import merge
 
     base, run, target = shape_folder("falcon-7b"), runs_folder() / "one", runs_folder() / "export"
     shutil.rmtree(target, ignore_errors=True)
     adapter = export_adapter(run, target / "adapter", base="tiiuae/falcon-7b")
-    start = time.perf_counter()
-    with PeakMemory() as peak:
-        merged = merge(base, adapter, target / "merged")
-    found = {"merge_seconds": round(time.perf_counter() - start, 1), "merge_peak_gib": round(peak.gib, 2)}
-    found |= {"base_gib": merged.base_bytes / 2**30, "merged_gib": merged.bytes / 2**30}
+    command = [sys.executable, "-m", "helpers", "export", str(run), str(target / "merged"), "--merged", str(base)]
+    start, merged = time.perf_counter(), target / "merged"
+    subprocess.run(command, cwd=PROJECT, check=True)
+    found = {"merge_seconds": round(time.perf_counter() - start, 1)}
+    found["merge_peak_gib"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2)
+    for name, folder in (("base", base), ("merged", merged)):
+        found[f"{name}_gib"] = round(sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 2**30, 2)
     found["vllm"] = vllm_faults(adapter)
     code = (
         "import sys, torch\nfrom transformers import AutoModelForCausalLM as M\nfrom peft import PeftModel\n"
@@ -79,12 +82,17 @@ def export() -> dict:
         "torch.save(m(ids).logits.detach().float().cpu(), sys.argv[3])\n"
     )
     logits = []
-    for name, folder, more in (("tuned", base, ["adapter"]), ("merged", merged.folder, [])):
+    for name, folder, more in (
+        ("tuned", base, ["with adapter"]),
+        ("again", base, ["with adapter"]),
+        ("merged", merged, []),
+    ):
         file = target / f"{name}.pt"
         subprocess.run([sys.executable, "-c", code, str(folder), str(adapter), str(file), *more], check=True)
         logits.append(torch.load(file, weights_only=True))
-    found["logits_differ"] = float((logits[0] - logits[1]).abs().max())
-    found["logits_spread"] = float(logits[0].std())
+    again = logits.pop(1)
+    found["reloaded_differ"] = float((again - logits[0]).abs().max())
+    found["logits_move"] = round(float((logits[0] - logits[1]).std() / logits[0].std()), 4)  # share of their spread
     return found
 
 
@@ -98,7 +106,7 @@ def main() -> None:
     results["versions"] = versions()
     for step in chosen.steps:
         results[step] = export() if step == "export" else train(step, chosen.length)
-        print(step, json.dumps(results[step])[:6500], flush=True)
+        print(step, json.dumps(results[step])[:2000], flush=True)
         write_json(chosen.json, results)
 
 

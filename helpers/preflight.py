@@ -93,7 +93,11 @@ def trained_spans(labels: list[int]) -> list[list[int]]:
 
 
 def isolation_check(model, length: int = 12) -> Check:
-    """Largest change of a document's logits when another one stands before it in the same packed row."""
+    """How far a document's logits move, against their spread, when another one stands before it in the packed row.
+
+    Other kernels round differently: in bfloat16 a few percent in a model of seven billion random weights, where the
+    largest of a million differences says little.
+    """
     vocabulary = min(model.get_input_embeddings().num_embeddings, 1000)
     device = model.get_input_embeddings().weight.device
     ids = torch.arange(3, 3 + 2 * length, device=device).remainder(vocabulary)[None]  # (1, 2 * length)
@@ -104,10 +108,10 @@ def isolation_check(model, length: int = 12) -> Check:
         packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0, length:]
         alone = model(input_ids=ids[:, length:], use_cache=False).logits[0]
     model.train(was_training)
-    difference = (packed - alone).abs().max().item()
-    bar = 1e-3 if packed.dtype == torch.float32 else 5e-2
+    share = ((packed - alone).float().std() / alone.float().std()).item()
+    bar = 1e-3 if packed.dtype == torch.float32 else 1e-1
     remedy = "Set ATTENTION = 'sdpa', or another kernel of helpers/attention.py."
-    return Check("isolated", f"logits differ by {difference:.1e}", f"below {bar:g}", difference < bar, remedy)
+    return Check("isolated", f"logits move by {share:.2%}", f"below {bar:.1%} of their spread", share < bar, remedy)
 
 
 def gradient_check(trainer) -> Check:

@@ -37,7 +37,7 @@ def sft_config(settings: Settings, folder: Path) -> SFTConfig:
     """
     cpu, rows = settings.device == "cpu", settings.per_device_train_batch_size
     settings = shared_out(settings, here().count)
-    return SFTConfig(
+    made = SFTConfig(
         output_dir=str(folder / "checkpoints"),
         # Rows are laid end to end, so that nothing is padded; what is too long was shortened before (`fitting`).
         max_length=settings.max_length if settings.packing else None,
@@ -72,6 +72,8 @@ def sft_config(settings: Settings, folder: Path) -> SFTConfig:
         dataset_num_proc=None,
         ddp_find_unused_parameters=False,  # every adapter matrix is used
     )
+    made._n_gpu = min(1, made.n_gpu)  # one process trains on one GPU; TRL refuses transformers' nn.DataParallel
+    return made
 
 
 def build_trainer(settings: Settings, model, tokenizer, train, evaluation, folder: Path, callbacks=()) -> LoraTrainer:
