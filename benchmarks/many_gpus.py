@@ -7,7 +7,6 @@ exported, reloaded in a fresh process and merged, with time and peak memory. Res
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -66,11 +65,15 @@ def export() -> dict:
     base, run, target = shape_folder("falcon-7b"), runs_folder() / "one", runs_folder() / "export"
     shutil.rmtree(target, ignore_errors=True)
     adapter = export_adapter(run, target / "adapter", base="tiiuae/falcon-7b")
-    command = [sys.executable, "-m", "helpers", "export", str(run), str(target / "merged"), "--merged", str(base)]
+    code = (
+        "import resource, sys\nfrom helpers.__main__ import main\nmain(sys.argv[1:])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    command = [sys.executable, "-c", code, "export", str(run), str(target / "merged"), "--merged", str(base)]
     start, merged = time.perf_counter(), target / "merged"
-    subprocess.run(command, cwd=PROJECT, check=True)
+    printed = subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.PIPE, text=True).stdout
     found = {"merge_seconds": round(time.perf_counter() - start, 1)}
-    found["merge_peak_gib"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2)
+    found["merge_peak_gib"] = round(int(printed.split()[-1]) / 2**20, 2)  # pages of the files included
     for name, folder in (("base", base), ("merged", merged)):
         found[f"{name}_gib"] = round(sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 2**30, 2)
     found["vllm"] = vllm_faults(adapter)

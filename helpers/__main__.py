@@ -59,9 +59,10 @@ def add_training(commands) -> None:
 def add_after(commands) -> None:
     """The commands for what comes after a training, or before a larger one: export, plan."""
     text = "a run's adapter with its model card, or merged into its base"
-    export = command(commands, "export", lambda chosen: run_export(chosen.run, chosen.target, chosen.merged), text)
+    export = command(commands, "export", run_export, text)
     export.add_argument("run", help="a folder of runs/")
     export.add_argument("target", help="a new folder")
+    export.add_argument("--gguf", choices=("F16", "Q8_0"), help="merged, as one file for llama.cpp and Ollama")
     export.add_argument("--merged", metavar="BASE", nargs="?", const="", help="merge it into the base's 16-bit weights")
     plan = command(commands, "plan", run_plan, "memory, time and cost on GPUs that are not here")
     plan.add_argument("--model", default="tiiuae/falcon-7b", help="a known model, a folder or a model id")
@@ -122,17 +123,19 @@ def run_training(chosen: argparse.Namespace) -> None:
         series.fail(str(error))
 
 
-def run_export(run: str, target: str, merged: str | None) -> None:
-    """Exports a run's adapter; with `merged` adds it into a base: a folder, or "" for the run's own."""
+def run_export(chosen: argparse.Namespace) -> None:
+    """Exports a run's adapter; with --merged adds it into a base: a folder, or "" for the run's own."""
     import json
     from pathlib import Path
 
     from helpers import embedded, series
     from helpers.export import export_adapter, vllm_faults
+    from helpers.gguf_export import write_gguf
     from helpers.merge import ExportError, merge
 
+    run, target, merged = chosen.run, chosen.target, chosen.merged
     try:
-        if merged is None:
+        if merged is None and not chosen.gguf:
             faults = vllm_faults(export_adapter(Path(run), Path(target)))
             print(f"{target}: the adapter with its model card. vLLM: {'; '.join(faults) or 'nothing against it'}")
             return
@@ -142,6 +145,9 @@ def run_export(run: str, target: str, merged: str | None) -> None:
             raise ExportError(f"{base} is no folder here: fetch it (`hf download {base}`) and name its folder.")
         done = merge(Path(base), Path(run) / "adapter", Path(target))
         before, after = done.base_bytes / 2**20, done.bytes / 2**20
+        if chosen.gguf:
+            file = write_gguf(Path(target), Path(target) / f"model-{chosen.gguf}.gguf", chosen.gguf)
+            print(f"{file}: {file.stat().st_size / 2**20:,.0f} MiB, with a Modelfile for Ollama")
         print(f"{target}: {done.changed} layers changed; {before:,.0f} MiB before, {after:,.0f} MiB now")
     except (ExportError, FileNotFoundError) as error:
         series.fail(str(error))

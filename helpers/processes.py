@@ -37,7 +37,7 @@ def agree(flag: bool) -> bool:
         return flag
     import torch
 
-    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    device = "cuda" if "cuda:nccl" in str(torch.distributed.get_backend_config()) else "cpu"
     asked = torch.tensor(int(flag), device=device)
     torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
     return bool(asked)

@@ -91,8 +91,17 @@ class LoraTrainer(SFTTrainer):
         with self.accelerator.autocast():
             # With a cache the decoder would take position_ids for a continued text and not keep documents apart.
             hidden = base.get_decoder()(**inputs, use_cache=False).last_hidden_state  # (rows, length, hidden_size)
-        weight = self.head_weight(base)
-        return FrozenHeadLoss.apply(hidden.flatten(0, 1)[trained].to(weight.dtype), weight, labels[trained])
+        hidden, targets = hidden.flatten(0, 1)[trained], labels[trained]
+
+        def head_loss(hidden, targets):
+            weight = self.head_weight(base)
+            return FrozenHeadLoss.apply(hidden.to(weight.dtype), weight, targets)
+
+        if not sharded():
+            return head_loss(hidden, targets)
+        head = base.get_output_embeddings()  # FSDP gathers its weight, and frees it, around a call
+        with forward_as(head, head_loss):
+            return head(hidden, targets)
 
     def head_weight(self, base):
         """The output head's weight in the dtype of mixed precision, cast once: it is frozen."""

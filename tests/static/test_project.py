@@ -62,6 +62,7 @@ ORDER = [
     "systems",
     "adapters",
     "merge",
+    "gguf_export",
     "export",
     "plan",
     "bench",

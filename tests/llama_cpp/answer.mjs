@@ -1,0 +1,22 @@
+// node answer.mjs MODEL.gguf PROMPTS.json: the greedy answers of llama.cpp, token ids as JSON
+import {readFileSync} from "node:fs";
+import {getLlama} from "node-llama-cpp";
+
+const [file, prompts] = process.argv.slice(2);
+const llama = await getLlama({gpu: false, build: "never", skipDownload: true});
+const model = await llama.loadModel({modelPath: file});
+const context = await model.createContext({contextSize: 512, threads: 2});
+const sequence = context.getSequence();
+const answers = [];
+for (const prompt of JSON.parse(readFileSync(prompts, "utf8"))) {
+  await sequence.clearHistory();
+  const question = model.tokenize(prompt, true);
+  const answer = [];
+  for await (const token of sequence.evaluate(question, {temperature: 0, yieldEogToken: true})) {
+    answer.push(token);
+    if (model.isEogToken(token) || answer.length >= 40) break;
+  }
+  answers.push({question, answer});
+}
+console.log(JSON.stringify(answers));
+process.exit(0);
