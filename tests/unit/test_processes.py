@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,10 @@ def test_a_process_that_is_killed_ends_all_and_the_run_goes_on_with_another_numb
     compare(results(whole), results(settings))
 
 
+@pytest.mark.skipif(
+    tuple(map(int, version("transformers").split(".")[:2])) < (5, 23),
+    reason="2026-11-25: older ones load an optimizer onto cpu:0, which torch refuses",
+)
 def test_what_one_process_began_two_finish(tmp_path, alone):
     settings = settings_for(tmp_path / "grown")
     train(settings, 1)
