@@ -36,13 +36,12 @@ WAYS = {
 
 def train(way: str, steps: int) -> dict:
     """Losses, tokens a second and memory of the first process."""
-    given = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "gradient_checkpointing": True}
     settings = resolve(
         "datacenter",
         hub=Choice(True, "assumed"),
         **{"model": str(shape_folder("falcon-7b")), "data": "shop_support", "max_steps": steps, "max_length": 512},
-        **{"quantization": "nf4", "r": 16, "lora_alpha": 32},
-        **given,
+        **{"quantization": "nf4", "r": 16, "lora_alpha": 32, "gradient_checkpointing": True},
+        **{"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2},
     )
     folder = runs_folder() / way
     shutil.rmtree(folder, ignore_errors=True)
@@ -77,7 +76,7 @@ def export() -> dict:
     for name, folder in (("base", base), ("merged", merged)):
         found[f"{name}_gib"] = round(sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 2**30, 2)
     found["vllm"] = vllm_faults(adapter)
-    code = (
+    reload = (
         "import sys, torch\nfrom transformers import AutoModelForCausalLM as M\nfrom peft import PeftModel\n"
         "m = M.from_pretrained(sys.argv[1], dtype=torch.bfloat16, device_map={'': 0})\n"
         "m = PeftModel.from_pretrained(m, sys.argv[2]) if len(sys.argv) > 4 else m\n"
@@ -91,7 +90,7 @@ def export() -> dict:
         ("merged", merged, []),
     ):
         file = target / f"{name}.pt"
-        subprocess.run([sys.executable, "-c", code, str(folder), str(adapter), str(file), *more], check=True)
+        subprocess.run([sys.executable, "-c", reload, str(folder), str(adapter), str(file), *more], check=True)
         logits.append(torch.load(file, weights_only=True))
     again = logits.pop(1)
     found["reloaded_differ"] = float((again - logits[0]).abs().max())

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from helpers import embedded
+from helpers import chat, embedded
 from helpers.merge import ExportError, base_tensors
 
-TYPES = {"F16": "F16", "Q8_0": "Q8_0"}
+KINDS = ("F16", "Q8_0")
 LAYER = {
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
@@ -22,13 +22,19 @@ LAYER = {
     "mlp.down_proj": "ffn_down",
 }
 WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-MODELFILE = """FROM ./{file}
-TEMPLATE \"\"\"{{{{ if .System }}}}{{{{ .System }}}}
-{{{{ end }}}}### Human: {{{{ .Prompt }}}}### Assistant:\"\"\"
-PARAMETER stop "### Human:"
-PARAMETER stop "{end}"
-PARAMETER temperature 0
-"""
+# The chat forms of helpers/chat.py as Ollama's TEMPLATE, and the texts that end an answer besides the end token.
+FORMS = {
+    chat.GUANACO: (
+        "{{ if .System }}{{ .System }}\n{{ end }}### Human: {{ .Prompt }}### Assistant:",
+        ["### Human:"],
+    ),
+    chat.CHATML: (
+        "{{ if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n{{ end }}"
+        "<|im_start|>user\n{{ .Prompt }}<|im_end|>\n"
+        "<|im_start|>assistant\n",
+        [],
+    ),
+}
 
 
 def write_gguf(model: Path, target: Path, kind: str = "F16") -> Path:
@@ -65,14 +71,29 @@ def write_gguf(model: Path, target: Path, kind: str = "F16") -> Path:
     finally:
         half_done.unlink(missing_ok=True)
     end = reader.fields["tokenizer.ggml.tokens"].contents(config["eos_token_id"])
-    (target.parent / "Modelfile").write_text(MODELFILE.format(file=target.name, end=end), encoding="utf-8")
+    (target.parent / "Modelfile").write_text(modelfile(target.name, chat_template(model), end), encoding="utf-8")
     return target
+
+
+def chat_template(model: Path) -> str:
+    """The chat template that a model was saved with; "" if there is none."""
+    file = model / "chat_template.jinja"
+    return file.read_text(encoding="utf-8") if file.exists() else ""
+
+
+def modelfile(file: str, template: str, end: str) -> str:
+    """Ollama's Modelfile for a chat template of this project; with another, Ollama takes the one inside the file."""
+    form, stops = FORMS.get(template, ("", []))
+    lines = [f"FROM ./{file}", *([f'TEMPLATE """{form}"""'] if form else [])]
+    return (
+        "\n".join([*lines, *[f'PARAMETER stop "{stop}"' for stop in [*stops, end]], "PARAMETER temperature 0"]) + "\n"
+    )
 
 
 def check(config: dict, kind: str, reader) -> None:
     """Raises ExportError when this writer cannot express the model."""
-    if kind not in TYPES:
-        raise ExportError(f"{kind!r}: it is one of {', '.join(TYPES)}. llama.cpp's llama-quantize makes the others.")
+    if kind not in KINDS:
+        raise ExportError(f"{kind!r}: it is one of {', '.join(KINDS)}. llama.cpp's llama-quantize makes the others.")
     tokens = len(reader.fields["tokenizer.ggml.tokens"].contents())
     if config["model_type"] != "llama" or config.get("attention_bias") or config["vocab_size"] != tokens:
         raise ExportError(
@@ -110,9 +131,7 @@ def add_tokenizer(writer, reader, model: Path) -> None:
             continue
         parts = field.types[1] if field.types[0] == GGUFValueType.ARRAY else None
         writer.add_key_value(name, field.contents(), field.types[0], parts)
-    file = model / "chat_template.jinja"
-    if file.exists():
-        template = file.read_text(encoding="utf-8")
+    if template := chat_template(model):
         for mark in ("{% generation %}", "{% endgeneration %}"):  # for training; other engines do not know them
             template = template.replace(mark, "")
         writer.add_chat_template(template)

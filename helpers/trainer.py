@@ -148,22 +148,31 @@ class LoraTrainer(SFTTrainer):
     def _save_checkpoint(self, model, trial):
         """Saves aside and moves the whole into place; training goes on when that fails, on a full disk for example."""
         folder, step, failed = Path(self.args.output_dir), self.state.global_step, None
-        with checkpoints.staged(folder, self.args.should_save) as self.aside:
-            self.accelerator.wait_for_everyone()
-            try:
-                super()._save_checkpoint(model, trial)
-            except (OSError, RuntimeError, SafetensorError) as error:
-                failed = error
-            if not agree(failed is not None) and self.args.should_save:
-                try:
-                    checkpoints.seal(self.aside, folder, step, self._total_train_tokens, self.identity or {})
-                except OSError as error:
-                    failed = error
-        self.aside = None
+        try:
+            with checkpoints.staged(folder, self.args.should_save) as self.aside:
+                failed = self.save_aside(model, trial, folder, step)
+        finally:
+            self.aside = None
         if failed:
             kept = [path.name for path in checkpoints.by_step(folder)[:1]]
             safe = f"{kept[0]} stays" if kept else "there is none so far"
             self.say(f"checkpoint-{step} could not be saved ({failed}). Training goes on; {safe}. Is the disk full?")
+
+    def save_aside(self, model, trial, folder: Path, step: int) -> Exception | None:
+        """Saves into self.aside and moves it into place; returns what went wrong. All processes meet here."""
+        failed = None
+        self.accelerator.wait_for_everyone()
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            failed = error
+        if agree(failed is not None) or not self.args.should_save:
+            return failed
+        try:
+            checkpoints.seal(self.aside, folder, step, self._total_train_tokens, self.identity or {})
+        except OSError as error:
+            return error
+        return None
 
     def attempt(self, model, inputs, num_items_in_batch):
         """The loss of one batch after its backward pass; None when the memory was too small."""

@@ -11,8 +11,8 @@ import torch
 from conftest import move_adapter
 
 from helpers import embedded
-from helpers.chat import set_template
-from helpers.gguf_export import as_gguf, write_gguf
+from helpers.chat import GUANACO, set_template
+from helpers.gguf_export import as_gguf, modelfile, write_gguf
 from helpers.merge import ExportError, merge
 from helpers.paths import PROJECT, cache_folder
 
@@ -60,7 +60,8 @@ def test_transformers_reads_the_same_model_back(merged, tmp_path, kind, most, mi
         expected, found = one(ids).logits, other(ids).logits
     assert (found - expected).std() / expected.std() < most
     text = (tmp_path / "Modelfile").read_text()
-    assert "FROM ./model.gguf" in text and '"<|im_end|>"' in text and "### Human: {{ .Prompt }}### Assistant:" in text
+    assert text.startswith("FROM ./model.gguf\n") and 'PARAMETER stop "<|im_end|>"' in text
+    assert "<|im_start|>user\n{{ .Prompt }}<|im_end|>\n<|im_start|>assistant\n" in text
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -99,6 +100,12 @@ def llama_cpp() -> Path:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-1000:]
     return folder
+
+
+def test_the_modelfile_has_the_form_of_the_training():
+    text = modelfile("m.gguf", GUANACO, "<end>")
+    assert "### Human: {{ .Prompt }}### Assistant:" in text and 'stop "### Human:"' in text and 'stop "<end>"' in text
+    assert "TEMPLATE" not in modelfile("m.gguf", "{{ another }}", "<end>")
 
 
 def test_rows_of_q_and_k_are_reordered_head_by_head():
