@@ -45,7 +45,8 @@ def table_rows(summary: dict) -> list[tuple[str, str, str]]:
 
 def facts(summary: dict) -> str:
     """Speed, time and memory in one line."""
-    speed = shown(summary["tokens_per_second"], "{:.0f} tokens a second in training, ")
+    rate = summary["tokens_per_second"]
+    speed = f"{rate:.0f} tokens a second in training, " if rate else ""
     return f"{speed}{summary['minutes']:.1f} minutes, {summary['peak_gib']:.1f} GiB at the peak"
 
 
