@@ -2,7 +2,9 @@
 
 Random weights (benchmarks/gpu.py writes them once). Every training is `python -m helpers train --settings`, started as
 launch/*.yaml say: one process, DDP on two, FSDP2 on one and on two, each with the same rows a step. Then the adapter is
-exported, reloaded in a fresh process and merged, with time and peak memory. Results go to results/many-gpus.json.
+exported, reloaded in a fresh process and merged, with time and peak memory. `one-plain` is one process without the two
+kernels of helpers that FSDP cannot have; the ways in float32, on a tiny Falcon, leave no rounding to hide behind.
+Results go to results/many-gpus.json.
 """
 
 import argparse
@@ -26,28 +28,52 @@ from helpers.training import versions
 TARGET = Path(__file__).resolve().parent / "results" / "many-gpus.json"
 TRAIN = ["-m", "helpers", "train", "--settings"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-WAYS = {
-    "one": [sys.executable, *TRAIN],
-    "ddp-2": [*ACCELERATE, "launch/ddp.yaml", "--num_processes", "2", *TRAIN],
-    "fsdp-1": [*ACCELERATE, "launch/fsdp_qlora.yaml", "--num_processes", "1", *TRAIN],
-    "fsdp-2": [*ACCELERATE, "launch/fsdp_qlora.yaml", "--num_processes", "2", *TRAIN],
+PLAIN = """
+import sys
+from helpers import training
+from helpers.__main__ import main
+training.use_fast_product = training.fuse_norms = lambda model: None
+main(sys.argv[1:])
+"""
+ONE, DDP, FSDP = [sys.executable], [*ACCELERATE, "launch/ddp.yaml"], [*ACCELERATE, "launch/fsdp_qlora.yaml"]
+ALONE = ["-c", PLAIN, "train", "--settings"]
+EXACT = {"model": "tiny-falcon", "dtype": "float32", "autocast": "", "max_length": 256}
+WAYS = {  # command, and settings of its own
+    "one": ([*ONE, *TRAIN], {}),
+    "one-plain": ([*ONE, *ALONE], {}),
+    "ddp-2": ([*DDP, "--num_processes", "2", *TRAIN], {}),
+    "fsdp-1": ([*FSDP, "--num_processes", "1", *TRAIN], {}),
+    "fsdp-2": ([*FSDP, "--num_processes", "2", *TRAIN], {}),
+    "one-float32": ([*ONE, *TRAIN], EXACT),
+    "fsdp-1-float32": ([*FSDP, "--num_processes", "1", *TRAIN], EXACT),
+    "fsdp-2-float32": ([*FSDP, "--num_processes", "2", *TRAIN], EXACT),
 }
+LOGITS = """
+import sys, torch
+from transformers import AutoModelForCausalLM as M
+from peft import PeftModel
+file, dtype, folder = sys.argv[1:4]
+m = M.from_pretrained(folder, dtype=getattr(torch, dtype), device_map={"": 0})
+m = PeftModel.from_pretrained(m, sys.argv[4]) if sys.argv[4:] else m
+m = m.merge_and_unload() if "exactly" in sys.argv else m
+with torch.no_grad():
+    torch.save(m(torch.arange(20, 84, device="cuda")[None]).logits.float().cpu(), file)
+"""
 
 
 def train(way: str, steps: int) -> dict:
     """Losses, tokens a second and memory of the first process."""
-    settings = resolve(
-        "datacenter",
-        hub=Choice(True, "assumed"),
-        **{"model": str(shape_folder("falcon-7b")), "data": "shop_support", "max_steps": steps, "max_length": 512},
-        **{"quantization": "nf4", "r": 16, "lora_alpha": 32, "gradient_checkpointing": True},
-        **{"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2},
-    )
+    command, own = WAYS[way]
+    given = {"data": "shop_support", "max_steps": steps, "max_length": 512, "quantization": "nf4", "r": 16}
+    given |= {"lora_alpha": 32, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
+    given |= {"gradient_checkpointing": True} | own
+    given["model"] = own.get("model") or str(shape_folder("falcon-7b"))
+    settings = resolve("datacenter", hub=Choice(True, "assumed"), **given)
     folder = runs_folder() / way
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write_json(folder / "settings.json", settings.as_dict())
-    done = subprocess.run([*WAYS[way], str(folder / "settings.json")], cwd=PROJECT, capture_output=True, text=True)
+    done = subprocess.run([*command, str(folder / "settings.json")], cwd=PROJECT, capture_output=True, text=True)
     if done.returncode:
         text = done.stdout + done.stderr
         first = [line for line in text.splitlines() if line.startswith("[rank0]:")] or text.splitlines()
@@ -76,26 +102,33 @@ def export() -> dict:
     for name, folder in (("base", base), ("merged", merged)):
         found[f"{name}_gib"] = round(sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 2**30, 2)
     found["vllm"] = vllm_faults(adapter)
-    reload = (
-        "import sys, torch\nfrom transformers import AutoModelForCausalLM as M\nfrom peft import PeftModel\n"
-        "m = M.from_pretrained(sys.argv[1], dtype=torch.bfloat16, device_map={'': 0})\n"
-        "m = PeftModel.from_pretrained(m, sys.argv[2]) if len(sys.argv) > 4 else m\n"
-        "ids = torch.arange(20, 84, device='cuda')[None]\n"
-        "torch.save(m(ids).logits.detach().float().cpu(), sys.argv[3])\n"
-    )
-    logits = []
-    for name, folder, more in (
-        ("tuned", base, ["with adapter"]),
-        ("again", base, ["with adapter"]),
-        ("merged", merged, []),
-    ):
-        file = target / f"{name}.pt"
-        subprocess.run([sys.executable, "-c", reload, str(folder), str(adapter), str(file), *more], check=True)
-        logits.append(torch.load(file, weights_only=True))
-    again = logits.pop(1)
-    found["reloaded_differ"] = float((again - logits[0]).abs().max())
-    found["logits_move"] = round(float((logits[0] - logits[1]).std() / logits[0].std()), 4)  # share of their spread
-    return found
+    return found | rounding(base, adapter, merged)
+
+
+def rounding(base: Path, adapter: Path, merged: Path) -> dict:
+    """How far the logits of two forms of one model lie apart, as a share of their spread; 64 tokens, one GPU."""
+    forms = {name: [str(base), str(adapter)] for name in ("tuned", "again")}
+    forms |= {"merged": [str(merged)], "base": [str(base)], "merged exactly": [*forms["tuned"], "exactly"]}
+    wanted = {"bfloat16": ("tuned", "again", "merged"), "float32": ("tuned", "merged", "base", "merged exactly")}
+    logits, file = {}, merged / "logits.pt"
+    for dtype, names in wanted.items():
+        for name in names:
+            subprocess.run([sys.executable, "-c", LOGITS, str(file), dtype, *forms[name]], check=True)
+            logits[f"{name}, {dtype}"] = torch.load(file, weights_only=True)
+    spread = logits["tuned, float32"].std()
+
+    def apart(one: str, other: str) -> float:
+        return round(float((logits[one] - logits[other]).std() / spread), 5)
+
+    return {
+        "reloaded_differ": float((logits["again, bfloat16"] - logits["tuned, bfloat16"]).abs().max()),
+        "adapter_moves": apart("base, float32", "tuned, float32"),
+        "merged_exactly_moves": apart("merged exactly, float32", "tuned, float32"),  # nothing is rounded
+        "merged_moves_in_float32": apart("merged, float32", "tuned, float32"),  # the rounded weights alone
+        "merged_moves_in_bfloat16": apart("merged, bfloat16", "tuned, bfloat16"),
+        "bfloat16_moves_tuned": apart("tuned, bfloat16", "tuned, float32"),  # arithmetic alone, nothing merged
+        "bfloat16_moves_merged": apart("merged, bfloat16", "merged, float32"),
+    }
 
 
 def main() -> None:
