@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -52,6 +53,39 @@ def export_adapter(run: Path, target: Path, *, base: str = "", data_licence: str
     shared_json(target / "adapter_config.json", config | {"base_model_name_or_path": base})
     (target / "README.md").write_text(model_card(base, settings, card, data_licence), encoding="utf-8")
     return target
+
+
+def with_base(adapter: Path, base: Path, target: Path) -> Path:
+    """A folder with the base's weights and the adapter, as transformers loads both at once; returns `target`.
+
+    Weights are hard links where the disk allows it, so that they take no room a second time. For programs that take
+    one folder, `transformers serve` among them. Source: maybe_load_adapters in transformers/integrations/peft.py.
+    """
+    read_adapter(adapter)
+    target.mkdir(parents=True, exist_ok=True)
+    own = {path.name for path in Path(adapter).iterdir()}
+    for path in [*Path(adapter).iterdir(), *(path for path in Path(base).iterdir() if path.name not in own)]:
+        if path.suffix in (".safetensors", ".json", ".jinja"):
+            link_or_copy(path.resolve(), target / path.name)
+    return target
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A second name for a file, or a copy where the disk has no such names."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def vllm_command(adapter: Path) -> str:
+    """The command that would serve an exported adapter with vLLM, which has not been run here."""
+    config, _ = read_adapter(adapter)
+    rank = next(step for step in (8, 16, 32, 64, 128, 256, 320, 512) if step >= config["r"])
+    form = f"--chat-template {adapter.name}/chat_template.jinja"
+    lora = f"--enable-lora --max-lora-rank {rank} --lora-modules shop={adapter.name}"
+    return f"vllm serve {config['base_model_name_or_path']} --host 127.0.0.1 {lora} {form}"
 
 
 def data_hash(data: str) -> str:

@@ -53,6 +53,17 @@ def locate(model: str) -> str:
     return str(Path(model).expanduser()) if model.startswith("~") else model
 
 
+def base_folder(settings: Settings) -> Path:
+    """The folder of the base model's 16 or 32-bit weights; of the Hub's models they are fetched, safetensors only."""
+    found = Path(locate(settings.model))
+    if found.is_dir():
+        return found
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.safetensors", "*.json", "*.jinja"]
+    return Path(snapshot_download(settings.model, revision=settings.revision or None, allow_patterns=wanted))
+
+
 def quantization_config(settings: Settings):
     """NF4 with double quantization, computing in the settings' dtype; None when nothing is to be quantized.
 

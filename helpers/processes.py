@@ -1,8 +1,13 @@
 """Several processes on one training, as torchrun and `accelerate launch` start them. Knows nothing of models."""
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
+
+from helpers.paths import PROJECT
 
 
 class Group(NamedTuple):
@@ -60,6 +65,33 @@ def shared_out(settings, count: int):
             f"divides {rows * passes}."
         )
     return replace(settings, per_device_train_batch_size=1, gradient_accumulation_steps=rows * passes // count)
+
+
+def child_environment(**more: str) -> dict[str, str]:
+    """The environment for a child process: this one's, without a run that is meant for this process, and `more`."""
+    return {name: value for name, value in os.environ.items() if name != "FT_RUN"} | more
+
+
+def launch_on_cpu(settings: Path, count: int) -> str:
+    """Trains in `count` processes on this machine's CPU, by a run's settings.json; returns what the first one printed.
+
+    On CPUs that is torchrun, since `accelerate launch` starts several processes there only through mpirun.
+    Raises RuntimeError with the last lines when the training fails.
+    """
+    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    done = subprocess.run(
+        [sys.executable, *several, "-m", "helpers", "train", "--settings", str(settings)],
+        cwd=PROJECT,
+        env=child_environment(ACCELERATE_USE_CPU="1", OMP_NUM_THREADS=threads, CUDA_VISIBLE_DEVICES=""),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError("the training failed:\n" + "\n".join(done.stdout.splitlines()[-8:]))
+    return done.stdout
 
 
 def is_lost_peer(error: BaseException) -> bool:

@@ -64,6 +64,8 @@ ORDER = [
     "merge",
     "gguf_export",
     "export",
+    "api",
+    "push",
     "plan",
     "bench",
     "report",

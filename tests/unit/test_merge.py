@@ -6,6 +6,7 @@ from conftest import move_adapter
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from helpers.export import vllm_command, with_base
 from helpers.merge import ExportError, base_tensors, merge, read_adapter
 
 
@@ -122,3 +123,33 @@ def test_an_adapter_loads_in_another_process_with_the_same_scores(saved, tmp_pat
     subprocess.run([sys.executable, "-c", code, str(base), str(adapter), str(tmp_path / "logits")], check=True)
     with torch.no_grad():
         torch.testing.assert_close(torch.load(tmp_path / "logits"), tuned(IDS).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_base_and_adapter_in_one_folder_load_as_both(saved, tmp_path):
+    base, adapter, tuned = saved
+    both = with_base(adapter, base, tmp_path / "both")
+    again = AutoModelForCausalLM.from_pretrained(both).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(IDS).logits, tuned(IDS).logits, atol=1e-5, rtol=1e-5)
+    weights = next(base.glob("model-*.safetensors"))
+    assert (both / weights.name).stat().st_ino == weights.stat().st_ino, "the weights take no room twice"
+
+
+def test_a_disk_without_hard_links_gets_copies(saved, tmp_path, monkeypatch):
+    def refuse(*given):
+        raise OSError("no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    base, adapter, _ = saved
+    both = with_base(adapter, base, tmp_path / "both")
+    for path in base.glob("model-*.safetensors"):
+        assert (both / path.name).read_bytes() == path.read_bytes()
+
+
+def test_vllm_is_told_of_the_rank(saved):
+    _, adapter, _ = saved
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"r": 24, "base_model_name_or_path": "a/b"}))
+    command = vllm_command(adapter)
+    assert command.startswith("vllm serve a/b ") and "--max-lora-rank 32 " in command
+    assert "--lora-modules shop=adapter" in command and "--host 127.0.0.1" in command

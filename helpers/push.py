@@ -1,0 +1,46 @@
+"""Publishing an exported folder on the Hub. Asks for nothing unless it is called, and prints no token."""
+
+from pathlib import Path
+
+CONTENT = ("*.safetensors", "*.json", "*.jinja", "README.md")  # what an export consists of, and nothing else
+
+
+class PushError(RuntimeError):
+    """Nothing was uploaded; the message says why and what to do. It holds no token."""
+
+
+def push(folder: Path, repository: str, *, private: bool = True, endpoint: str | None = None) -> str:
+    """Uploads an exported folder to `repository` ("name/model"), and returns the address of the commit.
+
+    private: whether only you (and those whom you name on the Hub) can read it. A repository that is there already must
+    be so too: this never changes who can read one. endpoint: of another Hub; None is huggingface.co.
+    Raises PushError when there is no token, it may not write, or the repository's visibility is another.
+    """
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HfHubHTTPError
+
+    folder, token = Path(folder), get_token()
+    if not (folder / "README.md").exists():
+        raise PushError(f"{folder.name} has no README.md: export the run first, a model without a card helps nobody.")
+    if not token:
+        raise PushError(
+            "there is no token on this machine. Make one with the role 'write' under Settings, Access Tokens on the "
+            "Hub; then run `hf auth login` in a terminal, or on Colab add it as the secret HF_TOKEN."
+        )
+    hub = HfApi(endpoint=endpoint, token=token)
+    try:
+        role = hub.whoami()["auth"]["accessToken"]["role"]
+        if role == "read":
+            raise PushError("your token may only read: make one with the role 'write'.")
+        hub.create_repo(repository, private=private, exist_ok=True)
+        if bool(hub.repo_info(repository).private) != private:
+            there, wanted = ("public", "private") if private else ("private", "public")
+            raise PushError(f"{repository} is {there} already, not {wanted}: choose another name, or PRIVATE.")
+        return str(
+            hub.upload_folder(
+                repo_id=repository, folder_path=folder, allow_patterns=list(CONTENT), commit_message="Add the adapter"
+            ).commit_url
+        )
+    except (HfHubHTTPError, OSError, ValueError, KeyError) as error:
+        reason = str(error).replace(token, "***").splitlines()
+        raise PushError(f"the Hub refused ({type(error).__name__}: {(reason or [''])[0]}).") from None
