@@ -14,7 +14,9 @@ import subprocess
 import sys
 import time
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import torch
 from gpu import shape_folder
@@ -79,8 +81,26 @@ def train(way: str, steps: int) -> dict:
         first = [line for line in text.splitlines() if line.startswith("[rank0]:")] or text.splitlines()
         return {"failed": "\n".join(first[-16:])}
     card = json.loads((folder / "run_card.json").read_text())
-    losses = [round(loss, 4) for _, loss in series(read_history(folder / "history.jsonl"), "loss")]
-    return {"losses": losses, "tokens_per_second": card["tokens_per_second"], "peak_gib": card["peak_gib"]}
+    rows = read_history(folder / "history.jsonl")
+    losses = [round(loss, 4) for _, loss in series(rows, "loss")]
+    return {
+        "losses": losses,
+        "step_tokens_per_second": step_speed(rows),
+        "tokens_per_second": card["tokens_per_second"],
+        "peak_gib": card["peak_gib"],
+    }
+
+
+def step_speed(rows: list[dict]) -> float:
+    """Tokens a second of a step in the middle (median), without evaluation and saving, which have rows of their own."""
+    speeds, seen = [], 0
+    for before, row in pairwise(rows):
+        if "loss" not in row:
+            continue
+        if before.get("event") != "sample":  # an answer was made within this step
+            speeds.append((row["num_tokens"] - seen) / (row["seconds"] - before["seconds"]))
+        seen = row["num_tokens"]
+    return round(median(speeds), 1)
 
 
 def export() -> dict:

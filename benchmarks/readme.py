@@ -18,6 +18,7 @@ TITLES = {
     "03_finetune_with_lora": "fine-tune with LoRA, watch the loss, measure before and after",
     "04_generate_and_compare": "talk to the result, with every sampling knob in your hand",
     "05_prompt_rag_or_finetune": "compare prompt, RAG and fine-tuning on the same questions, with what each costs",
+    "06_take_it_with_you": "export, merge, serve and publish it, train on two processes, plan for more",
 }
 WORDS = {
     "README.md": ("held-out questions", "base model", "fine-tuned", "spread over 3 seeds"),

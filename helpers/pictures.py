@@ -49,3 +49,28 @@ def forgetting(values: dict[str, float]):
 def forgetting_alt(values: dict[str, float]) -> str:
     """What forgetting shows, in words."""
     return "NLL of general text: " + "; ".join(f"{name} {value:.2f}" for name, value in values.items()) + "."
+
+
+def curves(losses: dict[str, list[tuple[int, float]]]):
+    """A matplotlib Figure: training loss by step, a line for each name. losses: (step, loss) pairs by name."""
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(7, 3.2), layout="constrained")
+    axis = made.subplots()
+    for number, ((name, pairs), colour) in enumerate(zip(losses.items(), COLOURS, strict=False)):
+        steps, values = zip(*pairs, strict=True)
+        # the first is wide and pale, so that a second one on top of it leaves both in sight
+        axis.plot(steps, values, color=colour, label=name, **({"linewidth": 6, "alpha": 0.4} if number == 0 else {}))
+    axis.set(xlabel="optimizer step", ylabel="training loss (nats a token)")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.grid(alpha=0.2)
+    axis.legend()
+    return made
+
+
+def curves_alt(losses: dict[str, list[tuple[int, float]]]) -> str:
+    """What `curves` shows, in words."""
+    said = [f"{name} from {pairs[0][1]:.3f} to {pairs[-1][1]:.3f}" for name, pairs in losses.items()]
+    values = list(losses.values())
+    apart = max(abs(a - b) for (_, a), (_, b) in zip(values[0], values[-1], strict=True))
+    return f"Training loss by step: {'; '.join(said)}. Nowhere more than {apart:.1e} apart."

@@ -17,7 +17,9 @@ KNOWN = {
 # Products a second that this project reached on one H100 (benchmarks/results/gpu.json): parallel is Falcon's kind.
 REACHED = {"parallel": 390e12, "gated": 320e12}
 H100_PEAK = 989e12  # bfloat16 products a second, dense, by its data sheet
-COUNTED = "times assume that cards do not wait for each other; measured on one card only"
+# What is left of a card's speed beside others: a step on two H100s of one host (benchmarks/results/many-gpus.json).
+LEFT = {"one card": 1.0, "DDP": 0.91, "FSDP": 0.60}
+COUNTED = "times as on one host with fast links between its cards, measured on two; several hosts wait longer"
 
 
 class PlanError(ValueError):
@@ -70,7 +72,7 @@ def plan(shape: Shape, settings: Settings, *, gpus: int, gpu_gib: float, tokens:
                     gradient_checkpointing=again,
                 )
                 gib = peak_bytes(shape, chosen, gpus if way == "FSDP" else 1) / GIB
-                speed = gpus * speed_of(shape, again) * peak / H100_PEAK
+                speed = gpus * LEFT[way] * speed_of(shape, again) * peak / H100_PEAK
                 hours = tokens / speed / 3600
                 name = f"{way}, {'bf16' if quantization == 'none' else 'NF4'}{', checkpointing' if again else ''}"
                 cost = None if price is None else hours * gpus * price

@@ -44,7 +44,10 @@ def test_on_colab_with_the_folder_it_installs_only_what_is_lacking(commands, mon
     exec(compile(SETUP, "setup", "exec"), {})
     (command,) = commands
     wanted = command[command.index("-c") + 2 :]
-    assert [name.split(">")[0] for name in wanted] == ["trl", "bitsandbytes", "gguf", "bm25s", "sacrebleu"]
+    assert [name.split(">")[0] for name in wanted] == [
+        *("trl", "bitsandbytes", "gguf", "bm25s", "sacrebleu"),
+        *("fastapi", "uvicorn", "openai"),
+    ]
     pins = (tmp_path / "uploaded" / "colab-pins.txt").read_text()
     assert all(f"{name}==" in pins for name in ("torch", "ipython", "ipykernel", "ipywidgets"))
     assert sys.path[0] == str(tmp_path / "uploaded")

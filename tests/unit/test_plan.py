@@ -33,6 +33,15 @@ def test_one_card_agrees_with_the_measurement_within_15_percent(variant):
     assert found.fits and found.hours == pytest.approx(1e6 / found.tokens_per_second / 3600)
 
 
+def test_two_cards_are_as_much_faster_as_was_measured():
+    many = json.loads((PROJECT / "benchmarks" / "results" / "many-gpus.json").read_text())
+    one, *_ = plan(FALCON_7B, SETTINGS, gpus=1, gpu_gib=80, tokens=1e6)
+    two = {option.name: option for option in plan(FALCON_7B, SETTINGS, gpus=2, gpu_gib=80, tokens=1e6)}
+    for name, way in (("DDP, bf16", "ddp-2"), ("FSDP, bf16", "fsdp-2")):
+        measured = many[way]["step_tokens_per_second"] / many["one"]["step_tokens_per_second"]
+        assert two[name].tokens_per_second / one.tokens_per_second == pytest.approx(measured, rel=0.02)
+
+
 def test_sharding_divides_the_weights_and_ddp_does_not():
     options = {
         o.name: o for o in plan(shape_for("tiiuae/falcon-40b"), SETTINGS, gpus=8, gpu_gib=80, tokens=1e7, price=2)
