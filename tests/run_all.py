@@ -46,10 +46,9 @@ def steps() -> list[tuple[str, list[str], dict[str, str]]]:
         ("the series with the embedded model", pytest(PYTHON, "-s", "tests/notebooks/test_series.py"), {}),
         (
             "Colab-like set: unit tests",
-            pytest(COLAB, "tests/unit", "-k", "not twenty_kills and not process_that_is_killed"),
+            pytest(COLAB, "tests/unit", "-k", "not twenty_kills and not process_that_is_killed and not llama_cpp"),
             {},
         ),
-        ("Colab-like set: notebooks, papermill", pytest(COLAB, "tests/notebooks/test_run.py", "-k", "tiny-llama"), {}),
         ("Colab-like set: notebooks, nbval", nbval(COLAB), smoke),
     ]
 

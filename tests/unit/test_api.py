@@ -48,6 +48,7 @@ def test_it_answers_as_the_tuned_model_does_and_is_gone_afterwards(folders, tune
     with Api(folders[2], dtype="float32") as api:
         answer, port = ask(api), api.port
         listening = [it for it in psutil.Process(api.process.pid).net_connections() if it.status == "LISTEN"]
+        assert psutil.Process(api.process.pid).environ()["HF_HUB_OFFLINE"] == "1", "it can be asked for no other model"
         assert [tuple(it.laddr) for it in listening] == [("127.0.0.1", port)], "no other machine can reach it"
     assert answer.strip() == tuned.text.strip() != base.text.strip()
     with socket.socket() as probe:

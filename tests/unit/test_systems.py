@@ -8,7 +8,7 @@ from helpers.adapters import train_adapter
 from helpers.evaluation import answer_all, batch_that_fits, text_nll
 from helpers.generation import base_answers, generate
 from helpers.paths import PROJECT
-from helpers.pictures import forgetting, forgetting_alt, quality_against_cost, quality_alt
+from helpers.pictures import curves, curves_alt, forgetting, forgetting_alt, quality_against_cost, quality_alt
 from helpers.retrieval import Retriever
 from helpers.settings import resolve
 from helpers.systems import INSTRUCTIONS, asked_in, five_systems, measure, own_template, table, unknowns
@@ -172,3 +172,12 @@ def test_pictures_say_what_they_show():
     for made in (quality_against_cost(points), forgetting(values)):
         (axis,) = made.get_axes()
         assert axis.get_xlabel()
+
+
+def test_two_curves_are_told_apart_and_their_distance_is_said():
+    losses = {"one process": [(1, 4.0), (2, 3.5)], "two processes": [(1, 4.0), (2, 3.53)]}
+    (axis,) = curves(losses).axes
+    assert [line.get_label() for line in axis.lines] == list(losses)
+    assert axis.lines[0].get_linewidth() > axis.lines[1].get_linewidth(), "a line that is covered must stay in sight"
+    assert list(axis.lines[1].get_ydata()) == [4.0, 3.53]
+    assert "two processes from 4.000 to 3.530" in curves_alt(losses) and "3.0e-02 apart" in curves_alt(losses)
