@@ -1,5 +1,7 @@
 """Writes the measured figures into the READMEs: `python benchmarks/readme.py`; with --check it only compares.
 
+`python benchmarks/readme.py runs/NAME "AMD EPYC"` takes the figures of a whole run, made on such a processor, first.
+
 The text between <!-- figures --> and <!-- /figures -->, and between the other marks (notebooks, speed, systems), comes
 from benchmarks/results, so that no figure is typed.
 """
@@ -7,6 +9,7 @@ from benchmarks/results, so that no figure is typed.
 import json
 import re
 import sys
+from datetime import date
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -122,7 +125,28 @@ def filled(text: str, mark: str, content: str) -> str:
     return pattern.sub(lambda found: found[1] + content + found[2], text)
 
 
+def take_run(folder: Path, processor: str) -> None:
+    """Keeps a run's figures as laptop-run.json."""
+    summary, card = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("summary", "run_card")
+    )
+    compared = card["comparison"]
+    parts = ("forgetting", "uses", "break_even", "changed")
+    wanted = ("accuracy", "signed", "prompt_tokens", "seconds")
+    systems = {name: {key: one[key] for key in wanted} for name, one in compared.items() if name not in parts}
+    training = {key: card[key] for key in ("peak_gib", "forecast_gib", "seconds", "forecast_seconds")}
+    found = {"date": str(date.today()), "processor": processor, "versions": card["versions"], **summary}
+    found |= {
+        "training": training,
+        "systems": systems,
+        **{name: compared[name] for name in ("changed", "forgetting", "uses")},
+    }
+    (RESULTS / "laptop-run.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> None:
+    if len(sys.argv) == 3:
+        take_run(Path(sys.argv[1]), sys.argv[2])
     for document in WORDS:
         path = PROJECT / document
         old = path.read_text(encoding="utf-8")
