@@ -132,8 +132,10 @@ def take_run(folder: Path, processor: str) -> None:
     )
     compared = card["comparison"]
     parts = ("forgetting", "uses", "break_even", "changed")
-    wanted = ("accuracy", "signed", "prompt_tokens", "seconds")
+    wanted = ("accuracy", "prompt_tokens", "seconds")
     systems = {name: {key: one[key] for key in wanted} for name, one in compared.items() if name not in parts}
+    for name, one in systems.items():
+        one["signed"] = sum(compared[name]["signed"]) / len(compared[name]["signed"])
     training = {key: card[key] for key in ("peak_gib", "forecast_gib", "seconds", "forecast_seconds")}
     found = {"date": str(date.today()), "processor": processor, "versions": card["versions"], **summary}
     found |= {
