@@ -20,6 +20,7 @@ from statistics import median
 
 import torch
 from gpu import shape_folder
+from safetensors.torch import load_file
 
 from helpers.hardware import Choice, this_machine
 from helpers.history import read_history, series
@@ -54,12 +55,13 @@ LOGITS = """
 import sys, torch
 from transformers import AutoModelForCausalLM as M
 from peft import PeftModel
+from safetensors.torch import save_file
 file, dtype, folder = sys.argv[1:4]
 m = M.from_pretrained(folder, dtype=getattr(torch, dtype), device_map={"": 0})
 m = PeftModel.from_pretrained(m, sys.argv[4]) if sys.argv[4:] else m
 m = m.merge_and_unload() if "exactly" in sys.argv else m
 with torch.no_grad():
-    torch.save(m(torch.arange(20, 84, device="cuda")[None]).logits.float().cpu(), file)
+    save_file({"logits": m(torch.arange(20, 84, device=m.device)[None]).logits.float().cpu()}, file)
 """
 
 
@@ -130,11 +132,11 @@ def rounding(base: Path, adapter: Path, merged: Path) -> dict:
     forms = {name: [str(base), str(adapter)] for name in ("tuned", "again")}
     forms |= {"merged": [str(merged)], "base": [str(base)], "merged exactly": [*forms["tuned"], "exactly"]}
     wanted = {"bfloat16": ("tuned", "again", "merged"), "float32": ("tuned", "merged", "base", "merged exactly")}
-    logits, file = {}, merged / "logits.pt"
+    logits, file = {}, merged.parent / "logits.safetensors"
     for dtype, names in wanted.items():
         for name in names:
             subprocess.run([sys.executable, "-c", LOGITS, str(file), dtype, *forms[name]], check=True)
-            logits[f"{name}, {dtype}"] = torch.load(file, weights_only=True)
+            logits[f"{name}, {dtype}"] = load_file(file)["logits"]
     spread = logits["tuned, float32"].std()
 
     def apart(one: str, other: str) -> float:

@@ -57,12 +57,15 @@ class Api:
                 env=child_environment(HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(empty)),
             )
         begun = time.monotonic()
-        while not self.healthy():
-            if self.process.poll() is not None or time.monotonic() - begun > seconds:
-                lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                self.stop()
-                raise ApiError("the server did not start:\n" + "\n".join(lines[-5:]))
-            time.sleep(0.2)
+        try:
+            while not self.healthy():
+                if self.process.poll() is not None or time.monotonic() - begun > seconds:
+                    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                    raise ApiError("the server did not start:\n" + "\n".join(lines[-5:]))
+                time.sleep(0.2)
+        except BaseException:  # an interrupt, too: nothing keeps running
+            self.stop()
+            raise
         return self
 
     def healthy(self) -> bool:

@@ -72,23 +72,29 @@ def child_environment(**more: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "FT_RUN"} | more
 
 
-def launch_on_cpu(settings: Path, count: int) -> str:
-    """Trains in `count` processes on this machine's CPU, by a run's settings.json; returns what the first one printed.
+def cpu_launch(settings: Path, count: int) -> dict:
+    """What subprocess needs to train in `count` processes on this machine's CPU, by a run's settings.json.
 
     On CPUs that is torchrun, since `accelerate launch` starts several processes there only through mpirun.
-    Raises RuntimeError with the last lines when the training fails.
     """
     several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
     threads = str(max(1, (os.cpu_count() or 1) // count))
-    done = subprocess.run(
-        [sys.executable, *several, "-m", "helpers", "train", "--settings", str(settings)],
-        cwd=PROJECT,
-        env=child_environment(ACCELERATE_USE_CPU="1", OMP_NUM_THREADS=threads, CUDA_VISIBLE_DEVICES=""),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    return {
+        "args": [sys.executable, *several, "-m", "helpers", "train", "--settings", str(settings)],
+        "cwd": PROJECT,
+        "env": child_environment(ACCELERATE_USE_CPU="1", OMP_NUM_THREADS=threads, CUDA_VISIBLE_DEVICES=""),
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+    }
+
+
+def launch_on_cpu(settings: Path, count: int) -> str:
+    """Trains as cpu_launch says, and returns what the first process printed.
+
+    Raises RuntimeError with the last lines when the training fails.
+    """
+    done = subprocess.run(**cpu_launch(settings, count), check=False)
     if done.returncode:
         raise RuntimeError("the training failed:\n" + "\n".join(done.stdout.splitlines()[-8:]))
     return done.stdout

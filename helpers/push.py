@@ -29,8 +29,7 @@ def push(folder: Path, repository: str, *, private: bool = True, endpoint: str |
         )
     hub = HfApi(endpoint=endpoint, token=token)
     try:
-        role = hub.whoami()["auth"]["accessToken"]["role"]
-        if role == "read":
+        if hub.whoami().get("auth", {}).get("accessToken", {}).get("role") == "read":
             raise PushError("your token may only read: make one with the role 'write'.")
         hub.create_repo(repository, private=private, exist_ok=True)
         if bool(hub.repo_info(repository).private) != private:
@@ -41,6 +40,6 @@ def push(folder: Path, repository: str, *, private: bool = True, endpoint: str |
                 repo_id=repository, folder_path=folder, allow_patterns=list(CONTENT), commit_message="Add the adapter"
             ).commit_url
         )
-    except (HfHubHTTPError, OSError, ValueError, KeyError) as error:
+    except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).replace(token, "***").splitlines()
         raise PushError(f"the Hub refused ({type(error).__name__}: {(reason or [''])[0]}).") from None

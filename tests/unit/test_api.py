@@ -61,6 +61,20 @@ def test_what_cannot_start_says_why(tmp_path):
         Api(tmp_path).start()
 
 
+def test_an_interrupt_while_it_starts_leaves_nothing_running(folders, monkeypatch):
+    api = Api(folders[2])
+    started = []
+
+    def interrupt():
+        started.append(api.process)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "healthy", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        api.start()
+    assert api.process is None and started[0].poll() is not None
+
+
 def test_it_ends_with_a_process_that_is_killed(folders):
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom helpers.api import Api\n"

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from importlib.metadata import version
@@ -16,11 +15,9 @@ from safetensors.torch import load_file
 
 from helpers.checkpoints import by_step
 from helpers.history import marks, read_history, series
-from helpers.paths import PROJECT, write_json
-from helpers.processes import Group, agree, child_environment, here, is_lost_peer, launch_on_cpu, shared_out
+from helpers.paths import write_json
+from helpers.processes import Group, agree, child_environment, cpu_launch, here, is_lost_peer, launch_on_cpu, shared_out
 from helpers.settings import Settings, resolve
-
-TRAIN = ["-m", "helpers", "train", "--settings"]
 
 
 def settings_for(folder: Path, **given) -> Path:
@@ -30,16 +27,6 @@ def settings_for(folder: Path, **given) -> Path:
     folder.mkdir(parents=True)
     write_json(folder / "settings.json", settings.as_dict())
     return folder / "settings.json"
-
-
-def start(settings: Path, processes: int) -> subprocess.Popen:
-    """A training by torchrun that is not waited for."""
-    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *several, *TRAIN, str(settings)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    environment.pop("FT_RUN", None)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=PROJECT, env=environment, **pipes)
 
 
 def results(settings: Path) -> tuple[list, dict]:
@@ -92,7 +79,7 @@ def children(parent: int) -> dict[int, int]:
 def test_a_process_that_is_killed_ends_all_and_the_run_goes_on_with_another_number(tmp_path):
     steps = {"max_steps": 120, "learning_rate": 1e-4}
     settings = settings_for(tmp_path / "killed", **steps)
-    running, checkpoints = start(settings, 2), settings.parent / "checkpoints"
+    running, checkpoints = subprocess.Popen(**cpu_launch(settings, 2)), settings.parent / "checkpoints"
     begun = time.monotonic()
     while not by_step(checkpoints) and time.monotonic() - begun < 120:
         time.sleep(0.05)
