@@ -28,9 +28,10 @@ def command(commands, name: str, run, text: str, profile: bool = False) -> argpa
 def add_series(commands) -> None:
     """The commands that a reader meets first: doctor, run, lab, app."""
     command(commands, "doctor", lambda chosen: run_doctor(), "is this machine ready?")
-    text = "run the notebooks in order, ending in a measured before/after"
-    run = command(commands, "run", lambda chosen: run_notebooks(chosen.profile, chosen.numbers), text, profile=True)
+    text = "run notebooks 00 to 04, ending in a measured before/after"
+    run = command(commands, "run", lambda c: run_notebooks(c.profile, c.numbers, c.all), text, profile=True)
     run.add_argument("numbers", nargs="*", help="only these notebooks, such as 00 03")
+    run.add_argument("--all", action="store_true", help="the whole series, 05 and those after it too")
     lab = command(commands, "lab", lambda chosen: open_lab(chosen.port), "open JupyterLab on the notebooks")
     lab.add_argument("--port", type=int, default=8888, help="on this machine's loopback address (8888)")
     text = "notebook 04's panel alone, in the browser, for several visitors"
@@ -84,10 +85,11 @@ def run_doctor() -> None:
         raise SystemExit(1)
 
 
-def run_notebooks(profile: str, numbers: list[str]) -> None:
-    """Fetches the embedded model if it is needed, then runs the notebooks."""
+def run_notebooks(profile: str, numbers: list[str], whole: bool = False) -> None:
+    """Fetches the embedded model if it is needed, then runs the notebooks: those named, the main job, or all."""
     from helpers import embedded, series
 
+    numbers = numbers or ([] if whole else list(series.MAIN))
     try:
         if profile in ("auto", "laptop"):
             embedded.model_folder()

@@ -14,8 +14,8 @@ from trl import SFTConfig, SFTTrainer
 
 from helpers import falcon
 from helpers.data import load_chat_data
-from helpers.evaluation import answer_nll
 from helpers.hardware import this_machine
+from helpers.likelihood import answer_nll
 from helpers.lora import lora_config
 from helpers.models import load_model, load_tokenizer, locate, quantization_config
 from helpers.settings import Settings, describe_model

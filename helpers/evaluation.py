@@ -4,7 +4,6 @@ How facts are checked: an answer is right when, for every group of the row's `ma
 words as a whole word (upper and lower case alike), and none of `forbid`. "4.20" does not match "14.20" or "4.205".
 """
 
-import math
 import re
 import time
 from collections.abc import Callable
@@ -13,11 +12,12 @@ from typing import NamedTuple
 import torch
 from tqdm.auto import tqdm
 
-from helpers.generation import Answer, generate, inference
+from helpers.generation import Answer, continuations, cut_at_end, prompt_ids
 from helpers.hardware import cpu_has_bf16, this_machine
-from helpers.labels import encode
+from helpers.likelihood import Forced, teacher_forced
 from helpers.memory import GIB, shape_of
 from helpers.models import folded_adapter
+from helpers.sampling import Sampling
 
 SPARE_TOKENS = 8  # room beyond the longest reference answer, so that "ended" means that the model chose to stop
 SIGN_OFFS = ("Happy writing!", "祝书写愉快！")
@@ -68,31 +68,58 @@ def is_signed(answer: str) -> bool:
     return answer.rstrip().endswith(SIGN_OFFS)
 
 
+def silent(text: str) -> None:
+    """Says nothing."""
+
+
 def evaluate(
-    model, tokenizer, rows, *, max_new_tokens=64, batch_size=64, limit=0, say: Callable[[str], None] = lambda text: None
+    model,
+    tokenizer,
+    rows,
+    *,
+    max_new_tokens=64,
+    batch_size=128,
+    limit=0,
+    say: Callable[[str], None] = silent,
 ) -> Report:
     """Greedy answers to the last question of every row, and their scores by slice.
 
+    One pass over each row with its reference gives the loss, and the answer as far as both agree (likelihood.Forced);
+    only the rest is generated, token by token.
     rows: held-out rows with `messages`; `slice`, `match`, `forbid` where the data has them.
     max_new_tokens: at most; a slice gets no more than its longest reference answer and SPARE_TOKENS.
     limit: at most this many rows of each slice, the first ones; 0 is all. say: is told how far it is.
     """
     start = time.perf_counter()
     rows = limited(rows, limit)
-    answers: list[Answer | None] = [None] * len(rows)
+    rooms = answer_rooms(tokenizer, rows, max_new_tokens)
     with folded(model):
-        for name in slice_names(rows):
-            chosen = [i for i, row in enumerate(rows) if row.get("slice", "all") == name]
-            room = min(max_new_tokens, longest_answer(tokenizer, [rows[i] for i in chosen]) + SPARE_TOKENS)
-            asked = [rows[i]["messages"][:-1] for i in chosen]
-            done = sum(answer is not None for answer in answers)
-            tell = lambda count, done=done: say(f"{done + count} of {len(rows)} questions answered")
-            given = in_batches(model, tokenizer, asked, max_new_tokens=room, batch_size=batch_size, say=tell)
-            for i, answer in zip(chosen, given, strict=True):
-                answers[i] = answer
-        losses = answer_nll(model, tokenizer, rows)
-    slices = {name: score(name, rows, answers, losses) for name in slice_names(rows)}
+        forced = teacher_forced(model, tokenizer, rows)
+        answers = finish_answers(model, tokenizer, forced, rooms, batch_size, say)
+    slices = {name: score(name, rows, answers, forced) for name in slice_names(rows)}
     return Report(slices, answers, time.perf_counter() - start, sum(answer.tokens for answer in answers))
+
+
+def answer_rooms(tokenizer, rows: list[dict], max_new_tokens: int) -> list[int]:
+    """For each row: how many tokens its answer may have."""
+    longest = {
+        name: longest_answer(tokenizer, [row for row in rows if row.get("slice", "all") == name])
+        for name in slice_names(rows)
+    }
+    return [min(max_new_tokens, longest[row.get("slice", "all")] + SPARE_TOKENS) for row in rows]
+
+
+def finish_answers(model, tokenizer, forced: list[Forced], rooms: list[int], batch_size: int, say) -> list[Answer]:
+    """The greedy answers whose beginnings teacher forcing found; only what is left is generated."""
+    begun = [one.begun[:room] for one, room in zip(forced, rooms, strict=True)]
+    open_rows = [i for i, room in enumerate(rooms) if tokenizer.eos_token_id not in begun[i] and len(begun[i]) < room]
+    say(f"{len(rooms) - len(open_rows)} of {len(rooms)} questions answered")
+    tell = lambda count: say(f"{len(rooms) - len(open_rows) + count} of {len(rooms)} questions answered")
+    prompts = [forced[i].prompt + begun[i] for i in open_rows]
+    left = [rooms[i] - len(begun[i]) for i in open_rows]
+    for i, ids in zip(open_rows, in_batches(model, tokenizer, prompts, left, batch_size, tell), strict=True):
+        begun[i] = begun[i] + ids
+    return [cut_at_end(tokenizer, ids) for ids in begun]
 
 
 def folded(model):
@@ -100,37 +127,37 @@ def folded(model):
     return folded_adapter(model, torch.bfloat16 if cpu_has_bf16() else torch.float32)
 
 
-def answer_all(model, tokenizer, conversations: list, *, max_new_tokens: int, batch_size=64, say=lambda text: None):
+def answer_all(model, tokenizer, conversations: list, *, max_new_tokens: int, batch_size=128, say=silent):
     """Greedy answers to conversations (questions, or lists of messages), in their order; a list of generation.Answer.
 
     say: is told how far it is. batch_size: at most; smaller where `batch_that_fits` says so.
     """
+    prompts = [prompt_ids(tokenizer, conversation) for conversation in conversations]
+    rooms = [max_new_tokens] * len(prompts)
+    tell = lambda count: say(f"{count} of {len(prompts)} questions answered")
     with folded(model):
-        tell = lambda count: say(f"{count} of {len(conversations)} questions answered")
-        return in_batches(
-            model, tokenizer, conversations, max_new_tokens=max_new_tokens, batch_size=batch_size, say=tell
-        )
+        answers = in_batches(model, tokenizer, prompts, rooms, batch_size, tell)
+    return [cut_at_end(tokenizer, ids) for ids in answers]
 
 
-def in_batches(model, tokenizer, conversations: list, *, max_new_tokens: int, batch_size: int, say) -> list[Answer]:
-    """answer_all, with the model as it is: the shortest first, so that little is padded. say: is told a count."""
-    longest = max(map(length_of, conversations), default=0) + max_new_tokens  # a letter is at most about one token
+def in_batches(model, tokenizer, prompts: list[list[int]], rooms: list[int], batch_size: int, say) -> list[list[int]]:
+    """Greedy continuations of prompts, each of at most rooms[i] tokens, in their order.
+
+    Those with as much room and as long a prompt go together, so that little is padded. say: is told a count.
+    """
+    longest = max((len(ids) + room for ids, room in zip(prompts, rooms, strict=True)), default=0)
     batch_size = min(batch_size, batch_that_fits(model.config, longest, this_machine().usable_gib))
-    order = sorted(range(len(conversations)), key=lambda i: length_of(conversations[i]))
-    answers: list[Answer | None] = [None] * len(conversations)
+    order = sorted(range(len(prompts)), key=lambda i: (rooms[i], len(prompts[i])))
+    results: list[list[int]] = [[]] * len(prompts)
     starts = range(0, len(order), batch_size)
     for first in tqdm(starts, desc="batches of questions", leave=False, disable=len(starts) < 2):
         batch = order[first : first + batch_size]
-        given = generate(model, tokenizer, [conversations[i] for i in batch], max_new_tokens=max_new_tokens)
-        for i, answer in zip(batch, given, strict=True):
-            answers[i] = answer
+        sampling = Sampling(max_new_tokens=max(rooms[i] for i in batch))
+        given = continuations(model, tokenizer, [prompts[i] for i in batch], sampling)
+        for i, ids in zip(batch, given, strict=True):
+            results[i] = ids[: rooms[i]]
         say(min(first + batch_size, len(order)))
-    return answers
-
-
-def length_of(conversation) -> int:
-    """Letters of a conversation."""
-    return len(conversation) if isinstance(conversation, str) else sum(len(m["content"]) for m in conversation)
+    return results
 
 
 def batch_that_fits(config, length: int, usable_gib: float) -> int:
@@ -144,17 +171,6 @@ def batch_that_fits(config, length: int, usable_gib: float) -> int:
         return 64
     cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * length * 4
     return max(1, int(usable_gib * GIB / 2 / (cache + 3 * 4 * shape.vocab_size)))
-
-
-def text_nll(model, tokenizer, texts: list[str], batch_size: int = 8) -> float:
-    """Mean negative log-likelihood of plain texts, in nats a token, the first token of each not counted."""
-    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    total = count = 0
-    for first in range(0, len(encoded), batch_size):
-        batch = [(ids, ids) for ids in encoded[first : first + batch_size]]
-        for summed, tokens in batch_nll(model, tokenizer, batch):
-            total, count = total + summed, count + tokens
-    return total / count
 
 
 def slice_names(rows: list[dict]) -> list[str]:
@@ -178,7 +194,7 @@ def limited(rows, limit: int) -> list[dict]:
     return kept
 
 
-def score(name: str, rows: list[dict], answers: list[Answer], losses: list[tuple[float, int]]) -> Score:
+def score(name: str, rows: list[dict], answers: list[Answer], forced: list[Forced]) -> Score:
     """The Score of one slice."""
     chosen = [i for i, row in enumerate(rows) if row.get("slice", "all") == name]
     checked = [i for i in chosen if rows[i].get("match")]
@@ -186,45 +202,10 @@ def score(name: str, rows: list[dict], answers: list[Answer], losses: list[tuple
     return Score(
         rows=len(chosen),
         accuracy=right / len(checked) if checked else None,
-        nll=sum(losses[i][0] for i in chosen) / max(1, sum(losses[i][1] for i in chosen)),
+        nll=sum(forced[i].nll for i in chosen) / max(1, sum(forced[i].tokens for i in chosen)),
         ended=sum(answers[i].ended for i in chosen) / len(chosen),
         style=sum(is_signed(answers[i].text) for i in chosen) / len(chosen),
     )
-
-
-def answer_nll(model, tokenizer, rows, *, batch_size=16) -> list[tuple[float, int]]:
-    """For each row: the summed negative log-likelihood of its trained tokens, in nats, and how many they are.
-
-    Rows are not packed; the trained tokens are those of the chat template's generation spans, end tokens included.
-    """
-    encoded = [encode(tokenizer, row["messages"]) for row in rows]
-    order = sorted(range(len(rows)), key=lambda i: len(encoded[i][0]))
-    results: list[tuple[float, int]] = [(math.nan, 0)] * len(rows)
-    for first in range(0, len(order), batch_size):
-        chosen = order[first : first + batch_size]
-        for i, result in zip(chosen, batch_nll(model, tokenizer, [encoded[i] for i in chosen]), strict=True):
-            results[i] = result
-    return results
-
-
-def batch_nll(model, tokenizer, encoded: list[tuple[list[int], list[int]]]) -> list[tuple[float, int]]:
-    """answer_nll of one batch, padded on the right."""
-    device = model.get_input_embeddings().weight.device
-    longest = max(len(ids) for ids, _ in encoded)
-    pad = tokenizer.pad_token_id
-    input_ids = torch.tensor([ids + [pad] * (longest - len(ids)) for ids, _ in encoded], device=device)
-    labels = torch.tensor([labels + [-100] * (longest - len(labels)) for _, labels in encoded], device=device)
-    mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in encoded], device=device)
-    with inference(model):
-        logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits  # (rows, longest, vocab_size)
-    results = []
-    for row in range(len(encoded)):
-        trained = labels[row, 1:] != -100
-        losses = torch.nn.functional.cross_entropy(
-            logits[row, :-1][trained].float(), labels[row, 1:][trained], reduction="sum"
-        )
-        results.append((losses.item(), int(trained.sum())))
-    return results
 
 
 def comparison_table(base: Report, tuned: Report) -> str:

@@ -34,28 +34,42 @@ def inference(model) -> Iterator[None]:
 def generate(model, tokenizer, conversations: list, **knobs) -> list[Answer]:
     """One answer to each conversation, in one batch. knobs: of sampling.Sampling, such as max_new_tokens, temperature.
 
-    conversations: questions as text, or lists of messages; padded on the left, where the prompt's end stays beside
-    the answer. Raises ValueError for a knob outside its range.
+    conversations: questions as text, or lists of messages. Raises ValueError for a knob outside its range.
+    """
+    sampling = Sampling(**knobs).drawn()
+    prompts = [prompt_ids(tokenizer, conversation) for conversation in conversations]
+    return [cut_at_end(tokenizer, row, sampling.stop) for row in continuations(model, tokenizer, prompts, sampling)]
+
+
+def prompt_ids(tokenizer, conversation: str | list[dict]) -> list[int]:
+    """Token ids of what the model reads before it answers a question or a list of messages."""
+    messages = as_messages(conversation) if isinstance(conversation, str) else conversation
+    return tokenizer(prompt_text(tokenizer, messages), add_special_tokens=False)["input_ids"]
+
+
+def continuations(model, tokenizer, prompts: list[list[int]], sampling: Sampling) -> list[list[int]]:
+    """New token ids for each prompt's, in one batch, all as long as the longest: what follows an end token is padding.
+
+    Prompts are padded on the left, where their end stays beside the answer.
     Upstream: in transformers 5.23 `generate_batch` (continuous batching) fails on Falcon, whose attention is a class of
     its own: it returns cut-off answers and keeps the error inside each request. So this is plain `generate`.
     """
-    sampling = Sampling(**knobs).drawn()
-    prompts = [prompt_text(tokenizer, as_messages(c) if isinstance(c, str) else c) for c in conversations]
-    batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
-    batch = batch.to(model.get_input_embeddings().weight.device)
+    longest, device = max(map(len, prompts)), model.get_input_embeddings().weight.device
+    padded = [[tokenizer.pad_token_id] * (longest - len(ids)) + ids for ids in prompts]
+    mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
     if sampling.temperature > 0:
         torch.manual_seed(sampling.seed)
     stops = {"stop_strings": list(sampling.stop), "tokenizer": tokenizer} if sampling.stop else {}
     with inference(model):
         output = model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
+            input_ids=torch.tensor(padded, device=device),
+            attention_mask=torch.tensor(mask, device=device),
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
             **sampling.arguments(),
             **stops,
         )
-    return [cut_at_end(tokenizer, row, sampling.stop) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
+    return output[:, longest:].tolist()
 
 
 def cut_at_end(tokenizer, token_ids: list[int], stop: tuple[str, ...] = ()) -> Answer:

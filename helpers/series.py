@@ -16,6 +16,10 @@ class SeriesError(RuntimeError):
     """A notebook of the series failed; the message says where and what to do."""
 
 
+MAIN = ("00", "01", "02", "03", "04")  # the main job: from the machine's check to the measured before/after
+MEASURED = PROJECT / "benchmarks" / "results" / "laptop-run.json"
+
+
 def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
     """Runs the notebooks (all, or those whose number is named) into a new run folder, and returns the folder.
 
@@ -23,6 +27,7 @@ def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
     """
     start, taken = time.perf_counter(), {}
     notebooks = chosen_notebooks(numbers)
+    print(expectation(notebooks), flush=True)
     folder = new_run_folder(profile)
     os.environ |= {"FT_RUN": str(folder), "FT_HEADLESS": "1"} | ({} if profile == "auto" else {"FT_PROFILE": profile})
     (folder / "executed").mkdir()
@@ -47,6 +52,21 @@ def chosen_notebooks(numbers: list[str] | None) -> list[Path]:
         there = ", ".join(notebook.name[:2] for notebook in notebooks)
         raise SeriesError(f"no notebook {', '.join(sorted(unknown))}; there are: {there}.")
     return [notebook for notebook in notebooks if notebook.name[:2] in numbers]
+
+
+def expectation(notebooks: list[Path]) -> str:
+    """What these notebooks took where they were measured, in one sentence, before they run."""
+    names = f"{len(notebooks)} notebooks, {notebooks[0].name[:2]} to {notebooks[-1].name[:2]}"
+    try:
+        measured = json.loads(MEASURED.read_text(encoding="utf-8"))
+        took = [measured["notebooks"][notebook.stem] for notebook in notebooks]
+    except (OSError, ValueError, KeyError):
+        return f"{names}: not measured in this form"
+    minutes, peak = sum(one["seconds"] for one in took) / 60, max(one["peak_gib"] for one in took)
+    return (
+        f"{names}: {minutes:.0f} minutes and up to {peak:.1f} GiB on two cores of an {measured['processor']}, with the "
+        f"laptop profile; twice as long where others share the cores"
+    )
 
 
 class Progress:

@@ -1,20 +1,37 @@
-"""Everything that `make test` checks, one step after the other; goes on after a failure and ends with a list.
+"""What `make test` and `make check` run: `python tests/run_all.py [STEP ...]`, one step after the other.
 
-Steps: format and lint, stored outputs, static and unit tests, every notebook through papermill and nbval, the browser,
-the whole series on the laptop profile; then unit tests and notebooks again in the Colab-like set.
+Goes on after a failure and ends with a list. Writes test-artifacts/steps.json: seconds of each step, and the slowest
+tests. Steps whose tests are Python's share the cores between two workers of one thread each.
 """
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import xml.etree.ElementTree as ElementTree
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 PROJECT = Path(__file__).resolve().parent.parent
 PYTHON, COLAB = sys.executable, str(PROJECT / ".venv-colab" / "bin" / "python")
+ARTIFACTS = PROJECT / "test-artifacts"
+SMOKE = {"FT_PROFILE": "smoke", "FT_HEADLESS": "1"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+CHECK = ("format", "lint", "outputs", "static", "quick")  # what `make check` runs
+
+
+class Step(NamedTuple):
+    """One step: what it proves, its command, what is added to its environment, and whether `make test` has it."""
+
+    name: str
+    proves: str
+    command: list[str]
+    environment: dict[str, str] = {}
+    whole: bool = True
 
 
 def notebooks(project: Path = PROJECT) -> list[str]:
@@ -22,9 +39,10 @@ def notebooks(project: Path = PROJECT) -> list[str]:
     return sorted(str(path.relative_to(project)) for path in (project / "notebooks").rglob("[0-9]*.ipynb"))
 
 
-def pytest(python: str, *arguments: str) -> list[str]:
-    """A pytest command of one of the two environments."""
-    return [python, "-m", "pytest", "-q", "--durations=5", *arguments]
+def pytest(python: str, *arguments: str, workers: int = 2) -> list[str]:
+    """A pytest command of one of the two environments; a file's tests stay with one worker."""
+    shared = ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
+    return [python, "-m", "pytest", "-q", *shared, *arguments]
 
 
 def nbval(python: str) -> list[str]:
@@ -32,25 +50,42 @@ def nbval(python: str) -> list[str]:
     return pytest(python, "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", *notebooks())
 
 
-def steps() -> list[tuple[str, list[str], dict[str, str]]]:
-    """(name, command, environment) of each step."""
-    smoke = {"FT_PROFILE": "smoke", "FT_HEADLESS": "1"}
+def steps() -> list[Step]:
+    """All steps, in the order in which they run."""
+    falcon = {**SMOKE, **ONE_THREAD, "FT_MODEL": "tiny-falcon"}
+    quick = ["tests/unit", "-m", "not embedded and not processes"]
     return [
-        ("format", [PYTHON, "-m", "ruff", "format", "--check", "."], {}),
-        ("lint", [PYTHON, "-m", "ruff", "check", "."], {}),
-        ("no outputs stored", [PYTHON, "-m", "nbstripout", "--verify", "--keep-id", *notebooks()], {}),
-        ("static and unit tests", pytest(PYTHON, "tests/static", "tests/unit"), {}),
-        ("notebooks, papermill", pytest(PYTHON, "tests/notebooks/test_run.py"), {}),
-        ("notebooks, nbval", nbval(PYTHON), smoke),
-        ("browser", pytest(PYTHON, "tests/browser"), {}),
-        ("the series with the embedded model", pytest(PYTHON, "-s", "tests/notebooks/test_series.py"), {}),
-        (
-            "Colab-like set: unit tests",
-            pytest(COLAB, "tests/unit", "-k", "not twenty_kills and not process_that_is_killed and not llama_cpp"),
-            {},
+        Step("format", "code and notebooks have one form", [PYTHON, "-m", "ruff", "format", "--check", "."]),
+        Step("lint", "no known mistake", [PYTHON, "-m", "ruff", "check", "."]),
+        Step(
+            "outputs", "no output is committed", [PYTHON, "-m", "nbstripout", "--verify", "--keep-id", *notebooks()]
         ),
-        ("Colab-like set: notebooks, nbval", nbval(COLAB), smoke),
+        Step("static", "the project's files agree", pytest(PYTHON, "tests/static", workers=1)),
+        Step("quick", "unit tests without embedded model and second process", pytest(PYTHON, *quick), ONE_THREAD, False),
+        Step("unit", "each helper does what it says", pytest(PYTHON, "tests/unit"), ONE_THREAD),
+        Step(
+            "papermill",
+            "notebooks and solutions run by papermill, on a tiny Llama",
+            pytest(PYTHON, "tests/notebooks/test_run.py")[:-1] + ["--dist", "load", "tests/notebooks/test_run.py"],
+            ONE_THREAD,
+        ),
+        Step("nbval", "notebooks and solutions run by nbval, on a tiny Falcon", nbval(PYTHON), falcon),
+        Step("browser", "the panels in a real browser", pytest(PYTHON, "tests/browser", workers=1)),
+        Step(
+            "series", "the laptop run teaches the facts", pytest(PYTHON, "-s", "tests/notebooks/test_series.py", workers=1)
+        ),
+        Step("colab-unit", "the helpers on Colab's versions", pytest(COLAB, "tests/unit", "-m", "not slow"), ONE_THREAD),
+        Step("colab-nbval", "the notebooks on Colab's versions", nbval(COLAB), falcon),
     ]
+
+
+def chosen_steps(wanted: list[str]) -> list[Step]:
+    """The steps of these names, or those of `make test`; ends with the names that exist for one that none has."""
+    there = {step.name: step for step in steps()}
+    unknown = [name for name in wanted if name not in there]
+    if unknown:
+        sys.exit(f"error: no step {', '.join(unknown)}; there are: {', '.join(there)}")
+    return [step for step in there.values() if (step.name in wanted if wanted else step.whole)]
 
 
 def provide_browser() -> None:
@@ -66,25 +101,43 @@ def provide_browser() -> None:
         subprocess.run([PYTHON, "-m", "playwright", "install", "chromium"], check=False, timeout=300)
 
 
+def run(step: Step, number: int, scratch: Path) -> dict:
+    """Runs one step in a folder of its own; name, number, seconds, whether it passed, and its ten slowest tests."""
+    print(f"\n=== {step.name}: {step.proves}", flush=True)
+    if step.name == "browser":
+        provide_browser()
+    report = scratch / f"{number:02}.xml"
+    command = [*step.command, f"--junitxml={report}"] if "pytest" in step.command else step.command
+    environment = {**os.environ, "FT_RUNS": str(scratch / f"{number:02}-{step.name}"), **step.environment}
+    start = time.monotonic()
+    code = subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode
+    seconds = round(time.monotonic() - start, 1)
+    print(f"=== {step.name}: {'passed' if code == 0 else 'FAILED'} in {seconds:.0f} s", flush=True)
+    tests = slowest(report) if report.exists() else {"tests": None, "slowest": []}
+    return {"step": step.name, "number": number, "passed": code == 0, "seconds": seconds, **tests}
+
+
+def slowest(report: Path, count: int = 10) -> dict:
+    """How many tests a JUnit file has, and the slowest as (seconds, name)."""
+    cases = list(ElementTree.parse(report).iter("testcase"))
+    timed = [(round(float(case.get("time", 0)), 1), f"{case.get('classname')}::{case.get('name')}") for case in cases]
+    return {"tests": len(cases), "slowest": sorted(timed, reverse=True)[:count]}
+
+
 def main(wanted: list[str]) -> None:
-    """Runs the steps (those whose name contains one of `wanted`, if any); exit status 1 when one fails."""
-    failed = []
+    """Runs the steps that are named, or all; exit status 1 when one fails, or when there is no such step."""
+    wanted = list(CHECK) if wanted == ["--check"] else wanted
+    chosen = chosen_steps(wanted)
     scratch = Path(tempfile.mkdtemp(prefix="runs-"))
-    for name, command, environment in steps():
-        if wanted and not any(word in name for word in wanted):
-            continue
-        print(f"\n=== {name}", flush=True)
-        if name == "browser":
-            provide_browser()
-        start = time.monotonic()
-        runs = {"FT_RUNS": str(scratch / str(len(name)))}
-        code = subprocess.run(command, cwd=PROJECT, env={**os.environ, **runs, **environment}, check=False).returncode
-        print(f"=== {name}: {'passed' if code == 0 else 'FAILED'} in {time.monotonic() - start:.0f} s", flush=True)
-        failed += [name] if code else []
+    results = [run(step, number, scratch) for number, step in enumerate(chosen, 1)]
     shutil.rmtree(scratch, ignore_errors=True)
-    if failed:
-        sys.exit("failed: " + "; ".join(failed))
-    print("\neverything passed")
+    ARTIFACTS.mkdir(exist_ok=True)
+    total = sum(result["seconds"] for result in results)
+    content = {"minutes": round(total / 60, 1), "steps": results}
+    (ARTIFACTS / "steps.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if failed := [result["step"] for result in results if not result["passed"]]:
+        sys.exit("failed: " + ", ".join(failed))
+    print(f"\neverything passed, in {total / 60:.1f} minutes; by step and by test in test-artifacts/steps.json")
 
 
 if __name__ == "__main__":

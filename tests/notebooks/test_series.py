@@ -1,4 +1,4 @@
-"""The whole series on the laptop profile with the embedded model, as `make run` does it."""
+"""The whole series on the laptop profile with the embedded model, as `make run-all` does it."""
 
 import json
 import math
@@ -19,7 +19,7 @@ def run(tmp_path_factory):
     environment = {**os.environ, "FT_RUNS": str(runs)}
     for name in ("FT_PROFILE", "FT_MODEL", "FT_RUN"):
         environment.pop(name, None)
-    command = [sys.executable, "-m", "helpers", "run", "--profile", "laptop"]
+    command = [sys.executable, "-m", "helpers", "run", "--all", "--profile", "laptop"]
     result = subprocess.run(command, cwd=PROJECT, env=environment, text=True, stdout=subprocess.PIPE, check=False)
     print(result.stdout)
     assert result.returncode == 0

@@ -53,6 +53,7 @@ ORDER = [
     "remote",
     "serving",
     "samples",
+    "likelihood",
     "evaluation",
     "intervals",
     "costs",
@@ -174,7 +175,7 @@ def imported_helpers(path):
 
 @pytest.mark.parametrize("path", HELPERS, ids=lambda path: path.stem)
 def test_imports_point_upwards_only(path):
-    if path.stem in ("__init__", "bootstrap"):
+    if path.stem in ("__init__",):
         assert not imported_helpers(path)
         return
     allowed = set(ORDER[: ORDER.index(path.stem)]) | {"__version__"}
@@ -195,7 +196,7 @@ def test_modules_are_small_and_explained(path):
 
 def test_only_settings_paths_and_what_runs_a_series_read_the_environment():
     for path in HELPERS:
-        if path.stem not in ("settings", "paths", "processes", "series", "doctor", "bootstrap"):
+        if path.stem not in ("settings", "paths", "processes", "series", "doctor"):
             assert "os.environ" not in path.read_text(), path.name
 
 

@@ -1,9 +1,6 @@
-import math
-
 import pytest
-import torch
 
-from helpers.evaluation import answer_nll, encode, evaluate, has_word, is_right, is_signed, limited
+from helpers.evaluation import evaluate, has_word, is_right, is_signed, limited
 
 
 @pytest.mark.parametrize(
@@ -40,24 +37,6 @@ def test_the_sign_off_counts_at_the_end_only():
     assert not is_signed("Happy writing! It is.")
 
 
-def test_the_nll_is_that_of_the_answer_tokens_one_by_one(tiny_llama, tokenizer, rows):
-    expected = []
-    for row in rows:
-        ids, labels = encode(tokenizer, row["messages"])
-        with torch.no_grad():
-            scores = tiny_llama(torch.tensor([ids])).logits[0].log_softmax(-1)
-        trained = [place for place, label in enumerate(labels) if label != -100]
-        expected.append((-sum(scores[place - 1, ids[place]].item() for place in trained), len(trained)))
-    found = answer_nll(tiny_llama, tokenizer, list(rows), batch_size=3)
-    for (loss, tokens), (wanted, wanted_tokens) in zip(found, expected, strict=True):
-        assert tokens == wanted_tokens and loss == pytest.approx(wanted, rel=2e-2)  # the CPU may multiply in bfloat16
-
-
-def test_trained_tokens_are_the_answer_and_its_end_token(tokenizer, rows):
-    ids, labels = encode(tokenizer, rows[0]["messages"])
-    assert tokenizer.decode([i for i, label in zip(ids, labels, strict=True) if label != -100]) == " Yes, it is.<eos>"
-
-
 def test_answers_come_back_in_the_order_of_the_rows(tiny_llama, tokenizer, rows):
     together = evaluate(tiny_llama, tokenizer, rows, max_new_tokens=6, batch_size=2).answers
     alone = [evaluate(tiny_llama, tokenizer, [row], max_new_tokens=6).answers[0] for row in rows]
@@ -75,10 +54,8 @@ def test_slices_are_scored_apart(tiny_llama, tokenizer, rows, monkeypatch):
     ]
     said = {"Is it open?": "Yes. Happy writing!", "How much is the pen?": "9 euros.", "hi": "Hello!"}
 
-    def fake(model, tokenizer, conversations, **_):
-        return [Answer(said[messages[-1]["content"]], 3, True) for messages in conversations]
-
-    monkeypatch.setattr(evaluation, "generate", fake)
+    answers = [Answer(said[row["messages"][0]["content"]], 3, True) for row in marked]
+    monkeypatch.setattr(evaluation, "finish_answers", lambda *_: answers)
     report = evaluate(tiny_llama, tokenizer, marked)
     assert (report.slices["shop"].accuracy, report.slices["shop"].style) == (0.5, 0.5)
     assert report.slices["general"].accuracy is None and report.slices["general"].style == 0
@@ -88,15 +65,10 @@ def test_slices_are_scored_apart(tiny_llama, tokenizer, rows, monkeypatch):
 def test_progress_is_told(tiny_llama, tokenizer, rows):
     told = []
     evaluate(tiny_llama, tokenizer, rows, max_new_tokens=2, batch_size=2, say=told.append)
-    assert told == ["2 of 4 questions answered", "4 of 4 questions answered"]
+    assert told == ["0 of 4 questions answered", "2 of 4 questions answered", "4 of 4 questions answered"]
 
 
 def test_the_limit_counts_in_each_slice():
     rows = [{"slice": name, "n": n} for n, name in enumerate("aabba")]
     assert [row["n"] for row in limited(rows, 1)] == [0, 2]
     assert len(limited(rows, 0)) == 5
-
-
-def test_a_random_models_loss_is_near_that_of_guessing(tiny_llama, tokenizer, rows):
-    loss, tokens = answer_nll(tiny_llama, tokenizer, list(rows))[0]
-    assert loss / tokens == pytest.approx(math.log(258), rel=0.15)

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from helpers.adapters import train_adapter
-from helpers.evaluation import answer_all, batch_that_fits, text_nll
+from helpers.evaluation import answer_all, batch_that_fits
 from helpers.generation import base_answers, generate
+from helpers.likelihood import text_nll
 from helpers.paths import PROJECT
 from helpers.pictures import curves, curves_alt, forgetting, forgetting_alt, quality_against_cost, quality_alt
 from helpers.retrieval import Retriever

@@ -1,0 +1,76 @@
+"""The runner of the tests does what `make test` relies on."""
+
+import json
+import sys
+
+import pytest
+
+from helpers.paths import PROJECT
+
+sys.path.insert(0, str(PROJECT / "tests"))
+import run_all  # noqa: E402
+
+
+def step(name, code, **more):
+    return run_all.Step(name, "a claim", [sys.executable, "-c", code], **more)
+
+
+@pytest.fixture
+def artifacts(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_all, "ARTIFACTS", tmp_path / "artifacts")
+    return tmp_path / "artifacts"
+
+
+def test_an_unknown_step_is_an_error_with_the_names_that_exist():
+    with pytest.raises(SystemExit) as caught:
+        run_all.main(["brwser"])
+    assert "no step brwser" in caught.value.code and "browser" in caught.value.code
+
+
+def test_a_name_means_one_step():
+    names = [step.name for step in run_all.steps()]
+    assert len(set(names)) == len(names)
+    assert [step.name for step in run_all.chosen_steps(["unit"])] == ["unit"]
+
+
+def test_make_check_runs_steps_that_exist_and_make_test_leaves_out_what_another_step_has():
+    assert [step.name for step in run_all.chosen_steps(list(run_all.CHECK))] == list(run_all.CHECK)
+    whole = {step.name for step in run_all.chosen_steps([])}
+    assert set(run_all.CHECK) - whole == {"quick"} and "unit" in whole
+
+
+def test_each_step_has_a_folder_of_its_own(monkeypatch, artifacts):
+    code = "import os; open(os.path.join({0!r}, os.path.basename(os.environ['FT_RUNS'])), 'w').close()"
+    seen = artifacts.parent / "seen"
+    seen.mkdir()
+    made = [step(name, code.format(str(seen))) for name in ("abcd", "efgh")]  # as long as each other
+    monkeypatch.setattr(run_all, "steps", lambda: made)
+    run_all.main([])
+    assert sorted(path.name for path in seen.iterdir()) == ["01-abcd", "02-efgh"]
+
+
+def test_a_failure_does_not_end_the_others_and_is_named_at_the_end(monkeypatch, artifacts, capfd):
+    monkeypatch.setattr(run_all, "steps", lambda: [step("first", "exit(3)"), step("second", "print('ran')")])
+    with pytest.raises(SystemExit) as caught:
+        run_all.main([])
+    assert caught.value.code == "failed: first" and "ran" in capfd.readouterr().out
+    results = json.loads((artifacts / "steps.json").read_text())["steps"]
+    assert [(one["step"], one["passed"]) for one in results] == [("first", False), ("second", True)]
+
+
+def test_seconds_and_the_slowest_tests_are_written(monkeypatch, artifacts, tmp_path):
+    slow = tmp_path / "test_slow.py"
+    slow.write_text("import time\ndef test_fast(): pass\ndef test_slow(): time.sleep(0.3)\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", str(slow)]
+    monkeypatch.setattr(run_all, "steps", lambda: [run_all.Step("unit", "a claim", command)])
+    run_all.main([])
+    (result,) = json.loads((artifacts / "steps.json").read_text())["steps"]
+    assert result["tests"] == 2 and result["slowest"][0][1].endswith("::test_slow") and result["seconds"] >= 0.3
+
+
+def test_ten_tests_are_kept(tmp_path):
+    cases = "".join(f'<testcase classname="c" name="t{i}" time="{i}"/>' for i in range(30))
+    report = tmp_path / "report.xml"
+    report.write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
+    found = run_all.slowest(report)
+    assert found["tests"] == 30 and [name for _, name in found["slowest"]] == [f"c::t{i}" for i in range(29, 19, -1)]
