@@ -197,13 +197,14 @@ def choose_torch(uv: Uv, constraints: str) -> list[str]:
     pins = (PROJECT / constraints).read_text(encoding="utf-8").splitlines()
     wanted = uv.folder / "torch-cpu.txt"
     wanted.write_text(next(pin for pin in pins if pin.startswith("torch==")) + "+cpu\n", encoding="utf-8")
-    if uv.compiled(["--no-deps", str(wanted)], seconds=20):
+    if uv.compiled(["--no-deps", str(wanted)], seconds=20) is not None:
         return ["-c", str(wanted)]
     own_index = ["--torch-backend", "cpu"]
     impatient = uv.environment | {"UV_HTTP_TIMEOUT": "10", "UV_HTTP_RETRIES": "0"}
-    if "--no-index" not in uv.arguments and uv.compiled(["--no-deps", *own_index, str(wanted)], 20, env=impatient):
-        return own_index
-    return []
+    if "--no-index" in uv.arguments:
+        return []
+    found = uv.compiled(["--no-deps", *own_index, str(wanted)], seconds=20, env=impatient)
+    return [] if found is None else own_index
 
 
 def has_nvidia() -> bool:

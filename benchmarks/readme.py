@@ -1,9 +1,10 @@
-"""Writes the measured figures into the READMEs: `python benchmarks/readme.py`; with --check it only compares.
+"""Writes the measured figures into the documents: `python benchmarks/readme.py`; with --check it only compares.
 
-`python benchmarks/readme.py runs/NAME "AMD EPYC"` takes the figures of a whole run, made on such a processor, first.
+`python benchmarks/readme.py runs/NAME "AMD EPYC"` takes the figures of a whole run, made on such a processor, first;
+`python benchmarks/readme.py test-artifacts/steps.json "AMD EPYC"` takes what the steps of a `make test` took.
 
-The text between <!-- figures --> and <!-- /figures -->, and between the other marks (notebooks, speed, systems), comes
-from benchmarks/results, so that no figure is typed.
+The text between <!-- figures --> and <!-- /figures -->, and between the other marks (notebooks, speed, systems, steps),
+comes from benchmarks/results, so that no figure is typed.
 """
 
 import json
@@ -70,8 +71,10 @@ def notebooks_table() -> str:
         took = run["notebooks"][name]
         minutes, peak = took["seconds"] / 60, took["peak_gib"]
         rows.append(f"| [{name[:2]}](notebooks/{name}.ipynb) | {title} | {minutes:.1f} | {peak:.1f} GiB |")
-    machine = f"two cores of an {run['processor']}, {run['date']}: {run['minutes']:.1f} minutes in all"
-    return "\n".join(rows) + f"\n\nMeasured with `make run` on {machine}, after the installation.\n"
+    main_job = sum(run["notebooks"][name]["seconds"] for name in TITLES if name[:2] <= "04") / 60
+    where = f"two cores of an {run['processor']}, {run['date']}, at {run['tokens_per_second']:.0f} tokens a second"
+    took = f"`make run` (00 to 04) takes {main_job:.1f} minutes, `make run-all` {run['minutes']:.1f}"
+    return "\n".join(rows) + f"\n\nMeasured on {where}: {took}, after the installation.\n"
 
 
 def systems_table() -> str:
@@ -119,6 +122,21 @@ def speed_table(document: str) -> str:
     return "\n".join(rows) + "\n"
 
 
+def steps_table() -> str:
+    """What each step of `make test` proves, and what it took where that was measured."""
+    sys.path.insert(0, str(PROJECT / "tests"))
+    import run_all
+
+    measured = json.loads((RESULTS / "test-steps.json").read_text(encoding="utf-8"))
+    took = {step["step"]: step for step in measured["steps"]}
+    rows = ["| step | what it proves | tests | seconds |", "|---|---|---|---|"]
+    for step in run_all.chosen_steps([]):
+        one = took.get(step.name, {"tests": None, "seconds": 0})
+        rows.append(f"| `{step.name}` | {step.proves} | {one['tests'] or ''} | {one['seconds']:.0f} |")
+    where = f"two cores of an {measured['processor']}, {measured['date']}"
+    return "\n".join(rows) + f"\n\nMeasured on {where}: {measured['minutes']:.0f} minutes, after the installation.\n"
+
+
 def filled(text: str, mark: str, content: str) -> str:
     """The text with what stands between the marks replaced; a text without them is left as it is."""
     pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
@@ -146,9 +164,22 @@ def take_run(folder: Path, processor: str) -> None:
     (RESULTS / "laptop-run.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
+def take_steps(file: Path, processor: str) -> None:
+    """Keeps the seconds of each step of a `make test` as test-steps.json."""
+    found = {"date": str(date.today()), "processor": processor, **json.loads(file.read_text(encoding="utf-8"))}
+    (RESULTS / "test-steps.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     if len(sys.argv) == 3:
-        take_run(Path(sys.argv[1]), sys.argv[2])
+        path = Path(sys.argv[1])
+        (take_run if path.is_dir() else take_steps)(path, sys.argv[2])
+    contributing = PROJECT / "CONTRIBUTING.md"
+    old = contributing.read_text(encoding="utf-8")
+    new = filled(old, "steps", steps_table())
+    if old != new and "--check" in sys.argv:
+        sys.exit("CONTRIBUTING.md does not state test-steps.json: run python benchmarks/readme.py")
+    contributing.write_text(new, encoding="utf-8")
     for document in WORDS:
         path = PROJECT / document
         old = path.read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ import torch
 
 from helpers.chat import as_messages, prompt_text
 from helpers.decode import Decoder
+from helpers.kv_cache import roomy_cache
 from helpers.sampling import Sampling
 
 
@@ -66,6 +67,7 @@ def continuations(model, tokenizer, prompts: list[list[int]], sampling: Sampling
             attention_mask=torch.tensor(mask, device=device),
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
+            past_key_values=roomy_cache(model),
             **sampling.arguments(),
             **stops,
         )

@@ -3,6 +3,7 @@
 import http.client
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from helpers.events import Event, Look, Request, Row
@@ -59,14 +60,14 @@ class RemoteJob:
             self.engine.post("/stop", json.dumps(self.number)).read()
 
     def __iter__(self) -> Iterator[Event]:
-        answer = self.engine.post("/ask", self.request.to_json())
-        for line in answer:
-            event = Event(*json.loads(line))
-            if event.kind == "number":
-                self.number = event.value
-                if self.stopped:  # before it was known by what name
-                    self.stop()
-            elif event.kind == "failed":
-                raise RemoteError(event.value)
-            else:
-                yield event
+        with closing(self.engine.post("/ask", self.request.to_json())) as answer:
+            for line in answer:
+                event = Event(*json.loads(line))
+                if event.kind == "number":
+                    self.number = event.value
+                    if self.stopped:  # before it was known by what name
+                        self.stop()
+                elif event.kind == "failed":
+                    raise RemoteError(event.value)
+                else:
+                    yield event

@@ -12,8 +12,10 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -30,7 +32,7 @@ class Step(NamedTuple):
     name: str
     proves: str
     command: list[str]
-    environment: dict[str, str] = {}
+    environment: Mapping[str, str] = MappingProxyType({})
     whole: bool = True
 
 
@@ -39,9 +41,9 @@ def notebooks(project: Path = PROJECT) -> list[str]:
     return sorted(str(path.relative_to(project)) for path in (project / "notebooks").rglob("[0-9]*.ipynb"))
 
 
-def pytest(python: str, *arguments: str, workers: int = 2) -> list[str]:
-    """A pytest command of one of the two environments; a file's tests stay with one worker."""
-    shared = ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
+def pytest(python: str, *arguments: str, workers: int = 2, dist: str = "loadfile") -> list[str]:
+    """A pytest command of one of the two environments; with dist="loadfile" a file's tests stay with one worker."""
+    shared = ["-n", str(workers), "--dist", dist] if workers > 1 else []
     return [python, "-m", "pytest", "-q", *shared, *arguments]
 
 
@@ -57,24 +59,28 @@ def steps() -> list[Step]:
     return [
         Step("format", "code and notebooks have one form", [PYTHON, "-m", "ruff", "format", "--check", "."]),
         Step("lint", "no known mistake", [PYTHON, "-m", "ruff", "check", "."]),
-        Step(
-            "outputs", "no output is committed", [PYTHON, "-m", "nbstripout", "--verify", "--keep-id", *notebooks()]
-        ),
+        Step("outputs", "no output is committed", [PYTHON, "-m", "nbstripout", "--verify", "--keep-id", *notebooks()]),
         Step("static", "the project's files agree", pytest(PYTHON, "tests/static", workers=1)),
-        Step("quick", "unit tests without embedded model and second process", pytest(PYTHON, *quick), ONE_THREAD, False),
+        Step(
+            "quick", "unit tests without embedded model and second process", pytest(PYTHON, *quick), ONE_THREAD, False
+        ),
         Step("unit", "each helper does what it says", pytest(PYTHON, "tests/unit"), ONE_THREAD),
         Step(
             "papermill",
             "notebooks and solutions run by papermill, on a tiny Llama",
-            pytest(PYTHON, "tests/notebooks/test_run.py")[:-1] + ["--dist", "load", "tests/notebooks/test_run.py"],
+            pytest(PYTHON, "tests/notebooks/test_run.py", dist="load"),
             ONE_THREAD,
         ),
         Step("nbval", "notebooks and solutions run by nbval, on a tiny Falcon", nbval(PYTHON), falcon),
         Step("browser", "the panels in a real browser", pytest(PYTHON, "tests/browser", workers=1)),
         Step(
-            "series", "the laptop run teaches the facts", pytest(PYTHON, "-s", "tests/notebooks/test_series.py", workers=1)
+            "series",
+            "the laptop run teaches the facts",
+            pytest(PYTHON, "-s", "tests/notebooks/test_series.py", workers=1),
         ),
-        Step("colab-unit", "the helpers on Colab's versions", pytest(COLAB, "tests/unit", "-m", "not slow"), ONE_THREAD),
+        Step(
+            "colab-unit", "the helpers on Colab's versions", pytest(COLAB, "tests/unit", "-m", "not slow"), ONE_THREAD
+        ),
         Step("colab-nbval", "the notebooks on Colab's versions", nbval(COLAB), falcon),
     ]
 

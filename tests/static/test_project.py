@@ -47,6 +47,7 @@ ORDER = [
     "decode",
     "turns",
     "events",
+    "kv_cache",
     "generation",
     "next_token",
     "engine",
@@ -226,7 +227,7 @@ def test_files_named_in_the_documents_exist():
 def test_commands_in_the_readme_exist():
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     makefile = (PROJECT / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)", readme, re.MULTILINE):
+    for target in re.findall(r"^make ([\w-]+)", readme, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for command in re.findall(r"python -m helpers (\w+)", readme):
         subprocess.run(
@@ -236,7 +237,7 @@ def test_commands_in_the_readme_exist():
 
 def test_make_alone_lists_the_commands():
     listed = subprocess.run(["make"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
-    for name in ("run", "test", "lab", "doctor"):
+    for name in ("run", "run-all", "test", "check", "lab", "doctor"):
         assert re.search(rf"^{name}\s+\S", listed, re.MULTILINE)
 
 

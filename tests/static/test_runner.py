@@ -8,7 +8,7 @@ import pytest
 from helpers.paths import PROJECT
 
 sys.path.insert(0, str(PROJECT / "tests"))
-import run_all  # noqa: E402
+import run_all
 
 
 def step(name, code, **more):

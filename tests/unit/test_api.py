@@ -18,6 +18,8 @@ from helpers.export import with_base
 from helpers.generation import base_answers, generate
 from helpers.paths import PROJECT
 
+pytestmark = pytest.mark.processes
+
 QUESTION = "How much is the pen?"
 
 

@@ -66,6 +66,8 @@ def test_transformers_reads_the_same_model_back(merged, tmp_path, kind, most, mi
 
 
 @pytest.mark.embedded
+@pytest.mark.processes
+@pytest.mark.slow
 def test_llama_cpp_gives_the_greedy_answers_of_transformers(merged, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -108,6 +108,7 @@ def test_rank_stabilised_scale_is_that_of_peft(tmp_path, tiny_llama):
         torch.testing.assert_close(again, tuned(IDS).logits, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.processes
 def test_an_adapter_loads_in_another_process_with_the_same_scores(saved, tmp_path):
     import subprocess
     import sys

@@ -19,6 +19,8 @@ from helpers.paths import write_json
 from helpers.processes import Group, agree, child_environment, cpu_launch, here, is_lost_peer, launch_on_cpu, shared_out
 from helpers.settings import Settings, resolve
 
+pytestmark = pytest.mark.processes
+
 
 def settings_for(folder: Path, **given) -> Path:
     """settings.json of a small run whose losses repeat to float32's precision."""
@@ -76,6 +78,7 @@ def children(parent: int) -> dict[int, int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="2026-11-25: finds the ranks in Linux's /proc")
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_all_and_the_run_goes_on_with_another_number(tmp_path):
     steps = {"max_steps": 120, "learning_rate": 1e-4}
     settings = settings_for(tmp_path / "killed", **steps)

@@ -257,6 +257,8 @@ def test_no_tracker_runs_unless_asked_and_tensorboard_writes_to_the_run_s_folder
     assert b"train/loss" in events.read_bytes()
 
 
+@pytest.mark.processes
+@pytest.mark.slow
 def test_twenty_kills_lose_no_more_than_the_steps_since_the_last_checkpoint(tmp_path):
     script = Path(__file__).with_name("kill_trainings.py")
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}

@@ -118,6 +118,7 @@ def test_nonsense_is_refused_and_the_server_goes_on(server, remote, path, body, 
     with pytest.raises(urllib.error.HTTPError) as refused:
         post(server, path, body, server.key)
     assert refused.value.code == status
+    refused.value.close()
     with pytest.raises(RemoteError, match="shorten the prompt"):
         remote.look(Request("x" * LARGEST_REQUEST, Sampling()))
     assert remote.look(Request("hi", Sampling(), ("base",))) is not None

@@ -1,0 +1,50 @@
+"""Keys and values of a batch, written into room that was taken beforehand. Knows nothing of models or sampling."""
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+GROWTH = 64  # tokens of room taken at a time
+
+
+class RoomyLayer(DynamicLayer):
+    """A DynamicLayer whose `keys` and `values`, (rows, heads, tokens, head_dim), are views into larger tensors.
+
+    Upstream: DynamicLayer.update (transformers/cache_utils.py) concatenates, so that each new token copies all keys and
+    values of the batch; for 128 short conversations on a CPU that takes longer than the model's products. Under
+    mixed precision keys arrive in float32 and values in 16 bits, and attention casts both: they are kept as cast.
+    """
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
+        """Adds the new tokens' states; returns all."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys = self.added("key_room", self.keys, key_states.to(value_states.dtype))
+        self.values = self.added("value_room", self.values, value_states)
+        return self.keys, self.values
+
+    def added(self, name: str, held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        """`held` with `new` after it, in the tensor of this name; in a larger one when that is full."""
+        before = held.shape[-2] if held.numel() else 0
+        after, room = before + new.shape[-2], getattr(self, name, None)
+        if room is None or room.shape[-2] < after or room.data_ptr() != held.data_ptr():
+            room = new.new_empty((*new.shape[:-2], after + GROWTH, new.shape[-1]))
+            room[..., :before, :] = held if before else room[..., :0, :]
+            setattr(self, name, room)
+        room[..., before:after, :] = new
+        return room[..., :after, :]
+
+
+def roomy_cache(model) -> DynamicCache | None:
+    """transformers' own cache for this model, with layers that only write what is new.
+
+    Layers of other kinds (sliding windows, recurrent states) stay what they are; None, which is generate's own default,
+    for a model with a cache of its own kind.
+    """
+    if not model._supports_default_dynamic_cache():
+        return None
+    cache = DynamicCache(config=model.config)
+    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    if cache.layer_class_to_replicate is DynamicLayer:
+        cache.layer_class_to_replicate = RoomyLayer
+    return cache
