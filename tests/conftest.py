@@ -8,6 +8,12 @@ from helpers import tiny
 from helpers.chat import set_template
 
 
+def pytest_collection_modifyitems(items):
+    """What waits for other processes comes first, so that it runs beside what computes, and not alone at the end."""
+    first = {item.path for item in items if item.get_closest_marker("processes")}
+    items.sort(key=lambda item: item.path not in first)
+
+
 @pytest.fixture(autouse=True)
 def own_runs(tmp_path, monkeypatch):
     """Runs go to the test's own folder, and no setting comes from outside."""

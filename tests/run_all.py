@@ -43,7 +43,7 @@ def notebooks(project: Path = PROJECT) -> list[str]:
 
 def pytest(python: str, *arguments: str, workers: int = 2, dist: str = "loadfile") -> list[str]:
     """A pytest command of one of the two environments; with dist="loadfile" a file's tests stay with one worker."""
-    shared = ["-n", str(workers), "--dist", dist] if workers > 1 else []
+    shared = ["-n", str(workers), "--dist", dist, "--no-loadscope-reorder"] if workers > 1 else []
     return [python, "-m", "pytest", "-q", *shared, *arguments]
 
 
@@ -55,14 +55,18 @@ def nbval(python: str) -> list[str]:
 def steps() -> list[Step]:
     """All steps, in the order in which they run."""
     falcon = {**SMOKE, **ONE_THREAD, "FT_MODEL": "tiny-falcon"}
-    quick = ["tests/unit", "-m", "not embedded and not processes"]
+    quick = ["tests/unit", "-m", "not embedded and not processes and not trainings"]
     return [
         Step("format", "code and notebooks have one form", [PYTHON, "-m", "ruff", "format", "--check", "."]),
         Step("lint", "no known mistake", [PYTHON, "-m", "ruff", "check", "."]),
         Step("outputs", "no output is committed", [PYTHON, "-m", "nbstripout", "--verify", "--keep-id", *notebooks()]),
         Step("static", "the project's files agree", pytest(PYTHON, "tests/static", workers=1)),
         Step(
-            "quick", "unit tests without embedded model and second process", pytest(PYTHON, *quick), ONE_THREAD, False
+            "quick",
+            "unit tests without embedded model, second process or whole trainings",
+            pytest(PYTHON, *quick),
+            ONE_THREAD,
+            False,
         ),
         Step("unit", "each helper does what it says", pytest(PYTHON, "tests/unit"), ONE_THREAD),
         Step(

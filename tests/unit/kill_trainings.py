@@ -85,8 +85,8 @@ def main(scratch: Path) -> None:
     for name in ("killed", "whole"):
         (scratch / name).mkdir()
     kills = [kill_once(scratch / "killed", number) for number in range(KILLS)]
-    for name in ("killed", "whole"):
-        os.waitpid(forked(scratch / name), 0)
+    for child in [forked(scratch / name) for name in ("killed", "whole")]:
+        os.waitpid(child, 0)
     losses = {name: json.loads((scratch / name / "losses.json").read_text()) for name in ("killed", "whole")}
     print(json.dumps({"every": EVERY, "kills": kills, **losses}))
 

@@ -8,6 +8,8 @@ from helpers.__main__ import main
 from helpers.hardware import Machine
 from helpers.settings import resolve
 
+pytestmark = pytest.mark.trainings
+
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False), packing=False, max_steps=4)
 
 

@@ -118,11 +118,14 @@ def test_the_base_answers_while_the_adapter_is_off(tiny_llama, tokenizer):
 )
 def test_continuous_batching_still_fails_on_falcon(tiny_llama, tiny_falcon):
     """Drift: when this fails, `generate_batch` serves Falcon, and the note in generation.generate can go."""
-    from transformers import GenerationConfig
+    from transformers import ContinuousBatchingConfig, GenerationConfig
 
+    small = ContinuousBatchingConfig(num_blocks=16, max_batch_tokens=64)  # else it takes most of the memory
     config = GenerationConfig(max_new_tokens=4, do_sample=False, eos_token_id=1, pad_token_id=0)
     lengths = {}
     for name, model in (("llama", tiny_llama), ("falcon", tiny_falcon)):
-        results = model.generate_batch(inputs=[[5, 6, 7, 8], [9, 10]], generation_config=config)
+        results = model.generate_batch(
+            inputs=[[5, 6, 7, 8], [9, 10]], generation_config=config, continuous_batching_config=small
+        )
         lengths[name] = [len(request.generated_tokens) for request in results.values()]
     assert lengths["llama"] == [4, 4] and all(length < 4 for length in lengths["falcon"])

@@ -25,6 +25,8 @@ from helpers.paths import PROJECT
 from helpers.settings import resolve
 from helpers.trainer import TrainingError
 
+pytestmark = pytest.mark.trainings
+
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
 SMOKE = replace(SMOKE, max_steps=8, packing=False, max_length=128, num_train_epochs=3.0)
 
