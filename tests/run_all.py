@@ -47,14 +47,16 @@ def pytest(python: str, *arguments: str, workers: int = 2, dist: str = "loadfile
     return [python, "-m", "pytest", "-q", *shared, *arguments]
 
 
-def nbval(python: str) -> list[str]:
+def nbval(python: str, chosen: list[str]) -> list[str]:
     """nbval, lax: every cell must run; no stored output is compared, since none is stored."""
-    return pytest(python, "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", *notebooks())
+    return pytest(python, "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", *chosen)
 
 
 def steps() -> list[Step]:
     """All steps, in the order in which they run."""
     falcon = {**SMOKE, **ONE_THREAD, "FT_MODEL": "tiny-falcon"}
+    on_colab = ["tests/unit", "-m", "not slow"]
+    colab_notebooks = [name for name in notebooks() if "solutions" not in name]
     quick = ["tests/unit", "-m", "not embedded and not processes and not trainings"]
     return [
         Step("format", "code and notebooks have one form", [PYTHON, "-m", "ruff", "format", "--check", "."]),
@@ -75,17 +77,15 @@ def steps() -> list[Step]:
             pytest(PYTHON, "tests/notebooks/test_run.py", dist="load"),
             ONE_THREAD,
         ),
-        Step("nbval", "notebooks and solutions run by nbval, on a tiny Falcon", nbval(PYTHON), falcon),
+        Step("nbval", "notebooks and solutions run by nbval, on a tiny Falcon", nbval(PYTHON, notebooks()), falcon),
         Step("browser", "the panels in a real browser", pytest(PYTHON, "tests/browser", workers=1)),
         Step(
             "series",
             "the laptop run teaches the facts",
             pytest(PYTHON, "-s", "tests/notebooks/test_series.py", workers=1),
         ),
-        Step(
-            "colab-unit", "the helpers on Colab's versions", pytest(COLAB, "tests/unit", "-m", "not slow"), ONE_THREAD
-        ),
-        Step("colab-nbval", "the notebooks on Colab's versions", nbval(COLAB), falcon),
+        Step("colab-unit", "the helpers on Colab's versions", pytest(COLAB, *on_colab), ONE_THREAD),
+        Step("colab-nbval", "notebooks on Colab's versions", nbval(COLAB, colab_notebooks), falcon),
     ]
 
 

@@ -142,9 +142,10 @@ class Served:
         )
         for _ in range(240):
             try:
-                urllib.request.urlopen(f"{self.url}/api", timeout=1)
-                return self
-            except urllib.error.HTTPError:  # it answers, if only that there is nothing
+                with urllib.request.urlopen(f"{self.url}/api", timeout=1):
+                    return self
+            except urllib.error.HTTPError as answer:  # it answers, if only that there is nothing
+                answer.close()
                 return self
             except OSError:
                 time.sleep(0.25)
@@ -152,6 +153,7 @@ class Served:
 
     def __exit__(self, *_):
         os.killpg(self.server.pid, signal.SIGKILL)
+        self.server.wait()
         self.log.close()
 
     def copy(self, number, **parameters):
