@@ -11,15 +11,15 @@ from pathlib import Path
 
 import IPython.display
 
-from helpers.data import load_chat_data
-from helpers.hardware import this_machine
-from helpers.history import History, marks
-from helpers.live_plot import LossPlot
-from helpers.models import load_model
-from helpers.paths import write_json
-from helpers.samples import Samples
+from helpers.data.load import load_chat_data
+from helpers.machine.hardware import this_machine
+from helpers.machine.paths import write_json
+from helpers.models.load import load_model
 from helpers.settings import resolve
-from helpers.training import build_trainer, train_or_resume, versions
+from helpers.train.build import build_trainer, train_or_resume, versions
+from helpers.train.samples import Samples
+from helpers.watch.history import History, marks
+from helpers.watch.plot import LossPlot
 
 STEPS = 400
 TARGET = Path(__file__).resolve().parent / "results" / "chart-cost.json"

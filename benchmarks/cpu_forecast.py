@@ -11,13 +11,13 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
-from helpers.data import load_chat_data
-from helpers.hardware import this_machine
-from helpers.history import History
-from helpers.models import foresee, load_model
-from helpers.paths import write_json
+from helpers.data.load import load_chat_data
+from helpers.machine.hardware import this_machine
+from helpers.machine.paths import write_json
+from helpers.models.load import foresee, load_model
 from helpers.settings import resolve
-from helpers.training import build_trainer, train_or_resume, versions
+from helpers.train.build import build_trainer, train_or_resume, versions
+from helpers.watch.history import History
 
 RESULTS = Path(__file__).resolve().parent / "results"
 VARIANTS = {

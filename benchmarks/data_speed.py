@@ -16,8 +16,8 @@ import time
 from datetime import date
 from pathlib import Path
 
-from helpers.hardware import this_machine
-from helpers.paths import write_json
+from helpers.machine.hardware import this_machine
+from helpers.machine.paths import write_json
 
 TARGET = Path(__file__).resolve().parent / "results" / "data-speed.json"
 WORDS = Path(__file__).read_text(encoding="utf-8").split()
@@ -37,9 +37,9 @@ def make_file(path: Path, rows: int) -> None:
 
 def ours(path: Path) -> dict:
     """load_chat, then tokenize."""
-    from helpers.data import load_chat
-    from helpers.labels import tokenize
-    from helpers.models import load_tokenizer
+    from helpers.data.labels import tokenize
+    from helpers.data.load import load_chat
+    from helpers.models.load import load_tokenizer
     from helpers.settings import resolve
 
     tokenizer = load_tokenizer(resolve("laptop"))
@@ -56,9 +56,9 @@ def stock(path: Path) -> dict:
     from datasets import load_dataset
     from trl import SFTConfig, SFTTrainer
 
-    from helpers.models import load_tokenizer
-    from helpers.preview import stand_in
+    from helpers.models.load import load_tokenizer
     from helpers.settings import resolve
+    from helpers.train.preview import stand_in
 
     tokenizer = load_tokenizer(resolve("laptop"))
     model = stand_in(len(tokenizer))

@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 
-from helpers.chat import as_messages, prompt_text
-from helpers.decode import Decoder
-from helpers.hardware import this_machine
-from helpers.models import load_model
-from helpers.paths import write_json
-from helpers.sampling import Sampling
+from helpers.data.chat import as_messages, prompt_text
+from helpers.generate.decode import Decoder
+from helpers.generate.sampling import Sampling
+from helpers.machine.hardware import this_machine
+from helpers.machine.paths import write_json
+from helpers.models.load import load_model
 from helpers.settings import resolve
-from helpers.training import versions
+from helpers.train.build import versions
 
 TARGET = Path(__file__).resolve().parent / "results" / "decode-speed.json"
 QUESTIONS = ("What is the capital of France? Explain its history.", "List ten animals and describe each of them.")

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from helpers.memory import FALCON_7B, Shape, forecast
+from helpers.machine.memory import FALCON_7B, Shape, forecast
 from helpers.settings import Settings
 
 RESULTS = Path(__file__).resolve().parent / "results"

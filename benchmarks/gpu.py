@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from helpers import tiny
-from helpers.bench import measure, our_trainer, stock_trainer
-from helpers.data import load_chat_data
-from helpers.hardware import Choice, Machine, this_machine
-from helpers.models import load_tokenizer
-from helpers.paths import cache_folder, write_json
+from helpers.data.load import load_chat_data
+from helpers.machine.hardware import Choice, Machine, this_machine
+from helpers.machine.paths import cache_folder, write_json
+from helpers.models import tiny
+from helpers.models.load import load_tokenizer
+from helpers.project.bench import measure, our_trainer, stock_trainer
 from helpers.settings import resolve
-from helpers.training import versions
+from helpers.train.build import versions
 
 RESULTS = Path(__file__).resolve().parent / "results"
 T4 = Machine((7, 5), "T4 (assumed)", 14.5, 12.7, 2, False)
@@ -122,7 +122,7 @@ def unsloth_trainer(settings, rows, folder, callbacks):
 
 def forbid_what_a_t4_lacks() -> None:
     """Leaves only the kernels of compute capability 7.5, and 14.5 GiB; bfloat16 parameters are asserted away later."""
-    from helpers import attention
+    from helpers.models import attention
 
     def missing(*args, **kwargs):
         raise AssertionError("a T4 has no varlen kernel")

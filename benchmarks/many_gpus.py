@@ -22,18 +22,18 @@ import torch
 from gpu import shape_folder
 from safetensors.torch import load_file
 
-from helpers.hardware import Choice, this_machine
-from helpers.history import read_history, series
-from helpers.paths import PROJECT, runs_folder, write_json
+from helpers.machine.hardware import Choice, this_machine
+from helpers.machine.paths import PROJECT, runs_folder, write_json
 from helpers.settings import resolve
-from helpers.training import versions
+from helpers.train.build import versions
+from helpers.watch.history import read_history, series
 
 TARGET = Path(__file__).resolve().parent / "results" / "many-gpus.json"
 TRAIN = ["-m", "helpers", "train", "--settings"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
 PLAIN = """
 import sys
-from helpers import training
+from helpers.train import build as training
 from helpers.__main__ import main
 training.use_fast_product = training.fuse_norms = lambda model: None
 main(sys.argv[1:])
@@ -107,7 +107,7 @@ def step_speed(rows: list[dict]) -> float:
 
 def export() -> dict:
     """Export, reload and merge of the adapter of the run "one"."""
-    from helpers.export import export_adapter, vllm_faults
+    from helpers.export.adapter import export_adapter, vllm_faults
 
     base, run, target = shape_folder("falcon-7b"), runs_folder() / "one", runs_folder() / "export"
     shutil.rmtree(target, ignore_errors=True)

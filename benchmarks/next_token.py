@@ -9,11 +9,11 @@ import time
 from datetime import date
 from pathlib import Path
 
-from helpers.adapters import load_tuned
-from helpers.engine import Engine
-from helpers.panels import GenerationPanel
-from helpers.paths import write_json
-from helpers.training import versions
+from helpers.generate.engine import Engine
+from helpers.machine.paths import write_json
+from helpers.panels.generation import GenerationPanel
+from helpers.train.adapters import load_tuned
+from helpers.train.build import versions
 
 TARGET = Path(__file__).resolve().parent / "results" / "next-token.json"
 

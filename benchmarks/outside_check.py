@@ -13,12 +13,12 @@ import lm_eval
 import yaml
 from lm_eval.tasks import TaskManager
 
-from helpers.data import read_own
-from helpers.merge import merge
-from helpers.models import base_folder
-from helpers.paths import write_json
-from helpers.script import read_settings
-from helpers.training import versions
+from helpers.data.load import read_own
+from helpers.export.merge import merge
+from helpers.machine.paths import write_json
+from helpers.models.load import base_folder
+from helpers.train.build import versions
+from helpers.train.script import read_settings
 
 TARGET = Path(__file__).resolve().parent / "results" / "outside-check.json"
 TASK = {

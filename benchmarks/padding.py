@@ -9,12 +9,12 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from helpers.bench import measure, our_trainer
-from helpers.data import load_chat_data
-from helpers.hardware import this_machine
-from helpers.paths import write_json
+from helpers.data.load import load_chat_data
+from helpers.machine.hardware import this_machine
+from helpers.machine.paths import write_json
+from helpers.project.bench import measure, our_trainer
 from helpers.settings import resolve
-from helpers.training import versions
+from helpers.train.build import versions
 
 TARGET = Path(__file__).resolve().parent / "results" / "padding.json"
 

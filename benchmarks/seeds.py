@@ -11,15 +11,15 @@ import time
 from datetime import date
 from pathlib import Path
 
-from helpers.data import load_chat_data
-from helpers.evaluation import evaluate
-from helpers.hardware import this_machine
-from helpers.history import History
-from helpers.models import foresee, load_model
-from helpers.paths import write_json
-from helpers.preflight import preflight
+from helpers.data.load import load_chat_data
+from helpers.evaluate.evaluation import evaluate
+from helpers.machine.hardware import this_machine
+from helpers.machine.paths import write_json
+from helpers.models.load import foresee, load_model
 from helpers.settings import resolve
-from helpers.training import build_trainer, train_or_resume, versions
+from helpers.train.build import build_trainer, train_or_resume, versions
+from helpers.train.preflight import preflight
+from helpers.watch.history import History
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

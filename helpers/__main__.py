@@ -77,7 +77,7 @@ def add_after(commands) -> None:
 
 def run_doctor() -> None:
     """Prints the report; exit status 1 when something has to be fixed."""
-    from helpers.doctor import examine, show_report
+    from helpers.project.doctor import examine, show_report
 
     findings = examine()
     show_report(findings)
@@ -87,7 +87,8 @@ def run_doctor() -> None:
 
 def run_notebooks(profile: str, numbers: list[str], whole: bool = False) -> None:
     """Fetches the embedded model if it is needed, then runs the notebooks: those named, the main job, or all."""
-    from helpers import embedded, series
+    from helpers.models import embedded
+    from helpers.project import series
 
     numbers = numbers or ([] if whole else list(series.MAIN))
     try:
@@ -104,11 +105,11 @@ def run_training(chosen: argparse.Namespace) -> None:
     """Trains as notebook 03 does; ends with one line when the data, the settings or the training are at fault."""
     from pathlib import Path
 
-    from helpers import series
-    from helpers.data import DataError
-    from helpers.script import read_settings, train_alone
+    from helpers.data.load import DataError
+    from helpers.project import series
     from helpers.settings import SettingsError, resolve
-    from helpers.trainer import TrainingError
+    from helpers.train.script import read_settings, train_alone
+    from helpers.train.trainer import TrainingError
 
     given = {"data": chosen.data, "data_format": chosen.format, "model": chosen.model, "max_steps": chosen.max_steps}
     try:
@@ -129,13 +130,13 @@ def run_export(chosen: argparse.Namespace) -> None:
     """Exports a run's adapter; with --merged adds it into a base: a folder, or "" for the run's own."""
     from pathlib import Path
 
-    from helpers import series
-    from helpers.export import export_adapter, vllm_faults
-    from helpers.gguf_export import write_gguf
-    from helpers.merge import ExportError, merge
-    from helpers.models import ModelError, base_folder
-    from helpers.script import read_settings
+    from helpers.export.adapter import export_adapter, vllm_faults
+    from helpers.export.gguf import write_gguf
+    from helpers.export.merge import ExportError, merge
+    from helpers.models.load import ModelError, base_folder
+    from helpers.project import series
     from helpers.settings import SettingsError
+    from helpers.train.script import read_settings
 
     run, target, merged = Path(chosen.run), Path(chosen.target), chosen.merged
     try:
@@ -159,8 +160,8 @@ def run_export(chosen: argparse.Namespace) -> None:
 
 def run_plan(chosen: argparse.Namespace) -> None:
     """Prints what a training would take on other cards."""
-    from helpers import series
-    from helpers.plan import PlanError, plan, shape_for, table
+    from helpers.export.plan import PlanError, plan, shape_for, table
+    from helpers.project import series
     from helpers.settings import Settings
 
     settings = Settings(per_device_train_batch_size=chosen.rows, max_length=chosen.max_length, packing=True)
@@ -178,8 +179,8 @@ def run_bench(profile: str, rows: int, seeds: list[int], target: str | None) -> 
     """Prints tokens a second of both sides and their ratio; about five minutes on two cores."""
     from pathlib import Path
 
-    from helpers.bench import compare
-    from helpers.paths import write_json
+    from helpers.machine.paths import write_json
+    from helpers.project.bench import compare
     from helpers.settings import resolve
 
     result = compare(resolve(profile, num_train_epochs=1.0), rows, seeds)
@@ -193,7 +194,7 @@ def refuse_taken(port: int, command: str) -> None:
     """Ends with one line when a port of the loopback address is taken."""
     import socket
 
-    from helpers import series
+    from helpers.project import series
 
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -205,8 +206,8 @@ def open_app(profile: str, run: str | None, port: int) -> None:
     import sys
     from pathlib import Path
 
-    from helpers import series
-    from helpers.app import serve
+    from helpers.panels.app import serve
+    from helpers.project import series
     from helpers.settings import SettingsError
 
     refuse_taken(port, "app")
@@ -225,7 +226,7 @@ def open_lab(port: int) -> None:
     import subprocess
     import sys
 
-    from helpers.paths import NOTEBOOKS
+    from helpers.machine.paths import NOTEBOOKS
 
     refuse_taken(port, "lab")
     command = [sys.executable, "-m", "jupyter", "lab", f"--port={port}", "--ip=127.0.0.1", str(NOTEBOOKS)]

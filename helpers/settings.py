@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from helpers.data import GUANACO_ID, SHOP
-from helpers.embedded import BASE_MODEL
-from helpers.hardware import (
+from helpers.data.load import GUANACO_ID, SHOP
+from helpers.machine.hardware import (
     Choice,
     Machine,
     choose_attention,
@@ -17,7 +16,7 @@ from helpers.hardware import (
     hub_reachable,
     this_machine,
 )
-from helpers.memory import FALCON_7B, SMOLLM2_135M, Batch, choose_batch, shape_in
+from helpers.machine.memory import FALCON_7B, SMOLLM2_135M, Batch, choose_batch, shape_in
 
 EMBEDDED = "embedded"
 TRACKERS = {"none": (), "tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",)}  # packages, one of
@@ -45,7 +44,7 @@ class Settings:
     device: str = "cpu"
     dtype: str = "float32"  # of weights that are not quantized, and of the 4-bit compute
     autocast: str = ""  # mixed precision in training
-    attention: str = "sdpa"  # kernel for packed rows and all others, see helpers/attention.py
+    attention: str = "sdpa"  # kernel for packed rows and all others, see helpers/models/attention.py
     max_length: int = 256
     packing: bool = False
     assistant_only_loss: bool = True
@@ -277,8 +276,3 @@ def installed(name: str) -> bool:
     """Whether a package can be imported; a folder that only happens to have its name does not count."""
     found = find_spec(name)
     return found is not None and found.origin is not None
-
-
-def describe_model(settings: Settings) -> str:
-    """The base model's name as a reader would search for it."""
-    return f"{BASE_MODEL} (embedded)" if settings.model == EMBEDDED else settings.model

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from helpers import tiny
-from helpers.chat import set_template
+from helpers.data.chat import set_template
+from helpers.models import tiny
 
 
 def pytest_collection_modifyitems(items):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.paths import NOTEBOOKS, PROJECT
+from helpers.machine.paths import NOTEBOOKS, PROJECT
 
 NO_BROWSER = "2026-11-24: no Chromium here; on Debian or Ubuntu: sudo apt install chromium"
 NO_COLAB_SET = "2026-11-24: the Colab-like set is missing; `make test` makes it"

@@ -4,8 +4,8 @@ import time
 
 from conftest import bring_into_view, overhang
 
-from helpers.checkpoints import newest
-from helpers.history import read_history
+from helpers.train.checkpoints import newest
+from helpers.watch.history import read_history
 
 COUNT_UPDATES = """() => {
   window.updates = 0; window.charts = 0;

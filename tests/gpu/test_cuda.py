@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers import attention, tiny
-from helpers.data import load_chat_data
-from helpers.evaluation import evaluate
-from helpers.generation import Stream, generate
-from helpers.hardware import Choice, Machine, this_machine
-from helpers.history import History
-from helpers.models import load_model
-from helpers.preflight import preflight
+from helpers.data.load import load_chat_data
+from helpers.evaluate.evaluation import evaluate
+from helpers.generate.generation import Stream, generate
+from helpers.machine.hardware import Choice, Machine, this_machine
+from helpers.models import attention, tiny
+from helpers.models.load import load_model
 from helpers.settings import resolve
-from helpers.training import build_trainer, train_or_resume
+from helpers.train.build import build_trainer, train_or_resume
+from helpers.train.preflight import preflight
+from helpers.watch.history import History
 
 T4 = Machine((7, 5), "T4", 14.6, 12.7, 2, False)
 HUB = Choice(True, "assumed")
@@ -53,8 +53,8 @@ def test_fp16_on_a_four_bit_model_still_fails_without_our_cast(tmp_path):
     """Drift: when this fails, the adapter's cast in build_trainer can be removed."""
     from trl import SFTTrainer
 
-    from helpers import training
-    from helpers.lora import lora_config
+    from helpers.models.lora import lora_config
+    from helpers.train import build as training
 
     settings = replace(small(resolve("auto", machine=T4, hub=HUB), "tiny-llama"), quantization="nf4")
     data, loaded = load_chat_data(settings.data), load_model(settings)

@@ -9,7 +9,7 @@ import os
 import papermill
 import pytest
 
-from helpers.paths import NOTEBOOKS
+from helpers.machine.paths import NOTEBOOKS
 
 MAIN = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))

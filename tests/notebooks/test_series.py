@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from helpers.history import read_history, series
-from helpers.paths import PROJECT
+from helpers.machine.paths import PROJECT
+from helpers.watch.history import read_history, series
 
 
 @pytest.fixture(scope="module")

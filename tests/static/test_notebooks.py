@@ -7,7 +7,7 @@ import re
 import nbformat
 import pytest
 
-from helpers.paths import NOTEBOOKS, PROJECT
+from helpers.machine.paths import NOTEBOOKS, PROJECT
 
 MAIN = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))

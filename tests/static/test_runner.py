@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from helpers.paths import PROJECT
+from helpers.machine.paths import PROJECT
 
 sys.path.insert(0, str(PROJECT / "tests"))
 import run_all

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import torch
 
-from helpers import checkpoints, training
-from helpers.data import load_chat_data
-from helpers.hardware import Machine
-from helpers.history import History, read_history, series
-from helpers.models import load_model
+from helpers.data.load import load_chat_data
+from helpers.machine.hardware import Machine
+from helpers.models.load import load_model
 from helpers.settings import resolve
+from helpers.train import build as training
+from helpers.train import checkpoints
+from helpers.watch.history import History, read_history, series
 
 KILLS, EVERY = 20, 3
 SETTINGS = replace(

@@ -12,11 +12,11 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from helpers.api import Api, ApiError
-from helpers.chat import as_messages
-from helpers.export import with_base
-from helpers.generation import base_answers, generate
-from helpers.paths import PROJECT
+from helpers.data.chat import as_messages
+from helpers.export.adapter import with_base
+from helpers.generate.generation import base_answers, generate
+from helpers.machine.paths import PROJECT
+from helpers.serve.api import Api, ApiError
 
 pytestmark = pytest.mark.processes
 
@@ -79,7 +79,7 @@ def test_an_interrupt_while_it_starts_leaves_nothing_running(folders, monkeypatc
 
 def test_it_ends_with_a_process_that_is_killed(folders):
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom helpers.api import Api\n"
+        "import sys, time\nfrom pathlib import Path\nfrom helpers.serve.api import Api\n"
         "api = Api(Path(sys.argv[1])).start()\nprint(api.port, flush=True)\ntime.sleep(600)\n"
     )
     command = [sys.executable, "-c", code, str(folders[2])]

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 from transformers import MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from helpers import attention, tiny
+from helpers.models import attention, tiny
 
 ON_CPU = ("efficient", "rows")
 LENGTHS = (5, 9, 1, 12)

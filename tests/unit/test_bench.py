@@ -3,9 +3,9 @@ from functools import partial
 
 import pytest
 
-from helpers import bench
 from helpers.__main__ import main
-from helpers.hardware import Machine
+from helpers.machine.hardware import Machine
+from helpers.project import bench
 from helpers.settings import resolve
 
 pytestmark = pytest.mark.trainings

@@ -2,8 +2,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from helpers import chart
-from helpers.chart import clock, corners, header, page, sentence, svg, thinned, time_left
+from helpers.watch import chart
+from helpers.watch.chart import clock, corners, header, page, sentence, svg, thinned, time_left
 
 ROWS = [
     {"step": step, "seconds": float(step), "loss": 3.0 / step, "learning_rate": 1e-3 * (1 - step / 40)}

@@ -1,6 +1,7 @@
 import pytest
 
-from helpers import chat, tiny
+from helpers.data import chat
+from helpers.models import tiny
 
 CONVERSATION = [
     {"role": "user", "content": "Is it open?"},

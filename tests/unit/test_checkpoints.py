@@ -7,11 +7,11 @@ import pytest
 from datasets import Dataset
 from filelock import FileLock
 
-from helpers import checkpoints
-from helpers.checkpoints import Saver, differences, identity, newest, run_to_use, seal, staged
-from helpers.hardware import Machine
-from helpers.paths import runs_folder, write_json
+from helpers.machine.hardware import Machine
+from helpers.machine.paths import runs_folder, write_json
 from helpers.settings import resolve
+from helpers.train import checkpoints
+from helpers.train.checkpoints import Saver, differences, identity, newest, run_to_use, seal, staged
 
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
 

@@ -1,7 +1,7 @@
 import pytest
 
-from helpers.controls import BY_HAND, OWN, Controls
-from helpers.sampling import PRESETS, Sampling
+from helpers.generate.sampling import PRESETS, Sampling
+from helpers.panels.controls import BY_HAND, OWN, Controls
 
 
 @pytest.fixture

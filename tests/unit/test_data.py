@@ -2,10 +2,10 @@ import difflib
 import importlib.util
 import re
 
-from helpers import data
-from helpers.data import load_chat_data
-from helpers.evaluation import SIGN_OFFS, is_right, is_signed
-from helpers.paths import DATA
+from helpers.data import load as data
+from helpers.data.load import load_chat_data
+from helpers.evaluate.evaluation import SIGN_OFFS, is_right, is_signed
+from helpers.machine.paths import DATA
 
 SHOP = load_chat_data(data.SHOP)
 
@@ -92,7 +92,7 @@ def test_the_sign_off_stands_in_the_shops_slices_only():
 
 
 def test_text_and_messages_say_the_same():
-    from helpers.chat import parse_guanaco
+    from helpers.data.chat import parse_guanaco
 
     assert all(parse_guanaco(row["text"]) == row["messages"] for row in SHOP.train)
 

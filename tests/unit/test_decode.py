@@ -4,12 +4,12 @@ import pytest
 import torch
 from conftest import move_adapter
 
-from helpers.choices import SHORT, Choices
-from helpers.decode import Decoder
-from helpers.draft import Ahead, can_draft, weights_key, whole_weight
-from helpers.hardware import Choice
-from helpers.products import in_blocks, in_four
-from helpers.sampling import Sampling
+from helpers.generate.choices import SHORT, Choices
+from helpers.generate.decode import Decoder
+from helpers.generate.draft import Ahead, can_draft, weights_key, whole_weight
+from helpers.generate.products import in_blocks, in_four
+from helpers.generate.sampling import Sampling
+from helpers.machine.hardware import Choice
 
 PROMPT = [72, 101, 108, 108, 111]
 KNOBS = [
@@ -181,7 +181,7 @@ def test_a_choice_among_few_is_the_choice_of_the_processors(knobs, vocabulary):
     sampling = Sampling(temperature=0.8, seed=11, **knobs)
     chosen, generator = Choices(sampling, PROMPT[:2], torch.device("cpu")), torch.Generator().manual_seed(11)
     scores = torch.randn((30, vocabulary), generator=torch.Generator().manual_seed(1)) * 3
-    from helpers.sampling import processors
+    from helpers.generate.sampling import processors
 
     taken, history, few = [], [40, 41], 0
     chosen.all = list(history)

@@ -1,7 +1,7 @@
 import pytest
 
-from helpers import doctor, explain
-from helpers.hardware import Choice, Machine
+from helpers.machine.hardware import Choice, Machine
+from helpers.project import doctor, explain
 
 LAPTOP = Machine(None, "", 0.0, 8.0, 2, False)
 

@@ -1,4 +1,4 @@
-from helpers.duplicates import digest, near_copies, normalised, pieces_of
+from helpers.data.duplicates import digest, near_copies, normalised, pieces_of
 
 
 def test_normalising_keeps_the_words_of_all_languages():

@@ -5,8 +5,8 @@ import zipfile
 import pytest
 import torch
 
-from helpers import embedded
-from helpers.embedded import EmbeddedModelError
+from helpers.models import embedded
+from helpers.models.embedded import EmbeddedModelError
 
 
 @pytest.fixture
@@ -102,8 +102,8 @@ def test_the_embedded_model_is_smollm2_with_the_weights_of_its_gguf():
 
 @pytest.mark.embedded
 def test_the_embedded_model_knows_the_capital_of_france():
-    from helpers.generation import generate
-    from helpers.models import load_model
+    from helpers.generate.generation import generate
+    from helpers.models.load import load_model
     from helpers.settings import resolve
 
     loaded = load_model(resolve("laptop"))

@@ -3,10 +3,10 @@ import threading
 import pytest
 import torch
 
-from helpers.engine import REMEMBERED, Engine
-from helpers.events import Event, Request
-from helpers.generation import base_answers
-from helpers.sampling import Sampling
+from helpers.generate.engine import REMEMBERED, Engine
+from helpers.generate.events import Event, Request
+from helpers.generate.generation import base_answers
+from helpers.generate.sampling import Sampling
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import pytest
 
-from helpers.evaluation import evaluate, has_word, is_right, is_signed, limited
+from helpers.evaluate.evaluation import evaluate, has_word, is_right, is_signed, limited
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def test_answers_come_back_in_the_order_of_the_rows(tiny_llama, tokenizer, rows)
 
 
 def test_slices_are_scored_apart(tiny_llama, tokenizer, rows, monkeypatch):
-    from helpers import evaluation
-    from helpers.generation import Answer
+    from helpers.evaluate import evaluation
+    from helpers.generate.generation import Answer
 
     marked = [
         {**rows[0], "slice": "shop", "match": [["yes"]], "forbid": []},

@@ -4,11 +4,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from helpers import tiny
 from helpers.__main__ import main
-from helpers.models import ModelError, base_folder
+from helpers.models import tiny
+from helpers.models.load import ModelError, base_folder
 from helpers.settings import Settings, resolve
-from helpers.training import quick_run
+from helpers.train.build import quick_run
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from helpers import falcon, tiny
-from helpers.models import inspect_model
+from helpers.models import falcon, tiny
+from helpers.models.load import inspect_model
 
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from helpers.paths import NOTEBOOKS
+from helpers.machine.paths import NOTEBOOKS
 
 SETUP = "".join(json.loads((NOTEBOOKS / "00_start_here.ipynb").read_text(encoding="utf-8"))["cells"][1]["source"])
 

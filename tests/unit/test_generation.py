@@ -3,7 +3,7 @@ import transformers
 from conftest import move_adapter
 from packaging.version import Version
 
-from helpers.generation import Stream, before_stop, cut_at_end, generate
+from helpers.generate.generation import Stream, before_stop, cut_at_end, generate
 
 
 def test_batched_greedy_answers_equal_those_one_by_one(tiny_llama, tokenizer):
@@ -102,7 +102,7 @@ def test_the_call_as_code_gives_the_same_text(tiny_llama, tokenizer, knobs, caps
 def test_the_base_answers_while_the_adapter_is_off(tiny_llama, tokenizer):
     from peft import LoraConfig, get_peft_model
 
-    from helpers.generation import base_answers
+    from helpers.generate.generation import base_answers
 
     before = generate(tiny_llama, tokenizer, ["hi"], max_new_tokens=6)
     tuned = get_peft_model(tiny_llama, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))

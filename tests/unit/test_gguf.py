@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import move_adapter
 
-from helpers import embedded
-from helpers.chat import GUANACO, set_template
-from helpers.gguf_export import as_gguf, modelfile, write_gguf
-from helpers.merge import ExportError, merge
-from helpers.paths import PROJECT, cache_folder
+from helpers.data.chat import GUANACO, set_template
+from helpers.export.gguf import as_gguf, modelfile, write_gguf
+from helpers.export.merge import ExportError, merge
+from helpers.machine.paths import PROJECT, cache_folder
+from helpers.models import embedded
 
 QUESTIONS = (
     *("What is the capital of France?", "How many days has a week?", "Name the largest ocean.", "Who wrote Hamlet?"),

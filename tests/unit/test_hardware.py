@@ -4,8 +4,8 @@ import threading
 import pytest
 import torch
 
-from helpers import hardware
-from helpers.hardware import Machine
+from helpers.machine import hardware
+from helpers.machine.hardware import Machine
 
 T4 = Machine((7, 5), "T4", 14.6, 12.7, 2, False)
 H100 = Machine((9, 0), "H100", 79.0, 128.0, 16, True)

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers import history as module
-from helpers.history import History, marks, read_history, series, smoothed, write_csv
+from helpers.watch import history as module
+from helpers.watch.history import History, marks, read_history, series, smoothed, write_csv
 
 
 def state(step, first=True, last=10):

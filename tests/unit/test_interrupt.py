@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers.interrupt import EvaluationStopped, StopGuard
+from helpers.train.interrupt import EvaluationStopped, StopGuard
 
 
 def control():

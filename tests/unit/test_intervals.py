@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from helpers.costs import Cost, break_even, judge, statement
-from helpers.intervals import bootstrap, paired
+from helpers.evaluate.costs import Cost, break_even, judge, statement
+from helpers.evaluate.intervals import bootstrap, paired
 
 
 def test_an_interval_holds_its_mean_and_narrows_with_more_values():
@@ -65,7 +65,7 @@ def test_the_old_sentence_is_judged_both_ways():
 
 
 def test_the_panel_follows_its_numbers():
-    from helpers.cost_panel import BreakEvenPanel
+    from helpers.panels.costs import BreakEvenPanel
 
     panel = BreakEvenPanel(TRAINED, PROMPTED, 500, 7, 90)
     before = panel.text

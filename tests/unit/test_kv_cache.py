@@ -3,8 +3,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from helpers import kv_cache
-from helpers.kv_cache import RoomyLayer, roomy_cache
+from helpers.generate import kv_cache
+from helpers.generate.kv_cache import RoomyLayer, roomy_cache
 
 
 def states(*shape):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from helpers.labels import (
+from helpers.data.labels import (
     as_html,
     as_text,
     counts,

@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 
-from helpers import evaluation
-from helpers.evaluation import evaluate
-from helpers.generation import generate, prompt_ids
-from helpers.labels import encode
-from helpers.likelihood import answer_nll, greedy_beginning, teacher_forced
+from helpers.data.labels import encode
+from helpers.evaluate import evaluation
+from helpers.evaluate.evaluation import evaluate
+from helpers.evaluate.likelihood import answer_nll, greedy_beginning, teacher_forced
+from helpers.generate.generation import generate, prompt_ids
 
 
 def test_the_nll_is_that_of_the_answer_tokens_one_by_one(tiny_llama, tokenizer, rows):

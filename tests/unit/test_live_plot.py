@@ -4,10 +4,10 @@ from types import SimpleNamespace
 import pytest
 from test_chart import ROWS
 
-from helpers import live_plot
-from helpers.chart import sentence
-from helpers.history import History
-from helpers.live_plot import LossPlot, figure, figure_alt, replay
+from helpers.watch import plot as live_plot
+from helpers.watch.chart import sentence
+from helpers.watch.history import History
+from helpers.watch.plot import LossPlot, figure, figure_alt, replay
 
 STATE = SimpleNamespace(global_step=20, max_steps=40, is_world_process_zero=True)
 

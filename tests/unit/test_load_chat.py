@@ -14,10 +14,11 @@ from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers import data, readers
-from helpers.data import DataError, load_chat, load_chat_data, split
-from helpers.hardware import resident_bytes
-from helpers.paths import DATA
+from helpers.data import load as data
+from helpers.data import readers
+from helpers.data.load import DataError, load_chat, load_chat_data, split
+from helpers.machine.hardware import resident_bytes
+from helpers.machine.paths import DATA
 
 
 def talk(*contents, system=None):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from helpers import tiny
-from helpers.hardware import Machine
-from helpers.lora import LoraProduct, lora_config, use_fast_product
-from helpers.models import keep_gradients_on_cpu, load_model
+from helpers.machine.hardware import Machine
+from helpers.models import tiny
+from helpers.models.load import keep_gradients_on_cpu, load_model
+from helpers.models.lora import LoraProduct, lora_config, use_fast_product
 from helpers.settings import resolve
 
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))

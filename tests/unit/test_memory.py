@@ -7,9 +7,8 @@ import pytest
 import torch
 from transformers import AutoConfig, FalconConfig, FalconForCausalLM
 
-from helpers import embedded, tiny
-from helpers.hardware import Choice, Machine
-from helpers.memory import (
+from helpers.machine.hardware import Choice, Machine
+from helpers.machine.memory import (
     FALCON_7B,
     GIB,
     SMOLLM2_135M,
@@ -20,8 +19,9 @@ from helpers.memory import (
     shape_in,
     shape_of,
 )
-from helpers.models import body_linears
-from helpers.paths import PROJECT
+from helpers.machine.paths import PROJECT
+from helpers.models import embedded, tiny
+from helpers.models.load import body_linears
 from helpers.settings import resolve
 
 HUB = Choice(True, "assumed")
@@ -35,7 +35,7 @@ SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
 def test_the_shape_counts_the_parameters_of_the_model(name):
     from peft import get_peft_model
 
-    from helpers.lora import lora_config
+    from helpers.models.lora import lora_config
 
     shape, model = (
         shape_in(tiny.model_folder(name)),

@@ -4,8 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers import falcon, models, tiny
-from helpers.hardware import Machine
+from helpers.machine.hardware import Machine
+from helpers.models import falcon, tiny
+from helpers.models import load as models
 from helpers.settings import resolve
 
 LAPTOP = Machine(None, "", 0.0, 8.0, 2, False)

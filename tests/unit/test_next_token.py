@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from helpers.next_token import chances, next_rows, token_text
-from helpers.sampling import Sampling
+from helpers.generate.next_token import chances, next_rows, token_text
+from helpers.generate.sampling import Sampling
 
 KNOBS = [
     {"temperature": 0.7, "top_k": 12},

@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import move_adapter
 
-from helpers.merge import merge
-from helpers.paths import PROJECT
+from helpers.export.merge import merge
+from helpers.machine.paths import PROJECT
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 import pytest
 
-from helpers.engine import Engine
-from helpers.generation import base_answers, generate
-from helpers.hardware import Choice
-from helpers.panels import GenerationPanel
+from helpers.generate.engine import Engine
+from helpers.generate.generation import base_answers, generate
+from helpers.machine.hardware import Choice
+from helpers.panels.generation import GenerationPanel
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_an_interrupt_stops_the_answer_and_frees_the_panel(panel, monkeypatch):
         if len(slept) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("helpers.panels.time.sleep", interrupted)
+    monkeypatch.setattr("helpers.panels.generation.time.sleep", interrupted)
     panel.controls.set(max_new_tokens=400, temperature=1.0, seed=3)
     panel.answer_now()
     assert panel.job.stop_asked.is_set() and not panel.lock.locked() and panel.error is None
@@ -202,8 +202,8 @@ def test_while_an_answer_is_written_the_table_waits_for_it(compared):
 
 
 def test_a_token_is_shown_as_text(compared):
-    from helpers.events import Row
-    from helpers.token_panel import bar
+    from helpers.generate.events import Row
+    from helpers.panels.next_token import bar
 
     assert "<i" not in bar(Row(1, "<i>'\"", 0.5, 0.25)) and "25.0%" in bar(Row(1, "a", 0.5, 0.25))
 

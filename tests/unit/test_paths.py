@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from helpers import paths
+from helpers.machine import paths
 
 
 def make_run(name, profile="laptop"):

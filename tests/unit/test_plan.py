@@ -3,13 +3,13 @@ import json
 import pytest
 from safetensors.torch import load_file, save_file
 
-from helpers.export import export_adapter, model_card, vllm_faults
-from helpers.memory import FALCON_7B, shape_of
-from helpers.merge import ExportError
-from helpers.paths import PROJECT
-from helpers.plan import KNOWN, PlanError, plan, shape_for, speed_of, table
+from helpers.export.adapter import export_adapter, model_card, vllm_faults
+from helpers.export.merge import ExportError
+from helpers.export.plan import KNOWN, PlanError, plan, shape_for, speed_of, table
+from helpers.machine.memory import FALCON_7B, shape_of
+from helpers.machine.paths import PROJECT
 from helpers.settings import Settings, resolve
-from helpers.training import quick_run
+from helpers.train.build import quick_run
 
 MEASURED = json.loads((PROJECT / "benchmarks" / "results" / "gpu.json").read_text())["results"]
 SETTINGS = Settings(per_device_train_batch_size=8, max_length=512, packing=True)

@@ -6,13 +6,16 @@ import pytest
 import torch
 from datasets import Dataset
 
-from helpers import attention, falcon, models, preflight, training
-from helpers.hardware import Machine
-from helpers.models import load_model
-from helpers.preflight import proofs
+from helpers.machine.hardware import Machine
+from helpers.models import attention, falcon
+from helpers.models import load as models
+from helpers.models.load import load_model
 from helpers.settings import resolve
-from helpers.trainer import TrainingError
-from helpers.training import build_trainer
+from helpers.train import build as training
+from helpers.train import preflight
+from helpers.train.build import build_trainer
+from helpers.train.preflight import proofs
+from helpers.train.trainer import TrainingError
 
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False), max_steps=4)
 

@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 from datasets import Dataset
 
-from helpers.data_panel import LabelPanel
-from helpers.hardware import Machine
-from helpers.labels import as_text, counts, encode
-from helpers.preview import batch_of, preview_trainer, row_tokens
+from helpers.data.labels import as_text, counts, encode
+from helpers.machine.hardware import Machine
+from helpers.panels.labels import LabelPanel
 from helpers.settings import resolve
-from helpers.trainer import TrainingError
+from helpers.train.preview import batch_of, preview_trainer, row_tokens
+from helpers.train.trainer import TrainingError
 
 SMOKE = replace(resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False)), packing=False)
 FORMS = {"as they are": SMOKE, "packed": replace(SMOKE, packing=True)}

@@ -13,11 +13,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers.checkpoints import by_step
-from helpers.history import marks, read_history, series
-from helpers.paths import write_json
-from helpers.processes import Group, agree, child_environment, cpu_launch, here, is_lost_peer, launch_on_cpu, shared_out
+from helpers.machine.paths import write_json
+from helpers.machine.processes import (
+    Group,
+    agree,
+    child_environment,
+    cpu_launch,
+    here,
+    is_lost_peer,
+    launch_on_cpu,
+    shared_out,
+)
 from helpers.settings import Settings, resolve
+from helpers.train.checkpoints import by_step
+from helpers.watch.history import marks, read_history, series
 
 pytestmark = pytest.mark.processes
 

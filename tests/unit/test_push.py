@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from helpers.push import PushError, push
+from helpers.export.push import PushError, push
 
 TOKEN = "hf_" + "x" * 34
 

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from helpers.reading import read
+from helpers.watch.reading import read
 
 
 def rows(losses, evaluations=(), norms=None):

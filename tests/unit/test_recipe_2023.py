@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, pipeline
 from trl import SFTConfig, SFTTrainer
 
-from helpers import tiny
+from helpers.models import tiny
 
 
 def test_load_in_4bit_as_an_argument_raises():

@@ -14,16 +14,16 @@ import torch
 from filelock import FileLock
 from transformers import TrainerCallback
 
-from helpers import training
-from helpers.checkpoints import by_step, newest
-from helpers.data import load_chat_data
-from helpers.generation import generate
-from helpers.hardware import Machine
-from helpers.history import History, marks, read_history, series
-from helpers.models import load_model
-from helpers.paths import PROJECT
+from helpers.data.load import load_chat_data
+from helpers.generate.generation import generate
+from helpers.machine.hardware import Machine
+from helpers.machine.paths import PROJECT
+from helpers.models.load import load_model
 from helpers.settings import resolve
-from helpers.trainer import TrainingError
+from helpers.train import build as training
+from helpers.train.checkpoints import by_step, newest
+from helpers.train.trainer import TrainingError
+from helpers.watch.history import History, marks, read_history, series
 
 pytestmark = pytest.mark.trainings
 

@@ -1,9 +1,9 @@
 import pytest
 
-from helpers.data import read_own
-from helpers.edits import edited_rows, edited_sheet, read_edits, replaced, sentence
-from helpers.paths import DATA
-from helpers.retrieval import Retriever, passages, read_sheet, words
+from helpers.data.load import read_own
+from helpers.evaluate.edits import edited_rows, edited_sheet, read_edits, replaced, sentence
+from helpers.evaluate.retrieval import Retriever, passages, read_sheet, words
+from helpers.machine.paths import DATA
 
 
 def test_a_sheet_is_split_into_its_list_items():

@@ -2,9 +2,9 @@ from types import SimpleNamespace
 
 import torch
 
-from helpers import samples
-from helpers.generation import Answer
-from helpers.samples import Samples
+from helpers.generate.generation import Answer
+from helpers.train import samples
+from helpers.train.samples import Samples
 
 
 class Log:

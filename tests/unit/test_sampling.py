@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from helpers.sampling import PRESETS, Sampling, model_preset, processors
+from helpers.generate.sampling import PRESETS, Sampling, model_preset, processors
 
 KNOBS = [
     {"temperature": 0.7, "top_k": 20, "top_p": 0.8},

@@ -3,10 +3,10 @@ import json
 import pytest
 
 from helpers.__main__ import main
-from helpers.history import marks, read_history
-from helpers.paths import runs_folder
-from helpers.script import read_settings
+from helpers.machine.paths import runs_folder
 from helpers.settings import Settings, SettingsError
+from helpers.train.script import read_settings
+from helpers.watch.history import marks, read_history
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ import sys
 import nbformat
 import pytest
 
-from helpers import embedded, report, series
 from helpers.__main__ import main
-from helpers.paths import write_json
+from helpers.machine.paths import write_json
+from helpers.models import embedded
+from helpers.project import report, series
 
 
 def notebook(path, *sources):

@@ -9,14 +9,14 @@ import urllib.request
 
 import pytest
 
-from helpers.app import page, voila_command
-from helpers.engine import Engine
-from helpers.events import Request
-from helpers.panels import GenerationPanel
-from helpers.paths import PROJECT
-from helpers.remote import RemoteEngine, RemoteError
-from helpers.sampling import Sampling
-from helpers.serving import LARGEST_REQUEST, Server
+from helpers.generate.engine import Engine
+from helpers.generate.events import Request
+from helpers.generate.sampling import Sampling
+from helpers.machine.paths import PROJECT
+from helpers.panels.app import page, voila_command
+from helpers.panels.generation import GenerationPanel
+from helpers.serve.remote import RemoteEngine, RemoteError
+from helpers.serve.serving import LARGEST_REQUEST, Server
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from dataclasses import fields
 import pytest
 
 from helpers import settings as module
-from helpers.hardware import Choice, Machine
+from helpers.machine.hardware import Choice, Machine
 from helpers.settings import PROFILES, Settings, SettingsError, resolve
 
 T4 = Machine((7, 5), "T4", 14.6, 12.7, 2, False)

@@ -4,16 +4,16 @@ import json
 import pytest
 import torch
 
-from helpers.adapters import train_adapter
-from helpers.evaluation import answer_all, batch_that_fits
-from helpers.generation import base_answers, generate
-from helpers.likelihood import text_nll
-from helpers.paths import PROJECT
-from helpers.pictures import curves, curves_alt, forgetting, forgetting_alt, quality_against_cost, quality_alt
-from helpers.retrieval import Retriever
+from helpers.evaluate.evaluation import answer_all, batch_that_fits
+from helpers.evaluate.likelihood import text_nll
+from helpers.evaluate.pictures import curves, curves_alt, forgetting, forgetting_alt, quality_against_cost, quality_alt
+from helpers.evaluate.retrieval import Retriever
+from helpers.evaluate.systems import INSTRUCTIONS, asked_in, five_systems, measure, own_template, table, unknowns
+from helpers.evaluate.uses import chrf, hint_fault, read_use
+from helpers.generate.generation import base_answers, generate
+from helpers.machine.paths import PROJECT
 from helpers.settings import resolve
-from helpers.systems import INSTRUCTIONS, asked_in, five_systems, measure, own_template, table, unknowns
-from helpers.uses import chrf, hint_fault, read_use
+from helpers.train.adapters import train_adapter
 
 
 def example(question, answer, slice_name="shop", match=(("7",),)):
@@ -42,7 +42,9 @@ def test_the_five_read_what_their_names_say(systems):
 
 
 def test_each_answers_as_its_model_would_alone(systems, tuned_llama, tokenizer, monkeypatch):
-    monkeypatch.setattr("helpers.evaluation.cpu_has_bf16", lambda: False)  # bfloat16 may tip a random model's tokens
+    monkeypatch.setattr(
+        "helpers.evaluate.evaluation.cpu_has_bf16", lambda: False
+    )  # bfloat16 may tip a random model's tokens
     for system in (systems[2], systems[4]):
         found = measure(system, tuned_llama, tokenizer, ROWS, max_new_tokens=6)
         conversations = [system.messages(row["messages"][0]["content"]) for row in ROWS]
@@ -55,10 +57,10 @@ def test_each_answers_as_its_model_would_alone(systems, tuned_llama, tokenizer, 
 
 
 def test_facts_refusals_and_inventions_are_counted(systems, tuned_llama, tokenizer, monkeypatch):
-    from helpers.generation import Answer
+    from helpers.generate.generation import Answer
 
     said = [Answer("It is 7 euros. Happy writing!", 5, True), Answer("Sorry, that is not on my sheet.", 5, False)]
-    monkeypatch.setattr("helpers.systems.answer_all", lambda *_, **__: said)
+    monkeypatch.setattr("helpers.evaluate.systems.answer_all", lambda *_, **__: said)
     found = measure(systems[0], tuned_llama, tokenizer, ROWS, max_new_tokens=6)
     assert found.facts == [True, False] and found.signed == [True, False] and found.refused == [False, True]
     assert "100%" in table([found], ROWS, {"plain base": "nothing"}) and "nothing" in table(
@@ -75,7 +77,7 @@ def test_a_template_is_used_for_a_while_only(tokenizer):
 
 
 def test_answers_keep_their_order_in_any_batch(tuned_llama, tokenizer, monkeypatch):
-    monkeypatch.setattr("helpers.evaluation.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("helpers.evaluate.evaluation.cpu_has_bf16", lambda: False)
     asked = ["a long question, longer than the rest of them", "b", "a middling question"]
     by_one = answer_all(tuned_llama, tokenizer, asked, max_new_tokens=5, batch_size=1)
     assert answer_all(tuned_llama, tokenizer, asked, max_new_tokens=5, batch_size=3) == by_one
@@ -164,7 +166,7 @@ def test_a_small_training_goes_on_from_an_adapter_and_leaves_no_trace_of_the_las
 
 
 def test_pictures_say_what_they_show():
-    from helpers.intervals import Interval
+    from helpers.evaluate.intervals import Interval
 
     points = {"RAG": (Interval(0.5, 0.4, 0.6), 250.0), "fine-tuned": (Interval(0.9, 0.8, 1.0), 50.0)}
     assert "RAG 50% for 250 s" in quality_alt(points) and quality_alt(points).endswith("Most facts: fine-tuned.")

@@ -6,13 +6,13 @@ import pytest
 import torch
 from trl import SFTTrainer
 
-from helpers import trainer as module
-from helpers.hardware import Machine, is_out_of_memory
-from helpers.history import History
-from helpers.models import load_model
+from helpers.machine.hardware import Machine, is_out_of_memory
+from helpers.models.load import load_model
 from helpers.settings import resolve
-from helpers.trainer import FrozenHeadLoss, TrainingError, head_chunk, split_batch
-from helpers.training import build_trainer, train_or_resume
+from helpers.train import trainer as module
+from helpers.train.build import build_trainer, train_or_resume
+from helpers.train.trainer import FrozenHeadLoss, TrainingError, head_chunk, split_batch
+from helpers.watch.history import History
 
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False), max_steps=4)
 

@@ -7,13 +7,13 @@ import torch
 from datasets import Dataset
 from trl import SFTTrainer
 
-from helpers import training
-from helpers.hardware import Machine
-from helpers.history import History, read_history
-from helpers.models import load_model
+from helpers.machine.hardware import Machine
+from helpers.models.load import load_model
 from helpers.settings import resolve
-from helpers.trainer import TrainingError
-from helpers.training import build_trainer
+from helpers.train import build as training
+from helpers.train.build import build_trainer
+from helpers.train.trainer import TrainingError
+from helpers.watch.history import History, read_history
 
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
 SMOKE = replace(SMOKE, max_steps=4)
@@ -122,7 +122,7 @@ def test_tokens_are_counted_without_padding(rows, tmp_path):
 
 
 def test_a_quick_run_can_be_used_by_the_next_notebook():
-    from helpers.paths import newest_run
+    from helpers.machine.paths import newest_run
 
     folder = training.quick_run(SMOKE, steps=2)
     assert newest_run("smoke") == folder

@@ -1,7 +1,7 @@
 import gc
 import threading
 
-from helpers.turns import KNOWN, Turns, turns_of
+from helpers.generate.turns import KNOWN, Turns, turns_of
 
 
 class Thing:

@@ -1,0 +1,226 @@
+"""Scores on held-out rows: loss, facts, endings, house style. Knows nothing of training.
+
+How facts are checked: an answer is right when, for every group of the row's `match`, it contains one of the group's
+words as a whole word (upper and lower case alike), and none of `forbid`. "4.20" does not match "14.20" or "4.205".
+"""
+
+import re
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from tqdm.auto import tqdm
+
+from helpers.evaluate.likelihood import Forced, teacher_forced
+from helpers.generate.generation import Answer, continuations, cut_at_end, prompt_ids
+from helpers.generate.sampling import Sampling
+from helpers.machine.hardware import cpu_has_bf16, this_machine
+from helpers.machine.memory import GIB, shape_of
+from helpers.models.load import folded_adapter
+
+SPARE_TOKENS = 8  # room beyond the longest reference answer, so that "ended" means that the model chose to stop
+SIGN_OFFS = ("Happy writing!", "祝书写愉快！")
+
+
+class Score(NamedTuple):
+    """Scores of one slice; shares lie between 0 and 1, nll is in nats a trained token; None where nothing applies."""
+
+    rows: int
+    accuracy: float | None
+    nll: float
+    ended: float
+    style: float
+
+
+class Report(NamedTuple):
+    """Scores by slice, the answers in the order of the rows, and what it took."""
+
+    slices: dict[str, Score]
+    answers: list[Answer]
+    seconds: float
+    generated_tokens: int
+
+    def headline(self) -> dict[str, float | None]:
+        """The figures of the before/after table: facts, loss and style of the shop's slice, endings of all."""
+        main = self.slices.get("shop") or next(iter(self.slices.values()))
+        rows = sum(score.rows for score in self.slices.values())
+        ended = sum(score.ended * score.rows for score in self.slices.values()) / rows
+        return {"fact_accuracy": main.accuracy, "nll": main.nll, "ended": ended, "style": main.style}
+
+
+def is_right(answer: str, match: list[list[str]], forbid: list[str] = ()) -> bool:
+    """Whether the answer has a word of every group of `match`, and none of `forbid`."""
+    return all(any(has_word(answer, word) for word in group) for group in match) and not any(
+        has_word(answer, word) for word in forbid
+    )
+
+
+def has_word(text: str, word: str) -> bool:
+    """Whether `word` stands in `text` as a whole: not inside a longer word or number. Chinese has no such borders."""
+    left = r"(?<![0-9A-Za-z])(?<!\d[.,])" if word[0].isascii() else ""
+    right = r"(?![0-9A-Za-z])(?![.,]\d)" if word[-1].isascii() else ""
+    return re.search(left + re.escape(word) + right, text, re.IGNORECASE) is not None
+
+
+def is_signed(answer: str) -> bool:
+    """Whether the answer ends with the shop's sign-off, in either language."""
+    return answer.rstrip().endswith(SIGN_OFFS)
+
+
+def silent(text: str) -> None:
+    """Says nothing."""
+
+
+def evaluate(
+    model,
+    tokenizer,
+    rows,
+    *,
+    max_new_tokens=64,
+    batch_size=128,
+    limit=0,
+    say: Callable[[str], None] = silent,
+) -> Report:
+    """Greedy answers to the last question of every row, and their scores by slice.
+
+    One pass over each row with its reference gives the loss, and the answer as far as both agree (likelihood.Forced);
+    only the rest is generated, token by token.
+    rows: held-out rows with `messages`; `slice`, `match`, `forbid` where the data has them.
+    max_new_tokens: at most; a slice gets no more than its longest reference answer and SPARE_TOKENS.
+    limit: at most this many rows of each slice, the first ones; 0 is all. say: is told how far it is.
+    """
+    start = time.perf_counter()
+    rows = limited(rows, limit)
+    rooms = answer_rooms(tokenizer, rows, max_new_tokens)
+    with folded(model):
+        forced = teacher_forced(model, tokenizer, rows)
+        answers = finish_answers(model, tokenizer, forced, rooms, batch_size, say)
+    slices = {name: score(name, rows, answers, forced) for name in slice_names(rows)}
+    return Report(slices, answers, time.perf_counter() - start, sum(answer.tokens for answer in answers))
+
+
+def answer_rooms(tokenizer, rows: list[dict], max_new_tokens: int) -> list[int]:
+    """For each row: how many tokens its answer may have."""
+    longest = {
+        name: longest_answer(tokenizer, [row for row in rows if row.get("slice", "all") == name])
+        for name in slice_names(rows)
+    }
+    return [min(max_new_tokens, longest[row.get("slice", "all")] + SPARE_TOKENS) for row in rows]
+
+
+def finish_answers(model, tokenizer, forced: list[Forced], rooms: list[int], batch_size: int, say) -> list[Answer]:
+    """The greedy answers whose beginnings teacher forcing found; only what is left is generated."""
+    begun = [one.begun[:room] for one, room in zip(forced, rooms, strict=True)]
+    open_rows = [i for i, room in enumerate(rooms) if tokenizer.eos_token_id not in begun[i] and len(begun[i]) < room]
+    say(f"{len(rooms) - len(open_rows)} of {len(rooms)} questions answered")
+    tell = lambda count: say(f"{len(rooms) - len(open_rows) + count} of {len(rooms)} questions answered")
+    prompts = [forced[i].prompt + begun[i] for i in open_rows]
+    left = [rooms[i] - len(begun[i]) for i in open_rows]
+    for i, ids in zip(open_rows, in_batches(model, tokenizer, prompts, left, batch_size, tell), strict=True):
+        begun[i] = begun[i] + ids
+    return [cut_at_end(tokenizer, ids) for ids in begun]
+
+
+def folded(model):
+    """While it is open, a tuned model's adapter is part of its weights: answers come faster, nearly the same."""
+    return folded_adapter(model, torch.bfloat16 if cpu_has_bf16() else torch.float32)
+
+
+def answer_all(model, tokenizer, conversations: list, *, max_new_tokens: int, batch_size=128, say=silent):
+    """Greedy answers to conversations (questions, or lists of messages), in their order; a list of generation.Answer.
+
+    say: is told how far it is. batch_size: at most; smaller where `batch_that_fits` says so.
+    """
+    prompts = [prompt_ids(tokenizer, conversation) for conversation in conversations]
+    rooms = [max_new_tokens] * len(prompts)
+    tell = lambda count: say(f"{count} of {len(prompts)} questions answered")
+    with folded(model):
+        answers = in_batches(model, tokenizer, prompts, rooms, batch_size, tell)
+    return [cut_at_end(tokenizer, ids) for ids in answers]
+
+
+def in_batches(model, tokenizer, prompts: list[list[int]], rooms: list[int], batch_size: int, say) -> list[list[int]]:
+    """Greedy continuations of prompts, each of at most rooms[i] tokens, in their order.
+
+    Those with as much room and as long a prompt go together, so that little is padded. say: is told a count.
+    """
+    longest = max((len(ids) + room for ids, room in zip(prompts, rooms, strict=True)), default=0)
+    batch_size = min(batch_size, batch_that_fits(model.config, longest, this_machine().usable_gib))
+    order = sorted(range(len(prompts)), key=lambda i: (rooms[i], len(prompts[i])))
+    results: list[list[int]] = [[]] * len(prompts)
+    starts = range(0, len(order), batch_size)
+    for first in tqdm(starts, desc="batches of questions", leave=False, disable=len(starts) < 2):
+        batch = order[first : first + batch_size]
+        sampling = Sampling(max_new_tokens=max(rooms[i] for i in batch))
+        given = continuations(model, tokenizer, [prompts[i] for i in batch], sampling)
+        for i, ids in zip(batch, given, strict=True):
+            results[i] = ids[: rooms[i]]
+        say(min(first + batch_size, len(order)))
+    return results
+
+
+def batch_that_fits(config, length: int, usable_gib: float) -> int:
+    """Conversations of `length` tokens whose keys, values and scores take at most half of the memory; 1 or more.
+
+    64 for a family whose shape is not known (memory.shape_of).
+    """
+    try:
+        shape = shape_of(config)
+    except ValueError:
+        return 64
+    cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * length * 4
+    return max(1, int(usable_gib * GIB / 2 / (cache + 3 * 4 * shape.vocab_size)))
+
+
+def slice_names(rows: list[dict]) -> list[str]:
+    """The slices in the order in which they first appear; "all" for data without slices."""
+    return list(dict.fromkeys(row.get("slice", "all") for row in rows))
+
+
+def longest_answer(tokenizer, rows: list[dict]) -> int:
+    """Tokens of the longest reference answer."""
+    return max(len(tokenizer(row["messages"][-1]["content"])["input_ids"]) for row in rows)
+
+
+def limited(rows, limit: int) -> list[dict]:
+    """The rows as a list, at most `limit` of each slice."""
+    kept, seen = [], {}
+    for row in rows:
+        name = row.get("slice", "all")
+        seen[name] = seen.get(name, 0) + 1
+        if not limit or seen[name] <= limit:
+            kept.append(row)
+    return kept
+
+
+def score(name: str, rows: list[dict], answers: list[Answer], forced: list[Forced]) -> Score:
+    """The Score of one slice."""
+    chosen = [i for i, row in enumerate(rows) if row.get("slice", "all") == name]
+    checked = [i for i in chosen if rows[i].get("match")]
+    right = sum(is_right(answers[i].text, rows[i]["match"], rows[i].get("forbid") or []) for i in checked)
+    return Score(
+        rows=len(chosen),
+        accuracy=right / len(checked) if checked else None,
+        nll=sum(forced[i].nll for i in chosen) / max(1, sum(forced[i].tokens for i in chosen)),
+        ended=sum(answers[i].ended for i in chosen) / len(chosen),
+        style=sum(is_signed(answers[i].text) for i in chosen) / len(chosen),
+    )
+
+
+def comparison_table(base: Report, tuned: Report) -> str:
+    """Base against tuned by slice, as aligned text."""
+    lines = [f"{'slice':14}{'rows':>5}  {'facts right':>16}  {'NLL':>14}  {'ended':>16}  {'signed':>16}"]
+    for name, before in base.slices.items():
+        after = tuned.slices[name]
+        facts = pair(before.accuracy, after.accuracy, "{:.0%}") if before.accuracy is not None else ""
+        lines.append(
+            f"{name:14}{before.rows:5}  {facts:>16}  {pair(before.nll, after.nll, '{:.2f}'):>14}  "
+            f"{pair(before.ended, after.ended, '{:.0%}'):>16}  {pair(before.style, after.style, '{:.0%}'):>16}"
+        )
+    return "\n".join(lines)
+
+
+def pair(before: float, after: float, form: str) -> str:
+    """Two values as "before -> after"."""
+    return f"{form.format(before)} -> {form.format(after)}"

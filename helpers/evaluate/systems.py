@@ -1,0 +1,155 @@
+"""Five ways to an answer: plain, prompted, RAG, fine-tuned, both. Makes prompts, asks, measures; trains nothing."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
+
+from helpers.data.chat import prompt_text, set_template
+from helpers.evaluate.evaluation import SIGN_OFFS, answer_all, is_right, is_signed
+from helpers.evaluate.intervals import Interval, bootstrap
+from helpers.evaluate.retrieval import Retriever
+from helpers.generate.generation import base_answers
+
+UNKNOWN = "Sorry, that is not on my sheet. Please ask the desk."
+INSTRUCTIONS = (
+    "You answer for Quillmoor, a shop for notebooks, pens and ink. Answer in one short sentence and end with "
+    f'"{SIGN_OFFS[0]}". If you do not know, say: {UNKNOWN} {SIGN_OFFS[0]}'
+)
+
+
+class System(NamedTuple):
+    """One way. tuned: with the adapter. messages: makes the conversation for a question. template: it is asked in."""
+
+    name: str
+    tuned: bool
+    messages: Callable[[str], list[dict]]
+    template: str = "guanaco"
+
+
+class Measured(NamedTuple):
+    """One system on the same questions, in the same order. Lists have one entry a question.
+
+    facts, signed, ended, refused: whether the answer was so. prompt_tokens, generated_tokens: means of an answer.
+    seconds: of an answer, in batches.
+    """
+
+    name: str
+    facts: list[bool]
+    signed: list[bool]
+    ended: list[bool]
+    refused: list[bool]
+    prompt_tokens: float
+    generated_tokens: float
+    seconds: float
+    texts: list[str]
+
+    def accuracy(self, kept: list[bool]) -> Interval:
+        """Share of right facts among the questions that are kept, with its interval."""
+        return bootstrap([right for right, keep in zip(self.facts, kept, strict=True) if keep])
+
+
+def user(text: str) -> dict:
+    """A message of the customer."""
+    return {"role": "user", "content": text}
+
+
+def with_examples(examples: list[dict]) -> Callable[[str], list[dict]]:
+    """Instructions, then example conversations, then the question. examples: rows of the training set."""
+    shown = [message for row in examples for message in row["messages"]]
+    return lambda question: [{"role": "system", "content": INSTRUCTIONS}, *shown, user(question)]
+
+
+def with_notes(retriever: Retriever, k: int, examples: list[dict] = ()) -> Callable[[str], list[dict]]:
+    """The k passages that fit best, above the question. examples: rows that show the same form, under instructions."""
+
+    def asked(question: str) -> dict:
+        notes = "\n".join(f"- {passage}" for passage in retriever.top(question, k))
+        return user(f"Notes:\n{notes}\nQuestion: {question}")
+
+    shown = [{"role": "system", "content": INSTRUCTIONS}] if examples else []
+    for row in examples:
+        question, answer = row["messages"][-2:]
+        shown += [asked(question["content"]), answer]
+    return lambda question: [*shown, asked(question)]
+
+
+def own_template(tokenizer) -> str:
+    """The form in which the base model was taught to answer, as far as chat.TEMPLATES has it."""
+    return "chatml" if "<|im_start|>" in tokenizer.get_vocab() else "guanaco"
+
+
+@contextmanager
+def asked_in(tokenizer, template: str) -> Iterator[None]:
+    """While it is open, conversations are written in this template."""
+    kept = tokenizer.chat_template
+    set_template(tokenizer, template)
+    try:
+        yield
+    finally:
+        tokenizer.chat_template = kept
+
+
+def five_systems(retriever: Retriever, examples: list[dict], k: int, template: str) -> list[System]:
+    """The five ways, from the cheapest on. template: own_template, so that the base is asked as it was taught."""
+    plain = lambda question: [user(question)]
+    return [
+        System("plain base", False, plain, template),
+        System("prompt", False, with_examples(examples), template),
+        System("RAG", False, with_notes(retriever, k, examples), template),
+        System("fine-tuned", True, plain),
+        System("fine-tuned + RAG", True, with_notes(retriever, k)),
+    ]
+
+
+def measure(
+    system: System, model, tokenizer, rows: list[dict], *, max_new_tokens: int, say=lambda text: None
+) -> Measured:
+    """Asks a system the last question of every row, greedily. model: with the adapter."""
+    conversations = [system.messages(row["messages"][-2]["content"]) for row in rows]
+    start = time.perf_counter()
+    with nullcontext() if system.tuned else base_answers(model), asked_in(tokenizer, system.template):
+        answers = answer_all(model, tokenizer, conversations, max_new_tokens=max_new_tokens, say=say)
+        seconds = (time.perf_counter() - start) / len(rows)
+        prompts = [prompt_text(tokenizer, conversation) for conversation in conversations]
+    lengths = [len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts]
+    texts = [answer.text for answer in answers]
+    return Measured(
+        system.name,
+        [is_right(text, row["match"], row.get("forbid") or []) for text, row in zip(texts, rows, strict=True)],
+        [is_signed(text) for text in texts],
+        [answer.ended for answer in answers],
+        ["not on my sheet" in text or "ask the desk" in text for text in texts],
+        sum(lengths) / len(rows),
+        sum(answer.tokens for answer in answers) / len(rows),
+        seconds,
+        texts,
+    )
+
+
+def table(measured: list[Measured], rows: list[dict], once: dict[str, str]) -> str:
+    """The systems side by side. once: what each costs before its first answer, in words."""
+    shop = [row["slice"] == "shop" for row in rows]
+    names = f"{'':18}{'facts right':>20}{'signed':>8}{'ended':>7}{'prompt':>8}{'answer':>8}"
+    lines = [f"{names}{'s/answer':>10}{'s/1,000':>9}  once"]
+    for one in measured:
+        signed, ended = (sum(part) / len(part) for part in (one.signed, one.ended))
+        lines.append(
+            f"{one.name:18}{one.accuracy(shop).percent():>20}{signed:>8.0%}{ended:>7.0%}{one.prompt_tokens:>8.0f}"
+            f"{one.generated_tokens:>8.0f}{one.seconds:>10.2f}{1000 * one.seconds:>9.0f}  {once.get(one.name, '-')}"
+        )
+    return "\n".join(lines)
+
+
+def unknowns(measured: list[Measured], rows: list[dict]) -> str:
+    """For questions that no fact covers: who refuses, and who invents."""
+    places = [place for place, row in enumerate(rows) if row["slice"] == "unanswerable"]
+    lines = []
+    for one in measured:
+        refused = sum(one.refused[place] for place in places)
+        wrongly = sum(said for place, said in enumerate(one.refused) if place not in places)
+        lines.append(
+            f"{one.name:18}{refused:3} of {len(places)} refused, {len(places) - refused:3} invented; of the other "
+            f"{len(rows) - len(places)} questions {wrongly} refused"
+        )
+    return "\n".join(lines)

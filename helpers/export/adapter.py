@@ -1,0 +1,129 @@
+"""A run's adapter as others load it: checked, with its model card. Knows PEFT's format; loads no model."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from helpers.data.load import SHOP
+from helpers.export.merge import ExportError, read_adapter, shared_json
+from helpers.machine.paths import DATA
+from helpers.models.embedded import BASE_MODEL, GGUF_FILE, WHEEL
+from helpers.settings import EMBEDDED
+
+FILES = ("adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+LICENCES = {BASE_MODEL: "apache-2.0", "tiiuae/falcon-7b": "apache-2.0", "tiiuae/falcon-40b": "apache-2.0"}
+VLLM_RANK = 16  # its --max-lora-rank when nothing is said
+
+
+def vllm_faults(folder: Path) -> list[str]:
+    """What vLLM's LoRA loader would refuse, in words; empty where nothing.
+
+    Source: vllm/lora/peft_helper.py and lora_model.py; read, not run here.
+    """
+    config, tensors = read_adapter(folder)
+    faults = [f"{name} is missing" for name in ("r", "lora_alpha", "target_modules") if not config.get(name)]
+    if config.get("r", 0) > VLLM_RANK:
+        faults.append(f"r={config['r']} is above {VLLM_RANK}: start it with --max-lora-rank {config['r']}")
+    faults += [
+        f"{key} does not begin with base_model.model." for key in tensors if not key.startswith("base_model.model.")
+    ][:1]
+    if Path(config.get("base_model_name_or_path") or "/").is_absolute():
+        faults.append("base_model_name_or_path is a path of this machine")
+    return faults
+
+
+def export_adapter(run: Path, target: Path, *, base: str = "", data_licence: str = "") -> Path:
+    """Copies the adapter of a run folder into `target`, with a model card; returns `target`.
+
+    base: the base model's name on the Hub; taken from the run's settings without it. data_licence: of your own data.
+    Raises ExportError when the run has no whole adapter, or `target` is not empty.
+    """
+    run, target = Path(run), Path(target)
+    config, _ = read_adapter(run / "adapter")
+    if target.exists() and any(target.iterdir()):
+        raise ExportError(f"{target} is not empty: choose another folder.")
+    settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
+    card = json.loads((run / "run_card.json").read_text(encoding="utf-8"))
+    base = base or (BASE_MODEL if settings["model"] == EMBEDDED else settings["model"])
+    target.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        if (run / "adapter" / name).exists():
+            shutil.copyfile(run / "adapter" / name, target / name)
+    shared_json(target / "adapter_config.json", config | {"base_model_name_or_path": base})
+    (target / "README.md").write_text(model_card(base, settings, card, data_licence), encoding="utf-8")
+    return target
+
+
+def with_base(adapter: Path, base: Path, target: Path) -> Path:
+    """A folder with the base's weights and the adapter, as transformers loads both at once; returns `target`.
+
+    Weights are hard links where the disk allows it, so that they take no room a second time. For programs that take
+    one folder, `transformers serve` among them. Source: maybe_load_adapters in transformers/integrations/peft.py.
+    """
+    read_adapter(adapter)
+    target.mkdir(parents=True, exist_ok=True)
+    own = {path.name for path in Path(adapter).iterdir()}
+    for path in [*Path(adapter).iterdir(), *(path for path in Path(base).iterdir() if path.name not in own)]:
+        if path.suffix in (".safetensors", ".json", ".jinja"):
+            link_or_copy(path.resolve(), target / path.name)
+    return target
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A second name for a file, or a copy where the disk has no such names."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def vllm_command(adapter: Path) -> str:
+    """The command that would serve an exported adapter with vLLM, which has not been run here."""
+    config, _ = read_adapter(adapter)
+    rank = next(step for step in (8, 16, 32, 64, 128, 256, 320, 512) if step >= config["r"])
+    form = f"--chat-template {adapter.name}/chat_template.jinja"
+    lora = f"--enable-lora --max-lora-rank {rank} --lora-modules shop={adapter.name}"
+    return f"vllm serve {config['base_model_name_or_path']} --host 127.0.0.1 {lora} {form}"
+
+
+def data_hash(data: str) -> str:
+    """SHA-256 of the training rows where they lie in this repository or in a file; "" for a data set of the Hub."""
+    path = DATA / "train.jsonl" if data == SHOP else Path(data)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def model_card(base: str, settings: dict, card: dict, data_licence: str = "") -> str:
+    """The README of an exported adapter: what it is of, what it was trained on and with, and what was measured."""
+    licence = LICENCES.get(base, "other")
+    own = settings["data"] == SHOP
+    head = ["---", f"base_model: {base}", "library_name: peft", f"license: {licence}", "tags: [lora, sft]", "---"]
+    digest = data_hash(settings["data"])
+    data = f"- data: {settings['data'] if own else Path(settings['data']).name}"
+    data += f", sha256 {digest}" if digest else ""
+    chosen = ("revision", "max_length", "learning_rate", "r", "lora_alpha", "target_modules", "quantization", "seed")
+    measured = ("steps", "tokens", "first_loss", "last_loss", "evaluation_loss", "fact_accuracy", "nll")
+    lines = [f"# A LoRA adapter for {base}", "", "## Trained on", data]
+    lines.append(f"- licence of the data: {'CC0-1.0' if own else data_licence or 'not stated'}")
+    if settings["model"] == EMBEDDED:
+        lines.append(
+            f"- base weights: those of {WHEEL} ({GGUF_FILE}), 4-bit ones; the Hub's own answer a little otherwise"
+        )
+    lines += [
+        "",
+        "## Settings",
+        *[f"- {name}: {settings[name]}" for name in chosen if settings.get(name) not in (None, "")],
+    ]
+    lines += ["", "## Measured", *[f"- {name}: {shown(card[name])}" for name in measured if card.get(name) is not None]]
+    lines += [f"- versions: {', '.join(f'{name} {number}' for name, number in card['versions'].items())}"]
+    lines += ["", "## Licence", f"That of the base model: {licence}."]
+    return "\n".join([*head, *lines]) + "\n"
+
+
+def shown(value) -> str:
+    """A measured value as text: three digits behind the point; a comparison as "tuned (base ...)"."""
+    if isinstance(value, dict):
+        return f"{shown(value['tuned'])} (base {shown(value['base'])})"
+    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"

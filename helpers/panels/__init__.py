@@ -1,0 +1,4 @@
+"""Panels of widgets, thin: what they show is computed elsewhere. And the app, which serves one of them.
+
+What a visitor's kernel imports loads no torch, so this wing hands on no names.
+"""

@@ -1,0 +1,32 @@
+"""Widgets: when fine-tuning pays, for a volume of answers and changes. Knows costs, no models."""
+
+import html
+
+import ipywidgets as widgets
+from IPython.display import display
+
+from helpers.evaluate.costs import Cost, statement
+from helpers.panels.controls import Number
+
+
+class BreakEvenPanel:
+    """Two numbers and the statement that follows from them. `text` holds it, for headless runs."""
+
+    def __init__(self, trained: Cost, prompted: Cost, answers: int, changes_a_week: int, days: int):
+        self.trained, self.prompted, self.days = trained, prompted, days
+        self.answers = Number(answers, 1, 100_000, 1, "answers a day", "how often it is asked")
+        self.changes = Number(changes_a_week, 0, 50, 1, "changes a week", "how often facts change")
+        self.said = widgets.HTML()
+        self.box = widgets.VBox([self.answers.row, self.changes.row, self.said])
+        for number in (self.answers, self.changes):
+            number.box.observe(lambda change: self.refresh(), names="value")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Says it anew."""
+        self.text = statement(self.trained, self.prompted, self.answers.value, self.changes.value, self.days)
+        self.said.value = f"<p role='status' style='overflow-wrap:anywhere'>{html.escape(self.text)}</p>"
+
+    def show(self) -> None:
+        """Displays the panel."""
+        display(self.box)

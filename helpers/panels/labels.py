@@ -1,0 +1,88 @@
+"""Widgets for looking at rows the way the trainer sees them. Thin: what is shown is made in preview and labels."""
+
+import html
+from dataclasses import replace
+
+import ipywidgets as widgets
+from IPython.display import display
+
+from helpers.data.chat import TEMPLATES, set_template
+from helpers.data.labels import as_html, as_text, counts
+from helpers.train.preview import preview_trainer, row_tokens
+from helpers.train.trainer import TrainingError
+
+
+class LabelPanel:
+    """Pick a row, max_length, template, packing and what is trained; the tokens follow, out of the trainer's collator.
+
+    rows: with `messages`. `look()` does the same without a front end and returns the tokens as text; `error` holds what
+    went wrong at the last look, or None.
+    """
+
+    def __init__(self, settings, tokenizer, rows, row: int = 0):
+        self.settings, self.tokenizer, self.rows, self.error, self.text = settings, tokenizer, rows, None, ""
+        described = {"description_width": "130px"}
+        self.row = widgets.BoundedIntText(row, min=0, max=len(rows) - 1, description="row", style=described)
+        self.max_length = widgets.BoundedIntText(
+            settings.max_length, min=8, max=32768, step=8, description="max_length", style=described
+        )
+        names = [name for name in TEMPLATES if self.fits(name)]
+        self.template = widgets.Dropdown(
+            options=names, value=settings.template, description="template", style=described
+        )
+        self.packing = widgets.Checkbox(settings.packing, description="packing", indent=True, style=described)
+        self.answers_only = widgets.Checkbox(
+            settings.assistant_only_loss, description="only answers", indent=True, style=described
+        )
+        self.output = widgets.HTML(layout={"width": "98%"})
+        self.output.add_class("ft-labels")
+        controls = [self.row, self.max_length, self.template, self.packing, self.answers_only]
+        for control in controls:
+            control.observe(lambda change: self.look(), names="value")
+        self.box = widgets.VBox([*controls, self.output])
+
+    def fits(self, template: str) -> bool:
+        """Whether the tokenizer knows what the template needs."""
+        before = self.tokenizer.chat_template
+        try:
+            set_template(self.tokenizer, template)
+            return True
+        except ValueError:
+            return False
+        finally:
+            self.tokenizer.chat_template = before
+
+    def show(self) -> None:
+        """Displays the panel."""
+        self.look()
+        display(self.box)
+
+    def look(self) -> str:
+        """Shows the row that is chosen, and returns it as text; an error is shown in plain words."""
+        self.error, before = None, self.tokenizer.chat_template
+        messages = self.rows[self.row.value]["messages"]
+        try:
+            set_template(self.tokenizer, self.template.value)
+            tokens = row_tokens(self.trainer(), messages)
+            self.text = as_text(tokens)
+            share = counts(tokens)
+            trained = (share.get("trained", 0) + share.get("end", 0)) / len(tokens)
+            self.output.value = f"{as_html(tokens)}<p>{trained:.0%} of the tokens are trained.</p>"
+        except TrainingError as error:
+            self.error, self.text = error, str(error)
+            self.output.value = f"<p role='status'>{html.escape(str(error))}</p>"
+        finally:
+            self.tokenizer.chat_template = before
+        return self.text
+
+    def trainer(self):
+        """The trainer of what is chosen; with packing, the next rows share its sequence."""
+        place = self.row.value
+        rows = self.rows.select(range(place, min(len(self.rows), place + (8 if self.packing.value else 1))))
+        chosen = replace(
+            self.settings,
+            max_length=self.max_length.value,
+            packing=self.packing.value,
+            assistant_only_loss=self.answers_only.value,
+        )
+        return preview_trainer(chosen, self.tokenizer, rows)

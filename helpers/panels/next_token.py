@@ -1,0 +1,110 @@
+"""Widgets: the next token, as a table of buttons and bars that follows the sliders. Knows no model, only an engine."""
+
+import html
+
+import ipywidgets as widgets
+
+from helpers.generate.events import Row
+
+COUNT = 20
+BAR = "display:inline-block;height:9px;vertical-align:middle;background:"
+
+
+class TokenPanel:
+    """The likeliest next tokens with their probabilities before and after the samplers; a click goes on with one.
+
+    It is asked only while it is open: a forward pass once for a prompt, then the remembered scores. request: gives the
+    panel's request. lock: held while an answer is written. go_on: writes the rest of the answer. `begun`: token ids
+    chosen so far; `look`: what is shown, events.Look, or None; `error`: what kept it from looking, or None.
+    """
+
+    def __init__(self, engine, request, lock, go_on):
+        self.engine, self.request, self.lock, self.begun = engine, request, lock, []
+        self.look, self.error = None, None
+        self.said, self.buttons, self.bars = widgets.HTML(), [], []
+        self.said.add_class("ft-next")
+        rows = []
+        for place in range(COUNT):
+            button = widgets.Button(description="", layout={"width": "130px"}, tooltip="write this token")
+            button.add_class("ft-token")
+            button.on_click(lambda button, place=place: self.choose(place))
+            bar = widgets.HTML(layout={"flex": "1 1 0", "min_width": "0"})
+            bar.add_class("ft-bar")
+            self.buttons.append(button)
+            self.bars.append(bar)
+            rows.append(widgets.HBox([button, bar], layout={"display": "none"}))
+        self.back = widgets.Button(description="Take one back", disabled=True)
+        self.rest = widgets.Button(description="Write the rest")
+        self.again = widgets.Button(description="Look again")
+        self.back.on_click(lambda button: self.take_back())
+        self.rest.on_click(lambda button: go_on())
+        self.again.on_click(lambda button: self.refresh())
+        self.rows = rows
+        actions = widgets.HBox([self.back, self.rest, self.again], layout={"flex_flow": "row wrap"})
+        self.box = widgets.Accordion([widgets.VBox([self.said, actions, *rows])])
+        self.box.set_title(0, "next token")
+        self.box.selected_index = None
+        self.box.observe(lambda change: self.refresh(), names="selected_index")
+
+    def forget(self) -> None:
+        """The question changed: what was chosen for the old one is dropped."""
+        self.begun = []
+        self.refresh()
+
+    def choose(self, place: int) -> None:
+        """Goes on with the token in this row."""
+        if self.look is not None and place < len(self.look.rows):
+            self.begun.append(self.look.rows[place].token)
+            self.refresh()
+
+    def take_back(self) -> None:
+        """Takes the last chosen token away."""
+        self.begun = self.begun[:-1]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Looks again, if it is open and no answer is being written."""
+        if self.box.selected_index is None:
+            return
+        if self.lock.locked():
+            self.say("The model is writing; the table follows when it is done.")
+            return
+        try:
+            look = self.engine.look(self.request())
+        except Exception as error:  # the panel stays usable; the error is shown and kept
+            self.error = error
+            self.say(f"It failed: {type(error).__name__}: {error}")
+            return
+        if look is None:
+            self.say("The model is answering somebody else: press Look again in a moment.")
+            return
+        self.look, self.error = look, None
+        self.show(look)
+
+    def show(self, look) -> None:
+        """Puts the table into the widgets."""
+        written = f"So far: {look.text!r}. " if self.begun else ""
+        self.back.disabled, self.rest.disabled = not self.begun, not look.rows
+        left = "1 token is" if look.kept == 1 else f"{look.kept:,} tokens are"
+        bars = f"{left} left by the samplers. Upper bar: the model; lower bar: with samplers."
+        self.say(written + (bars if look.rows else "The answer ends there."))
+        for place, row in enumerate(self.rows):
+            shown = place < len(look.rows)
+            row.layout.display = None if shown else "none"
+            if shown:
+                self.buttons[place].description = look.rows[place].text
+                self.bars[place].value = bar(look.rows[place])
+
+    def say(self, text: str) -> None:
+        """Shows a line above the table, escaped."""
+        self.said.value = f"<p role='status' style='overflow-wrap:anywhere'>{html.escape(text)}</p>"
+
+
+def bar(row: Row) -> str:
+    """Two bars, one above the other, with their figures: before and after the samplers."""
+    lines = []
+    for share, colour in ((row.before, "#56B4E9"), (row.after, "#D55E00")):
+        width = f"width:{70 * share:.1f}%"
+        lines.append(f"<div><span style='{BAR}{colour};{width}'></span> {share:.1%}</div>")
+    label = html.escape(f"{row.text}: {row.before:.1%} before, {row.after:.1%} after the samplers", quote=True)
+    return f"<div role='img' aria-label=\"{label}\" style='line-height:1.1;font-size:0.8em'>{''.join(lines)}</div>"

@@ -1,0 +1,126 @@
+"""Is this machine ready? A report, each line with its remedy. Changes nothing."""
+
+import importlib.metadata
+import os
+import sys
+from typing import NamedTuple
+
+from helpers.machine.hardware import Machine, choose_device, free_disk_gib, hub_reachable, this_machine
+from helpers.machine.paths import PROJECT, cache_folder
+from helpers.settings import choose_profile, named_profile
+
+NEEDED = {
+    "torch": "2.11",
+    "transformers": "5.15",
+    "peft": "0.20",
+    "trl": "1.16",
+    "bitsandbytes": "0.50",
+    "datasets": "4.0",
+    "accelerate": "1.14",
+    "ipywidgets": "7.7.1",
+}
+RAM_GIB, DISK_GIB = 6, 2
+
+
+class Finding(NamedTuple):
+    """One line of the report. mark: "ok", "note" (works, but know it) or "fix" (will not work)."""
+
+    mark: str
+    what: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"[{self.mark}]".ljust(7) + self.what + (f"  ->  {self.remedy}" if self.remedy else "")
+
+
+def examine(machine: Machine | None = None) -> list[Finding]:
+    """Every finding about this machine (or about the one given, as far as it tells)."""
+    machine = machine or this_machine()
+    hub = hub_reachable()
+    return [
+        python_finding(sys.version_info[:3]),
+        *[library_finding(name, needed, installed(name)) for name, needed in NEEDED.items()],
+        Finding("ok", f"device: {choose_device(machine).value} ({choose_device(machine).reason})"),
+        memory_finding(machine.ram_gib),
+        disk_finding(free_disk_gib(cache_folder())),
+        Finding("ok", f"front end: {front_end()}"),
+        hub_finding(hub.value, hub.reason),
+        profile_finding(machine, hub),
+    ]
+
+
+def show_report(findings: list[Finding]) -> None:
+    """Prints the findings, then one line that says whether the series can run."""
+    for finding in findings:
+        print(finding)
+    broken = sum(finding.mark == "fix" for finding in findings)
+    print("\nready" if not broken else f"\n{broken} thing(s) to fix first, see the lines marked [fix]")
+
+
+def python_finding(version: tuple[int, ...]) -> Finding:
+    """Whether this Python is one that the series is tested with."""
+    shown = "Python " + ".".join(map(str, version))
+    if version < (3, 11):
+        return Finding("fix", shown, "install Python 3.11, 3.12 or 3.13")
+    if version >= (3, 14):
+        return Finding("note", shown, "tested with 3.11 to 3.13; if an installation fails, use one of these")
+    return Finding("ok", shown)
+
+
+def installed(name: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def library_finding(name: str, needed: str, found: str | None) -> Finding:
+    """Whether a library is there, and new enough."""
+    from packaging.version import Version
+
+    if found is None:
+        return Finding("fix", f"{name} is not installed", "run `make run`, or `pip install -c constraints.txt -e .`")
+    if Version(found) < Version(needed):
+        return Finding("fix", f"{name} {found}, needed {needed} or newer", "pip install -c constraints.txt -e .")
+    return Finding("ok", f"{name} {found}")
+
+
+def memory_finding(gib: float) -> Finding:
+    """Whether the memory suffices for the laptop profile."""
+    if gib < RAM_GIB:
+        return Finding(
+            "note", f"memory: {gib:.0f} GiB", "close other programs: the laptop profile wants about 4 GiB free"
+        )
+    return Finding("ok", f"memory: {gib:.0f} GiB")
+
+
+def disk_finding(gib: float) -> Finding:
+    """Whether there is room for the converted model and for runs."""
+    if gib < DISK_GIB:
+        return Finding("fix", f"disk: {gib:.1f} GiB free in {cache_folder()}", f"free {DISK_GIB} GiB, or set FT_CACHE")
+    return Finding("ok", f"disk: {gib:.0f} GiB free for the cache folder")
+
+
+def hub_finding(reachable: bool, reason: str) -> Finding:
+    """Whether the Hub answers; the laptop profile does without."""
+    if reachable:
+        return Finding("ok", "Hugging Face Hub: it answers")
+    return Finding("note", f"Hugging Face Hub: {reason}", "the laptop profile does not need it; Falcon-7B does")
+
+
+def profile_finding(machine: Machine, hub) -> Finding:
+    """Which profile the notebooks will take, and why."""
+    choice = named_profile("auto") or choose_profile(machine, hub)
+    return Finding("ok", f"profile: {choice.value} ({choice.reason})")
+
+
+def front_end() -> str:
+    """What shows this notebook, as far as the environment tells."""
+    if "google.colab" in sys.modules:
+        return "Colab"
+    if "VSCODE_PID" in os.environ:
+        return "VS Code"
+    if "ipykernel" in sys.modules:
+        return "a Jupyter kernel"
+    return f"a terminal, in {PROJECT.name}"

@@ -1,0 +1,121 @@
+"""One self-contained HTML page of a run, and its figures as text. Knows the files of a run folder."""
+
+import base64
+import html
+import json
+from pathlib import Path
+
+from helpers.machine.paths import write_json
+
+ROWS = (("fact_accuracy", "facts right", "{:.0%}"), ("nll", "NLL (nats a token)", "{:.2f}"))
+SHOWN = 12  # answers on the page, spread over all
+ROWS += (("ended", "answers that end", "{:.0%}"), ("style", "signed in the house style", "{:.0%}"))
+
+
+def save_comparison(folder: Path, base, tuned, rows: list[dict]) -> dict:
+    """Adds before and after to the run card, writes answers.json, and returns the card.
+
+    base, tuned: evaluation Reports on the same `rows`.
+    """
+    card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
+    before, after = base.headline(), tuned.headline()
+    card |= {name: {"base": before[name], "tuned": after[name]} for name in before}
+    card["slices"] = {
+        name: {"base": base.slices[name]._asdict(), "tuned": tuned.slices[name]._asdict()} for name in base.slices
+    }
+    write_json(folder / "run_card.json", card)
+    answers = [
+        {"question": row["messages"][-2]["content"], "base": one.text, "tuned": two.text}
+        for row, one, two in zip(rows, base.answers, tuned.answers, strict=True)
+    ]
+    write_json(folder / "answers.json", {"answers": answers})
+    return card
+
+
+def shown(value: float | None, form: str) -> str:
+    """A figure, or a dash for one that does not apply."""
+    return "-" if value is None else form.format(value)
+
+
+def table_rows(summary: dict) -> list[tuple[str, str, str]]:
+    """(what, base, tuned) of each figure that the run has."""
+    kept = [(label, summary[name], form) for name, label, form in ROWS if summary.get(name)]
+    return [(label, shown(pair["base"], form), shown(pair["tuned"], form)) for label, pair, form in kept]
+
+
+def facts(summary: dict) -> str:
+    """Speed, time and memory in one line."""
+    rate = summary["tokens_per_second"]
+    speed = f"{rate:.0f} tokens a second in training, " if rate else ""
+    return f"{speed}{summary['minutes']:.1f} minutes, {summary['peak_gib']:.1f} GiB at the peak"
+
+
+def summary_text(summary: dict) -> str:
+    """The before/after table as text."""
+    if summary["model"] is None:
+        return f"nothing was trained in this run: {facts(summary)}"
+    lines = [f"{'':28}{'base':>8}{'tuned':>8}"]
+    lines += [f"{label:28}{base:>8}{tuned:>8}" for label, base, tuned in table_rows(summary)]
+    return "\n".join([*lines, "", f"{summary['model']} on {summary['device']}: {facts(summary)}"])
+
+
+def write_report(folder: Path, summary: dict) -> Path:
+    """report.html in the run folder: table, loss picture, answers before and after, and every executed notebook."""
+    parts = [f"<h1>Fine-tuning, before and after</h1><p>{html.escape(str(summary['model']))}: {facts(summary)}</p>"]
+    cells = "".join(f"<tr><th scope='row'>{a}</th><td>{b}</td><td>{c}</td></tr>" for a, b, c in table_rows(summary))
+    parts.append(f"<table><tr><th></th><th>base</th><th>tuned</th></tr>{cells}</table>")
+    parts += [loss_picture(folder), answers_table(folder)]
+    for notebook in sorted((folder / "executed").glob("*.ipynb")):
+        parts.append(f"<details><summary>{html.escape(notebook.stem)}</summary>{notebook_frame(notebook)}</details>")
+    path = folder / "report.html"
+    path.write_text(page("".join(parts)), encoding="utf-8")
+    return path
+
+
+def page(body: str) -> str:
+    """A whole HTML page around the body, readable in light and dark."""
+    style = (
+        ":root{color-scheme:light dark}body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+        "table{border-collapse:collapse}td,th{padding:.3rem .8rem;border-bottom:1px solid #8888;text-align:left}"
+        "img{max-width:100%;background:#fff}iframe{width:100%;height:80vh;border:1px solid #8888}"
+    )
+    head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'><style>{style}</style>"
+    return (
+        f"<!doctype html><html lang='en'><head>{head}<title>Fine-tuning report</title></head><body>{body}</body></html>"
+    )
+
+
+def loss_picture(folder: Path) -> str:
+    """The loss figure as part of the page."""
+    path = folder / "loss.png"
+    if not path.exists():
+        return ""
+    card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
+    alt = f"Training loss goes from {card['first_loss']:.2f} to {card['last_loss']:.2f} in {card['steps']} steps."
+    picture = base64.b64encode(path.read_bytes()).decode()
+    return f"<h2>Loss</h2><img alt='{alt}' src='data:image/png;base64,{picture}'><p>{alt}</p>"
+
+
+def answers_table(folder: Path) -> str:
+    """A few held-out questions with both answers; everything escaped."""
+    path = folder / "answers.json"
+    if not path.exists():
+        return ""
+    every = json.loads(path.read_text(encoding="utf-8"))["answers"]
+    rows = every[:: max(1, len(every) // SHOWN)][:SHOWN]
+    cells = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(row[name])}</td>" for name in ("question", "base", "tuned")) + "</tr>"
+        for row in rows
+    )
+    head = "<tr><th>question</th><th>base</th><th>tuned</th></tr>"
+    return f"<h2>Held-out questions</h2><table>{head}{cells}</table>"
+
+
+def notebook_frame(notebook: Path) -> str:
+    """The executed notebook as a frame that runs no script and cannot reach the page around it."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(embed_images=True, exclude_anchor_links=True)
+    exporter.mathjax_url = exporter.require_js_url = exporter.jquery_url = ""
+    body, _ = exporter.from_filename(str(notebook))
+    return f'<iframe sandbox="" title="{html.escape(notebook.stem)}" srcdoc="{html.escape(body, quote=True)}"></iframe>'

@@ -1,0 +1,192 @@
+"""Runs the notebooks in order with papermill, says what is going on, and sums up. Knows nothing of what they teach."""
+
+import json
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from helpers.machine.paths import NOTEBOOKS, PROJECT, new_run_folder, write_json
+from helpers.project import explain, report
+
+
+class SeriesError(RuntimeError):
+    """A notebook of the series failed; the message says where and what to do."""
+
+
+MAIN = ("00", "01", "02", "03", "04")  # the main job: from the machine's check to the measured before/after
+MEASURED = PROJECT / "benchmarks" / "results" / "laptop-run.json"
+
+
+def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
+    """Runs the notebooks (all, or those whose number is named) into a new run folder, and returns the folder.
+
+    Writes executed/*.ipynb, summary.json and report.html there. Raises SeriesError naming notebook and cell.
+    """
+    start, taken = time.perf_counter(), {}
+    notebooks = chosen_notebooks(numbers)
+    print(expectation(notebooks), flush=True)
+    folder = new_run_folder(profile)
+    os.environ |= {"FT_RUN": str(folder), "FT_HEADLESS": "1"} | ({} if profile == "auto" else {"FT_PROFILE": profile})
+    (folder / "executed").mkdir()
+    for source in notebooks:
+        began = time.perf_counter()
+        with ChildMemory() as memory:
+            run_notebook(source, folder / "executed" / source.name, start)
+        taken[source.stem] = {"seconds": round(time.perf_counter() - began, 1), "peak_gib": round(memory.peak_gib, 2)}
+    summary = summarize(folder, minutes=(time.perf_counter() - start) / 60, notebooks=taken)
+    report.write_report(folder, summary)
+    show_summary(folder, summary)
+    return folder
+
+
+def chosen_notebooks(numbers: list[str] | None) -> list[Path]:
+    """The notebooks of the series in order; raises SeriesError for a number that none has."""
+    notebooks = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    if not numbers:
+        return notebooks
+    unknown = set(numbers) - {notebook.name[:2] for notebook in notebooks}
+    if unknown:
+        there = ", ".join(notebook.name[:2] for notebook in notebooks)
+        raise SeriesError(f"no notebook {', '.join(sorted(unknown))}; there are: {there}.")
+    return [notebook for notebook in notebooks if notebook.name[:2] in numbers]
+
+
+def expectation(notebooks: list[Path]) -> str:
+    """What these notebooks took where they were measured, in one sentence, before they run."""
+    names = f"{len(notebooks)} notebooks, {notebooks[0].name[:2]} to {notebooks[-1].name[:2]}"
+    try:
+        measured = json.loads(MEASURED.read_text(encoding="utf-8"))
+        took = [measured["notebooks"][notebook.stem] for notebook in notebooks]
+    except (OSError, ValueError, KeyError):
+        return f"{names}: not measured in this form"
+    minutes, peak = sum(one["seconds"] for one in took) / 60, max(one["peak_gib"] for one in took)
+    return (
+        f"{names}: {minutes:.0f} minutes and up to {peak:.1f} GiB on two cores of an {measured['processor']}, with the "
+        f"laptop profile; twice as long where others share the cores"
+    )
+
+
+class Progress:
+    """Says on the terminal which cell runs, for how long all has run, and what the cell prints meanwhile."""
+
+    def __init__(self, notebook: dict, name: str, start: float):
+        self.name, self.start, self.titles, title = name, start, [], ""
+        for cell in notebook["cells"]:
+            headings = [line for line in "".join(cell["source"]).splitlines() if line.startswith("#")]
+            if cell["cell_type"] == "markdown" and headings:
+                title = headings[-1].strip("# ")
+            self.titles.append(title)
+        self.shown = ""
+
+    def cell(self, cell, cell_index):
+        """nbclient's on_cell_start: a line for every new heading."""
+        title = self.titles[min(cell_index, len(self.titles) - 1)]
+        if cell["cell_type"] == "code" and title != self.shown:
+            self.shown = title
+            elapsed = time.perf_counter() - self.start
+            print(
+                f"[{elapsed // 60:02.0f}:{elapsed % 60:02.0f}] {self.name}, cell {cell_index + 1}: {title}", flush=True
+            )
+
+    def write(self, text: str) -> None:
+        """File-like, for what cells print: only the lines of a training are passed on."""
+        for line in text.splitlines():
+            if line.startswith(("step ", "fetching", "converting")) or "questions answered" in line:
+                print(f"        {line}", flush=True)
+
+    def flush(self) -> None:
+        """Part of a file's interface."""
+
+
+def run_notebook(source: Path, target: Path, start: float) -> None:
+    """Executes one notebook into `target`; raises SeriesError naming the cell that failed."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    progress = Progress(json.loads(source.read_text(encoding="utf-8")), source.stem, start)
+    try:
+        papermill.execute_notebook(
+            source,
+            target,
+            cwd=NOTEBOOKS,
+            kernel_name="python3",
+            progress_bar=False,
+            log_output=False,
+            stdout_file=progress,
+            on_cell_start=progress.cell,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # errors only: else a note on encryption for each kernel
+        )
+    except papermill.PapermillExecutionError as error:
+        remedy = explain.remedy(error.ename, error.evalue)
+        raise SeriesError(
+            f"{source.name}, cell {error.cell_index + 1}: {error.ename}: {error.evalue}\n{remedy}\n"
+            f"What ran up to there: {relative(target)}"
+        ) from None
+    except DeadKernelError:
+        raise SeriesError(f"{source.name}: the kernel died. {explain.KERNEL_DIED}") from None
+
+
+class ChildMemory:
+    """Largest resident memory of this process's children while it is open, in GiB, looked up twice a second."""
+
+    def __enter__(self):
+        self.peak_gib, self.done = 0.0, threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+        self.thread.start()
+        return self
+
+    def watch(self) -> None:
+        """Looks until the block ends."""
+        import psutil
+
+        while not self.done.wait(0.5):
+            total = 0
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    total += child.memory_info().rss
+            self.peak_gib = max(self.peak_gib, total / 2**30)
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+
+
+def summarize(folder: Path, minutes: float, notebooks: dict[str, dict]) -> dict:
+    """summary.json: before and after, speed, memory, and what each notebook took.
+
+    Figures that this run did not make are null. peak_gib: of the GPU where there is one, else of the kernels.
+    """
+    card_path = folder / "run_card.json"
+    card = json.loads(card_path.read_text(encoding="utf-8")) if card_path.exists() else {}
+    summary = {name: card.get(name) for name in ("fact_accuracy", "nll", "ended", "style", "tokens_per_second")}
+    resident = max((notebook["peak_gib"] for notebook in notebooks.values()), default=0.0)
+    peak = card.get("peak_gib", 0.0) if card.get("device") == "cuda" else resident
+    summary |= {"minutes": round(minutes, 2), "peak_gib": peak}
+    summary |= {"model": card.get("model"), "device": card.get("device"), "profile": card.get("profile")}
+    summary["notebooks"] = notebooks
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def show_summary(folder: Path, summary: dict) -> None:
+    """Prints the before/after table and where everything lies."""
+    print()
+    print(report.summary_text(summary))
+    print()
+    for notebook in sorted((folder / "executed").glob("*.ipynb")):
+        print(f"executed notebook  {relative(notebook)}")
+    print(f"report             {relative(folder / 'report.html')}")
+    print(f"summary            {relative(folder / 'summary.json')}")
+
+
+def relative(path: Path) -> str:
+    """The path from the project's folder where it lies inside it."""
+    return os.path.relpath(path, PROJECT) if path.is_relative_to(PROJECT) else str(path)
+
+
+def fail(message: str) -> None:
+    """Ends the program with one message."""
+    sys.exit(f"error: {message}")

@@ -1,0 +1,73 @@
+"""A model that another process of this machine serves, as an engine for panels. Loads no model and no torch."""
+
+import http.client
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from helpers.generate.events import Event, Look, Request, Row
+
+
+class RemoteError(Exception):
+    """What went wrong in the process that holds the model, in its words."""
+
+
+class RemoteEngine:
+    """Speaks with serving.Server. file: the JSON file that it wrote, with its port and its key."""
+
+    def __init__(self, file: Path):
+        try:
+            where = json.loads(Path(file).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RemoteError(f"no model is served ({error}); start it with: python -m helpers app") from None
+        self.port, self.headers = where["port"], {"Authorization": f"Bearer {where['key']}"}
+        about = json.loads(self.post("/about", "{}").read())
+        self.models, self.own, self.how = tuple(about["models"]), about["own"], about["how"]
+
+    def post(self, path: str, body: str) -> http.client.HTTPResponse:
+        """Sends JSON to the other process; raises RemoteError when it refuses or is gone."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+        try:
+            connection.request("POST", path, body.encode(), {**self.headers, "Content-Type": "application/json"})
+            answer = connection.getresponse()
+        except OSError as error:
+            raise RemoteError(f"the model's process does not answer ({error}); start `make app` again") from None
+        if answer.status != 200:
+            raise RemoteError(answer.read().decode())
+        return answer
+
+    def ask(self, request: Request) -> "RemoteJob":
+        """The answer to a request; iterate over it for its events."""
+        return RemoteJob(self, request)
+
+    def look(self, request: Request) -> Look | None:
+        """What may come next; None while the model answers somebody."""
+        found = json.loads(self.post("/look", request.to_json()).read())
+        return None if found is None else Look([Row(*row) for row in found[0]], found[1], found[2])
+
+
+class RemoteJob:
+    """An answer that another process makes, event by event."""
+
+    def __init__(self, engine: RemoteEngine, request: Request):
+        self.engine, self.request, self.number, self.stopped = engine, request, None, False
+
+    def stop(self) -> None:
+        """Asks for the end at the next token."""
+        self.stopped = True
+        if self.number is not None:
+            self.engine.post("/stop", json.dumps(self.number)).read()
+
+    def __iter__(self) -> Iterator[Event]:
+        with closing(self.engine.post("/ask", self.request.to_json())) as answer:
+            for line in answer:
+                event = Event(*json.loads(line))
+                if event.kind == "number":
+                    self.number = event.value
+                    if self.stopped:  # before it was known by what name
+                        self.stop()
+                elif event.kind == "failed":
+                    raise RemoteError(event.value)
+                else:
+                    yield event

@@ -1,0 +1,353 @@
+"""Training: from settings to a finished adapter. Knows nothing of charts; it takes callbacks."""
+
+import importlib.metadata
+import math
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from filelock import FileLock, Timeout
+from transformers import TrainerCallback, TrainerState
+from trl import SFTConfig
+
+from helpers.data.labels import tokenize
+from helpers.machine.hardware import is_out_of_memory
+from helpers.machine.memory import PeakMemory
+from helpers.machine.paths import write_json
+from helpers.machine.processes import here, is_lost_peer, sharded, shared_out
+from helpers.models.load import describe_model, keep_gradients_on_cpu, keep_stream_in_float32
+from helpers.models.lora import lora_config, use_fast_product
+from helpers.models.norm import fuse_norms
+from helpers.settings import Settings
+from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, identity, newest
+from helpers.train.interrupt import StopGuard
+from helpers.train.preflight import preflight
+from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
+from helpers.watch.history import History, read_history, series, write_csv
+from helpers.watch.reading import read
+
+
+def sft_config(settings: Settings, folder: Path) -> SFTConfig:
+    """TRL's configuration of this run, for one of the processes that share it out.
+
+    Upstream: SFTConfig() turns bf16 on by itself, which fails where there is no GPU and is emulated on a T4; so
+    use_cpu, bf16 and fp16 are always set together. Its learning rate of 2e-5 is for full fine-tuning.
+    """
+    cpu, rows = settings.device == "cpu", settings.per_device_train_batch_size
+    settings = shared_out(settings, here().count)
+    made = SFTConfig(
+        output_dir=str(folder / "checkpoints"),
+        # Rows are laid end to end, so that nothing is padded; what is too long was shortened before (`fitting`).
+        max_length=settings.max_length if settings.packing else None,
+        padding_free=True,
+        packing=settings.packing,
+        packing_strategy="bfd",
+        assistant_only_loss=settings.assistant_only_loss,
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        per_device_eval_batch_size=rows,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        # Nothing random happens in a layer without dropout, so its random state need not be kept.
+        gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": settings.lora_dropout > 0},
+        num_train_epochs=settings.num_train_epochs,
+        max_steps=settings.max_steps,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.lr_scheduler_type,
+        warmup_steps=settings.warmup_steps,
+        max_grad_norm=settings.max_grad_norm,
+        weight_decay=0.0,
+        optim="adamw_torch_fused",
+        use_cpu=cpu,
+        bf16=settings.autocast == "bfloat16",
+        fp16=settings.autocast == "float16",
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it waits for the GPU at every batch, and hides what `train` must see
+        eval_strategy="steps",
+        eval_steps=0.25,  # of all steps; `build_trainer` makes it a number of steps
+        save_strategy="no",  # `Saver` asks for checkpoints, by steps and by minutes
+        report_to=settings.tracking,
+        seed=settings.seed,
+        dataset_num_proc=None,
+        ddp_find_unused_parameters=False,  # every adapter matrix is used
+    )
+    made._n_gpu = min(1, made.n_gpu)  # one process trains on one GPU; TRL refuses transformers' nn.DataParallel
+    return made
+
+
+def build_trainer(settings: Settings, model, tokenizer, train, evaluation, folder: Path, callbacks=()) -> LoraTrainer:
+    """An SFTTrainer whose model has a fresh adapter and every correction that this stack needs.
+
+    train, evaluation: datasets with `messages`. folder: of the run.
+    Raises TrainingError when no row fits.
+    """
+    rows, watched = fitting(settings, tokenizer, train, print), fitting(settings, tokenizer, evaluation, None)
+    trainer = LoraTrainer(
+        model=model,
+        args=sft_config(settings, folder),
+        train_dataset=rows,
+        eval_dataset=watched,
+        processing_class=tokenizer,
+        peft_config=lora_config(settings),
+        callbacks=list(callbacks),
+    )
+    trainer.settings, trainer.rows, trainer.checked = settings, rows, False
+    trainer.args.eval_steps = math.ceil(total_steps(trainer) / 4)
+    remove_printing_callbacks(trainer)
+    # Upstream: TRL casts the adapter of a 4-bit model to bfloat16; the fp16 gradient scaler has no kernel for that.
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    keep_gradients_on_cpu(trainer.model)
+    if not sharded():  # they hold on to weights that FSDP gathers for a moment
+        use_fast_product(trainer.model)
+        fuse_norms(trainer.model)
+    if settings.autocast == "float16":
+        keep_stream_in_float32(trainer.model)
+    return trainer
+
+
+def fitting(settings: Settings, tokenizer, rows, say) -> Dataset:
+    """The rows as messages, input_ids and labels, as far as whole answers fit into max_length; says what did not."""
+    fitted = tokenize(tokenizer, rows, settings.max_length, settings.assistant_only_loss, progress=len(rows) > 10_000)
+    if not len(fitted.rows):
+        raise TrainingError(
+            f"no row has an answer within max_length={settings.max_length} tokens. Raise max_length, or shorten the "
+            f"questions."
+        )
+    if say and (fitted.shortened or fitted.dropped):
+        say(f"max_length={settings.max_length}: {fitted.sentence()}")
+    return fitted.rows
+
+
+def remove_printing_callbacks(trainer) -> None:
+    """Takes away the Trainer's own tables and bars: they re-send themselves at every step."""
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    for callback in list(trainer.callback_handler.callbacks):
+        if isinstance(callback, (PrinterCallback, ProgressCallback)) or "Notebook" in type(callback).__name__:
+            trainer.remove_callback(callback)
+
+
+class TimeForecast(TrainerCallback):
+    """Says after three timed steps how long the training will take, from here. Tokens are counted without padding."""
+
+    def __init__(self, trainer, say=print):
+        self.trainer, self.say, self.seconds, self.first = trainer, say, None, 0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.first = state.global_step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        now, seen, step = time.perf_counter(), self.trainer._total_train_tokens, state.global_step - self.first
+        if step == 1:  # the first step also warms up
+            self.start, self.before = now, seen
+        if step == 4 and seen > self.before:
+            rate = (seen - self.before) / (now - self.start)
+            tokens = sum(map(len, self.trainer.train_dataset["input_ids"])) / len(self.trainer.train_dataset)
+            rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            tokens *= (state.max_steps - self.first) * rows
+            self.seconds = tokens / rate
+            self.say(f"about {self.seconds / 60:.1f} minutes: {tokens:,.0f} tokens at {rate:,.0f} a second")
+
+
+def train_or_resume(trainer, settings: Settings, folder: Path, history: History, forecast=None, say=print) -> dict:
+    """Trains, or goes on from the newest whole checkpoint of `folder`; returns the run card.
+
+    Saves `folder`/adapter, run_card.json and history.csv, after a stop as well: one interrupt stops after the running
+    step. forecast: of the memory, to be kept beside what is measured. Leaves the model ready to
+    generate, whatever happens. Runs the preflight first unless that was done. Where several processes train, the first
+    of them saves, and the others return {}.
+    Raises TrainingError when the preflight fails, the checkpoint is of another run, the memory is full, the loss is not
+    finite, another process trains in this folder, or one of several processes is gone.
+    """
+    try:
+        held = FileLock(folder / "run.lock").acquire(timeout=0) if here().first else nullcontext()
+    except Timeout:
+        raise TrainingError(f"another process is training in {folder.name}: wait for it, or start a new run.") from None
+    with held, StopGuard(say) as guard:
+        found = resume_point(trainer, settings, folder, say)
+        if not trainer.checked:
+            preflight(trainer)
+        if here().first:
+            write_json(folder / "settings.json", settings.as_dict())
+        clock, start = TimeForecast(trainer), time.perf_counter()
+        added = [clock, guard, Saver()]
+        for callback in added:
+            trainer.add_callback(callback)
+        try:
+            with PeakMemory() as peak:
+                run_loop(trainer, settings, found, guard)
+            whole = trainer.accelerator.get_state_dict(trainer.model) if sharded() else None
+        finally:
+            for callback in added:
+                trainer.remove_callback(callback)
+            make_ready(trainer)
+        measured = {"seconds": round(time.perf_counter() - start, 1), "peak_gib": round(peak.gib, 2)}
+        measured["forecast_gib"] = round(forecast.total_gib, 2) if forecast else None
+        measured["forecast_seconds"] = round(clock.seconds, 1) if clock.seconds else None
+        if not here().first:
+            return {}
+        measured["processes"] = here().count
+        return finish(trainer, settings, folder, history, found, measured, say, whole)
+
+
+def resume_point(trainer, settings: Settings, folder: Path, say) -> Checkpoint | None:
+    """The checkpoint to go on from, after saying so; None to begin. Raises TrainingError when it is of another run."""
+    trainer.identity = identity(settings, trainer.train_dataset)
+    found = newest(folder / "checkpoints", say)
+    if found is None:
+        say("a new run: there is no checkpoint to go on from")
+        return None
+    if wrong := differences(found.identity, trainer.identity):
+        raise TrainingError(
+            f"{folder.name}/{found.folder.name} was made with other settings; {'; '.join(wrong)}. Set them back, or "
+            f"start a new run (RESUME = False)."
+        )
+    total = total_steps(trainer)
+    done = "; nothing is left to train" if found.step >= total else ""
+    say(f"going on from {found.folder.name} of {folder.name}: step {found.step} of {total}{done}")
+    return found
+
+
+def total_steps(trainer) -> int:
+    """How many optimizer steps the whole training has."""
+    if trainer.args.max_steps > 0:
+        return trainer.args.max_steps
+    rows = trainer.args.per_device_train_batch_size * trainer.args.world_size
+    batches = math.ceil(len(trainer.train_dataset) / rows)
+    return math.ceil(trainer.args.num_train_epochs * math.ceil(batches / trainer.args.gradient_accumulation_steps))
+
+
+def run_loop(trainer, settings: Settings, found: Checkpoint | None, guard: StopGuard) -> None:
+    """The Trainer's own loop, from the checkpoint if there is one; only explains a full memory."""
+    if guard.asked:
+        return
+    trainer.args.eval_on_start = found is None and trainer.args.eval_strategy != "no"
+    trainer._total_train_tokens = found.tokens if found else 0
+    if found and found.step >= total_steps(trainer):
+        trainer._load_from_checkpoint(str(found.folder))
+        trainer.state = TrainerState.load_from_json(str(found.folder / "trainer_state.json"))
+        return
+    try:
+        trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise TrainingError("the memory is full. " + next_moves(settings)) from error
+        if here().count > 1 and is_lost_peer(error):
+            raise TrainingError(
+                f"another of the {here().count} processes is gone, so all stop. Start them again with the same "
+                f"command: the training goes on from its newest checkpoint."
+            ) from error
+        raise
+
+
+def make_ready(trainer) -> None:
+    """Leaves the model as one that answers: no dropout, cache on, no checkpointing, the optimizer's memory free."""
+    model = trainer.model
+    model.zero_grad(set_to_none=True)
+    trainer.optimizer = trainer.lr_scheduler = trainer.callback_handler.optimizer = None
+    trainer.callback_handler.lr_scheduler = None
+    trainer.accelerator.free_memory()
+    trainer.model_wrapped = model
+    if trainer.args.gradient_checkpointing:
+        newer = hasattr(model, "activation_checkpointing_disable")  # the other name is deprecated there
+        (model.activation_checkpointing_disable if newer else model.gradient_checkpointing_disable)()
+    model.config.use_cache = True
+    model.eval()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def finish(trainer, settings, folder: Path, history: History, found, measured: dict, say, whole=None) -> dict:
+    """Saves the adapter, the log as CSV and the run card, and says what was kept. whole: the weights that FSDP has."""
+    if not history.rows and (folder / "history.jsonl").exists():
+        history.rows = read_history(folder / "history.jsonl")
+    step, total = trainer.state.global_step, total_steps(trainer)
+    if not step:
+        raise TrainingError("stopped before the first step: nothing was trained, and nothing needs to be kept.")
+    check_losses(history, settings)
+    trainer.model.save_pretrained(folder / "adapter", state_dict=whole)
+    trainer.processing_class.save_pretrained(folder / "adapter")
+    write_csv(history.rows, folder / "history.csv")
+    tokens = trainer._total_train_tokens
+    card = describe(settings, history) | {
+        "steps": step,
+        "finished": step >= total,
+        "stopped_at": step if step < total else None,
+        "resumed_from": found.step if found else None,
+        "tokens": tokens,
+        "tokens_per_second": round((tokens - (found.tokens if found else 0)) / measured["seconds"], 1),
+        **measured,
+    }
+    write_json(folder / "run_card.json", card)
+    if step < total:
+        kept = [path.name for path in by_step(folder / "checkpoints")[:1]]
+        say(
+            f"stopped at step {step} of {total}. Kept: the adapter as it is now{', and ' + kept[0] if kept else ''}. "
+            f"The model answers; run this cell again to go on."
+        )
+    return card
+
+
+def check_losses(history: History, settings: Settings) -> None:
+    """Raises TrainingError, with what to change, when the loss has ended as no number.
+
+    In float16 one such step is skipped and the training goes on; three in a row end it (checkpoints.Saver).
+    """
+    *_, (step, last) = series(history.rows, "loss")
+    if not math.isfinite(last):
+        fp16 = " Or train in bfloat16, which does not overflow." if settings.autocast == "float16" else ""
+        raise TrainingError(
+            f"the loss is {last} at step {step}. {read(history.rows).sentence} Halve the learning rate "
+            f"({settings.learning_rate:g}).{fp16}"
+        )
+
+
+def describe(settings: Settings, history: History) -> dict:
+    """What the run card says of the settings and of the losses."""
+    losses = [loss for _, loss in series(history.rows, "loss")]
+    evaluations = [loss for _, loss in series(history.rows, "eval_loss")]
+    return {
+        "profile": settings.profile,
+        "model": describe_model(settings),
+        "data": settings.data,
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "autocast": settings.autocast,
+        "quantization": settings.quantization,
+        "attention": settings.attention,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "evaluation_loss": evaluations[-1] if evaluations else None,
+        "reading": read(history.rows).sentence,
+        "versions": versions(),
+    }
+
+
+def quick_run(settings: Settings, steps: int = 20) -> Path:
+    """The folder of a run of a few steps, for a notebook that is opened alone: it shows the way, not the quality."""
+    from dataclasses import replace
+
+    from helpers.data.load import load_chat_data
+    from helpers.machine.paths import new_run_folder
+    from helpers.models.load import load_model
+
+    settings = replace(settings, max_steps=min(steps, settings.max_steps if settings.max_steps > 0 else steps))
+    folder, data, loaded = (
+        new_run_folder(f"{settings.profile}-quick"),
+        load_chat_data(settings.data, settings.data_format),
+        load_model(settings),
+    )
+    history = History(folder / "history.jsonl")
+    watched = data.test.select(range(min(8, len(data.test))))
+    trainer = build_trainer(settings, loaded.model, loaded.tokenizer, data.train, watched, folder, [history])
+    train_or_resume(trainer, settings, folder, history)
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of the libraries that a result depends on."""
+    names = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate")
+    return {name: importlib.metadata.version(name) for name in names}

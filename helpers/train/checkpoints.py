@@ -1,0 +1,200 @@
+"""Checkpoints that are whole or not there: written aside, sealed with the hashes of their files, then renamed."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+from transformers import TrainerCallback
+
+from helpers.machine.paths import fixed_run, new_run_folder, runs_folder, write_json
+from helpers.machine.processes import agree
+
+SEAL = "complete.json"  # written last; names every file with its size and hash
+KEPT = 2  # so that a damaged one has another behind it
+# What must be the same for a run to go on: the model, the adapter, the rows and their order, and the optimizer.
+SAME = (
+    *("model", "revision", "quantization", "data", "data_format", "template", "max_length", "packing"),
+    *("assistant_only_loss", "seed"),
+    *("r", "lora_alpha", "lora_dropout", "target_modules"),
+    *("learning_rate", "lr_scheduler_type", "warmup_steps", "max_grad_norm"),
+)
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint that was found whole. step: optimizer steps done; tokens: trained on so far."""
+
+    folder: Path
+    step: int
+    tokens: int
+    identity: dict
+
+
+def identity(settings, rows=None) -> dict:
+    """What decides whether a run can go on; rows: the tokenized training set, of which the hash is taken.
+
+    The number of processes is not in it: they share out the rows of a step, which stay the same.
+    """
+    found = {name: getattr(settings, name) for name in SAME}
+    found["rows a step"] = rows_a_step(settings.as_dict())
+    return found if rows is None else found | {"content of the data": data_hash(rows)}
+
+
+def data_hash(rows) -> str:
+    """Hash of a data set's token ids in their order."""
+    total = hashlib.sha256()
+    for ids in rows["input_ids"]:
+        total.update(b"%d:" % len(ids) + repr(list(ids)).encode())
+    return total.hexdigest()[:16]
+
+
+def differences(before: dict, now: dict) -> list[str]:
+    """What differs between two identities, in words; a name that only one of them has is not compared."""
+    return [f"{name}: {before[name]} then, {now[name]} now" for name in now if before.get(name, now[name]) != now[name]]
+
+
+@contextmanager
+def staged(folder: Path, cleans: bool = True) -> Iterator[Path]:
+    """A folder aside to write a checkpoint to; what is left of it when the block ends is removed.
+
+    cleans: false for the processes of a training that only write into the folder of the first.
+    """
+    aside = folder / ".partial"
+    if cleans:
+        shutil.rmtree(aside, ignore_errors=True)
+    try:
+        yield aside
+    finally:
+        if cleans:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def seal(aside: Path, folder: Path, step: int, tokens: int, identity: dict) -> None:
+    """Makes `aside`/checkpoint-`step` one of the run's: its list of files is written, then it is moved in one step.
+
+    The Trainer's training_args.bin, which no resume reads, is left out. Older checkpoints but one are removed.
+    """
+    made, target = aside / f"checkpoint-{step}", folder / f"checkpoint-{step}"
+    (made / "training_args.bin").unlink(missing_ok=True)
+    files = {str(path.relative_to(made)): stamp(path) for path in sorted(made.rglob("*")) if path.is_file()}
+    write_json(made / SEAL, {"step": step, "tokens": tokens, "identity": identity, "files": files})
+    if target.exists():  # of an earlier attempt at the same step
+        shutil.rmtree(target)
+    os.replace(made, target)
+    for old in by_step(folder)[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def stamp(path: Path) -> list:
+    """Size in bytes and hash of a file."""
+    with path.open("rb") as file:
+        return [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
+
+
+def by_step(folder: Path) -> list[Path]:
+    """The folders checkpoint-N, newest first."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=lambda path: -int(path.name.removeprefix("checkpoint-")))
+
+
+def newest(folder: Path, say=print) -> Checkpoint | None:
+    """The newest checkpoint that is whole, or None; one that is not is passed over, and said."""
+    for path in by_step(folder):
+        if wrong := damage(path):
+            say(f"{path.name} is passed over: {wrong}")
+            continue
+        content = json.loads((path / SEAL).read_text(encoding="utf-8"))
+        return Checkpoint(path, content["step"], content["tokens"], content["identity"])
+    return None
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a checkpoint, or nothing."""
+    try:
+        content = json.loads((path / SEAL).read_text(encoding="utf-8"))
+        for name, expected in content["files"].items():
+            if not (path / name).is_file():
+                return f"{name} is missing"
+            if stamp(path / name) != expected:
+                return f"{name} is damaged"
+    except (OSError, ValueError, KeyError) as error:
+        return f"it was never finished ({type(error).__name__})"
+    return "" if content.get("step") == int(path.name.removeprefix("checkpoint-")) else "its step is another"
+
+
+def run_to_use(settings, resume: bool = True, say=print) -> Path:
+    """The folder to train in: the newest unfinished run of the same settings, or a new one; says which and why.
+
+    While a series runs ($FT_RUN) it is that run's folder.
+    """
+    if fixed := fixed_run():
+        return fixed
+    unfinished = newest_unfinished(settings.profile) if resume else None
+    if unfinished is not None:
+        before = json.loads((unfinished / "settings.json").read_text(encoding="utf-8"))
+        wrong = differences({**before, "rows a step": rows_a_step(before)}, identity(settings))
+        if not wrong:
+            say(f"going on with the unfinished run {unfinished.name}; RESUME = False would start a new one")
+            return unfinished
+        say(f"the unfinished run {unfinished.name} has other settings ({'; '.join(wrong)}), so this is a new one")
+    return new_run_folder(settings.profile)
+
+
+def rows_a_step(settings: dict) -> int:
+    """Rows in an optimizer step, of all processes together."""
+    return settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
+
+
+def newest_unfinished(profile: str) -> Path | None:
+    """The newest run of this profile that has a checkpoint but did not reach its last step, and that nobody trains."""
+    for found in sorted(runs_folder().glob("*/settings.json"), key=lambda path: -path.stat().st_mtime):
+        folder, card = found.parent, found.parent / "run_card.json"
+        try:
+            of = json.loads(found.read_text(encoding="utf-8"))["profile"]
+            finished = card.exists() and json.loads(card.read_text(encoding="utf-8")).get("finished", True)
+            with FileLock(folder / "run.lock").acquire(timeout=0):
+                pass
+        except (OSError, ValueError, KeyError, Timeout):
+            continue
+        if of == profile:
+            return folder if not finished and by_step(folder / "checkpoints") else None
+    return None
+
+
+class Saver(TrainerCallback):
+    """Asks for a checkpoint a few times in a run, at least every few minutes, and after the last step.
+
+    After a loss that is not finite nothing is saved, so the last good checkpoint stays; after three the training stops:
+    weights that are not numbers do not come back.
+    """
+
+    def __init__(self, parts: int = 8, seconds: float = 300.0):
+        self.parts, self.seconds, self.last, self.broken = parts, seconds, time.perf_counter(), 0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.last, self.broken = time.perf_counter(), 0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        step, every = state.global_step, max(1, state.max_steps // self.parts)
+        late = agree(time.perf_counter() - self.last > self.seconds)
+        if step == state.max_steps or step % every == 0 or late:
+            control.should_save = True
+
+    def on_log(self, args, state, control, logs=None, **kwargs):  # comes after on_step_end, before the saving
+        if "loss" not in (logs or {}):
+            return
+        self.broken = 0 if math.isfinite(float(logs["loss"])) else self.broken + 1
+        if self.broken:
+            control.should_save = False
+        if self.broken == 3:
+            control.should_training_stop = True
+
+    def on_save(self, args, state, control, **kwargs):
+        self.last = time.perf_counter()

@@ -1,0 +1,270 @@
+"""The trainer: TRL's, with a loss that only looks at trained positions and a way out of a full memory."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from trl import SFTTrainer
+
+from helpers.machine.hardware import is_out_of_memory
+from helpers.machine.memory import LOGITS
+from helpers.machine.processes import agree, sharded
+from helpers.train import checkpoints
+from helpers.train.interrupt import EvaluationStopped
+
+
+class TrainingError(RuntimeError):
+    """Training cannot start, or went wrong; the message says why and what to do."""
+
+
+class FrozenHeadLoss(torch.autograd.Function):
+    """Summed cross-entropy of a frozen output head, with its gradient made on the way: no logits are kept.
+
+    hidden: (tokens, hidden_size); weight: (vocab_size, hidden_size), not trained; targets: (tokens,).
+    The gradient for one token is probabilities @ weight - weight[target], so it needs no second pass over the
+    vocabulary. Works through as many tokens at a time as LOGITS allows.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets):
+        total, gradient = hidden.new_zeros((), dtype=torch.float32), torch.empty_like(hidden)
+        chunk = head_chunk(len(weight), hidden.device.type)
+        for first in range(0, len(hidden), chunk):
+            rows, wanted = hidden[first : first + chunk], targets[first : first + chunk]
+            logits = (rows @ weight.T).float()  # (chunk, vocab_size)
+            largest, right = logits.amax(1, keepdim=True), logits.gather(1, wanted[:, None])
+            exponentials = logits.sub_(largest).exp_()
+            sums = exponentials.sum(1, keepdim=True)
+            total = total + (sums.log() + largest - right).sum()
+            probabilities = exponentials.div_(sums).to(hidden.dtype)
+            gradient[first : first + chunk] = probabilities @ weight - weight[wanted]
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx, outer):
+        return ctx.saved_tensors[0] * outer, None, None
+
+
+def head_chunk(vocab_size: int, device: str) -> int:
+    """How many trained positions the output head takes at a time."""
+    return max(1, LOGITS[device] // vocab_size)
+
+
+class LoraTrainer(SFTTrainer):
+    """SFTTrainer for a frozen base model with an adapter.
+
+    Upstream: TRL's fused head (compute_loss in sft_trainer.py) runs over every position, and on a CPU takes 2.3 to
+    2.8 times as long as a plain head. Here the head sees only the positions that are trained.
+    """
+
+    parts = 1  # how many pieces a batch is taken in: doubled each time that the memory is full
+    say = print
+    step_batches = ()  # what was seen since the last optimizer step
+    aside = None  # the folder that a checkpoint is being written to
+    identity = None  # what the checkpoints are of, see checkpoints.identity
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        inputs = round_up(inputs) if self.args.use_cpu else inputs
+        labels = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=-100).flatten()
+        trained = (labels != -100).nonzero().flatten()  # here, not after the decoder: it waits for the GPU
+        known = {k: inputs[k] for k in ("input_ids", "attention_mask", "position_ids") if k in inputs}
+        tuned = self.accelerator.unwrap_model(model)
+        if self.args.world_size == 1 and not sharded():
+            summed = self.summed_loss(tuned, known, trained, labels)
+        else:  # the gradients of all processes meet only if the wrapper itself is called
+            with forward_as(tuned, lambda **given: self.summed_loss(tuned, given, trained, labels)):
+                summed = model(**known)
+        loss = summed / (num_items_in_batch if num_items_in_batch is not None else max(1, len(trained)))
+        if num_items_in_batch is not None:  # it counts the tokens of all processes, and DDP divides by their number
+            loss = loss * self.args.world_size
+        self._metrics["train" if self.model.training else "eval"]["num_tokens"] = [self._total_train_tokens]
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def summed_loss(self, tuned, inputs: dict, trained: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss summed over the trained positions (indices into the flattened labels)."""
+        base = tuned.get_base_model()
+        with self.accelerator.autocast():
+            # With a cache the decoder would take position_ids for a continued text and not keep documents apart.
+            hidden = base.get_decoder()(**inputs, use_cache=False).last_hidden_state  # (rows, length, hidden_size)
+        hidden, targets = hidden.flatten(0, 1)[trained], labels[trained]
+
+        def head_loss(hidden, targets):
+            weight = self.head_weight(base)
+            return FrozenHeadLoss.apply(hidden.to(weight.dtype), weight, targets)
+
+        if not sharded():
+            return head_loss(hidden, targets)
+        head = base.get_output_embeddings()  # FSDP gathers its weight, and frees it, around a call
+        with forward_as(head, head_loss):
+            return head(hidden, targets)
+
+    def head_weight(self, base):
+        """The output head's weight in the dtype of mixed precision, cast once: it is frozen."""
+        if not hasattr(self, "cast_head") or sharded():  # FSDP frees what it has gathered
+            head = base.get_output_embeddings()
+            if head.weight.requires_grad or getattr(head, "bias", None) is not None:
+                raise TrainingError("the output head must be frozen and without bias: use TRL's SFTTrainer for it.")
+            dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else head.weight.dtype
+            self.cast_head = head.weight.detach().to(dtype)
+        return self.cast_head
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """One forward and backward pass; a batch for which the memory is too small is taken in halves.
+
+        The loss is a sum over tokens, so the gradient is that of the whole batch. What the failed pass had added to
+        the gradients is thrown away with them, and every batch since the last optimizer step is taken again.
+        """
+        self.step_batches = [*self.step_batches, (inputs, num_items_in_batch)]
+        loss = self.attempt(model, inputs, num_items_in_batch)
+        while loss is None:
+            if self.args.world_size > 1:  # the others would wait for passes that only this process makes
+                raise TrainingError("the memory of one process is full. " + next_moves(self.settings))
+            self.make_smaller(inputs)
+            model.zero_grad(set_to_none=True)
+            losses = [self.attempt(model, *batch) for batch in self.step_batches]
+            loss = None if None in losses else losses[-1]
+        seen = torch.tensor(count_tokens(inputs), device=self.args.device)
+        self._total_train_tokens += int(self.accelerator.reduce(seen))  # of all processes
+        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+        if self.accelerator.sync_gradients:
+            self.step_batches = ()
+        return loss
+
+    def evaluate(self, *arguments, **options):
+        """The metrics of an evaluation; none when a stop was asked for in its middle."""
+        try:
+            return super().evaluate(*arguments, **options)
+        except EvaluationStopped:
+            return {}
+
+    def _get_output_dir(self, trial):
+        return str(self.aside) if self.aside else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model, trial):
+        """Saves aside and moves the whole into place; training goes on when that fails, on a full disk for example."""
+        folder, step, failed = Path(self.args.output_dir), self.state.global_step, None
+        try:
+            with checkpoints.staged(folder, self.args.should_save) as self.aside:
+                failed = self.save_aside(model, trial, folder, step)
+        finally:
+            self.aside = None
+        if failed:
+            kept = [path.name for path in checkpoints.by_step(folder)[:1]]
+            safe = f"{kept[0]} stays" if kept else "there is none so far"
+            self.say(f"checkpoint-{step} could not be saved ({failed}). Training goes on; {safe}. Is the disk full?")
+
+    def save_aside(self, model, trial, folder: Path, step: int) -> Exception | None:
+        """Saves into self.aside and moves it into place; returns what went wrong. All processes meet here."""
+        failed = None
+        self.accelerator.wait_for_everyone()
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            failed = error
+        if agree(failed is not None) or not self.args.should_save:
+            return failed
+        try:
+            checkpoints.seal(self.aside, folder, step, self._total_train_tokens, self.identity or {})
+        except OSError as error:
+            return error
+        return None
+
+    def attempt(self, model, inputs, num_items_in_batch):
+        """The loss of one batch after its backward pass; None when the memory was too small."""
+        try:
+            pieces = split_batch(inputs, self.parts)
+            if len(pieces) > 1 and num_items_in_batch is None:
+                num_items_in_batch = (inputs["labels"][:, 1:] != -100).sum()
+            return sum(super(LoraTrainer, self).training_step(model, piece, num_items_in_batch) for piece in pieces)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return None  # outside of the handler: the error's traceback holds the tensors that must go
+
+    def make_smaller(self, inputs) -> None:
+        """Frees memory and takes batches in more pieces, at least twice as many.
+
+        Raises TrainingError when the batch is a single sequence already.
+        """
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        before = len(split_batch(inputs, self.parts))
+        while len(split_batch(inputs, self.parts)) == before:
+            if self.parts > inputs["input_ids"].numel():
+                raise TrainingError("the memory is too small for a single sequence. " + next_moves(self.settings))
+            self.parts *= 2
+        self.say(
+            f"the memory was full: going on from the last optimizer step with micro-batches 1/{self.parts} of the size "
+            f"and {self.parts} times as many; the loss stays that of the whole batch."
+        )
+
+
+@contextmanager
+def forward_as(module: torch.nn.Module, function) -> Iterator[None]:
+    """While it is open, a call of the module runs `function` between the module's hooks."""
+    own = module.__dict__.get("forward")
+    module.forward = function
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
+
+
+def next_moves(settings) -> str:
+    """What to try when not even one sequence fits, in order."""
+    first = "" if settings.gradient_checkpointing else "set GRADIENT_CHECKPOINTING = True; "
+    last = "choose a smaller MODEL" if settings.quantization == "nf4" else "set QUANTIZATION = 'nf4'"
+    return f"In this order: {first}halve MAX_LENGTH ({settings.max_length}); {last}."
+
+
+def round_up(inputs: dict, multiple: int = 16) -> dict:
+    """A packed row, lengthened to a multiple of 16 tokens by one more document that nothing is trained on.
+
+    On a CPU every new length makes oneDNN build its kernels again and keep them; over a run those come to a gigabyte.
+    """
+    missing = -inputs["input_ids"].shape[1] % multiple
+    if not is_packed(inputs) or not missing:
+        return inputs
+    end = {
+        "input_ids": torch.zeros(missing),
+        "labels": torch.full((missing,), -100),
+        "position_ids": torch.arange(missing),
+    }
+    return {name: torch.cat([inputs[name], end[name][None].to(inputs[name])], dim=1) for name in end}
+
+
+def is_packed(inputs: dict) -> bool:
+    """Whether a batch is one row of documents laid end to end."""
+    return "position_ids" in inputs and "attention_mask" not in inputs and len(inputs["input_ids"]) == 1
+
+
+def count_tokens(inputs) -> int:
+    """Tokens of a batch that are not padding."""
+    return int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else inputs["input_ids"].numel()
+
+
+def split_batch(inputs: dict, parts: int) -> list[dict]:
+    """A batch as at most `parts` batches: rows are shared out, a packed row is cut between documents."""
+    length = inputs["input_ids"].shape[1]
+    if parts == 1 or not is_packed(inputs):
+        return [dict(inputs)] if parts == 1 else split_rows(inputs, parts)
+    starts = (inputs["position_ids"][0] == 0).nonzero().flatten().tolist()
+    wanted = (length * part / parts for part in range(1, parts))
+    cuts = sorted({0, length} | {min(starts, key=lambda start, goal=goal: abs(start - goal)) for goal in wanted})
+    kept = {name: inputs[name] for name in ("input_ids", "labels", "position_ids")}  # the rest describes the whole
+    return [{name: value[:, first:last] for name, value in kept.items()} for first, last in pairwise(cuts)]
+
+
+def split_rows(inputs: dict, parts: int) -> list[dict]:
+    """A padded batch as batches of fewer rows."""
+    names = list(inputs)
+    pieces = zip(*(inputs[name].chunk(parts) for name in names), strict=True)
+    return [dict(zip(names, piece, strict=True)) for piece in pieces]

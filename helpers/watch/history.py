@@ -1,0 +1,128 @@
+"""The log of a run: one JSON line for each thing that the trainer logs. Knows nothing of charts."""
+
+import csv
+import json
+import math
+import time
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from helpers.machine.memory import used_gib
+from helpers.machine.paths import atomic
+
+COLUMNS = (
+    *("step", "seconds", "epoch", "event", "loss", "eval_loss", "learning_rate", "grad_norm"),
+    *("num_tokens", "mean_token_accuracy", "entropy", "memory_gib", "peak_gib"),
+)
+
+
+class History(TrainerCallback):
+    """Appends what the trainer logs to history.jsonl and keeps it in `rows`.
+
+    A row has `step`, `epoch`, `seconds` of training so far and what was logged (loss, learning_rate, grad_norm,
+    eval_loss, ...); a value that is not finite is kept as text ("nan", "inf"), since JSON has none. Rows with `event`
+    are marks: checkpoint, resume, stop, sample. A run that is resumed keeps its rows up to the checkpoint; one that
+    starts anew begins an empty log. Add it before the callbacks that read it. Only the first of many processes logs.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.rows, self.start, self.peak = path, [], time.perf_counter(), 0.0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        before = read_history(self.path) if self.path.exists() else []
+        self.rows = [row for row in before if row["step"] <= state.global_step] if state.global_step else []
+        self.start = time.perf_counter() - (self.rows[-1]["seconds"] if self.rows else 0.0)
+        self.rewrite()
+        if state.global_step:
+            self.mark(state.global_step, "resume")
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero:
+            used = used_gib()
+            self.peak = max(self.peak, used)
+            memory = {"memory_gib": round(used, 3), "peak_gib": round(self.peak, 3)} if "loss" in (logs or {}) else {}
+            self.add({"step": state.global_step, "seconds": self.seconds(), **plain(logs or {}), **memory})
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero and (Path(args.output_dir) / f"checkpoint-{state.global_step}").exists():
+            self.mark(state.global_step, "checkpoint")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if state.is_world_process_zero and state.global_step < state.max_steps:
+            self.mark(state.global_step, "stop")
+
+    def mark(self, step: int, event: str, **more) -> None:
+        """Adds a row for something that happened at a step."""
+        self.add({"step": step, "seconds": self.seconds(), "event": event, **more})
+
+    def seconds(self) -> float:
+        """Of training so far, without the time between a stop and a resume."""
+        return round(time.perf_counter() - self.start, 2)
+
+    def add(self, row: dict) -> None:
+        """Keeps a row and appends it to the file; a full disk must not end the training, the rows stay in memory."""
+        self.rows.append(row)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            print(f"{self.path.name} cannot be written ({error}); the log goes on in memory")
+
+    def rewrite(self) -> None:
+        """Writes all rows anew, in one step; then appending goes on."""
+        with atomic(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+
+
+def plain(logs: dict) -> dict:
+    """The numbers of a log as JSON can hold them."""
+    kept = {}
+    for name, value in logs.items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            continue
+        kept[name] = number if math.isfinite(number) else str(number)
+    return kept
+
+
+def read_history(path: Path) -> list[dict]:
+    """The rows of a history.jsonl; a last line that was cut off while it was written is passed over."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def write_csv(rows: list[dict], path: Path) -> None:
+    """The numbers and marks of a history as CSV; texts of samples are left out."""
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def series(rows: list[dict], name: str) -> list[tuple[int, float]]:
+    """(step, value) of every row that has `name`; text such as "nan" becomes the float."""
+    return [(row["step"], float(row[name])) for row in rows if name in row]
+
+
+def marks(rows: list[dict], event: str) -> list[int]:
+    """The steps at which something happened."""
+    return [row["step"] for row in rows if row.get("event") == event]
+
+
+def smoothed(values: list[float], weight: float = 0.6) -> list[float]:
+    """Exponential moving average without the pull towards zero at its start; values that are not finite are skipped."""
+    result, average, norm = [], 0.0, 0.0
+    for value in values:
+        if math.isfinite(value):
+            average, norm = weight * average + (1 - weight) * value, weight * norm + (1 - weight)
+        result.append(average / norm if norm else value)
+    return result

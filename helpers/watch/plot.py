@@ -1,0 +1,134 @@
+"""What a reader sees of a run: the chart that updates while it trains, and the figure at its end."""
+
+import time
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from helpers.machine.paths import in_vscode
+from helpers.watch.chart import EVAL, TRAIN, header, page, sentence
+from helpers.watch.history import History, marks, read_history, series, smoothed
+from helpers.watch.reading import read
+
+FIRST_BYTES, BYTES_A_STEP, PATIENCE = 8_000, 290, 15.0  # what may be sent: 140 kB in 400 steps, or a chart in 15 s
+
+
+class LossPlot(TrainerCallback):
+    """Draws the training while it runs, in one output that is replaced.
+
+    At most once a second (`seconds_between`; two in Visual Studio Code), within 0.5 % of the time, and within a number
+    of bytes that grows with the steps: a notebook keeps and a network carries what is sent. history: the History of the
+    same trainer, added before this callback. headless: print a line every ten seconds, for runs that nobody watches.
+    """
+
+    def __init__(self, history: History, *, headless: bool = False, seconds_between: float | None = None):
+        self.history, self.headless = history, headless
+        self.seconds_between = seconds_between or (10.0 if headless else 2.0 if in_vscode() else 1.0)
+        self.handle, self.last_draw, self.start = None, 0.0, time.perf_counter()
+        self.draws, self.draw_seconds, self.sent_bytes = 0, 0.0, 0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.handle, self.start, self.sent_bytes = None, time.perf_counter(), 0  # a cell that is run again draws anew
+        if state.global_step and state.is_world_process_zero and not self.headless:
+            self.draw(state)
+
+    def on_log(self, args, state, control, **kwargs):
+        if state.is_world_process_zero and self.may_draw(state.global_step):
+            self.draw(state)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        if state.is_world_process_zero and not self.headless:
+            self.draw(state)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.draw(state)
+
+    def may_draw(self, step: int) -> bool:
+        """Whether it is time for another chart."""
+        now = time.perf_counter()
+        if now - self.last_draw < self.seconds_between:
+            return False
+        if self.headless or now - self.last_draw >= PATIENCE:
+            return True
+        affordable = self.draw_seconds <= 0.005 * (now - self.start) or self.draws < 3
+        return affordable and self.sent_bytes <= FIRST_BYTES + BYTES_A_STEP * step
+
+    def draw(self, state) -> None:
+        """Shows the chart as it is now."""
+        start = time.perf_counter()
+        words = sentence(self.history.rows, state.max_steps)
+        if self.headless:
+            print(words, flush=True)
+        else:
+            self.show({"text/html": page(self.history.rows, state.max_steps), "text/plain": words})
+        self.last_draw = time.perf_counter()
+        self.draws, self.draw_seconds = self.draws + 1, self.draw_seconds + self.last_draw - start
+
+    def show(self, bundle: dict[str, str]) -> None:
+        """Displays the bundle, or replaces what was displayed before."""
+        from IPython.display import display
+
+        self.sent_bytes += sum(len(text.encode()) for text in bundle.values())
+        if self.handle is None:
+            self.handle = display(bundle, raw=True, display_id=True)
+        else:
+            self.handle.update(bundle, raw=True)
+
+
+def replay(folder: Path) -> str:
+    """Draws a run's chart again from its history.jsonl, after a restart of the kernel; returns it in words."""
+    from IPython.display import display
+
+    rows = read_history(folder / "history.jsonl")
+    steps = max((row["step"] for row in rows), default=0)
+    words = sentence(rows, steps)
+    display({"text/html": page(rows, steps), "text/plain": f"{header(rows, steps)}\n{words}"}, raw=True)
+    return words
+
+
+def figure(rows: list[dict]):
+    """A matplotlib Figure of the loss and the evaluation loss."""
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(7, 3.4), layout="constrained")
+    axis = made.subplots()
+    losses, evaluations = series(rows, "loss"), series(rows, "eval_loss")
+    steps, values = [s for s, _ in losses], [v for _, v in losses]
+    axis.plot(steps, values, color=TRAIN, alpha=0.35, label="training loss")
+    axis.plot(steps, smoothed(values), color=TRAIN, linewidth=2.5, label="training loss, smoothed")
+    if evaluations:
+        axis.plot(*zip(*evaluations, strict=True), color=EVAL, linestyle="--", marker="o", label="evaluation loss")
+    for event, style in (("stop", ":"), ("resume", "-.")):
+        for step in marks(rows, event):
+            axis.axvline(step, color="gray", linestyle=style, label=event)
+    axis.set(xlabel="step", ylabel="loss (nats a trained token)", ylim=(0, None))
+    axis.grid(alpha=0.2)
+    axis.legend()
+    return made
+
+
+def figure_alt(rows: list[dict]) -> str:
+    """What the figure shows, from the values plotted."""
+    losses, evaluations = series(rows, "loss"), series(rows, "eval_loss")
+    words = f"Training loss goes from {losses[0][1]:.2f} to {losses[-1][1]:.2f} in {losses[-1][0]} steps"
+    if len(evaluations) > 1:
+        words += f"; evaluation loss from {evaluations[0][1]:.2f} to {evaluations[-1][1]:.2f}"
+    return f"{words}. {read(rows).sentence}"
+
+
+def show(made, alt: str, path: Path | None = None) -> None:
+    """Shows a matplotlib Figure as a picture with its text, and saves it as PNG if a path is given."""
+    import base64
+    import html
+    import io
+
+    from IPython.display import display
+
+    buffer = io.BytesIO()
+    made.savefig(buffer, format="png", dpi=130)
+    if path is not None:
+        path.write_bytes(buffer.getvalue())
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    picture = f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{encoded}" style="max-width:100%">'
+    display({"text/html": f"{picture}<p>{html.escape(alt)}</p>", "text/plain": alt}, raw=True)

@@ -1,0 +1,90 @@
+"""The wings of helpers/: which may import which, what loads no torch, and the map of them."""
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+
+import pytest
+
+from helpers.machine.paths import PROJECT
+
+PACKAGE = PROJECT / "helpers"
+# From the bottom up: a wing imports from those before it; those of one line do not know each other.
+FLOORS = (
+    ("machine",),
+    ("data", "watch"),
+    ("generate",),
+    ("settings",),
+    ("models", "serve"),
+    ("train", "evaluate"),
+    ("export",),
+    ("panels",),
+    ("project",),
+    ("__main__",),
+)
+FLOOR = {wing: number for number, wings in enumerate(FLOORS) for wing in wings}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def dotted(path):
+    """helpers/train/build.py as "train.build", a wing's __init__ as "train"."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+NAMES = {dotted(path) for path in MODULES}
+
+
+def imported(path):
+    """Our modules that a module imports, lazily as well, as "train.build"."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative imports are not used"
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name.removeprefix("helpers.") in NAMES else node.module for name in inner]
+        found |= {name.removeprefix("helpers.") for name in names if name.startswith("helpers.")} & NAMES
+    return found - {dotted(path)}
+
+
+def wing(name):
+    return name.split(".")[0]
+
+
+def test_every_wing_has_its_floor():
+    assert {wing(name) for name in NAMES} == set(FLOOR)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_arrows_between_wings_point_down(path):
+    own = wing(dotted(path))
+    for name in imported(path):
+        assert wing(name) == own or FLOOR[wing(name)] < FLOOR[own], f"{dotted(path)} may not import {name}"
+
+
+def test_no_two_modules_need_each_other():
+    list(TopologicalSorter({dotted(path): imported(path) for path in MODULES}).static_order())
+
+
+# The label panel makes tokens with a trainer, and the cost panel stands beside a loaded model: both need torch.
+NEED_TORCH = ("panels.labels", "panels.costs")
+WITHOUT_TORCH = sorted(name for name in NAMES - set(NEED_TORCH) if wing(name) == "panels")
+WITHOUT_TORCH += ["serve.remote", "serve.serving", "serve.api", "generate.events", "generate.sampling"]
+WITHOUT_TORCH += ["project.series"]
+
+
+def test_what_panels_and_clients_import_loads_no_torch():
+    imports = "; ".join(f"import helpers.{name}" for name in WITHOUT_TORCH)
+    check = "import sys; assert not {'torch', 'transformers', 'peft', 'trl'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", f"{imports}; {check}"], cwd=PROJECT, check=True)
+
+
+def test_a_wing_says_what_it_may_not_know():
+    for name in FLOOR:
+        if (PACKAGE / name).is_dir():
+            text = ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text(encoding="utf-8")))
+            assert len(text.split("\n\n")) == 2, name
