@@ -15,10 +15,11 @@ from helpers.data.load import load_chat_data
 from helpers.machine.hardware import this_machine
 from helpers.machine.paths import write_json
 from helpers.models.load import load_model
+from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train.build import build_trainer, train_or_resume, versions
 from helpers.train.samples import Samples
-from helpers.watch.history import History, marks
+from helpers.watch.history import marks
 from helpers.watch.plot import LossPlot
 
 STEPS = 400
@@ -38,11 +39,10 @@ def main() -> None:
     data, loaded = load_chat_data(settings.data, settings.data_format), load_model(settings)
     watched = data.test.select(range(32))
     with tempfile.TemporaryDirectory() as folder:
-        history = History(Path(folder) / "history.jsonl")
-        plot, samples = LossPlot(history), Samples(history, data.test[0]["messages"][-2]["content"])
-        callbacks = [history, samples, plot]
-        trainer = build_trainer(settings, loaded.model, loaded.tokenizer, data.train, watched, Path(folder), callbacks)
-        card = train_or_resume(trainer, settings, Path(folder), history)
+        run = Run(settings, Path(folder))
+        plot, samples = LossPlot(run.history), Samples(run.history, data.test[0]["messages"][-2]["content"])
+        trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched, [samples, plot])
+        card = train_or_resume(trainer, run)
     result = {
         "steps": card["steps"],
         "seconds": card["seconds"],
@@ -50,9 +50,9 @@ def main() -> None:
         "chart_seconds": round(plot.draw_seconds, 3),
         "chart_share": round(plot.draw_seconds / card["seconds"], 5),
         "chart_kib": round(plot.sent_bytes / 1024, 1),
-        "samples": len(marks(history.rows, "sample")),
+        "samples": len(marks(run.history.rows, "sample")),
         "sample_share": round(samples.spent / card["seconds"], 4),
-        "checkpoints": len(marks(history.rows, "checkpoint")),
+        "checkpoints": len(marks(run.history.rows, "checkpoint")),
         "date": str(date.today()),
         "machine": this_machine()._asdict(),
         "versions": versions(),

@@ -15,9 +15,9 @@ from helpers.data.load import load_chat_data
 from helpers.machine.hardware import this_machine
 from helpers.machine.paths import write_json
 from helpers.models.load import foresee, load_model
+from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train.build import build_trainer, train_or_resume, versions
-from helpers.watch.history import History
 
 RESULTS = Path(__file__).resolve().parent / "results"
 VARIANTS = {
@@ -34,10 +34,9 @@ def one_variant(name: str, steps: int) -> dict:
     data = load_chat_data(settings.data, settings.data_format)
     foreseen, loaded = foresee(settings, data.train), load_model(settings)
     with tempfile.TemporaryDirectory() as folder:
-        history = History(Path(folder) / "history.jsonl")
-        watched = data.test.select(range(32))
-        trainer = build_trainer(settings, loaded.model, loaded.tokenizer, data.train, watched, Path(folder), [history])
-        card = train_or_resume(trainer, settings, Path(folder), history, foreseen)
+        run = Run(settings, Path(folder))
+        trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, data.test.select(range(32)))
+        card = train_or_resume(trainer, run, foreseen)
     names = ("forecast_gib", "peak_gib", "forecast_seconds", "seconds", "tokens_per_second")
     return {"variant": name, **{key: card[key] for key in names}}
 

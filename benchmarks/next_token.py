@@ -20,7 +20,7 @@ TARGET = Path(__file__).resolve().parent / "results" / "next-token.json"
 
 def main() -> None:
     """Prints milliseconds of a look, of a moved knob in the engine, and of a moved slider until all widgets are set."""
-    model, tokenizer, words = load_tuned("auto", None)
+    model, tokenizer, _, words = load_tuned("auto")
     panel = GenerationPanel(Engine(model, tokenizer), "How much is standard shipping?")
     panel.controls.set(temperature=1.0)
     panel.tokens.box.selected_index = 0

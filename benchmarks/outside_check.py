@@ -17,8 +17,8 @@ from helpers.data.load import read_own
 from helpers.export.merge import merge
 from helpers.machine.paths import write_json
 from helpers.models.load import base_folder
+from helpers.run import read_settings
 from helpers.train.build import versions
-from helpers.train.script import read_settings
 
 TARGET = Path(__file__).resolve().parent / "results" / "outside-check.json"
 TASK = {

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from helpers.data.load import load_chat_data
 from helpers.evaluate.evaluation import evaluate
+from helpers.evaluate.shop import checks_for
 from helpers.machine.hardware import this_machine
 from helpers.machine.paths import write_json
 from helpers.models.load import foresee, load_model
+from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train.build import build_trainer, train_or_resume, versions
 from helpers.train.preflight import preflight
-from helpers.watch.history import History
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -29,16 +30,15 @@ def one_seed(seed: int) -> dict:
     settings = resolve("laptop", seed=seed)
     data = load_chat_data(settings.data, settings.data_format)
     foreseen, loaded = foresee(settings, data.train), load_model(settings)
-    measure = {"max_new_tokens": settings.max_new_tokens}
+    measure = {"max_new_tokens": settings.max_new_tokens, "checks": checks_for(settings.data)}
     before = evaluate(loaded.model, loaded.tokenizer, data.test, **measure)
     with tempfile.TemporaryDirectory() as folder:
-        history = History(Path(folder) / "history.jsonl")
-        watched = data.test.select(range(32))
-        trainer = build_trainer(settings, loaded.model, loaded.tokenizer, data.train, watched, Path(folder), [history])
+        run = Run(settings, Path(folder))
+        trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, data.test.select(range(32)))
         start = time.perf_counter()
         preflight(trainer)
         preflight_seconds = time.perf_counter() - start
-        card = train_or_resume(trainer, settings, Path(folder), history, foreseen)
+        card = train_or_resume(trainer, run, foreseen)
     after = evaluate(trainer.model, loaded.tokenizer, data.test, **measure)
     kept = (
         "tokens",
@@ -52,8 +52,8 @@ def one_seed(seed: int) -> dict:
     )
     return {
         "seed": seed,
-        "base": {**before.headline(), "slices": {name: score._asdict() for name, score in before.slices.items()}},
-        "tuned": {**after.headline(), "slices": {name: score._asdict() for name, score in after.slices.items()}},
+        "base": {**before.headline(), "slices": {name: score.as_dict() for name, score in before.slices.items()}},
+        "tuned": {**after.headline(), "slices": {name: score.as_dict() for name, score in after.slices.items()}},
         "evaluation_seconds": {"base": round(before.seconds, 1), "tuned": round(after.seconds, 1)},
         "preflight_seconds": round(preflight_seconds, 2),
         **{name: card[name] for name in kept},
@@ -73,12 +73,12 @@ def summarize(runs: list[dict]) -> dict:
 
     return {
         "fact_accuracy": {side: of(side, "fact_accuracy") for side in ("base", "tuned")},
-        "fact_accuracy_chinese": {side: of(side, "accuracy", "shop_zh") for side in ("base", "tuned")},
+        "fact_accuracy_chinese": {side: of(side, "fact_accuracy", "shop_zh") for side in ("base", "tuned")},
         "nll": {side: of(side, "nll") for side in ("base", "tuned")},
         "nll_ratio": spread([run["base"]["nll"] / run["tuned"]["nll"] for run in runs]),
         "ended": {side: of(side, "ended") for side in ("base", "tuned")},
         "style": {side: of(side, "style") for side in ("base", "tuned")},
-        "general_accuracy": {side: of(side, "accuracy", "general") for side in ("base", "tuned")},
+        "general_accuracy": {side: of(side, "fact_accuracy", "general") for side in ("base", "tuned")},
         "general_signed": {side: of(side, "style", "general") for side in ("base", "tuned")},
         "tokens_per_second": spread([run["tokens_per_second"] for run in runs]),
         "training_seconds": spread([run["seconds"] for run in runs]),

@@ -1,4 +1,4 @@
-"""The command line: `python -m helpers doctor`, `run`, `lab`, `app`, `train`, `export`, `plan`, `bench`."""
+"""The command line: `python -m helpers doctor`, `run`, `lab`, `app`, `train`, `export`, `plan`, `bench`, `write`."""
 
 import argparse
 
@@ -27,6 +27,8 @@ def command(commands, name: str, run, text: str, profile: bool = False) -> argpa
 
 def add_series(commands) -> None:
     """The commands that a reader meets first: doctor, run, lab, app."""
+    write = command(commands, "write", lambda chosen: run_write(chosen.check), "the files that are made from others")
+    write.add_argument("--check", action="store_true", help="only name those that differ")
     command(commands, "doctor", lambda chosen: run_doctor(), "is this machine ready?")
     text = "run notebooks 00 to 04, ending in a measured before/after"
     run = command(commands, "run", lambda c: run_notebooks(c.profile, c.numbers, c.all), text, profile=True)
@@ -85,17 +87,23 @@ def run_doctor() -> None:
         raise SystemExit(1)
 
 
+def run_write(check: bool) -> None:
+    """Writes what project.written makes; with `check`, only ends with status 1 if something differs."""
+    from helpers.project.written import write
+
+    changed = write(check)
+    print("\n".join(changed) or "nothing to write")
+    if check and changed:
+        raise SystemExit(1)
+
+
 def run_notebooks(profile: str, numbers: list[str], whole: bool = False) -> None:
-    """Fetches the embedded model if it is needed, then runs the notebooks: those named, the main job, or all."""
-    from helpers.models import embedded
+    """Runs the notebooks: those named, the main job, or all."""
     from helpers.project import series
 
-    numbers = numbers or ([] if whole else list(series.MAIN))
     try:
-        if profile in ("auto", "laptop"):
-            embedded.model_folder()
-        series.run_series(profile, numbers)
-    except (series.SeriesError, embedded.EmbeddedModelError) as error:
+        series.run_series(profile, numbers or ([] if whole else list(series.MAIN)))
+    except series.SeriesError as error:
         series.fail(str(error))
     except KeyboardInterrupt:
         series.fail("stopped by you; what was finished lies in runs/")
@@ -107,8 +115,9 @@ def run_training(chosen: argparse.Namespace) -> None:
 
     from helpers.data.load import DataError
     from helpers.project import series
+    from helpers.run import read_settings
     from helpers.settings import SettingsError, resolve
-    from helpers.train.script import read_settings, train_alone
+    from helpers.train.script import train_alone
     from helpers.train.trainer import TrainingError
 
     given = {"data": chosen.data, "data_format": chosen.format, "model": chosen.model, "max_steps": chosen.max_steps}
@@ -135,8 +144,8 @@ def run_export(chosen: argparse.Namespace) -> None:
     from helpers.export.merge import ExportError, merge
     from helpers.models.load import ModelError, base_folder
     from helpers.project import series
+    from helpers.run import read_settings
     from helpers.settings import SettingsError
-    from helpers.train.script import read_settings
 
     run, target, merged = Path(chosen.run), Path(chosen.target), chosen.merged
     try:

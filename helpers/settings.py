@@ -22,6 +22,7 @@ EMBEDDED = "embedded"
 TRACKERS = {"none": (), "tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",)}  # packages, one of
 KERNELS = ("varlen", "efficient", "rows", "sdpa", "eager")  # of attention; the first three are this project's
 DIVISION = {"per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"}  # of a step
+OWN_QUESTIONS = 100  # held-out questions of a reader's own data in an evaluation, where nothing else is said
 FALCON = "tiiuae/falcon-7b"
 FALCON_REVISION = "ec89142b67d748a1865ea4451372db8313ada0d8"
 
@@ -182,6 +183,9 @@ def resolve(
         reasons["model"] = "the environment variable FT_MODEL"
     settings = replace(settings, **given)
     reasons |= dict.fromkeys(given, "set in the notebook")
+    if settings.data not in (SHOP, GUANACO_ID) and "evaluation_questions" not in given:
+        settings = replace(settings, evaluation_questions=settings.evaluation_questions or OWN_QUESTIONS)
+        reasons["evaluation_questions"] = "of your held-out rows: enough to see a change, in a minute or two; 0 is all"
     if settings.model != FALCON:
         settings = replace(settings, revision=given.get("revision", ""))
     if "attention" not in given:

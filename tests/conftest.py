@@ -77,3 +77,12 @@ def tuned_llama(tiny_llama):
     tuned = get_peft_model(tiny_llama, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")).eval()
     move_adapter(tuned)
     return tuned
+
+
+@pytest.fixture
+def smoke():
+    """The smoke profile on a machine without a GPU, whatever this one has."""
+    from helpers.machine.hardware import Machine
+    from helpers.settings import resolve
+
+    return resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))

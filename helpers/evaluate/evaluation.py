@@ -1,4 +1,4 @@
-"""Scores on held-out rows: loss, facts, endings, house style. Knows nothing of training.
+"""Scores on held-out rows: loss, endings, and named checks of the answers. Knows nothing of training.
 
 How facts are checked: an answer is right when, for every group of the row's `match`, it contains one of the group's
 words as a whole word (upper and lower case alike), and none of `forbid`. "4.20" does not match "14.20" or "4.205".
@@ -6,7 +6,8 @@ words as a whole word (upper and lower case alike), and none of `forbid`. "4.20"
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -20,17 +21,25 @@ from helpers.machine.memory import GIB, shape_of
 from helpers.models.load import folded_adapter
 
 SPARE_TOKENS = 8  # room beyond the longest reference answer, so that "ended" means that the model chose to stop
-SIGN_OFFS = ("Happy writing!", "祝书写愉快！")
+
+# Whether an answer is right by a row; None where the check does not apply to that row.
+Check = Callable[[str, dict], bool | None]
 
 
 class Score(NamedTuple):
-    """Scores of one slice; shares lie between 0 and 1, nll is in nats a trained token; None where nothing applies."""
+    """Scores of one slice; nll is in nats a trained token, ended is the share of answers that stop by themselves.
+
+    checks: by the check's name, the share of the rows to which it applies that pass; None where it applies to none.
+    """
 
     rows: int
-    accuracy: float | None
     nll: float
     ended: float
-    style: float
+    checks: dict[str, float | None]
+
+    def as_dict(self) -> dict[str, float | None]:
+        """All figures by name, for JSON."""
+        return {"rows": self.rows, "nll": self.nll, "ended": self.ended, **self.checks}
 
 
 class Report(NamedTuple):
@@ -42,11 +51,11 @@ class Report(NamedTuple):
     generated_tokens: int
 
     def headline(self) -> dict[str, float | None]:
-        """The figures of the before/after table: facts, loss and style of the shop's slice, endings of all."""
-        main = self.slices.get("shop") or next(iter(self.slices.values()))
+        """The figures of the before/after table: loss and checks of the first slice, endings of all."""
+        main = next(iter(self.slices.values()))
         rows = sum(score.rows for score in self.slices.values())
         ended = sum(score.ended * score.rows for score in self.slices.values()) / rows
-        return {"fact_accuracy": main.accuracy, "nll": main.nll, "ended": ended, "style": main.style}
+        return {**main.checks, "nll": main.nll, "ended": ended}
 
 
 def is_right(answer: str, match: list[list[str]], forbid: list[str] = ()) -> bool:
@@ -63,9 +72,12 @@ def has_word(text: str, word: str) -> bool:
     return re.search(left + re.escape(word) + right, text, re.IGNORECASE) is not None
 
 
-def is_signed(answer: str) -> bool:
-    """Whether the answer ends with the shop's sign-off, in either language."""
-    return answer.rstrip().endswith(SIGN_OFFS)
+def has_facts(answer: str, row: dict) -> bool | None:
+    """Whether the answer has what the row's `match` and `forbid` say; None for a row without."""
+    return is_right(answer, row["match"], row.get("forbid") or []) if row.get("match") else None
+
+
+CHECKS: Mapping[str, Check] = MappingProxyType({"fact_accuracy": has_facts})
 
 
 def silent(text: str) -> None:
@@ -80,6 +92,7 @@ def evaluate(
     max_new_tokens=64,
     batch_size=128,
     limit=0,
+    checks: Mapping[str, Check] = CHECKS,
     say: Callable[[str], None] = silent,
 ) -> Report:
     """Greedy answers to the last question of every row, and their scores by slice.
@@ -88,7 +101,8 @@ def evaluate(
     only the rest is generated, token by token.
     rows: held-out rows with `messages`; `slice`, `match`, `forbid` where the data has them.
     max_new_tokens: at most; a slice gets no more than its longest reference answer and SPARE_TOKENS.
-    limit: at most this many rows of each slice, the first ones; 0 is all. say: is told how far it is.
+    limit: at most this many rows of each slice, the first ones; 0 is all. checks: of (answer, row), by name.
+    say: is told how far it is.
     """
     start = time.perf_counter()
     rows = limited(rows, limit)
@@ -96,7 +110,7 @@ def evaluate(
     with folded(model):
         forced = teacher_forced(model, tokenizer, rows)
         answers = finish_answers(model, tokenizer, forced, rooms, batch_size, say)
-    slices = {name: score(name, rows, answers, forced) for name in slice_names(rows)}
+    slices = {name: score(name, rows, answers, forced, checks) for name in slice_names(rows)}
     return Report(slices, answers, time.perf_counter() - start, sum(answer.tokens for answer in answers))
 
 
@@ -194,33 +208,18 @@ def limited(rows, limit: int) -> list[dict]:
     return kept
 
 
-def score(name: str, rows: list[dict], answers: list[Answer], forced: list[Forced]) -> Score:
+def score(name: str, rows: list[dict], answers: list[Answer], forced: list[Forced], checks: Mapping) -> Score:
     """The Score of one slice."""
     chosen = [i for i, row in enumerate(rows) if row.get("slice", "all") == name]
-    checked = [i for i in chosen if rows[i].get("match")]
-    right = sum(is_right(answers[i].text, rows[i]["match"], rows[i].get("forbid") or []) for i in checked)
     return Score(
         rows=len(chosen),
-        accuracy=right / len(checked) if checked else None,
         nll=sum(forced[i].nll for i in chosen) / max(1, sum(forced[i].tokens for i in chosen)),
         ended=sum(answers[i].ended for i in chosen) / len(chosen),
-        style=sum(is_signed(answers[i].text) for i in chosen) / len(chosen),
+        checks={label: share([check(answers[i].text, rows[i]) for i in chosen]) for label, check in checks.items()},
     )
 
 
-def comparison_table(base: Report, tuned: Report) -> str:
-    """Base against tuned by slice, as aligned text."""
-    lines = [f"{'slice':14}{'rows':>5}  {'facts right':>16}  {'NLL':>14}  {'ended':>16}  {'signed':>16}"]
-    for name, before in base.slices.items():
-        after = tuned.slices[name]
-        facts = pair(before.accuracy, after.accuracy, "{:.0%}") if before.accuracy is not None else ""
-        lines.append(
-            f"{name:14}{before.rows:5}  {facts:>16}  {pair(before.nll, after.nll, '{:.2f}'):>14}  "
-            f"{pair(before.ended, after.ended, '{:.0%}'):>16}  {pair(before.style, after.style, '{:.0%}'):>16}"
-        )
-    return "\n".join(lines)
-
-
-def pair(before: float, after: float, form: str) -> str:
-    """Two values as "before -> after"."""
-    return f"{form.format(before)} -> {form.format(after)}"
+def share(passed: list[bool | None]) -> float | None:
+    """The share of True among those that are not None."""
+    applied = [one for one in passed if one is not None]
+    return sum(applied) / len(applied) if applied else None

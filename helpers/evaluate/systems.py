@@ -6,16 +6,11 @@ from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 from helpers.data.chat import prompt_text, set_template
-from helpers.evaluate.evaluation import SIGN_OFFS, answer_all, is_right, is_signed
+from helpers.evaluate.evaluation import answer_all, is_right
 from helpers.evaluate.intervals import Interval, bootstrap
 from helpers.evaluate.retrieval import Retriever
+from helpers.evaluate.shop import INSTRUCTIONS, KNOWN, UNKNOWN, is_refusal, is_signed
 from helpers.generate.generation import base_answers
-
-UNKNOWN = "Sorry, that is not on my sheet. Please ask the desk."
-INSTRUCTIONS = (
-    "You answer for Quillmoor, a shop for notebooks, pens and ink. Answer in one short sentence and end with "
-    f'"{SIGN_OFFS[0]}". If you do not know, say: {UNKNOWN} {SIGN_OFFS[0]}'
-)
 
 
 class System(NamedTuple):
@@ -119,7 +114,7 @@ def measure(
         [is_right(text, row["match"], row.get("forbid") or []) for text, row in zip(texts, rows, strict=True)],
         [is_signed(text) for text in texts],
         [answer.ended for answer in answers],
-        ["not on my sheet" in text or "ask the desk" in text for text in texts],
+        [is_refusal(text) for text in texts],
         sum(lengths) / len(rows),
         sum(answer.tokens for answer in answers) / len(rows),
         seconds,
@@ -129,7 +124,7 @@ def measure(
 
 def table(measured: list[Measured], rows: list[dict], once: dict[str, str]) -> str:
     """The systems side by side. once: what each costs before its first answer, in words."""
-    shop = [row["slice"] == "shop" for row in rows]
+    shop = [row["slice"] == KNOWN for row in rows]
     names = f"{'':18}{'facts right':>20}{'signed':>8}{'ended':>7}{'prompt':>8}{'answer':>8}"
     lines = [f"{names}{'s/answer':>10}{'s/1,000':>9}  once"]
     for one in measured:
@@ -143,7 +138,7 @@ def table(measured: list[Measured], rows: list[dict], once: dict[str, str]) -> s
 
 def unknowns(measured: list[Measured], rows: list[dict]) -> str:
     """For questions that no fact covers: who refuses, and who invents."""
-    places = [place for place, row in enumerate(rows) if row["slice"] == "unanswerable"]
+    places = [place for place, row in enumerate(rows) if row["slice"] == UNKNOWN]
     lines = []
     for one in measured:
         refused = sum(one.refused[place] for place in places)

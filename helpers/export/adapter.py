@@ -1,14 +1,13 @@
 """A run's adapter as others load it: checked, with its model card. Knows PEFT's format; loads no model."""
 
 import hashlib
-import json
 import os
 import shutil
 from pathlib import Path
 
 from helpers.data.load import SHOP
 from helpers.export.merge import ExportError, read_adapter, shared_json
-from helpers.machine.paths import DATA
+from helpers.machine.paths import DATA, read_json
 from helpers.models.embedded import BASE_MODEL, GGUF_FILE, WHEEL
 from helpers.settings import EMBEDDED
 
@@ -44,8 +43,9 @@ def export_adapter(run: Path, target: Path, *, base: str = "", data_licence: str
     config, _ = read_adapter(run / "adapter")
     if target.exists() and any(target.iterdir()):
         raise ExportError(f"{target} is not empty: choose another folder.")
-    settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
-    card = json.loads((run / "run_card.json").read_text(encoding="utf-8"))
+    settings, card = read_json(run / "settings.json"), read_json(run / "run_card.json")
+    if not settings or not card:
+        raise ExportError(f"{run.name} has no whole settings.json and run_card.json: train it again, or take another.")
     base = base or (BASE_MODEL if settings["model"] == EMBEDDED else settings["model"])
     target.mkdir(parents=True, exist_ok=True)
     for name in FILES:

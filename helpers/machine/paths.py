@@ -53,22 +53,6 @@ def fixed_run() -> Path | None:
     return folder
 
 
-def newest_run(profile: str | None = None) -> Path | None:
-    """The newest run that has an adapter and a run card, of this profile if one is named; None when there is none.
-
-    $FT_RUN, set while a whole series is run, goes first.
-    """
-    chosen = os.environ.get("FT_RUN")
-    cards = [Path(chosen) / "run_card.json"] if chosen else []
-    cards += sorted(runs_folder().glob("*/run_card.json"), key=lambda card: card.stat().st_mtime, reverse=True)
-    for card in cards:
-        if not (card.parent / "adapter" / "adapter_config.json").exists():
-            continue
-        if profile is None or json.loads(card.read_text(encoding="utf-8")).get("profile") == profile:
-            return card.parent
-    return None
-
-
 def headless() -> bool:
     """Whether nobody watches the notebook ($FT_HEADLESS): charts are then told in lines of text."""
     return bool(os.environ.get("FT_HEADLESS"))
@@ -77,6 +61,21 @@ def headless() -> bool:
 def in_vscode() -> bool:
     """Whether the notebook is shown by Visual Studio Code, which flickers when an output changes every second."""
     return "VSCODE_PID" in os.environ or "VSCODE_CWD" in os.environ
+
+
+def read_json(path: Path, say=print) -> dict | None:
+    """The object in a JSON file; None where there is no file, or one that is damaged, which is said."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        wrong = "" if isinstance(content, dict) else f"it holds a {type(content).__name__}, no object"
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        content, wrong = None, f"it cannot be read ({type(error).__name__})"
+    if wrong:
+        say(f"{path.parent.name}/{path.name} is passed over: {wrong}")
+        return None
+    return content
 
 
 def write_json(path: Path, content: dict) -> None:

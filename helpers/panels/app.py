@@ -41,10 +41,10 @@ def serve(profile: str, run: Path | None, port: int) -> int:
     from helpers.serve.serving import Server
     from helpers.train.adapters import load_tuned
 
-    model, tokenizer, words = load_tuned(profile, run)
-    print(words, flush=True)
+    tuned = load_tuned(profile, run)
+    print(tuned.words, flush=True)
     folder = runs_folder() / "app"
-    server = Server(Engine(model, tokenizer), folder / "model.json")
+    server = Server(Engine(tuned.model, tuned.tokenizer), folder / "model.json")
     server.start()
     question = read_own("test")[0]["messages"][0]["content"]
     notebook = folder / "page" / "panel.ipynb"

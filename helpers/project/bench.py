@@ -18,6 +18,7 @@ from helpers.machine.hardware import this_machine
 from helpers.models import falcon
 from helpers.models.load import describe_model, load_model, load_tokenizer, locate, quantization_config
 from helpers.models.lora import lora_config
+from helpers.run import Run
 from helpers.settings import Settings
 from helpers.train.build import build_trainer, fitting, remove_printing_callbacks, versions
 
@@ -100,9 +101,7 @@ def stock_trainer(settings: Settings, rows, folder: Path, callbacks) -> SFTTrain
 def our_trainer(settings: Settings, rows, folder: Path, callbacks) -> SFTTrainer:
     """What notebook 03 trains with."""
     loaded = load_model(settings)
-    trainer = build_trainer(settings, loaded.model, loaded.tokenizer, rows, rows.select(range(1)), folder, callbacks)
-    trainer.args.eval_strategy = trainer.args.save_strategy = "no"
-    return trainer
+    return build_trainer(Run(settings, folder), loaded.model, loaded.tokenizer, rows, callbacks=callbacks)
 
 
 def measure(build, settings: Settings, rows, held_out: list, say=None, warm_up: int = WARM_UP) -> dict:

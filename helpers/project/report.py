@@ -5,31 +5,11 @@ import html
 import json
 from pathlib import Path
 
-from helpers.machine.paths import write_json
+from helpers.machine.paths import read_json
 
 ROWS = (("fact_accuracy", "facts right", "{:.0%}"), ("nll", "NLL (nats a token)", "{:.2f}"))
 SHOWN = 12  # answers on the page, spread over all
 ROWS += (("ended", "answers that end", "{:.0%}"), ("style", "signed in the house style", "{:.0%}"))
-
-
-def save_comparison(folder: Path, base, tuned, rows: list[dict]) -> dict:
-    """Adds before and after to the run card, writes answers.json, and returns the card.
-
-    base, tuned: evaluation Reports on the same `rows`.
-    """
-    card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
-    before, after = base.headline(), tuned.headline()
-    card |= {name: {"base": before[name], "tuned": after[name]} for name in before}
-    card["slices"] = {
-        name: {"base": base.slices[name]._asdict(), "tuned": tuned.slices[name]._asdict()} for name in base.slices
-    }
-    write_json(folder / "run_card.json", card)
-    answers = [
-        {"question": row["messages"][-2]["content"], "base": one.text, "tuned": two.text}
-        for row, one, two in zip(rows, base.answers, tuned.answers, strict=True)
-    ]
-    write_json(folder / "answers.json", {"answers": answers})
-    return card
 
 
 def shown(value: float | None, form: str) -> str:
@@ -90,7 +70,9 @@ def loss_picture(folder: Path) -> str:
     path = folder / "loss.png"
     if not path.exists():
         return ""
-    card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
+    card = read_json(folder / "run_card.json")
+    if not card:
+        return ""
     alt = f"Training loss goes from {card['first_loss']:.2f} to {card['last_loss']:.2f} in {card['steps']} steps."
     picture = base64.b64encode(path.read_bytes()).decode()
     return f"<h2>Loss</h2><img alt='{alt}' src='data:image/png;base64,{picture}'><p>{alt}</p>"

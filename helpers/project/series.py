@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from helpers.machine.paths import NOTEBOOKS, PROJECT, new_run_folder, write_json
+from helpers.machine.paths import NOTEBOOKS, PROJECT, new_run_folder, read_json, write_json
 from helpers.project import explain, report
 
 
@@ -159,8 +159,7 @@ def summarize(folder: Path, minutes: float, notebooks: dict[str, dict]) -> dict:
 
     Figures that this run did not make are null. peak_gib: of the GPU where there is one, else of the kernels.
     """
-    card_path = folder / "run_card.json"
-    card = json.loads(card_path.read_text(encoding="utf-8")) if card_path.exists() else {}
+    card = read_json(folder / "run_card.json") or {}
     summary = {name: card.get(name) for name in ("fact_accuracy", "nll", "ended", "style", "tokens_per_second")}
     resident = max((notebook["peak_gib"] for notebook in notebooks.values()), default=0.0)
     peak = card.get("peak_gib", 0.0) if card.get("device") == "cuda" else resident

@@ -3,23 +3,21 @@
 Knows nothing of widgets and of what is done with the adapter afterwards.
 """
 
-from helpers.train.adapters import load_tuned, train_adapter
-from helpers.train.build import build_trainer, quick_run, sft_config, train_or_resume
+from helpers.train.adapters import load_tuned, substitute_run, train_adapter
+from helpers.train.build import build_trainer, sft_config, train_or_resume
 from helpers.train.checkpoints import run_to_use
 from helpers.train.preview import preview_trainer, row_tokens
 from helpers.train.samples import Samples
-from helpers.train.script import read_settings
 
 __all__ = [
     "Samples",
     "build_trainer",
     "load_tuned",
     "preview_trainer",
-    "quick_run",
-    "read_settings",
     "row_tokens",
     "run_to_use",
     "sft_config",
+    "substitute_run",
     "train_adapter",
     "train_or_resume",
 ]

@@ -7,26 +7,46 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets import Dataset
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase
 
-from helpers.machine.paths import newest_run
+from helpers.data.load import load_chat_data
+from helpers.machine.paths import new_run_folder
 from helpers.models.load import load_model
+from helpers.run import Run, find_run
 from helpers.settings import Settings, resolve
-from helpers.train.build import build_trainer, quick_run, train_or_resume
-from helpers.watch.history import History
+from helpers.train.build import build_trainer, train_or_resume
 
 
-def load_tuned(profile: str, run: Path | None):
-    """(model with the run's adapter, tokenizer, what was loaded in words); the newest run, or a small new one."""
-    from peft import PeftModel
+def substitute_run(settings: Settings, steps: int = 20) -> Run:
+    """A run of a few steps, for a notebook that is opened alone: it shows the way, not the quality."""
+    settings = replace(settings, max_steps=min(steps, settings.max_steps if settings.max_steps > 0 else steps))
+    run = Run(settings, new_run_folder(f"{settings.profile}-substitute"), substitute=True)
+    data, loaded = load_chat_data(settings.data, settings.data_format), load_model(settings)
+    watched = data.test.select(range(min(8, len(data.test))))
+    trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched)
+    train_or_resume(trainer, run)
+    print(run.sentence())
+    return run
 
+
+class Tuned(NamedTuple):
+    """A base model with a run's adapter, its tokenizer, the run, and what was loaded in words."""
+
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    run: Run
+    words: str
+
+
+def load_tuned(profile: str, folder: Path | None = None) -> Tuned:
+    """The base with the adapter of the run in `folder`, of the newest run, or of a substitute that is trained now."""
     settings = resolve(profile)
-    folder = run or newest_run(settings.profile)
-    if folder is None:
-        print("no run yet: a small adapter is trained first; `make run` makes a better one", flush=True)
-        folder = quick_run(settings)
+    run = find_run(settings.profile, folder) or substitute_run(settings)
     loaded = load_model(settings)
-    model = PeftModel.from_pretrained(loaded.model, folder / "adapter").eval()
-    return model, loaded.tokenizer, f"{loaded.report.sentence()}; the adapter of {folder.name}"
+    model = PeftModel.from_pretrained(loaded.model, run.adapter).eval()
+    return Tuned(model, loaded.tokenizer, run, f"{loaded.report.sentence()}; the adapter of {run.name}")
 
 
 class Trained(NamedTuple):
@@ -45,18 +65,14 @@ def train_adapter(settings: Settings, rows: list[dict], folder: Path, *, steps: 
     anew, so that nothing of another training is in it. learning_rate: 0 is the settings' own. No preflight: that of
     notebook 03 has looked at the same model and settings.
     """
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
-
     chosen = replace(settings, max_steps=steps, learning_rate=learning_rate or settings.learning_rate)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    loaded, history = load_model(chosen), History(folder / "history.jsonl")
+    loaded, run = load_model(chosen), Run(chosen, folder)
     data = Dataset.from_list([{"messages": row["messages"]} for row in rows])
-    trainer = build_trainer(chosen, loaded.model, loaded.tokenizer, data, data.select(range(1)), folder, [history])
-    trainer.args.eval_strategy, trainer.checked = "no", True
+    trainer = build_trainer(run, loaded.model, loaded.tokenizer, data)
     if start is not None:
         set_peft_model_state_dict(trainer.model, load_file(Path(start) / "adapter_model.safetensors"))
     began = time.perf_counter()
-    card = train_or_resume(trainer, chosen, folder, history, say=lambda text: None)
-    return Trained(folder / "adapter", trainer.model, time.perf_counter() - began, card["tokens"])
+    card = train_or_resume(trainer, run, say=lambda text: None, check=False)
+    return Trained(run.adapter, trainer.model, time.perf_counter() - began, card["tokens"])

@@ -20,12 +20,13 @@ from helpers.machine.processes import here, is_lost_peer, sharded, shared_out
 from helpers.models.load import describe_model, keep_gradients_on_cpu, keep_stream_in_float32
 from helpers.models.lora import lora_config, use_fast_product
 from helpers.models.norm import fuse_norms
+from helpers.run import Run
 from helpers.settings import Settings
 from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, identity, newest
 from helpers.train.interrupt import StopGuard
 from helpers.train.preflight import preflight
 from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
-from helpers.watch.history import History, read_history, series, write_csv
+from helpers.watch.history import History, read_history, seconds_at, series, write_csv
 from helpers.watch.reading import read
 
 
@@ -76,23 +77,26 @@ def sft_config(settings: Settings, folder: Path) -> SFTConfig:
     return made
 
 
-def build_trainer(settings: Settings, model, tokenizer, train, evaluation, folder: Path, callbacks=()) -> LoraTrainer:
+def build_trainer(run: Run, model, tokenizer, train, evaluation=None, callbacks=()) -> LoraTrainer:
     """An SFTTrainer whose model has a fresh adapter and every correction that this stack needs.
 
-    train, evaluation: datasets with `messages`. folder: of the run.
-    Raises TrainingError when no row fits.
+    run: settings, folder, and the log, which is the first of the callbacks. train, evaluation: datasets with
+    `messages`; without the second nothing is evaluated while it trains. Raises TrainingError when no row fits.
     """
-    rows, watched = fitting(settings, tokenizer, train, print), fitting(settings, tokenizer, evaluation, None)
+    settings, args = run.settings, sft_config(run.settings, run.folder)
+    rows = fitting(settings, tokenizer, train, print)
+    watched = None if evaluation is None else fitting(settings, tokenizer, evaluation, None)
+    args.eval_strategy = "no" if watched is None else args.eval_strategy
     trainer = LoraTrainer(
+        settings,
+        rows,
         model=model,
-        args=sft_config(settings, folder),
-        train_dataset=rows,
+        args=args,
         eval_dataset=watched,
         processing_class=tokenizer,
         peft_config=lora_config(settings),
-        callbacks=list(callbacks),
+        callbacks=[run.history, *callbacks],
     )
-    trainer.settings, trainer.rows, trainer.checked = settings, rows, False
     trainer.args.eval_steps = math.ceil(total_steps(trainer) / 4)
     remove_printing_callbacks(trainer)
     # Upstream: TRL casts the adapter of a 4-bit model to bfloat16; the fp16 gradient scaler has no kernel for that.
@@ -152,62 +156,66 @@ class TimeForecast(TrainerCallback):
             self.say(f"about {self.seconds / 60:.1f} minutes: {tokens:,.0f} tokens at {rate:,.0f} a second")
 
 
-def train_or_resume(trainer, settings: Settings, folder: Path, history: History, forecast=None, say=print) -> dict:
-    """Trains, or goes on from the newest whole checkpoint of `folder`; returns the run card.
+def train_or_resume(trainer, run: Run, forecast=None, say=print, check: bool = True) -> dict:
+    """Trains, or goes on from the newest whole checkpoint of the run; returns the run card.
 
-    Saves `folder`/adapter, run_card.json and history.csv, after a stop as well: one interrupt stops after the running
-    step. forecast: of the memory, to be kept beside what is measured. Leaves the model ready to
-    generate, whatever happens. Runs the preflight first unless that was done. Where several processes train, the first
-    of them saves, and the others return {}.
+    Saves adapter, run_card.json and history.csv in the run's folder, after a stop as well: one interrupt stops after
+    the running step. forecast: of the memory, to be kept beside what is measured. check: runs the preflight first
+    unless that was done. Leaves the model ready to generate, whatever happens. Where several processes train, the
+    first of them saves, and the others return {}.
     Raises TrainingError when the preflight fails, the checkpoint is of another run, the memory is full, the loss is not
     finite, another process trains in this folder, or one of several processes is gone.
     """
     try:
-        held = FileLock(folder / "run.lock").acquire(timeout=0) if here().first else nullcontext()
+        held = FileLock(run.folder / "run.lock").acquire(timeout=0) if here().first else nullcontext()
     except Timeout:
-        raise TrainingError(f"another process is training in {folder.name}: wait for it, or start a new run.") from None
+        raise TrainingError(f"another process is training in {run.name}: wait for it, or start a new run.") from None
     with held, StopGuard(say) as guard:
-        found = resume_point(trainer, settings, folder, say)
-        if not trainer.checked:
+        found = resume_point(trainer, run, say)
+        earlier = seconds_at(run.history.path, found.step) if found else 0.0
+        if check and not trainer.checked:
             preflight(trainer)
         if here().first:
-            write_json(folder / "settings.json", settings.as_dict())
+            write_json(run.folder / "settings.json", run.settings.as_dict())
         clock, start = TimeForecast(trainer), time.perf_counter()
         added = [clock, guard, Saver()]
         for callback in added:
             trainer.add_callback(callback)
         try:
             with PeakMemory() as peak:
-                run_loop(trainer, settings, found, guard)
+                run_loop(trainer, found, guard)
             whole = trainer.accelerator.get_state_dict(trainer.model) if sharded() else None
         finally:
             for callback in added:
                 trainer.remove_callback(callback)
             make_ready(trainer)
-        measured = {"seconds": round(time.perf_counter() - start, 1), "peak_gib": round(peak.gib, 2)}
-        measured["forecast_gib"] = round(forecast.total_gib, 2) if forecast else None
-        measured["forecast_seconds"] = round(clock.seconds, 1) if clock.seconds else None
         if not here().first:
             return {}
-        measured["processes"] = here().count
-        return finish(trainer, settings, folder, history, found, measured, say, whole)
+        measured = {
+            "seconds": round(earlier + time.perf_counter() - start, 1),  # of all legs
+            "peak_gib": round(peak.gib, 2),
+            "forecast_gib": round(forecast.total_gib, 2) if forecast else None,
+            "forecast_seconds": round(earlier + clock.seconds, 1) if clock.seconds else None,
+            "processes": here().count,
+        }
+        return finish(trainer, run, found, measured, say, whole)
 
 
-def resume_point(trainer, settings: Settings, folder: Path, say) -> Checkpoint | None:
+def resume_point(trainer, run: Run, say) -> Checkpoint | None:
     """The checkpoint to go on from, after saying so; None to begin. Raises TrainingError when it is of another run."""
-    trainer.identity = identity(settings, trainer.train_dataset)
-    found = newest(folder / "checkpoints", say)
+    trainer.identity = identity(run.settings, trainer.train_dataset)
+    found = newest(run.folder / "checkpoints", say)
     if found is None:
         say("a new run: there is no checkpoint to go on from")
         return None
     if wrong := differences(found.identity, trainer.identity):
         raise TrainingError(
-            f"{folder.name}/{found.folder.name} was made with other settings; {'; '.join(wrong)}. Set them back, or "
+            f"{run.name}/{found.folder.name} was made with other settings; {'; '.join(wrong)}. Set them back, or "
             f"start a new run (RESUME = False)."
         )
     total = total_steps(trainer)
     done = "; nothing is left to train" if found.step >= total else ""
-    say(f"going on from {found.folder.name} of {folder.name}: step {found.step} of {total}{done}")
+    say(f"going on from {found.folder.name} of {run.name}: step {found.step} of {total}{done}")
     return found
 
 
@@ -220,7 +228,7 @@ def total_steps(trainer) -> int:
     return math.ceil(trainer.args.num_train_epochs * math.ceil(batches / trainer.args.gradient_accumulation_steps))
 
 
-def run_loop(trainer, settings: Settings, found: Checkpoint | None, guard: StopGuard) -> None:
+def run_loop(trainer, found: Checkpoint | None, guard: StopGuard) -> None:
     """The Trainer's own loop, from the checkpoint if there is one; only explains a full memory."""
     if guard.asked:
         return
@@ -234,7 +242,7 @@ def run_loop(trainer, settings: Settings, found: Checkpoint | None, guard: StopG
         trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            raise TrainingError("the memory is full. " + next_moves(settings)) from error
+            raise TrainingError("the memory is full. " + next_moves(trainer.settings)) from error
         if here().count > 1 and is_lost_peer(error):
             raise TrainingError(
                 f"another of the {here().count} processes is gone, so all stop. Start them again with the same "
@@ -260,28 +268,35 @@ def make_ready(trainer) -> None:
         torch.cuda.empty_cache()
 
 
-def finish(trainer, settings, folder: Path, history: History, found, measured: dict, say, whole=None) -> dict:
-    """Saves the adapter, the log as CSV and the run card, and says what was kept. whole: the weights that FSDP has."""
-    if not history.rows and (folder / "history.jsonl").exists():
-        history.rows = read_history(folder / "history.jsonl")
+def finish(trainer, run: Run, found: Checkpoint | None, measured: dict, say, whole=None) -> dict:
+    """Saves the adapter, the log as CSV and the run card, and says what was kept. whole: the weights that FSDP has.
+
+    When nothing was left to train, a card of the same step stays as it is, with what others added to it.
+    """
+    settings, folder, history = run.settings, run.folder, run.history
+    if not history.rows and history.path.exists():
+        history.rows = read_history(history.path)
     step, total = trainer.state.global_step, total_steps(trainer)
     if not step:
         raise TrainingError("stopped before the first step: nothing was trained, and nothing needs to be kept.")
     check_losses(history, settings)
-    trainer.model.save_pretrained(folder / "adapter", state_dict=whole)
-    trainer.processing_class.save_pretrained(folder / "adapter")
+    trainer.model.save_pretrained(run.adapter, state_dict=whole)
+    trainer.processing_class.save_pretrained(run.adapter)
     write_csv(history.rows, folder / "history.csv")
-    tokens = trainer._total_train_tokens
+    before = run.card()
+    if found and found.step == step == before.get("steps"):
+        return before
     card = describe(settings, history) | {
         "steps": step,
         "finished": step >= total,
         "stopped_at": step if step < total else None,
         "resumed_from": found.step if found else None,
-        "tokens": tokens,
-        "tokens_per_second": round((tokens - (found.tokens if found else 0)) / measured["seconds"], 1),
+        "substitute": run.substitute,
+        "tokens": trainer._total_train_tokens,
+        "tokens_per_second": round(trainer._total_train_tokens / measured["seconds"], 1),
         **measured,
     }
-    write_json(folder / "run_card.json", card)
+    run.save_card(card)
     if step < total:
         kept = [path.name for path in by_step(folder / "checkpoints")[:1]]
         say(
@@ -324,27 +339,6 @@ def describe(settings: Settings, history: History) -> dict:
         "reading": read(history.rows).sentence,
         "versions": versions(),
     }
-
-
-def quick_run(settings: Settings, steps: int = 20) -> Path:
-    """The folder of a run of a few steps, for a notebook that is opened alone: it shows the way, not the quality."""
-    from dataclasses import replace
-
-    from helpers.data.load import load_chat_data
-    from helpers.machine.paths import new_run_folder
-    from helpers.models.load import load_model
-
-    settings = replace(settings, max_steps=min(steps, settings.max_steps if settings.max_steps > 0 else steps))
-    folder, data, loaded = (
-        new_run_folder(f"{settings.profile}-quick"),
-        load_chat_data(settings.data, settings.data_format),
-        load_model(settings),
-    )
-    history = History(folder / "history.jsonl")
-    watched = data.test.select(range(min(8, len(data.test))))
-    trainer = build_trainer(settings, loaded.model, loaded.tokenizer, data.train, watched, folder, [history])
-    train_or_resume(trainer, settings, folder, history)
-    return folder
 
 
 def versions() -> dict[str, str]:

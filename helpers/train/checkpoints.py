@@ -16,6 +16,8 @@ from transformers import TrainerCallback
 
 from helpers.machine.paths import fixed_run, new_run_folder, runs_folder, write_json
 from helpers.machine.processes import agree
+from helpers.run import Run, open_run
+from helpers.settings import SettingsError
 
 SEAL = "complete.json"  # written last; names every file with its size and hash
 KEPT = 2  # so that a damaged one has another behind it
@@ -43,7 +45,7 @@ def identity(settings, rows=None) -> dict:
     The number of processes is not in it: they share out the rows of a step, which stay the same.
     """
     found = {name: getattr(settings, name) for name in SAME}
-    found["rows a step"] = rows_a_step(settings.as_dict())
+    found["rows a step"] = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
     return found if rows is None else found | {"content of the data": data_hash(rows)}
 
 
@@ -129,42 +131,39 @@ def damage(path: Path) -> str:
     return "" if content.get("step") == int(path.name.removeprefix("checkpoint-")) else "its step is another"
 
 
-def run_to_use(settings, resume: bool = True, say=print) -> Path:
-    """The folder to train in: the newest unfinished run of the same settings, or a new one; says which and why.
+def run_to_use(settings, resume: bool = True, say=print) -> Run:
+    """The run to train in: the newest unfinished run of the same settings, or a new one; says which and why.
 
     While a series runs ($FT_RUN) it is that run's folder.
     """
     if fixed := fixed_run():
-        return fixed
+        return Run(settings, fixed)
     unfinished = newest_unfinished(settings.profile) if resume else None
     if unfinished is not None:
-        before = json.loads((unfinished / "settings.json").read_text(encoding="utf-8"))
-        wrong = differences({**before, "rows a step": rows_a_step(before)}, identity(settings))
+        wrong = differences(identity(unfinished.settings), identity(settings))
         if not wrong:
             say(f"going on with the unfinished run {unfinished.name}; RESUME = False would start a new one")
-            return unfinished
+            return Run(settings, unfinished.folder)
         say(f"the unfinished run {unfinished.name} has other settings ({'; '.join(wrong)}), so this is a new one")
-    return new_run_folder(settings.profile)
+    return Run(settings, new_run_folder(settings.profile))
 
 
-def rows_a_step(settings: dict) -> int:
-    """Rows in an optimizer step, of all processes together."""
-    return settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
+def newest_unfinished(profile: str) -> Run | None:
+    """The newest run of this profile that has a checkpoint but did not reach its last step, and that nobody trains.
 
-
-def newest_unfinished(profile: str) -> Path | None:
-    """The newest run of this profile that has a checkpoint but did not reach its last step, and that nobody trains."""
+    A run whose settings are damaged is passed over; one whose card is damaged can still go on.
+    """
     for found in sorted(runs_folder().glob("*/settings.json"), key=lambda path: -path.stat().st_mtime):
-        folder, card = found.parent, found.parent / "run_card.json"
         try:
-            of = json.loads(found.read_text(encoding="utf-8"))["profile"]
-            finished = card.exists() and json.loads(card.read_text(encoding="utf-8")).get("finished", True)
-            with FileLock(folder / "run.lock").acquire(timeout=0):
+            run = open_run(found.parent)
+            with FileLock(run.folder / "run.lock").acquire(timeout=0):
                 pass
-        except (OSError, ValueError, KeyError, Timeout):
+        except (OSError, SettingsError, Timeout):
             continue
-        if of == profile:
-            return folder if not finished and by_step(folder / "checkpoints") else None
+        if run.settings.profile == profile:
+            card = run.card()
+            finished = bool(card) and card.get("finished", True)
+            return run if not finished and by_step(run.folder / "checkpoints") else None
     return None
 
 

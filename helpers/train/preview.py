@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from helpers.data.labels import Token, documents, encode, label_tokens, quiet_unless
+from helpers.run import Run
 from helpers.settings import Settings
 from helpers.train.build import build_trainer
 from helpers.train.trainer import TrainingError
@@ -28,7 +29,7 @@ def preview_trainer(settings: Settings, tokenizer, rows):
     settings = replace(settings, **plain, r=1, max_steps=1, tracking="none", target_modules="all-linear")
     folder = Path(tempfile.gettempdir()) / "preview"  # nothing is written there
     with quiet_unless(False):
-        return build_trainer(settings, stand_in(len(tokenizer)), tokenizer, rows, rows.select(range(1)), folder)
+        return build_trainer(Run(settings, folder), stand_in(len(tokenizer)), tokenizer, rows)
 
 
 def batch_of(trainer, places: list[int]) -> dict:

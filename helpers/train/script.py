@@ -1,38 +1,22 @@
 """Notebook 03's training as a script: the same calls, without a notebook. Knows nothing of widgets."""
 
 import io
-import json
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import fields
 from pathlib import Path
 
 from helpers.data.load import load_chat_data
 from helpers.machine.processes import here, shared_out
 from helpers.models.load import foresee, load_model
+from helpers.run import Run
 from helpers.settings import Settings, SettingsError
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.checkpoints import run_to_use
 from helpers.train.samples import Samples
-from helpers.watch.history import History
 from helpers.watch.plot import LossPlot
 
 
-def read_settings(path: Path) -> Settings:
-    """The settings that a run wrote to settings.json. Raises SettingsError when the file is not of this project."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        unknown = set(content) - {field.name for field in fields(Settings)}
-        if unknown:
-            raise SettingsError(f"{path.name}: no such setting: {', '.join(sorted(unknown))}.")
-        return Settings(**content)
-    except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, SettingsError):
-            raise
-        raise SettingsError(f"{path} does not hold settings ({error}); use the settings.json of a run.") from None
-
-
-def train_alone(settings: Settings, folder: Path | None = None, resume: bool = True) -> Path:
-    """Trains with these settings, printing a line every ten seconds, and returns the run's folder.
+def train_alone(settings: Settings, folder: Path | None = None, resume: bool = True) -> Run:
+    """Trains with these settings, printing a line every ten seconds, and returns the run.
 
     folder: of a run that goes on; without it the newest unfinished run of these settings, or a new one.
     Raises DataError, SettingsError, TrainingError.
@@ -47,22 +31,21 @@ def train_alone(settings: Settings, folder: Path | None = None, resume: bool = T
         return train_in(settings, folder, resume)
 
 
-def train_in(settings: Settings, folder: Path | None, resume: bool) -> Path:
+def train_in(settings: Settings, folder: Path | None, resume: bool) -> Run:
     """train_alone, with everything printed."""
-    folder = folder or run_to_use(settings, resume)
+    run = Run(settings, folder) if folder else run_to_use(settings, resume)
     data = load_chat_data(settings.data, settings.data_format)
     if data.report:
         print(data.report.table())
     foreseen = foresee(settings, data.train)
     loaded = load_model(settings)
-    history = History(folder / "history.jsonl")
     question = data.test[0]["messages"][-2]["content"]
-    watchers = [history, Samples(history, question), LossPlot(history, headless=True)]
+    watchers = [Samples(run.history, question), LossPlot(run.history, headless=True)]
     watched = data.test.select(range(min(32, len(data.test))))
-    trainer = build_trainer(settings, loaded.model, loaded.tokenizer, data.train, watched, folder, watchers)
-    card = train_or_resume(trainer, settings, folder, history, foreseen)
+    trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched, watchers)
+    card = train_or_resume(trainer, run, foreseen)
     if not card:  # not the first of several processes
-        return folder
+        return run
     print(f"{card['tokens']:,} tokens, {card['tokens_per_second']} a second. {card['reading']}")
-    print(f"adapter: {folder / 'adapter'}")
-    return folder
+    print(f"adapter: {run.adapter}")
+    return run

@@ -7,12 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from safetensors import SafetensorError
 from trl import SFTTrainer
 
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.memory import LOGITS
 from helpers.machine.processes import agree, sharded
+from helpers.settings import Settings
 from helpers.train import checkpoints
 from helpers.train.interrupt import EvaluationStopped
 
@@ -62,11 +64,17 @@ class LoraTrainer(SFTTrainer):
     2.8 times as long as a plain head. Here the head sees only the positions that are trained.
     """
 
+    checked = False  # whether the preflight has passed
     parts = 1  # how many pieces a batch is taken in: doubled each time that the memory is full
     say = print
     step_batches = ()  # what was seen since the last optimizer step
     aside = None  # the folder that a checkpoint is being written to
     identity = None  # what the checkpoints are of, see checkpoints.identity
+
+    def __init__(self, settings: Settings, rows: Dataset, **options):
+        """settings: of the run. rows: the training set with its messages, for the preflight. options: SFTTrainer's."""
+        self.settings, self.rows = settings, rows
+        super().__init__(train_dataset=rows, **options)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = round_up(inputs) if self.args.use_cpu else inputs

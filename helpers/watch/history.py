@@ -77,6 +77,12 @@ class History(TrainerCallback):
             temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
 
 
+def seconds_at(path: Path, step: int) -> float:
+    """Seconds that a log's training had taken when `step` was done; 0 without a log."""
+    rows = read_history(path) if path.exists() else []
+    return max((row["seconds"] for row in rows if row["step"] <= step), default=0.0)
+
+
 def plain(logs: dict) -> dict:
     """The numbers of a log as JSON can hold them."""
     kept = {}

@@ -11,10 +11,10 @@ from helpers.generate.generation import Stream, generate
 from helpers.machine.hardware import Choice, Machine, this_machine
 from helpers.models import attention, tiny
 from helpers.models.load import load_model
+from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.preflight import preflight
-from helpers.watch.history import History
 
 T4 = Machine((7, 5), "T4", 14.6, 12.7, 2, False)
 HUB = Choice(True, "assumed")
@@ -25,12 +25,11 @@ def small(settings, model):
     return replace(settings, model=model, revision="", data="shop_support", max_steps=4, r=4, evaluation_questions=1)
 
 
-def run(settings, folder):
+def train(settings, folder):
     data, loaded = load_chat_data(settings.data), load_model(settings)
-    history = History(folder / "history.jsonl")
-    watched = data.test.select(range(4))
-    trainer = build_trainer(settings, loaded.model, loaded.tokenizer, data.train, watched, folder, [history])
-    card = train_or_resume(trainer, settings, folder, history)
+    watched, run = data.test.select(range(4)), Run(settings, folder)
+    trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched)
+    card = train_or_resume(trainer, run)
     report = evaluate(trainer.model, loaded.tokenizer, data.test, max_new_tokens=4, limit=1)
     return trainer.model, loaded.tokenizer, card, report
 
@@ -42,7 +41,7 @@ def test_a_profile_trains_evaluates_and_answers(tmp_path, model, machine, quanti
     settings = small(resolve("auto", machine=machine or this_machine(), hub=HUB), model)
     if machine is T4 and quantization == "none":
         settings = replace(settings, dtype="float32")  # float16 weights cannot be trained in mixed precision
-    model, tokenizer, card, report = run(replace(settings, quantization=quantization), tmp_path)
+    model, tokenizer, card, report = train(replace(settings, quantization=quantization), tmp_path)
     assert card["steps"] == 4 and card["device"] == "cuda" and card["peak_gib"] > 0
     assert report.answers and model.device.type == "cuda"
     text = generate(model, tokenizer, ["hi"], max_new_tokens=6)[0]
@@ -139,7 +138,7 @@ def test_a_full_card_halves_the_micro_batch_and_keeps_the_losses(tmp_path, capsy
             limit = 0.6 * cards[0]["peak_gib"] * 2**30 / total
         torch.cuda.set_per_process_memory_fraction(limit)
         try:
-            cards.append(run(settings, folder)[2])
+            cards.append(train(settings, folder)[2])
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
     assert "the memory was full" in capsys.readouterr().out
@@ -150,7 +149,8 @@ def test_a_full_card_halves_the_micro_batch_and_keeps_the_losses(tmp_path, capsy
 def test_the_residual_stream_stays_float32_where_training_is_float16(tmp_path):
     settings = replace(small(resolve("auto", machine=T4, hub=HUB), "tiny-falcon"), quantization="nf4")
     data, loaded = load_chat_data(settings.data), load_model(settings)
-    trainer = build_trainer(settings, loaded.model, loaded.tokenizer, data.train, data.test.select(range(4)), tmp_path)
+    run = Run(settings, tmp_path)
+    trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, data.test.select(range(4)))
     seen = []
     trainer.model.get_decoder().h[-1].register_forward_hook(lambda module, given, output: seen.append(output[0].dtype))
     preflight(trainer)

@@ -51,7 +51,7 @@ def test_the_adapter_changes_the_answers_and_the_general_rows_keep_their_manners
     answers = json.loads((run[0] / "answers.json").read_text())["answers"]
     assert sum(row["base"] != row["tuned"] for row in answers) > 0.9 * len(answers)
     assert slices["general"]["tuned"]["style"] <= 0.1
-    assert slices["general"]["tuned"]["accuracy"] >= slices["general"]["base"]["accuracy"] - 0.2
+    assert slices["general"]["tuned"]["fact_accuracy"] >= slices["general"]["base"]["fact_accuracy"] - 0.2
 
 
 @pytest.mark.series

@@ -1,14 +1,13 @@
 """The project's own files agree with each other."""
 
 import ast
-import json
 import re
 import subprocess
 import tomllib
 
 import pytest
 
-from helpers.machine.paths import NOTEBOOKS, PROJECT
+from helpers.machine.paths import PROJECT
 
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 HELPERS = sorted((PROJECT / "helpers").rglob("*.py"))
@@ -59,10 +58,19 @@ def test_every_lower_bound_has_its_reason():
             assert "#" in line or "lab = [" in line, line
 
 
-def test_the_conda_environment_installs_the_same_set():
+def test_what_is_written_from_other_files_is_up_to_date():
+    """docs/map.md, environment.yml, the notebooks' first cells; `python -m helpers write` mends it."""
+    from helpers.project.written import write
+
+    assert write(check=True) == []
+
+
+def test_the_conda_environment_installs_the_same_set_and_shows_what_people_look_for():
     text = (PROJECT / "environment.yml").read_text()
     assert "-c constraints.txt" in text and "-e .[lab,test]" in text
     assert PYPROJECT["project"]["requires-python"] == ">=3.11" and "python=3.12" in text
+    for name in ("torch", "trl", "jupyterlab", "nbval", "papermill", "matplotlib"):
+        assert re.search(rf"- {name}>=", text), name
 
 
 def test_the_doctor_asks_for_no_less_than_the_project():
@@ -74,26 +82,6 @@ def test_the_doctor_asks_for_no_less_than_the_project():
         r.name: str(r.specifier).removeprefix(">=") for r in map(Requirement, PYPROJECT["project"]["dependencies"])
     }
     assert {name: bounds[name] for name in NEEDED} == NEEDED
-
-
-def test_the_first_cell_knows_the_address_of_pyproject():
-    setup = "".join(json.loads((NOTEBOOKS / "00_start_here.ipynb").read_text())["cells"][1]["source"])
-    address = PYPROJECT["project"].get("urls", {}).get("Repository", "")
-    assert re.search(r'^REPOSITORY = "(.*)"', setup, re.MULTILINE)[1] == address
-
-
-def test_the_first_cell_never_replaces_what_colab_ships():
-    setup = "".join(json.loads((NOTEBOOKS / "00_start_here.ipynb").read_text())["cells"][1]["source"])
-    values = {
-        node.targets[0].id: ast.literal_eval(node.value)
-        for node in ast.parse(setup).body
-        if isinstance(node, ast.Assign) and node.targets[0].id in ("LACKING", "KEPT")
-    }
-    for node in ast.parse(setup).body:
-        if isinstance(node, ast.AugAssign):
-            values[node.target.id] += ast.literal_eval(node.value)
-    assert {"torch", "ipython", "ipykernel", "ipywidgets"} <= set(values["KEPT"])
-    assert not names(values["LACKING"]) & set(values["KEPT"])
 
 
 @pytest.mark.parametrize("path", HELPERS, ids=name_of)

@@ -12,10 +12,11 @@ from helpers.machine.paths import PROJECT
 PACKAGE = PROJECT / "helpers"
 # From the bottom up: a wing imports from those before it; those of one line do not know each other.
 FLOORS = (
-    ("machine",),
+    ("machine", "colab"),
     ("data", "watch"),
     ("generate",),
     ("settings",),
+    ("run",),
     ("models", "serve"),
     ("train", "evaluate"),
     ("export",),

@@ -17,10 +17,11 @@ import torch
 from helpers.data.load import load_chat_data
 from helpers.machine.hardware import Machine
 from helpers.models.load import load_model
+from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train import build as training
 from helpers.train import checkpoints
-from helpers.watch.history import History, read_history, series
+from helpers.watch.history import read_history, series
 
 KILLS, EVERY = 20, 3
 SETTINGS = replace(
@@ -33,13 +34,11 @@ def attempt(folder: Path) -> list[float]:
     torch.set_num_threads(1)
     folder.mkdir(exist_ok=True)
     rows = load_chat_data(SETTINGS.data).train.select(range(40))
-    loaded, history = load_model(SETTINGS), History(folder / "history.jsonl")
-    watched = rows.select(range(1))
-    trainer = training.build_trainer(SETTINGS, loaded.model, loaded.tokenizer, rows, watched, folder, [history])
-    trainer.checked, trainer.args.eval_strategy = True, "no"
+    loaded, run = load_model(SETTINGS), Run(SETTINGS, folder)
+    trainer = training.build_trainer(run, loaded.model, loaded.tokenizer, rows)
     training.Saver = lambda: checkpoints.Saver(parts=SETTINGS.max_steps // EVERY)
-    training.train_or_resume(trainer, SETTINGS, folder, history)
-    return [loss for _, loss in series(history.rows, "loss")]
+    training.train_or_resume(trainer, run, check=False)
+    return [loss for _, loss in series(run.history.rows, "loss")]
 
 
 def forked(folder: Path) -> int:

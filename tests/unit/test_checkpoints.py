@@ -138,14 +138,14 @@ def make_run(name, settings=SMOKE, finished=None, checkpoint=True):
 @pytest.mark.parametrize("finished", [None, False])
 def test_an_unfinished_run_of_the_same_settings_is_taken_up(finished):
     folder, said = make_run("a", finished=finished), []
-    assert run_to_use(SMOKE, say=said.append) == folder
+    assert run_to_use(SMOKE, say=said.append).folder == folder
     assert "going on" in said[0]
-    assert run_to_use(SMOKE, resume=False) != folder
+    assert run_to_use(SMOKE, resume=False).folder != folder
 
 
 def test_a_run_with_other_settings_is_named_and_left_alone():
     folder, said = make_run("a"), []
-    assert run_to_use(replace(SMOKE, r=8), say=said.append) != folder
+    assert run_to_use(replace(SMOKE, r=8), say=said.append).folder != folder
     assert "r: 4 then, 8 now" in said[0]
 
 
@@ -158,17 +158,17 @@ def test_other_runs_are_not_taken_up(case):
         checkpoint=case != "no checkpoint",
     )
     with FileLock(folder / ("run.lock" if case == "being trained" else "other.lock")):
-        assert run_to_use(SMOKE) != folder
+        assert run_to_use(SMOKE).folder != folder
 
 
 def test_while_the_series_runs_its_folder_is_used(monkeypatch, tmp_path):
     make_run("a")
     monkeypatch.setenv("FT_RUN", str(tmp_path / "series"))
-    assert run_to_use(SMOKE) == tmp_path / "series"
+    assert run_to_use(SMOKE).folder == tmp_path / "series"
 
 
 def test_a_broken_settings_file_is_no_reason_to_fail():
     folder = make_run("a")
     (folder / "settings.json").write_text("{")
-    assert run_to_use(SMOKE) != folder
+    assert run_to_use(SMOKE).folder != folder
     assert json.loads((make_run("b") / "settings.json").read_text())["profile"] == "smoke"

@@ -4,7 +4,8 @@ import re
 
 from helpers.data import load as data
 from helpers.data.load import load_chat_data
-from helpers.evaluate.evaluation import SIGN_OFFS, is_right, is_signed
+from helpers.evaluate.evaluation import is_right
+from helpers.evaluate.shop import SIGN_OFFS, is_signed
 from helpers.machine.paths import DATA
 
 SHOP = load_chat_data(data.SHOP)

@@ -1,6 +1,8 @@
 import pytest
 
-from helpers.evaluate.evaluation import evaluate, has_word, is_right, is_signed, limited
+from helpers.evaluate.comparison import comparison_table
+from helpers.evaluate.evaluation import evaluate, has_word, is_right, limited
+from helpers.evaluate.shop import SHOP_CHECKS, checks_for, is_signed
 
 
 @pytest.mark.parametrize(
@@ -56,10 +58,24 @@ def test_slices_are_scored_apart(tiny_llama, tokenizer, rows, monkeypatch):
 
     answers = [Answer(said[row["messages"][0]["content"]], 3, True) for row in marked]
     monkeypatch.setattr(evaluation, "finish_answers", lambda *_: answers)
-    report = evaluate(tiny_llama, tokenizer, marked)
-    assert (report.slices["shop"].accuracy, report.slices["shop"].style) == (0.5, 0.5)
-    assert report.slices["general"].accuracy is None and report.slices["general"].style == 0
+    report = evaluate(tiny_llama, tokenizer, marked, checks=SHOP_CHECKS)
+    assert report.slices["shop"].checks == {"fact_accuracy": 0.5, "style": 0.5}
+    assert report.slices["general"].checks == {"fact_accuracy": None, "style": 0}
     assert report.headline()["fact_accuracy"] == 0.5 and report.headline()["ended"] == 1
+
+
+def test_a_readers_own_data_are_not_asked_for_the_shops_style(tiny_llama, tokenizer, rows):
+    report = evaluate(tiny_llama, tokenizer, rows, max_new_tokens=2, checks=checks_for("mine.jsonl"))
+    table = comparison_table(report, report)
+    assert "style" not in report.headline() and "style" not in table
+    assert "style" in checks_for("shop_support")
+
+
+def test_a_check_of_ones_own_has_its_column(tiny_llama, tokenizer, rows):
+    polite = {"says please": lambda answer, row: None if "pen" in row["messages"][0]["content"] else True}
+    report = evaluate(tiny_llama, tokenizer, rows, max_new_tokens=2, checks=polite)
+    assert report.headline()["says please"] == 1 and report.slices["all"].rows == 4
+    assert comparison_table(report, report).splitlines()[0].endswith("says please")
 
 
 def test_progress_is_told(tiny_llama, tokenizer, rows):

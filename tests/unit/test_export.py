@@ -8,14 +8,14 @@ from helpers.__main__ import main
 from helpers.models import tiny
 from helpers.models.load import ModelError, base_folder
 from helpers.settings import Settings, resolve
-from helpers.train.build import quick_run
+from helpers.train.adapters import substitute_run
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FT_RUNS", str(tmp_path_factory.mktemp("runs")))
-        yield quick_run(resolve("smoke"), steps=2)
+        yield substitute_run(resolve("smoke"), steps=2).folder
 
 
 def test_the_adapter_is_exported_with_its_card(run, tmp_path, capsys):

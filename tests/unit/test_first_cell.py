@@ -1,61 +1,87 @@
-"""The first code cell of every notebook, run as on Colab and as elsewhere."""
+"""The first code cell of every notebook, run where readers run it, with nothing installed."""
 
-import json
+import re
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
-from helpers.machine.paths import NOTEBOOKS
+from helpers import colab
+from helpers.machine.paths import NOTEBOOKS, PROJECT
+from helpers.project.written import first_cell
 
-SETUP = "".join(json.loads((NOTEBOOKS / "00_start_here.ipynb").read_text(encoding="utf-8"))["cells"][1]["source"])
+ON_COLAB = """import subprocess, sys, types
+sys.modules["google.colab"] = types.ModuleType("google.colab")
+subprocess.run = lambda command, **options: print("ran", *command)
+"""
+
+
+def run_cell(folder, before="", cell=None):
+    """The cell in a fresh Python without any package, in a folder."""
+    code = f"{before}{cell or first_cell()}\nprint(project)"
+    return subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("folder", [NOTEBOOKS, NOTEBOOKS / "solutions", PROJECT], ids=lambda path: path.name)
+def test_it_finds_the_project_and_runs_nothing(folder):
+    done = run_cell(folder, "import subprocess\nsubprocess.run = None\n")
+    assert (done.stdout.strip(), done.stderr) == (str(PROJECT), "")
+
+
+def test_it_is_short():
+    lines = [line for line in first_cell().splitlines() if line.strip()]
+    assert len(lines) <= 10
 
 
 @pytest.fixture
-def commands(monkeypatch, tmp_path):
-    """The commands that the cell would have run; the working folder and sys.path are the test's own."""
-    ran = []
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: ran.append(command))
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.chdir(tmp_path)
-    return ran
+def zipped(tmp_path):
+    """Colab's working folder with the project as a zip in it: what is tracked, in a folder of its own."""
+    listed = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    with zipfile.ZipFile(tmp_path / "project.zip", "w") as file:
+        for name in listed.splitlines():
+            if name.startswith(("helpers/", "notebooks/", "pyproject")) and (PROJECT / name).exists():
+                file.write(PROJECT / name, f"my-copy/{name}")
+        file.write(PROJECT / "helpers" / "colab.py", "my-copy/helpers/colab.py")
+    return tmp_path
 
 
-def on_colab(monkeypatch):
-    monkeypatch.setitem(sys.modules, "google.colab", object())
+def test_on_colab_its_advice_works_for_a_zip_in_the_working_folder(zipped):
+    refused = run_cell(zipped, ON_COLAB)
+    assert refused.returncode == 1 and "Upload the project as a zip" in refused.stderr
+    command = re.search(r"!python (-m zipfile .*?) then", refused.stderr)[1]
+    subprocess.run(f"{sys.executable} {command}", shell=True, cwd=zipped, check=True)
+    done = run_cell(zipped, ON_COLAB)
+    installed, found = done.stdout.splitlines()
+    assert found == str(zipped / "my-copy")
+    assert "pip install --quiet -c" in installed and "trl>=" in installed and "torch>=" in installed
 
 
-def test_elsewhere_it_runs_nothing_and_finds_the_project(commands, tmp_path):
-    exec(compile(SETUP, "setup", "exec"), {})
-    assert commands == [] and sys.path[0] == str(tmp_path.parent)
+def test_with_an_address_it_fetches_the_project(tmp_path, monkeypatch):
+    monkeypatch.setattr("helpers.project.written.pyproject", lambda: {"project": {"urls": {"Repository": "A"}}})
+    cell = first_cell()
+    assert len([line for line in cell.splitlines() if line.strip()]) <= 10
+    system = f"class Shell:\n def system(self, command): print(command); import os; os.symlink({str(PROJECT)!r}, "
+    system += "'fine-tuning-notebooks')\nget_ipython = Shell\n"
+    done = run_cell(tmp_path, system, cell)
+    assert done.stdout.splitlines()[0] == "git clone --quiet --depth=1 A fine-tuning-notebooks"
+    assert done.returncode == 0
 
 
-def test_on_colab_without_address_or_folder_it_says_how_to_upload(commands, monkeypatch):
-    on_colab(monkeypatch)
-    with pytest.raises(SystemExit, match="Upload the project's folder through the Files pane"):
-        exec(compile(SETUP, "setup", "exec"), {})
-    assert commands == []
+def test_what_colab_ships_is_pinned_and_only_the_rest_is_installed(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["torch>=2.11", "trl>=1.16", "gguf>=0.17"]\n')
+    there, ran = {"torch": "2.11.0+cu128", "trl": "1.9.2", "numpy": "2.0.2"}, []
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setattr(colab, "installed", lambda name: there.get(name, ""))
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: ran.append(command))
+    colab.prepare(tmp_path)
+    assert ran[0][-2:] == ["trl>=1.16", "gguf>=0.17"]
+    assert (tmp_path / "colab-pins.txt").read_text() == "numpy==2.0.2\ntorch==2.11.0+cu128\n"
 
 
-def test_on_colab_with_the_folder_it_installs_only_what_is_lacking(commands, monkeypatch, tmp_path):
-    on_colab(monkeypatch)
-    (tmp_path / "uploaded").mkdir()
-    (tmp_path / "uploaded" / "pyproject.toml").touch()
-    exec(compile(SETUP, "setup", "exec"), {})
-    (command,) = commands
-    wanted = command[command.index("-c") + 2 :]
-    assert [name.split(">")[0] for name in wanted] == [
-        *("trl", "bitsandbytes", "gguf", "bm25s", "sacrebleu"),
-        *("fastapi", "uvicorn", "openai"),
-    ]
-    pins = (tmp_path / "uploaded" / "colab-pins.txt").read_text()
-    assert all(f"{name}==" in pins for name in ("torch", "ipython", "ipykernel", "ipywidgets"))
-    assert sys.path[0] == str(tmp_path / "uploaded")
-
-
-def test_on_colab_with_an_address_the_project_is_fetched(commands, monkeypatch, tmp_path):
-    on_colab(monkeypatch)
-    (tmp_path / "fine-tuning-notebooks").mkdir()
-    address = SETUP.replace('REPOSITORY = ""', 'REPOSITORY = "https://git.example/project"')
-    exec(compile(address, "setup", "exec"), {})
-    assert commands[0][:3] == ["git", "clone", "--depth=1"] and commands[0][3] == "https://git.example/project"
+def test_a_complete_colab_needs_no_pip(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["torch>=2.11"]\n')
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setattr(colab, "installed", lambda name: "2.11.0")
+    monkeypatch.setattr(subprocess, "run", None)
+    colab.prepare(tmp_path)

@@ -9,7 +9,7 @@ from helpers.export.plan import KNOWN, PlanError, plan, shape_for, speed_of, tab
 from helpers.machine.memory import FALCON_7B, shape_of
 from helpers.machine.paths import PROJECT
 from helpers.settings import Settings, resolve
-from helpers.train.build import quick_run
+from helpers.train.adapters import substitute_run
 
 MEASURED = json.loads((PROJECT / "benchmarks" / "results" / "gpu.json").read_text())["results"]
 SETTINGS = Settings(per_device_train_batch_size=8, max_length=512, packing=True)
@@ -89,7 +89,7 @@ def test_an_unknown_model_without_a_network_names_those_that_are_known(monkeypat
 def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FT_RUNS", str(tmp_path_factory.mktemp("runs")))
-        yield quick_run(resolve("smoke"), steps=2)
+        yield substitute_run(resolve("smoke"), steps=2).folder
 
 
 def test_an_exported_adapter_carries_its_card_and_passes_vllms_rules(run, tmp_path):

@@ -10,6 +10,7 @@ from helpers.machine.hardware import Machine
 from helpers.models import attention, falcon
 from helpers.models import load as models
 from helpers.models.load import load_model
+from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train import build as training
 from helpers.train import preflight
@@ -22,7 +23,7 @@ SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False), max_step
 
 def build(settings, rows, folder):
     loaded = load_model(settings)
-    return build_trainer(settings, loaded.model, loaded.tokenizer, rows, rows, folder)
+    return build_trainer(Run(settings, folder), loaded.model, loaded.tokenizer, rows, rows)
 
 
 def failing(trainer):
@@ -62,7 +63,7 @@ def test_a_single_token_of_the_customer_fails(rows, tmp_path):
 def test_a_template_without_end_token_fails(rows, tmp_path):
     loaded = load_model(SMOKE)
     loaded.tokenizer.chat_template = loaded.tokenizer.chat_template.replace(" + eos_token", "")
-    trainer = build_trainer(SMOKE, loaded.model, loaded.tokenizer, rows, rows, tmp_path)
+    trainer = build_trainer(Run(SMOKE, tmp_path), loaded.model, loaded.tokenizer, rows, rows)
     assert "end tokens" in failing(trainer)
 
 
@@ -105,7 +106,7 @@ def test_layers_that_lost_their_backward_pass_after_an_evaluation_fail(rows, tmp
     loaded = load_model(settings)
     with torch.no_grad():
         loaded.model.eval()(torch.arange(10, 30)[None])  # as an evaluation of the base model does
-    trainer = build_trainer(settings, loaded.model, loaded.tokenizer, rows, rows, tmp_path)
+    trainer = build_trainer(Run(settings, tmp_path), loaded.model, loaded.tokenizer, rows, rows)
     assert "gradient" in failing(trainer)
 
 
@@ -162,7 +163,7 @@ def test_a_training_without_preflight_runs_it(rows, tmp_path):
     trainer = build(SMOKE, rows, tmp_path)
     attention.install(trainer.model.get_base_model(), "efficient")
     with pytest.raises(TrainingError, match="kernel"):
-        training.train_or_resume(trainer, SMOKE, tmp_path, None)
+        training.train_or_resume(trainer, Run(SMOKE, tmp_path))
 
 
 def test_the_model_is_left_as_it_was(rows, tmp_path):

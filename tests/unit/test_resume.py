@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from helpers.generate.generation import generate
 from helpers.machine.hardware import Machine
 from helpers.machine.paths import PROJECT
 from helpers.models.load import load_model
+from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train import build as training
 from helpers.train.checkpoints import by_step, newest
 from helpers.train.trainer import TrainingError
-from helpers.watch.history import History, marks, read_history, series
+from helpers.watch.history import marks, read_history, seconds_at, series
 
 pytestmark = pytest.mark.trainings
 
@@ -58,17 +60,14 @@ def press_twice():
 def build(folder: Path, settings=SMOKE, also=(), count=24):
     folder.mkdir(exist_ok=True)
     rows = load_chat_data(settings.data).train.select(range(count))
-    loaded, history = load_model(settings), History(folder / "history.jsonl")
-    trainer = training.build_trainer(
-        settings, loaded.model, loaded.tokenizer, rows, rows.select(range(2)), folder, [history, *also]
-    )
-    trainer.checked = True
-    return trainer, history
+    loaded, made = load_model(settings), Run(settings, folder)
+    trainer = training.build_trainer(made, loaded.model, loaded.tokenizer, rows, rows.select(range(2)), also)
+    return trainer, made
 
 
 def run(folder: Path, settings=SMOKE, also=(), count=24):
-    trainer, history = build(folder, settings, also, count)
-    return training.train_or_resume(trainer, settings, folder, history), history, trainer
+    trainer, made = build(folder, settings, also, count)
+    return training.train_or_resume(trainer, made, check=False), made.history, trainer
 
 
 def losses(history):
@@ -120,9 +119,10 @@ def test_a_stop_leaves_a_model_that_answers_and_says_what_was_kept(tmp_path, cap
 
 def test_the_same_cell_can_be_run_again_after_a_stop(tmp_path):
     _, expected, _ = run(tmp_path / "whole")
-    _, history, trainer = run(tmp_path / "run", also=[AtStep(4, press_stop)])
-    card = training.train_or_resume(trainer, SMOKE, tmp_path / "run", history)
-    assert card["finished"] and losses(history) == pytest.approx(losses(expected), abs=1e-4)
+    trainer, made = build(tmp_path / "run", also=[AtStep(4, press_stop)])
+    training.train_or_resume(trainer, made, check=False)
+    card = training.train_or_resume(trainer, made, check=False)
+    assert card["finished"] and losses(made.history) == pytest.approx(losses(expected), abs=1e-4)
 
 
 def test_a_stop_between_micro_batches_throws_the_begun_step_away(tmp_path):
@@ -134,12 +134,12 @@ def test_a_stop_between_micro_batches_throws_the_begun_step_away(tmp_path):
 
 
 def test_a_second_interrupt_raises_and_the_model_still_answers(tmp_path):
-    trainer, history = build(tmp_path / "run", also=[AtStep(5, press_twice)])
+    trainer, made = build(tmp_path / "run", also=[AtStep(5, press_twice)])
     before = signal.getsignal(signal.SIGINT)  # in a job of the background it is ignored
     with pytest.raises(KeyboardInterrupt):
-        training.train_or_resume(trainer, SMOKE, tmp_path / "run", history)
+        training.train_or_resume(trainer, made, check=False)
     assert not trainer.model.training and signal.getsignal(signal.SIGINT) is before
-    card, history, _ = run(tmp_path / "run")
+    card, _, _ = run(tmp_path / "run")
     assert card["finished"] and card["resumed_from"] == 4
 
 
@@ -152,9 +152,9 @@ def test_a_stop_in_an_evaluation_does_not_wait_for_its_end(tmp_path):
             press_stop()
 
     pressing = Press()
-    trainer, history = build(tmp_path / "run", also=[pressing])
+    trainer, made = build(tmp_path / "run", also=[pressing])
     trainer.eval_dataset = trainer.train_dataset
-    card = training.train_or_resume(trainer, SMOKE, tmp_path / "run", history)
+    card = training.train_or_resume(trainer, made, check=False)
     assert card["stopped_at"] == 1 and pressing.batches == 1
 
 
@@ -225,17 +225,17 @@ def test_a_full_disk_while_saving_does_not_end_the_training(tmp_path, capsys):
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path):
-    trainer, history = build(tmp_path / "run")
+    trainer, made = build(tmp_path / "run")
     with FileLock(tmp_path / "run" / "run.lock"), pytest.raises(TrainingError, match="another process"):
-        training.train_or_resume(trainer, SMOKE, tmp_path / "run", history)
+        training.train_or_resume(trainer, made, check=False)
 
 
 def test_a_failed_training_leaves_the_folder_free_while_its_traceback_is_kept(tmp_path):
     """A notebook keeps the last traceback, and with it everything that its frames hold."""
-    trainer, history = build(tmp_path / "run", also=[AtStep(5, press_twice)])
+    trainer, made = build(tmp_path / "run", also=[AtStep(5, press_twice)])
     with pytest.raises(KeyboardInterrupt) as kept:
-        training.train_or_resume(trainer, SMOKE, tmp_path / "run", history)
-    assert training.train_or_resume(trainer, SMOKE, tmp_path / "run", history)["finished"]
+        training.train_or_resume(trainer, made, check=False)
+    assert training.train_or_resume(trainer, made, check=False)["finished"]
     assert kept.tb is not None
 
 
@@ -245,10 +245,10 @@ def test_a_loss_that_stays_no_number_ends_the_training_and_keeps_the_good_checkp
             if parameter.requires_grad:
                 parameter.data.fill_(float("nan"))
 
-    trainer, history = build(tmp_path / "run", replace(SMOKE, max_steps=40), [AtStep(5, break_weights)])
+    trainer, made = build(tmp_path / "run", replace(SMOKE, max_steps=40), [AtStep(5, break_weights)])
     with pytest.raises(TrainingError, match="not a number since step 6"):
-        training.train_or_resume(trainer, replace(SMOKE, max_steps=40), tmp_path / "run", history)
-    assert len(losses(history)) == 8 and newest(tmp_path / "run" / "checkpoints").step == 5
+        training.train_or_resume(trainer, made, check=False)
+    assert len(losses(made.history)) == 8 and newest(tmp_path / "run" / "checkpoints").step == 5
 
 
 def test_no_tracker_runs_unless_asked_and_tensorboard_writes_to_the_run_s_folder(tmp_path, capsys):
@@ -274,3 +274,20 @@ def test_twenty_kills_lose_no_more_than_the_steps_since_the_last_checkpoint(tmp_
     for kill in found["kills"]:
         assert kill["logged"] - kill["kept"] <= found["every"] and not kill["bad"], kill
     assert found["killed"] == pytest.approx(found["whole"], abs=1e-4)
+
+
+def test_running_the_cell_again_after_the_end_keeps_the_card_and_what_others_added(tmp_path):
+    trainer, made = build(tmp_path / "run")
+    card = training.train_or_resume(trainer, made, check=False)
+    made.save_card(card | {"nll": {"base": 4.0, "tuned": 1.0}})
+    again = training.train_or_resume(trainer, made, check=False)
+    assert again == made.card() == card | {"nll": {"base": 4.0, "tuned": 1.0}}
+    assert again["tokens_per_second"] > 0
+
+
+def test_the_seconds_of_a_run_are_those_of_all_its_legs(tmp_path):
+    first, _, _ = run(tmp_path / "run", also=[AtStep(5, lambda: time.sleep(1.5)), AtStep(6, press_stop)])
+    second, history, _ = run(tmp_path / "run")
+    assert second["resumed_from"] == first["steps"] == 6
+    assert second["seconds"] > seconds_at(history.path, 6) > 1.5
+    assert second["tokens_per_second"] == pytest.approx(second["tokens"] / second["seconds"], rel=0.01)

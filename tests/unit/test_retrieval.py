@@ -1,8 +1,8 @@
 import pytest
 
 from helpers.data.load import read_own
-from helpers.evaluate.edits import edited_rows, edited_sheet, read_edits, replaced, sentence
 from helpers.evaluate.retrieval import Retriever, passages, read_sheet, words
+from helpers.evaluate.shop import edited_rows, edited_sheet, read_edits, replaced, sentence
 from helpers.machine.paths import DATA
 
 

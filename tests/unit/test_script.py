@@ -4,8 +4,8 @@ import pytest
 
 from helpers.__main__ import main
 from helpers.machine.paths import runs_folder
+from helpers.run import read_settings
 from helpers.settings import Settings, SettingsError
-from helpers.train.script import read_settings
 from helpers.watch.history import marks, read_history
 
 

@@ -143,3 +143,11 @@ def test_a_folder_with_the_name_of_a_package_is_not_that_package(monkeypatch, tm
     (tmp_path / "trackio_lookalike").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     assert module.installed("json") and not module.installed("trackio_lookalike")
+
+
+def test_a_readers_own_data_is_asked_a_stated_number_of_questions():
+    laptop = {"machine": Machine(None, "", 0.0, 8.0, 2, False)}
+    assert resolve("laptop", **laptop).evaluation_questions == 0
+    own = resolve("laptop", data="mine.jsonl", **laptop)
+    assert own.evaluation_questions == 100 and "0 is all" in own.reasons["evaluation_questions"]
+    assert resolve("laptop", data="mine.jsonl", evaluation_questions=7, **laptop).evaluation_questions == 7

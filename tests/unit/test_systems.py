@@ -8,7 +8,8 @@ from helpers.evaluate.evaluation import answer_all, batch_that_fits
 from helpers.evaluate.likelihood import text_nll
 from helpers.evaluate.pictures import curves, curves_alt, forgetting, forgetting_alt, quality_against_cost, quality_alt
 from helpers.evaluate.retrieval import Retriever
-from helpers.evaluate.systems import INSTRUCTIONS, asked_in, five_systems, measure, own_template, table, unknowns
+from helpers.evaluate.shop import INSTRUCTIONS
+from helpers.evaluate.systems import asked_in, five_systems, measure, own_template, table, unknowns
 from helpers.evaluate.uses import chrf, hint_fault, read_use
 from helpers.generate.generation import base_answers, generate
 from helpers.machine.paths import PROJECT

@@ -8,18 +8,19 @@ from trl import SFTTrainer
 
 from helpers.machine.hardware import Machine, is_out_of_memory
 from helpers.models.load import load_model
+from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train import trainer as module
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.trainer import FrozenHeadLoss, TrainingError, head_chunk, split_batch
-from helpers.watch.history import History
+from helpers.watch.history import read_history
 
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False), max_steps=4)
 
 
 def build(settings, rows, folder, callbacks=()):
     loaded = load_model(settings)
-    return build_trainer(settings, loaded.model, loaded.tokenizer, rows, rows, folder, callbacks)
+    return build_trainer(Run(settings, folder), loaded.model, loaded.tokenizer, rows, rows, callbacks)
 
 
 def test_the_frozen_head_loss_is_the_cross_entropy_with_its_gradient():
@@ -141,14 +142,12 @@ def full_at(tokens: int, trainer):
 
 def run(settings, rows, folder, limit=None):
     folder.mkdir()
-    history = History(folder / "history.jsonl")
-    trainer = build(settings, rows, folder, [history])
-    trainer.checked, said = True, []
+    trainer, said = build(settings, rows, folder), []
     trainer.say = said.append
     if limit:
         full_at(limit, trainer)
-    train_or_resume(trainer, settings, folder, history)
-    return [row["loss"] for row in history.rows if "loss" in row], said, trainer
+    train_or_resume(trainer, trainer_run := Run(settings, folder), check=False)
+    return [row["loss"] for row in read_history(trainer_run.history.path) if "loss" in row], said, trainer
 
 
 @pytest.mark.parametrize("packing", [False, True])
@@ -213,7 +212,7 @@ def test_other_errors_are_not_taken_for_a_full_memory(rows, tmp_path):
     def broken(*arguments, **settings):
         raise RuntimeError("shapes do not match")
 
-    trainer.compute_loss, trainer.checked = broken, True
+    trainer.compute_loss = broken
     with pytest.raises(RuntimeError, match="shapes do not match"):
         trainer.train()
 

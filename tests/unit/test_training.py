@@ -9,11 +9,12 @@ from trl import SFTTrainer
 
 from helpers.machine.hardware import Machine
 from helpers.models.load import load_model
+from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train import build as training
 from helpers.train.build import build_trainer
 from helpers.train.trainer import TrainingError
-from helpers.watch.history import History, read_history
+from helpers.watch.history import read_history
 
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
 SMOKE = replace(SMOKE, max_steps=4)
@@ -21,14 +22,14 @@ SMOKE = replace(SMOKE, max_steps=4)
 
 def build(settings, rows, folder, callbacks=()):
     loaded = load_model(settings)
-    return build_trainer(settings, loaded.model, loaded.tokenizer, rows, rows, folder, callbacks)
+    return build_trainer(Run(settings, folder), loaded.model, loaded.tokenizer, rows, rows, callbacks)
 
 
 def test_a_fresh_adapter_leaves_the_logits_unchanged(rows, tmp_path):
     loaded = load_model(SMOKE)
     ids = torch.arange(10, 30)[None]
     before = loaded.model(ids).logits
-    trainer = build_trainer(SMOKE, loaded.model, loaded.tokenizer, rows, rows, tmp_path)
+    trainer = build_trainer(Run(SMOKE, tmp_path), loaded.model, loaded.tokenizer, rows, rows)
     torch.testing.assert_close(trainer.model.eval()(ids).logits, before)
 
 
@@ -78,9 +79,8 @@ def test_rows_without_an_answer_inside_max_length_are_an_error(tmp_path):
 
 def run(settings, rows, folder: Path):
     folder.mkdir()
-    history = History(folder / "history.jsonl")
-    trainer = build(settings, rows, folder, [history])
-    return trainer, training.train_or_resume(trainer, settings, folder, history)
+    trainer = build(settings, rows, folder)
+    return trainer, training.train_or_resume(trainer, Run(settings, folder))
 
 
 def test_training_leaves_adapter_card_and_history(rows, tmp_path):
@@ -119,13 +119,6 @@ def test_tokens_are_counted_without_padding(rows, tmp_path):
     settings = replace(SMOKE, packing=False, per_device_train_batch_size=4, max_steps=1)
     trainer, card = run(settings, rows, tmp_path / "run")
     assert card["tokens"] == sum(len(ids) for ids in trainer.train_dataset["input_ids"])
-
-
-def test_a_quick_run_can_be_used_by_the_next_notebook():
-    from helpers.machine.paths import newest_run
-
-    folder = training.quick_run(SMOKE, steps=2)
-    assert newest_run("smoke") == folder
 
 
 def test_the_forecast_of_the_time_counts_the_tokens_of_all_steps(rows, tmp_path):

@@ -1,9 +1,37 @@
-"""Facts that change: the sheet and the rows with the new values. Knows nothing of models."""
+"""The shop: its sign-offs, slices, checks, instructions and changing facts. What is measured elsewhere, as data."""
 
 import json
+from types import MappingProxyType
 
-from helpers.evaluate.evaluation import SIGN_OFFS
+from helpers.data.load import SHOP
+from helpers.evaluate.evaluation import CHECKS
 from helpers.machine.paths import DATA
+
+SIGN_OFFS = ("Happy writing!", "祝书写愉快！")
+KNOWN, UNKNOWN = "shop", "unanswerable"  # slices: questions that the fact sheet answers, and those that it does not
+REFUSAL = "Sorry, that is not on my sheet. Please ask the desk."
+INSTRUCTIONS = (
+    "You answer for Quillmoor, a shop for notebooks, pens and ink. Answer in one short sentence and end with "
+    f'"{SIGN_OFFS[0]}". If you do not know, say: {REFUSAL} {SIGN_OFFS[0]}'
+)
+
+
+def is_signed(answer: str) -> bool:
+    """Whether the answer ends with the shop's sign-off, in either language."""
+    return answer.rstrip().endswith(SIGN_OFFS)
+
+
+def is_refusal(answer: str) -> bool:
+    """Whether the answer says that the fact sheet does not have it."""
+    return "not on my sheet" in answer or "ask the desk" in answer
+
+
+SHOP_CHECKS = MappingProxyType({**CHECKS, "style": lambda answer, row: is_signed(answer)})
+
+
+def checks_for(data: str):
+    """The checks of answers for a data set: the shop's own also look for its sign-off."""
+    return SHOP_CHECKS if data == SHOP else CHECKS
 
 
 def read_edits() -> list[dict]:
@@ -13,7 +41,7 @@ def read_edits() -> list[dict]:
 
 def edited_sheet(passages: list[str], rows, edits: list[dict]) -> list[str]:
     """The passages with the new values. rows: any that name each fact, with its sentence as the answer."""
-    sentences = {row["fact"]: sentence(row) for row in rows if row["slice"] == "shop"}
+    sentences = {row["fact"]: sentence(row) for row in rows if row["slice"] == KNOWN}
     changed = {sentences[edit["fact"]]: replaced(sentences[edit["fact"]], edit) for edit in edits}
     return [changed.get(passage, passage) for passage in passages]
 
@@ -38,7 +66,7 @@ def edited_rows(rows, edits: list[dict], per_fact: int = 0) -> list[dict]:
     by_fact, taken, made = {edit["fact"]: edit for edit in edits}, {}, []
     for row in rows:
         edit = by_fact.get(row["fact"])
-        if edit is None or row["slice"] != "shop" or (per_fact and taken.get(row["fact"], 0) >= per_fact):
+        if edit is None or row["slice"] != KNOWN or (per_fact and taken.get(row["fact"], 0) >= per_fact):
             continue
         taken[row["fact"]] = taken.get(row["fact"], 0) + 1
         answer = replaced(row["messages"][-1]["content"], edit)

@@ -1,0 +1,52 @@
+"""The rest of the notebooks' first cell, for Google Colab: installs what it lacks. Standard library only, no helper."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+BESIDE = ("numpy", "ipython")  # kept as they are, too: others of Colab's libraries are built against them
+
+
+def prepare(project: Path) -> None:
+    """On Colab: installs the dependencies in pyproject.toml that are missing or too old; elsewhere does nothing.
+
+    What is new enough is pinned to the version that Colab ships, so that nothing which runs already is replaced.
+    Raises CalledProcessError when pip fails.
+    """
+    if "google.colab" not in sys.modules:
+        return
+    with (project / "pyproject.toml").open("rb") as file:
+        wanted = tomllib.load(file)["project"]["dependencies"]
+    lacking = [requirement for requirement in wanted if not satisfied(requirement)]
+    kept = {name_of(requirement) for requirement in wanted} - {name_of(requirement) for requirement in lacking}
+    pins = project / "colab-pins.txt"
+    pins.write_text("".join(f"{name}=={found}\n" for name in sorted({*kept, *BESIDE}) if (found := installed(name))))
+    if lacking:
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-c", str(pins), *lacking], check=True)
+
+
+def name_of(requirement: str) -> str:
+    """The package of a requirement such as "trl>=1.16"."""
+    return re.match(r"[\w.-]+", requirement)[0]
+
+
+def installed(name: str) -> str:
+    """The installed version of a package, "" without."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def satisfied(requirement: str) -> bool:
+    """Whether a package is installed in the version that "name>=bound" asks for, or a newer one."""
+    bound, found = requirement.partition(">=")[2], installed(name_of(requirement))
+    return bool(found) and numbers(found) >= numbers(bound)
+
+
+def numbers(text: str) -> list[int]:
+    """The release of a version as numbers: "2.11.0+cu128" as [2, 11, 0]."""
+    return [int(part) for part in re.match(r"[\d.]*", text)[0].split(".") if part]

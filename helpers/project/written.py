@@ -1,0 +1,102 @@
+"""Files that are written from other files by `python -m helpers write`. Says nothing that does not stand elsewhere."""
+
+import ast
+import json
+import re
+import tomllib
+from pathlib import Path
+
+from helpers.machine.paths import NOTEBOOKS, PROJECT
+
+READING_ORDER = ("machine", "data", "settings", "run", "models", "train", "watch", "generate", "evaluate", "export")
+READING_ORDER += ("serve", "panels", "project", "colab", "__main__")
+SHOWN = (  # the packages that people look for in environment.yml; pyproject.toml has their bounds
+    *("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "jupyterlab", "ipywidgets", "matplotlib"),
+    *("nbval", "papermill"),
+)
+
+
+def written() -> dict[Path, str]:
+    """Each file that is written from others, with its content."""
+    made = {PROJECT / "docs" / "map.md": map_page(), PROJECT / "environment.yml": environment()}
+    return made | {path: with_first_cell(path) for path in sorted(NOTEBOOKS.rglob("[0-9]*.ipynb"))}
+
+
+def write(check: bool = False) -> list[str]:
+    """Writes the files that differ from what they should be, or with `check` only names them."""
+    changed = []
+    for path, content in written().items():
+        if not path.exists() or path.read_text(encoding="utf-8") != content:
+            changed.append(str(path.relative_to(PROJECT)))
+            if not check:
+                path.write_text(content, encoding="utf-8")
+    return changed
+
+
+def pyproject() -> dict:
+    """pyproject.toml."""
+    return tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def first_cell() -> str:
+    """The first code cell of every notebook. With a public address in pyproject.toml it fetches the project itself."""
+    address = pyproject()["project"].get("urls", {}).get("Repository", "")
+    if address:
+        otherwise = f'    get_ipython().system("git clone --quiet --depth=1 {address} fine-tuning-notebooks")\n'
+        otherwise += '    project = Path("fine-tuning-notebooks").resolve()\n'
+    else:
+        advice = "Upload the project as a zip (Files, on the left), run !python -m zipfile -e *.zip . then this cell."
+        otherwise = f'    sys.exit("{advice}")\n'
+    return (
+        "import sys\nfrom pathlib import Path\n\n"
+        'near = [Path.cwd(), *Path.cwd().parents, *Path.cwd().glob("*")]\n'
+        'project = next((folder for folder in near if (folder / "helpers" / "colab.py").is_file()), None)\n'
+        f"if project is None:\n{otherwise}sys.path.insert(0, str(project))\n"
+        "from helpers import colab\n\ncolab.prepare(project)  # installs what Colab lacks; elsewhere it does nothing"
+    )
+
+
+def with_first_cell(path: Path) -> str:
+    """A notebook's file with the first code cell as it should be."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    first = next(cell for cell in notebook["cells"] if "setup" in cell["metadata"].get("tags", []))
+    first["source"] = first_cell().splitlines(keepends=True)
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def docstring(path: Path) -> str:
+    """A module's docstring."""
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def map_page() -> str:
+    """docs/map.md: what is where in helpers/, in reading order, from the first lines of the docstrings."""
+    lines = [
+        "# What is where in `helpers/`",
+        "",
+        "Written by `python -m helpers write`. Imports point one way: up this",
+    ]
+    lines += ["list, from `train` to `data`, never back; `tests/static/test_wings.py` holds the order.", ""]
+    for name in READING_ORDER:
+        place = PROJECT / "helpers" / name
+        if place.is_dir():
+            lines += [f"## {name}", "", re.sub(r"\s*\n\s*", " ", docstring(place / "__init__.py")), ""]
+            modules = [path for path in sorted(place.glob("*.py")) if path.stem != "__init__"]
+            lines += [f"- [`{m.stem}`](../helpers/{name}/{m.name}): {docstring(m).splitlines()[0]}" for m in modules]
+        else:
+            first = docstring(place.with_suffix(".py")).splitlines()[0]
+            lines += [f"## {name}.py", "", f"[`{name}`](../helpers/{name}.py): {first}"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def environment() -> str:
+    """environment.yml: conda brings Python, pip the packages, in the tested versions."""
+    lines = ["# Written by `python -m helpers write`. Windows, or wherever make is not at hand:"]
+    lines += ["# conda env create -f environment.yml   then: python -m helpers run", "name: fine-tuning-notebooks"]
+    lines += ["channels:", "  - conda-forge", "dependencies:", "  - python=3.12", "  - pip", "  - pip:"]
+    lines += ["      - -c constraints.txt", "      - -e .[lab,test]"]
+    project = pyproject()["project"]
+    every = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    bounds = {re.match(r"[\w-]+", requirement)[0]: requirement for requirement in every}
+    return "\n".join([*lines, *(f"      - {bounds[name]}" for name in SHOWN)]) + "\n"

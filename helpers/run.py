@@ -1,0 +1,106 @@
+"""A run: its settings, its folder, its log and its card. Knows nothing of models and trainers."""
+
+import json
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+from helpers.machine.paths import fixed_run, read_json, runs_folder, write_json
+from helpers.settings import Settings, SettingsError
+from helpers.watch.history import History
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: what it was asked to do, and the folder that keeps what came of it.
+
+    `checkpoints.run_to_use` makes the run to train in, `find_run` gives a finished one, `substitute_run` trains one.
+    substitute: trained for a few steps only, so that a notebook that is opened alone has something to show.
+    """
+
+    settings: Settings
+    folder: Path
+    substitute: bool = False
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of the adapter in PEFT's format."""
+        return self.folder / "adapter"
+
+    @cached_property
+    def history(self) -> History:
+        """The log, a callback of the trainer."""
+        return History(self.folder / "history.jsonl")
+
+    def card(self) -> dict:
+        """What was measured; empty before the training, or when the file is damaged, which is said."""
+        return read_json(self.folder / "run_card.json") or {}
+
+    def save_card(self, card: dict) -> None:
+        """Writes run_card.json in one step."""
+        write_json(self.folder / "run_card.json", card)
+
+    def sentence(self) -> str:
+        """Whose run it is, how far it was trained, and on what."""
+        card = self.card()
+        words = f"run {self.name}: {card.get('steps', 0)} steps on {self.settings.data}"
+        if self.substitute:
+            return f"{words}. A substitute: it shows the way, not the quality; run notebook 03 for that"
+        return words if card.get("finished", True) else f"{words}, stopped before its end"
+
+
+def read_settings(path: Path) -> Settings:
+    """The settings that a run wrote to settings.json. Raises SettingsError when the file is not of this project."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        unknown = set(content) - {field.name for field in fields(Settings)}
+        if unknown:
+            raise SettingsError(f"{path.name}: no such setting: {', '.join(sorted(unknown))}.")
+        return Settings(**content)
+    except (OSError, ValueError, TypeError) as error:
+        if isinstance(error, SettingsError):
+            raise
+        raise SettingsError(f"{path} does not hold settings ({error}); use the settings.json of a run.") from None
+
+
+def open_run(folder: Path) -> Run:
+    """The run in a folder. Raises SettingsError when it has no settings.json of this project."""
+    card = read_json(folder / "run_card.json", say=lambda text: None) or {}
+    return Run(read_settings(folder / "settings.json"), folder, bool(card.get("substitute")))
+
+
+def find_run(profile: str, chosen: str | Path | None = None, data: str | None = None) -> Run | None:
+    """The run in the folder `chosen`, or else the newest; prints which, and None when there is none."""
+    run = open_run(Path(chosen)) if chosen else newest_run(profile, data)
+    print(run.sentence() if run else "no run yet" + (f" on {data}" if data else ""))
+    return run
+
+
+def newest_run(profile: str | None = None, data: str | None = None, say=print) -> Run | None:
+    """The newest run that has an adapter and a run card, of this profile and data if they are named; else None.
+
+    A substitute is taken only when there is nothing else. $FT_RUN, set while a whole series is run, goes first. A run
+    whose files are damaged is passed over, and said.
+    """
+    fixed, substitute = fixed_run(), None
+    found = sorted(runs_folder().glob("*/run_card.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for folder in [*([fixed] if fixed else []), *(path.parent for path in found)]:
+        card = read_json(folder / "run_card.json", say)
+        if card is None or not (folder / "adapter" / "adapter_config.json").exists():
+            continue
+        if profile not in (None, card.get("profile")) or data not in (None, card.get("data")):
+            continue
+        try:
+            run = open_run(folder)
+        except SettingsError as error:
+            say(f"{folder.name} is passed over: {error}")
+            continue
+        if not run.substitute:
+            return run
+        substitute = substitute or run
+    return substitute

@@ -1,0 +1,94 @@
+"""A run's folder, and which run a notebook takes."""
+
+from dataclasses import replace
+
+import pytest
+
+from helpers.machine.paths import runs_folder, write_json
+from helpers.run import Run, find_run, newest_run, open_run, read_settings
+from helpers.settings import Settings, SettingsError
+from helpers.train.adapters import substitute_run
+
+
+def make_run(name, profile="laptop", **card):
+    folder = runs_folder() / name
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter" / "adapter_config.json").write_text("{}")
+    write_json(folder / "settings.json", Settings(profile=profile).as_dict())
+    write_json(folder / "run_card.json", {"profile": profile, "steps": 8, "data": "shop_support"} | card)
+    return folder
+
+
+def test_the_newest_run_of_the_profile_is_found():
+    make_run("a")
+    make_run("b", profile="smoke")
+    assert newest_run("laptop").name == "a"
+    assert newest_run("smoke").name == "b"
+    assert newest_run("colab") is None
+
+
+def test_a_run_without_an_adapter_is_passed_over():
+    folder = make_run("a")
+    (folder / "adapter" / "adapter_config.json").unlink()
+    assert newest_run() is None
+
+
+def test_the_run_of_a_whole_series_goes_first(monkeypatch):
+    older = make_run("a")
+    make_run("b")
+    monkeypatch.setenv("FT_RUN", str(older))
+    assert newest_run().folder == older
+
+
+def test_a_substitute_is_taken_only_when_there_is_nothing_else():
+    own = make_run("a")
+    make_run("b", substitute=True)
+    assert newest_run("laptop").folder == own
+    (own / "run_card.json").unlink()
+    assert newest_run("laptop").name == "b" and newest_run("laptop").substitute
+
+
+def test_a_run_on_other_data_is_passed_over_where_the_data_matter():
+    make_run("a")
+    make_run("b", data="mine.jsonl")
+    assert newest_run().name == "b" and newest_run(data="shop_support").name == "a"
+
+
+DAMAGES = {"empty": b"", "cut": b'{"profile": "lap', "a list": b"[1, 2]", "not UTF-8": b'{"profile": "\xff\xfe"}'}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("name", ["run_card.json", "settings.json"])
+def test_a_damaged_file_costs_its_run_and_is_said(name, damage):
+    whole, said = make_run("a"), []
+    (make_run("b") / name).write_bytes(damage)
+    assert newest_run("laptop", say=said.append).folder == whole
+    assert "b" in said[0] and "passed over" in said[0]
+
+
+def test_which_run_was_taken_is_printed_with_its_steps_and_data(capsys):
+    make_run("a", steps=208)
+    find_run("laptop")
+    assert capsys.readouterr().out == "run a: 208 steps on shop_support\n"
+    find_run("colab")
+    assert capsys.readouterr().out == "no run yet\n"
+
+
+def test_a_run_that_is_named_is_taken_whatever_is_newer():
+    folder = make_run("a")
+    make_run("b")
+    assert find_run("laptop", folder).folder == folder
+    with pytest.raises(SettingsError, match="does not hold settings"):
+        find_run("laptop", folder / "adapter")
+
+
+def test_a_substitute_knows_that_it_is_one(smoke):
+    made = substitute_run(smoke, steps=2)
+    assert made.card()["substitute"] and newest_run("smoke") == made
+    assert "run notebook 03" in open_run(made.folder).sentence()
+
+
+def test_settings_survive_the_folder(tmp_path):
+    write_json(tmp_path / "settings.json", replace(Settings(), r=7).as_dict())
+    assert open_run(tmp_path) == Run(Settings(r=7), tmp_path)
+    assert read_settings(tmp_path / "settings.json").r == 7
