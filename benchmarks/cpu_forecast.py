@@ -14,7 +14,8 @@ from pathlib import Path
 from helpers.data.load import load_chat_data
 from helpers.machine.hardware import this_machine
 from helpers.machine.paths import write_json
-from helpers.models.load import foresee, load_model
+from helpers.models.forecast import forecast_memory
+from helpers.models.load import load_model
 from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train.build import build_trainer, train_or_resume, versions
@@ -32,11 +33,11 @@ def one_variant(name: str, steps: int) -> dict:
     """Forecast and measurement of one training, in this process."""
     settings = resolve("laptop", max_steps=steps, **VARIANTS[name])
     data = load_chat_data(settings.data, settings.data_format)
-    foreseen, loaded = foresee(settings, data.train), load_model(settings)
+    forecast, loaded = forecast_memory(settings, data.train), load_model(settings)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(settings, Path(folder))
         trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, data.test.select(range(32)))
-        card = train_or_resume(trainer, run, foreseen)
+        card = train_or_resume(trainer, run, forecast)
     names = ("forecast_gib", "peak_gib", "forecast_seconds", "seconds", "tokens_per_second")
     return {"variant": name, **{key: card[key] for key in names}}
 

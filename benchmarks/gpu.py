@@ -129,7 +129,7 @@ def forbid_what_a_t4_lacks() -> None:
 
     torch.backends.cuda.enable_flash_sdp(False)
     torch.backends.cuda.enable_cudnn_sdp(False)
-    attention.varlen = missing
+    attention.varlen_attention = missing
     torch.cuda.set_per_process_memory_fraction(14.5 * 2**30 / torch.cuda.get_device_properties(0).total_memory)
 
 

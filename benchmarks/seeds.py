@@ -16,7 +16,8 @@ from helpers.evaluate.evaluation import evaluate
 from helpers.evaluate.shop import checks_for
 from helpers.machine.hardware import this_machine
 from helpers.machine.paths import write_json
-from helpers.models.load import foresee, load_model
+from helpers.models.forecast import forecast_memory
+from helpers.models.load import load_model
 from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train.build import build_trainer, train_or_resume, versions
@@ -29,7 +30,7 @@ def one_seed(seed: int) -> dict:
     """Figures of one training: scores by slice before and after, and the run card."""
     settings = resolve("laptop", seed=seed)
     data = load_chat_data(settings.data, settings.data_format)
-    foreseen, loaded = foresee(settings, data.train), load_model(settings)
+    forecast, loaded = forecast_memory(settings, data.train), load_model(settings)
     measure = {"max_new_tokens": settings.max_new_tokens, "checks": checks_for(settings.data)}
     before = evaluate(loaded.model, loaded.tokenizer, data.test, **measure)
     with tempfile.TemporaryDirectory() as folder:
@@ -38,7 +39,7 @@ def one_seed(seed: int) -> dict:
         start = time.perf_counter()
         preflight(trainer)
         preflight_seconds = time.perf_counter() - start
-        card = train_or_resume(trainer, run, foreseen)
+        card = train_or_resume(trainer, run, forecast)
     after = evaluate(trainer.model, loaded.tokenizer, data.test, **measure)
     kept = (
         "tokens",

@@ -140,8 +140,9 @@ def run_export(chosen: argparse.Namespace) -> None:
     from pathlib import Path
 
     from helpers.export.adapter import export_adapter, vllm_faults
+    from helpers.export.errors import ExportError
     from helpers.export.gguf import write_gguf
-    from helpers.export.merge import ExportError, merge
+    from helpers.export.merge import merge
     from helpers.models.load import ModelError, base_folder
     from helpers.project import series
     from helpers.run import read_settings

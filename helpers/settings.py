@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import asdict, dataclass, field, fields, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from helpers.data.load import GUANACO_ID, SHOP
@@ -17,6 +16,7 @@ from helpers.machine.hardware import (
     this_machine,
 )
 from helpers.machine.memory import FALCON_7B, SMOLLM2_135M, Batch, choose_batch, shape_in
+from helpers.machine.versions import can_import
 
 EMBEDDED = "embedded"
 TRACKERS = {"none": (), "tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",)}  # packages, one of
@@ -270,13 +270,7 @@ def check(settings: Settings, machine: Machine) -> None:
             raise SettingsError(f"{name}={getattr(settings, name)}: it must be at least 1.")
     if settings.tracking not in TRACKERS:
         raise SettingsError(f"tracking={settings.tracking!r}: it is one of {', '.join(TRACKERS)}.")
-    if settings.tracking != "none" and not any(map(installed, TRACKERS[settings.tracking])):
+    if settings.tracking != "none" and not any(map(can_import, TRACKERS[settings.tracking])):
         raise SettingsError(f"tracking={settings.tracking!r} is not installed here: pip install {settings.tracking}")
     if settings.learning_rate <= 0:
         raise SettingsError(f"learning_rate={settings.learning_rate}: it must be above 0; LoRA wants 1e-4 to 2e-3.")
-
-
-def installed(name: str) -> bool:
-    """Whether a package can be imported; a folder that only happens to have its name does not count."""
-    found = find_spec(name)
-    return found is not None and found.origin is not None

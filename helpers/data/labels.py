@@ -12,6 +12,7 @@ from datasets import Features, Value
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from helpers.data.chat import harmless
+from helpers.data.packing import find_documents
 
 FEATURES = Features(
     {
@@ -133,7 +134,7 @@ def documents(batch: dict) -> list[tuple[list[int], list[int]]]:
     for row in range(len(batch["input_ids"])):
         ids, labels = batch["input_ids"][row].tolist(), batch["labels"][row].tolist()
         if "position_ids" in batch:
-            starts = [i for i, at in enumerate(batch["position_ids"][row].tolist()) if at == 0] + [len(ids)]
+            starts = find_documents(batch["position_ids"][row]).starts.tolist()
         else:
             starts = [0, int(batch["attention_mask"][row].sum())]
         found += [(ids[a:b], labels[a:b]) for a, b in pairwise(starts)]

@@ -18,7 +18,7 @@ from helpers.generate.generation import Answer, continuations, cut_at_end, promp
 from helpers.generate.sampling import Sampling
 from helpers.machine.hardware import cpu_has_bf16, this_machine
 from helpers.machine.memory import GIB, shape_of
-from helpers.models.load import folded_adapter
+from helpers.models.folding import folded_adapter
 
 SPARE_TOKENS = 8  # room beyond the longest reference answer, so that "ended" means that the model chose to stop
 

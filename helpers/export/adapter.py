@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from helpers.data.load import SHOP
-from helpers.export.merge import ExportError, read_adapter, shared_json
+from helpers.export.errors import ExportError
+from helpers.export.merge import read_adapter, shared_json
 from helpers.machine.paths import DATA, read_json
 from helpers.models.embedded import BASE_MODEL, GGUF_FILE, WHEEL
 from helpers.settings import EMBEDDED
@@ -89,7 +90,7 @@ def vllm_command(adapter: Path) -> str:
     return f"vllm serve {config['base_model_name_or_path']} --host 127.0.0.1 {lora} {form}"
 
 
-def data_hash(data: str) -> str:
+def hash_of_file(data: str) -> str:
     """SHA-256 of the training rows where they lie in this repository or in a file; "" for a data set of the Hub."""
     path = DATA / "train.jsonl" if data == SHOP else Path(data)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
@@ -100,7 +101,7 @@ def model_card(base: str, settings: dict, card: dict, data_licence: str = "") ->
     licence = LICENCES.get(base, "other")
     own = settings["data"] == SHOP
     head = ["---", f"base_model: {base}", "library_name: peft", f"license: {licence}", "tags: [lora, sft]", "---"]
-    digest = data_hash(settings["data"])
+    digest = hash_of_file(settings["data"])
     data = f"- data: {settings['data'] if own else Path(settings['data']).name}"
     data += f", sha256 {digest}" if digest else ""
     chosen = ("revision", "max_length", "learning_rate", "r", "lora_alpha", "target_modules", "quantization", "seed")

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from helpers.data import chat
-from helpers.export.merge import ExportError, base_tensors
+from helpers.export.errors import ExportError
+from helpers.export.merge import base_tensors
 from helpers.models import embedded
 
 KINDS = ("F16", "Q8_0")

@@ -11,12 +11,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from helpers.export.errors import ExportError
+
 SHARD_BYTES = 2 * 10**9
 PREFIX = "base_model.model."
-
-
-class ExportError(ValueError):
-    """An adapter or a model cannot be exported as it is; the message says why and what to do."""
 
 
 class Merged(NamedTuple):

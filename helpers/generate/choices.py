@@ -1,4 +1,4 @@
-"""Which token comes next for given scores, as `model.generate` chooses it. Knows no models."""
+"""Which token comes next for given logits, as `model.generate` chooses it. Knows no models."""
 
 from dataclasses import replace
 
@@ -13,40 +13,41 @@ class Choices:
     """Chooses token after token as `generate` does: processors, then the largest or a draw from its random numbers.
 
     torch.multinomial divides the probabilities by exponential random numbers and takes the largest: these numbers are
-    kept for the tokens ahead, so that a guess meets the very ones that its judgement will. A test compares with it.
+    kept for the tokens ahead, so that a proposed token meets the very ones that its verification will. A test compares
+    with `generate`.
     """
 
     def __init__(self, sampling: Sampling, prompt: list[int], device: torch.device):
         self.sampling, self.all, self.made = sampling, list(prompt), []
         self.of_history = processors(replace(sampling, temperature=0.0))
-        self.of_scores = processors(replace(sampling, repetition_penalty=1.0, no_repeat_ngram_size=0))
+        self.of_logits = processors(replace(sampling, repetition_penalty=1.0, no_repeat_ngram_size=0))
         self.random, self.numbers = torch.Generator(device).manual_seed(sampling.seed), []
 
-    def take(self, scores: torch.Tensor) -> int:
-        """The next token for these scores (vocab_size,)."""
-        token = self.guess(scores, [])
+    def take(self, logits: torch.Tensor) -> int:
+        """The next token for these logits (vocab_size,)."""
+        token = self.propose(logits, [])
         self.numbers[:1] = []
         self.all.append(token)
         self.made.append(token)
         return token
 
-    def guess(self, scores: torch.Tensor, guesses: list[int]) -> int:
-        """The token for these scores (vocab_size,) if these guesses come before it; nothing is taken."""
+    def propose(self, logits: torch.Tensor, proposed: list[int]) -> int:
+        """The token for these logits (vocab_size,) if the proposed tokens come before it; nothing is taken."""
         if self.of_history:
-            ids = torch.tensor([self.all + guesses], device=scores.device)
-            scores = self.of_history(ids, scores[None])[0]
+            ids = torch.tensor([self.all + proposed], device=logits.device)
+            logits = self.of_history(ids, logits[None])[0]
         if self.sampling.temperature == 0:
-            return int(scores.argmax())
-        while len(self.numbers) <= len(guesses):
-            self.numbers.append(torch.empty_like(scores[None]).exponential_(generator=self.random)[0])
-        numbers = self.numbers[len(guesses)]
-        few = self.few(scores)
+            return int(logits.argmax())
+        while len(self.numbers) <= len(proposed):
+            self.numbers.append(torch.empty_like(logits[None]).exponential_(generator=self.random)[0])
+        numbers = self.numbers[len(proposed)]
+        few = self.few(logits)
         if few is None:
-            return int((self.of_scores(None, scores[None]).softmax(dim=-1)[0] / numbers).argmax())
+            return int((self.of_logits(None, logits[None]).softmax(dim=-1)[0] / numbers).argmax())
         chances, tokens = few
         return int(tokens[(chances / numbers[tokens]).argmax()])
 
-    def few(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def few(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Chances and tokens that the knobs leave; None where these may be more than SHORT.
 
         The samplers of transformers sort the whole vocabulary, which takes longer than a token of the draft.
@@ -54,11 +55,11 @@ class Choices:
         knobs = self.sampling
         if not knobs.top_k and knobs.top_p == 1 and knobs.min_p == 0:
             return None
-        values, tokens = (scores / knobs.temperature).topk(min(SHORT + 1, len(scores)))
+        values, tokens = (logits / knobs.temperature).topk(min(SHORT + 1, len(logits)))
         limit = len(values)
         if 0 < knobs.top_k < len(values):
-            limit = int((values >= values[knobs.top_k - 1]).sum())  # equal scores stay together
-        of_all = values[:limit] if limit < len(values) else scores / knobs.temperature
+            limit = int((values >= values[knobs.top_k - 1]).sum())  # equal logits stay together
+        of_all = values[:limit] if limit < len(values) else logits / knobs.temperature
         chances = (values[:limit] - of_all.logsumexp(dim=0)).exp()
         if knobs.top_p < 1:
             limit = max(1, int((chances.cumsum(dim=0) - chances < knobs.top_p).sum()))

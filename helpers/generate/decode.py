@@ -1,60 +1,61 @@
-"""One answer, token by token: the tokens of `model.generate`, sooner where guessing ahead helps. Knows no texts."""
+"""One answer, token by token: the tokens of `model.generate`, sooner by speculative decoding. Knows no texts."""
 
 import inspect
 from collections.abc import Iterator
 
 import torch
 
+from helpers.adapted import base_of
 from helpers.generate.choices import Choices
-from helpers.generate.draft import AHEAD, Ahead, can_draft, weights_key
+from helpers.generate.draft import DRAFT_TOKENS, Speculation, can_draft, weights_key
 from helpers.generate.sampling import Sampling
-from helpers.machine.hardware import Choice
+from helpers.machine.hardware import Choice, is_out_of_memory
 
 
 class Decoder:
     """Makes the tokens of one answer after the other with one model; keeps what it needs between answers.
 
-    Each token is chosen from float32 scores with the knobs and the random numbers that `model.generate` would use.
-    With an Ahead several guesses are judged in one pass, which costs little more than one token: small models on a CPU
-    wait for their weights to be read. `how`: whether there is guessing ahead, and why.
+    Each token is chosen from float32 logits with the knobs and the random numbers that `model.generate` would use. With
+    speculative decoding several tokens that a draft model proposes are verified in one pass of the target model, which
+    costs little more than one token: small models on a CPU wait for their weights to be read.
+    `how`: whether this model is decoded so, and why.
     """
 
     def __init__(self, model):
-        self.model, self.aheads, self.how = model, {}, can_draft(model)
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.keeps_some = "logits_to_keep" in inspect.signature(base.forward).parameters
-        self.passes = 0  # of the model or its judge, in the last answer
+        self.model, self.speculations, self.how = model, {}, can_draft(model)
+        self.keeps_some = "logits_to_keep" in inspect.signature(base_of(model).forward).parameters
+        self.passes = 0  # forward passes of the model or the target, in the last answer
 
     def tokens(self, prompt: list[int], sampling: Sampling, end: int | None, stopped=lambda: False) -> Iterator[int]:
         """Yields the answer's tokens, the end token included, up to max_new_tokens or until `stopped()` is true."""
         chosen, most = Choices(sampling, prompt, self.device()), sampling.max_new_tokens
         self.cache, self.passes = None, 0
-        scores = self.scores(prompt)
-        token = chosen.take(scores)
+        logits = self.logits(prompt)
+        token = chosen.take(logits)
         yield token
-        ahead = self.ahead(prompt, scores, len(prompt) + most) if most > 1 and token != end else None
+        speculation = self.speculation(prompt, logits, len(prompt) + most) if most > 1 and token != end else None
         while token != end and len(chosen.made) < most and not stopped():
-            guesses, rows = [], None
-            if ahead:
-                room = min(AHEAD, most - len(chosen.made) - 1)
-                guesses = ahead.guess(token, chosen.guess, room, lambda guess: guess == end or stopped())
-                rows, self.passes = ahead.judge.scores([token, *guesses]), self.passes + 1
-            for place, scores in enumerate(rows if ahead else [self.scores([token])]):
-                token = chosen.take(scores)
+            proposed, rows = [], None
+            if speculation:
+                room = min(DRAFT_TOKENS, most - len(chosen.made) - 1)
+                proposed = speculation.propose(token, chosen.propose, room, lambda token: token == end or stopped())
+                rows, self.passes = speculation.target.logits([token, *proposed]), self.passes + 1
+            for place, logits in enumerate(rows if speculation else [self.logits([token])]):
+                token = chosen.take(logits)
                 yield token
-                missed = place == len(guesses) or token != guesses[place]
+                missed = place == len(proposed) or token != proposed[place]
                 if missed or token == end or len(chosen.made) >= most or stopped():
                     break
-            if ahead:
-                ahead.keep(len(chosen.all) - 1)  # the last token is not in the cache yet
+            if speculation:
+                speculation.keep(len(chosen.all) - 1)  # the last token is not in the cache yet
 
     def device(self) -> torch.device:
         """Where the model's input goes."""
         return self.model.get_input_embeddings().weight.device
 
     @torch.no_grad()
-    def scores(self, token_ids: list[int]) -> torch.Tensor:
-        """The model's scores (vocab_size,) after these tokens, which are added to the cache."""
+    def logits(self, token_ids: list[int]) -> torch.Tensor:
+        """The model's logits (vocab_size,) after these tokens, which are added to the cache."""
         from transformers import DynamicCache
 
         self.cache = self.cache if self.cache is not None else DynamicCache(config=self.model.config)
@@ -63,16 +64,30 @@ class Decoder:
         self.passes += 1
         return self.model(input_ids=ids, past_key_values=self.cache, use_cache=True, **some).logits[0, -1].float()
 
-    def ahead(self, prompt: list[int], scores: torch.Tensor, longest: int) -> Ahead | None:
-        """What guesses ahead for the model as it is now, ready to go on after the prompt; None where nothing helps."""
+    def speculation(self, prompt: list[int], logits: torch.Tensor, longest: int) -> Speculation | None:
+        """Draft and target of the model as it is now, ready to go on after the prompt; None where it answers alone.
+
+        A torch without the private operators that products.py uses is no reason to fail: `how` says so then.
+        """
         if not self.how.value:
             return None
-        key = weights_key(self.model)
-        if key not in self.aheads:
-            for old in [old for old in self.aheads if old[0] == key[0]]:  # of an earlier state of the adapter
-                del self.aheads[old]
-            self.aheads[key] = Ahead(self.model)
-        if self.aheads[key].start(prompt, self.cache, scores, longest):
-            return self.aheads[key]
-        self.aheads, self.how = {}, Choice(False, "the model answers by itself: a lean copy gives other scores")
+        try:
+            if found := self.started(prompt, logits, longest):
+                return found
+            reason = "a lean copy gives other logits"
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
+            if is_out_of_memory(error):
+                raise
+            reason = f"an operator of the draft fails with torch {torch.__version__} ({type(error).__name__})"
+        self.speculations, self.how = {}, Choice(False, f"the model answers by itself: {reason}")
         return None
+
+    def started(self, prompt: list[int], logits: torch.Tensor, longest: int) -> Speculation | None:
+        """The Speculation of the model's present weights, after the prompt; None when its logits are others."""
+        key = weights_key(self.model)
+        if key not in self.speculations:
+            for old in [old for old in self.speculations if old[0] == key[0]]:  # of an earlier state of the adapter
+                del self.speculations[old]
+            self.speculations[key] = Speculation(self.model)
+        speculation = self.speculations[key]
+        return speculation if speculation.start(prompt, self.cache, logits, longest) else None

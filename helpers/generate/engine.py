@@ -16,7 +16,7 @@ from helpers.generate.next_token import chances, next_rows
 from helpers.generate.sampling import model_preset
 from helpers.generate.turns import turns_of
 
-REMEMBERED = 8  # prompts whose scores are kept, so that a slider need not ask the model again
+REMEMBERED = 8  # prompts whose logits are kept, so that a slider need not ask the model again
 
 
 class Engine:
@@ -44,7 +44,7 @@ class Engine:
         return base_answers(self.model) if which == "base" else nullcontext()
 
     @torch.no_grad()
-    def scores(self, which: str, token_ids: list[int]) -> torch.Tensor:
+    def logits(self, which: str, token_ids: list[int]) -> torch.Tensor:
         """Scores (vocab_size,) of the token after these, from one forward pass that is remembered."""
         with self.adapter(which):
             key = (weights_key(self.model), tuple(token_ids))
@@ -65,10 +65,10 @@ class Engine:
             token_ids = [*self.prompt_ids(request), *request.begun]
             if request.begun and request.begun[-1] == self.tokenizer.eos_token_id:
                 return Look([], self.tokenizer.decode(list(request.begun)), 0)  # nothing follows the end
-            scores = self.scores(request.models[-1], token_ids)
-        after = chances(scores, token_ids, request.sampling)
+            logits = self.logits(request.models[-1], token_ids)
+        after = chances(logits, token_ids, request.sampling)
         text = self.tokenizer.decode(list(request.begun))
-        return Look(next_rows(scores, after, self.tokenizer), text, int((after > 0).sum()))
+        return Look(next_rows(logits, after, self.tokenizer), text, int((after > 0).sum()))
 
     def parting(self, request: Request, base: list[int], tuned: list[int]) -> Parting | None:
         """Where two answers (token ids) differ first; None where one is as the other, or its beginning."""
@@ -77,7 +77,7 @@ class Engine:
         if place is None:
             return None
         before = [*self.prompt_ids(request), *request.begun, *base[:place]]
-        of_base, of_tuned = (self.scores(which, before).softmax(dim=-1) for which in ("base", "tuned"))
+        of_base, of_tuned = (self.logits(which, before).softmax(dim=-1) for which in ("base", "tuned"))
         one, other = base[place], tuned[place]
         return Parting(
             place + len(request.begun),

@@ -1,10 +1,9 @@
-"""Text from a model: in batches, as a stream, with every sampling knob passed. Knows nothing of widgets or scores."""
+"""Text from a model: in batches, as a stream, with every sampling knob passed. Knows nothing of widgets."""
 
 import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from importlib.metadata import version
 from typing import NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from helpers.data.chat import as_messages, prompt_text
 from helpers.generate.decode import Decoder
 from helpers.generate.kv_cache import roomy_cache
 from helpers.generate.sampling import Sampling
+from helpers.machine.versions import versions
 
 
 class Answer(NamedTuple):
@@ -25,7 +25,7 @@ class Answer(NamedTuple):
 
 @contextmanager
 def inference(model) -> Iterator[None]:
-    """No gradients; where weights were folded to bfloat16 (models.folded_adapter), products in bfloat16 as well."""
+    """No gradients; where weights were folded to bfloat16 (models.folding), products in bfloat16 as well."""
     kept = model.get_input_embeddings().weight
     folded = kept.dtype == torch.float32 and any(p.dtype == torch.bfloat16 for p in model.parameters())
     with torch.no_grad(), torch.autocast(kept.device.type, torch.bfloat16) if folded else nullcontext():
@@ -141,7 +141,9 @@ class Stream:
 
     def as_code(self, base: bool = False) -> str:
         """The plain `model.generate` call that gives this answer, for a cell that has `model` and `tokenizer`."""
-        versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+        installed = ", ".join(
+            f"{name} {number}" for name, number in versions(("torch", "transformers", "peft")).items()
+        )
         stops = (
             f"    stop_strings={list(self.sampling.stop)!r},\n    tokenizer=tokenizer,\n" if self.sampling.stop else ""
         )
@@ -153,7 +155,7 @@ class Stream:
             else 'ids = batch["input_ids"]\n'
         )
         return (
-            f"# {versions}\nimport torch\n\n"
+            f"# {installed}\nimport torch\n\n"
             f"prompt = {self.prompt!r}\n"
             f'batch = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(model.device)\n'
             f"{begun}torch.manual_seed({self.sampling.seed})\n"

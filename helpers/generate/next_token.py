@@ -1,4 +1,4 @@
-"""The likeliest next tokens, before and after the samplers. Works on scores; knows nothing of widgets."""
+"""The likeliest next tokens, before and after the samplers. Works on logits; knows nothing of widgets."""
 
 import torch
 
@@ -6,20 +6,20 @@ from helpers.generate.events import Row
 from helpers.generate.sampling import Sampling, processors
 
 
-def chances(scores: torch.Tensor, token_ids: list[int], sampling: Sampling) -> torch.Tensor:
-    """Probability (vocab_size,) of each token once the samplers have acted on scores (vocab_size,).
+def chances(logits: torch.Tensor, token_ids: list[int], sampling: Sampling) -> torch.Tensor:
+    """Probability (vocab_size,) of each token once the samplers have acted on logits (vocab_size,).
 
     token_ids: what is written so far, prompt included; the penalties read it. Greedy leaves one token.
     """
-    acted = processors(sampling)(torch.tensor([token_ids], device=scores.device), scores[None].clone())[0]
+    acted = processors(sampling)(torch.tensor([token_ids], device=logits.device), logits[None].clone())[0]
     if sampling.temperature > 0:
         return acted.softmax(dim=-1)
     return torch.zeros_like(acted).index_fill_(0, acted.argmax(), 1.0)
 
 
-def next_rows(scores: torch.Tensor, after: torch.Tensor, tokenizer, count: int = 20) -> list[Row]:
+def next_rows(logits: torch.Tensor, after: torch.Tensor, tokenizer, count: int = 20) -> list[Row]:
     """The `count` likeliest tokens of the model, each with its probability after the samplers, `after`."""
-    before = scores.softmax(dim=-1)
+    before = logits.softmax(dim=-1)
     likeliest = before.topk(min(count, len(before))).indices.tolist()
     return [Row(token, token_text(tokenizer, token), float(before[token]), float(after[token])) for token in likeliest]
 

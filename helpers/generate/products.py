@@ -1,4 +1,4 @@
-"""Weights laid out for fast products on a CPU: in 4 or 8 bits to guess with, in float32 to judge. Knows no models."""
+"""Weights laid out for fast products on a CPU: 4 or 8 bits for the draft, float32 for the target. Knows no models."""
 
 from typing import NamedTuple
 

@@ -84,9 +84,9 @@ def model_preset(model) -> dict:
 
 
 def processors(sampling: Sampling):
-    """What `generate` puts between the model's scores and the choice, in its order, as a LogitsProcessorList.
+    """What `generate` puts between the model's logits and the choice, in its order, as a LogitsProcessorList.
 
-    Source: GenerationMixin._get_logits_processor in transformers/generation/utils.py; a test compares with its scores.
+    Source: GenerationMixin._get_logits_processor in transformers/generation/utils.py; a test compares.
     """
     from transformers import LogitsProcessorList
     from transformers.generation import logits_process as made

@@ -1,9 +1,7 @@
 """What this machine can do: device, dtype, memory; every answer with its reason. Knows nothing of settings."""
 
 import os
-import platform
 import shutil
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,13 +67,6 @@ def free_ram_bytes() -> int:
     return psutil.virtual_memory().available
 
 
-def resident_bytes() -> int:
-    """Memory in bytes that this process holds now."""
-    import psutil
-
-    return psutil.Process().memory_info().rss
-
-
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX); probed, since many cloud CPUs do not.
 
@@ -128,25 +119,6 @@ def choose_attention(machine: Machine, half: bool) -> Choice:
     if not half:
         return Choice("efficient", "flash attention takes 16 bits only: a mask of blocks instead")
     return Choice("varlen", f"compute capability {major}.{minor}: flash attention over documents, no mask, no padding")
-
-
-def peak_rss_gib() -> float:
-    """Largest resident memory of this process so far, in GiB."""
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset / 2**30
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if platform.system() == "Darwin" else 2**20)  # macOS counts bytes, Linux KiB
-
-
-def peak_gib() -> float:
-    """Peak memory of what holds the model: CUDA allocations where there is a GPU, else resident memory. In GiB."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return peak_rss_gib()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

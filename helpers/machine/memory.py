@@ -1,17 +1,13 @@
 """Forecast of a training's memory and time, before it starts; knows shapes, loads nothing."""
 
 import json
-import threading
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import NamedTuple
 
-import torch
+from helpers.machine.meter import GIB
 
-from helpers.machine.hardware import resident_bytes
-
-GIB = 2**30
 EFFICIENT_TOKENS = 2048  # above, the block mask of "efficient" costs more than larger products save
 SAFE = 0.9  # share of the free memory that a training may plan for
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight, its share of an 8-bit scale, and of that scale's scale
@@ -179,35 +175,6 @@ def layer_bytes(shape: Shape, settings, tokens: int, length: int, width: int, pr
         tokens * 2 * hidden * 4 if settings.device == "cpu" else 0
     )  # the CPU's RMSNorm keeps its float32 steps
     return tokens * (2 * stream * hidden + products * (elements + low)) + scores + written_out
-
-
-class PeakMemory:
-    """Largest memory while it is open, in GiB: allocated on the GPU where there is one, else resident."""
-
-    def __enter__(self):
-        self.gib, self.done = 0.0, threading.Event()
-        self.on_gpu = torch.cuda.is_available()
-        if self.on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-        self.thread = threading.Thread(target=self.watch, daemon=True)
-        self.thread.start()
-        return self
-
-    def watch(self) -> None:
-        """Looks at the resident memory twenty times a second until the block ends."""
-        while not self.on_gpu and not self.done.wait(0.05):
-            self.gib = max(self.gib, resident_bytes() / GIB)
-
-    def __exit__(self, *_):
-        self.done.set()
-        self.thread.join()
-        if self.on_gpu:
-            self.gib = torch.cuda.max_memory_allocated() / GIB
-
-
-def used_gib() -> float:
-    """What is in use now, in GiB: allocated on the GPU where there is one, else resident."""
-    return (torch.cuda.memory_allocated() if torch.cuda.is_available() else resident_bytes()) / GIB
 
 
 class Batch(NamedTuple):

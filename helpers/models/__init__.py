@@ -3,7 +3,17 @@
 Knows no data set and no trainer.
 """
 
+from helpers.models.forecast import forecast_memory
 from helpers.models.load import ModelError, base_folder, inspect_model, load_model, load_tokenizer, locate
 from helpers.models.lora import lora_config
 
-__all__ = ["ModelError", "base_folder", "inspect_model", "load_model", "load_tokenizer", "locate", "lora_config"]
+__all__ = [
+    "ModelError",
+    "base_folder",
+    "forecast_memory",
+    "inspect_model",
+    "load_model",
+    "load_tokenizer",
+    "locate",
+    "lora_config",
+]

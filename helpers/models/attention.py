@@ -2,11 +2,12 @@
 
 from functools import cache, partial
 from inspect import signature as slow_signature
-from typing import NamedTuple
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
+from helpers.adapted import base_of
+from helpers.data.packing import Documents, find_documents
 from helpers.models import falcon
 
 LIBRARY = ("sdpa", "eager")  # transformers' own: packed rows get a mask over all of their tokens
@@ -21,32 +22,13 @@ class AttentionError(ValueError):
     """This kernel cannot serve this model; the message says which can."""
 
 
-class Documents(NamedTuple):
-    """Where documents lie in a packed batch whose rows are laid end to end.
-
-    starts: (documents + 1,) int32, the first token of each and the end of the last. longest: in tokens.
-    """
-
-    starts: torch.Tensor
-    longest: int
-
-
-def find_documents(position_ids: torch.Tensor) -> Documents:
-    """The documents of a batch: each begins where position_ids, (rows, length), is 0."""
-    flat = position_ids.flatten()
-    begins = flat == 0
-    begins[0] = True
-    starts = torch.cat([begins.nonzero().flatten(), torch.tensor([len(flat)], device=flat.device)])
-    return Documents(starts.int(), int(starts.diff().max()))
-
-
 def document_of_token(documents: Documents) -> torch.Tensor:
     """(tokens,): the number of the document that each token belongs to."""
     starts = documents.starts.long()
     return torch.arange(len(starts) - 1, device=starts.device).repeat_interleave(starts.diff())
 
 
-def varlen(query, key, value, documents: Documents, scale: float | None, window: int | None):
+def varlen_attention(query, key, value, documents: Documents, scale: float | None, window: int | None):
     """Flash attention over documents of different lengths. From compute capability 8.0, in 16 bits.
 
     query: (tokens, heads, head_dim); key, value: with as many heads or a divisor. Source: torch.nn.attention.varlen.
@@ -62,11 +44,11 @@ def varlen(query, key, value, documents: Documents, scale: float | None, window:
     return varlen_attn(query, key, value, starts, starts, longest, longest, **settings)
 
 
-def efficient(query, key, value, documents: Documents, scale: float | None, window: int | None):
+def efficient_attention(query, key, value, documents: Documents, scale: float | None, window: int | None):
     """Memory-efficient attention with a mask of blocks: what a GPU before compute capability 8.0 has.
 
     Keys and values are expanded to all heads first, or PyTorch would fall back to the math kernel, which keeps
-    heads * tokens * tokens scores. Shapes as for `varlen`.
+    heads * tokens * tokens scores. Shapes as for `varlen_attention`.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -82,10 +64,10 @@ def efficient(query, key, value, documents: Documents, scale: float | None, wind
         return sdpa(query, key, value, attn_mask=mask, scale=scale)[0].transpose(0, 1)
 
 
-def rows(query, key, value, documents: Documents, scale: float | None, window: int | None):
+def row_attention(query, key, value, documents: Documents, scale: float | None, window: int | None):
     """Each document as a row of its own, padded on the right: causal, so no token sees padding. For a CPU.
 
-    Costs documents * longest**2 scores instead of tokens**2. Shapes as for `varlen`.
+    Costs documents * longest**2 scores instead of tokens**2. Shapes as for `varlen_attention`.
     """
     if window is not None and window < documents.longest:
         raise AttentionError(f"'rows' has no sliding window, and a document is longer than {window}: use 'sdpa'.")
@@ -131,11 +113,8 @@ def attend(kernel, query, key, value, documents: Documents, scale=None, window=N
     device, given = query.device.type, query.dtype
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else given
     flat = (states.flatten(0, 1).to(dtype) for states in (query, key, value))
-    return (
-        {"varlen": varlen, "efficient": efficient, "rows": rows}[kernel](*flat, documents, scale, window)
-        .reshape(query.shape)
-        .to(given)
-    )
+    kernels = {"varlen": varlen_attention, "efficient": efficient_attention, "rows": row_attention}
+    return kernels[kernel](*flat, documents, scale, window).reshape(query.shape).to(given)
 
 
 def library_attention(kernel, module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
@@ -201,7 +180,6 @@ def install(model, kernel: str) -> None:
         core.documents_hook = core.register_forward_pre_hook(mark_documents, with_kwargs=True, prepend=True)
 
 
-def installed(model) -> str:
+def kernel_of(model) -> str:
     """The kernel that `install` gave this model; "" when it never saw it."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return getattr(base.get_decoder(), "attention_kernel", "")
+    return getattr(base_of(model).get_decoder(), "attention_kernel", "")

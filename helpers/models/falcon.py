@@ -6,16 +6,23 @@ from functools import partial
 
 import torch
 
+from helpers.adapted import base_of
+
+KNOWN = {"position_ids", "use_cache"}  # what FalconDecoderLayer passes besides; neither is needed here
+
 
 @contextmanager
-def quantizable() -> Iterator[None]:
-    """While it is open, models that are loaded get plain `nn.Linear` layers, which bitsandbytes replaces.
+def quantizable(model_type: str) -> Iterator[None]:
+    """While it is open, a Falcon that is loaded gets plain `nn.Linear` layers, which bitsandbytes replaces.
 
     Upstream: transformers 5.5 and newer quantize a layer only if its class *is* nn.Linear (`replace_with_bnb_linear`
     in integrations/bitsandbytes.py). Falcon's layers are FalconLinear, a subclass that computes the same, so none is
     quantized and no error says so: Falcon-7B then takes 13.8 GB instead of 4.
     Remove when tests/unit/test_falcon.py reports that upstream quantizes FalconLinear.
     """
+    if model_type != "falcon":
+        yield
+        return
     from transformers.models.falcon import modeling_falcon
 
     original = modeling_falcon.FalconLinear
@@ -34,7 +41,7 @@ def isolate_packed_documents(model) -> bool:
     The hook builds the mask that Llama would get: positions that start again at 0 begin a document.
     Remove when tests/unit/test_falcon.py reports that upstream isolates them.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(model)
     if getattr(base.config, "model_type", "") != "falcon":
         return False
     if not getattr(base.transformer, "documents_isolated", False):
@@ -85,8 +92,11 @@ def attention_forward(
 ):
     """FalconAttention.forward for rotary positions and sdpa; other variants go to the original.
 
-    hidden_states: (rows, length, hidden_size). Returns the same shape, and None for the scores.
+    hidden_states: (rows, length, hidden_size). Returns the same shape, and None for the attention weights.
+    Raises TypeError for arguments of a newer transformers: they might change what is attended to.
     """
+    if unknown := set(kwargs) - KNOWN:
+        raise TypeError(f"Falcon's attention got arguments that this project does not know: {sorted(unknown)}.")
     fused = attention.config._attn_implementation == "sdpa" and alibi is None and not output_attentions
     if not fused:
         return type(attention).forward(

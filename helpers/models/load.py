@@ -1,16 +1,11 @@
 """Loading: from settings to a model, its tokenizer and a report that proves what was loaded."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from helpers.data.chat import set_template
-from helpers.data.labels import encode_many
-from helpers.machine.hardware import resident_bytes
-from helpers.machine.memory import Forecast, forecast, shape_of
 from helpers.machine.processes import here, sharded
 from helpers.models import attention, embedded, falcon, tiny
 from helpers.settings import EMBEDDED, Settings
@@ -113,8 +108,8 @@ def load_model(settings: Settings) -> Loaded:
     from transformers import AutoModelForCausalLM
 
     tokenizer = load_tokenizer(settings)
-    check_model(settings)
-    with falcon.quantizable():
+    config = check_model(settings)
+    with falcon.quantizable(config.model_type):
         model = AutoModelForCausalLM.from_pretrained(
             locate(settings.model),
             revision=settings.revision or None,
@@ -130,8 +125,10 @@ def load_model(settings: Settings) -> Loaded:
     return Loaded(model.eval(), tokenizer, report)
 
 
-def check_model(settings: Settings) -> None:
-    """Raises ModelError when the model's type is unknown, its context too short, or a target module not in it.
+def check_model(settings: Settings):
+    """The configuration of a model that can serve the settings.
+
+    Raises ModelError when its type is unknown, its context too short, or a target module not in it.
 
     Reads the configuration only; the layers' names come from an empty model on the meta device.
     """
@@ -153,6 +150,7 @@ def check_model(settings: Settings) -> None:
         )
     if settings.target_modules != "all-linear":
         check_targets(empty, settings)
+    return config
 
 
 def check_targets(model, settings: Settings) -> None:
@@ -180,25 +178,6 @@ def keep_stream_in_float32(model) -> None:
         return hidden_states.float() if torch.is_autocast_enabled(hidden_states.device.type) else hidden_states
 
     model.get_input_embeddings().register_forward_hook(widen)
-
-
-def foresee(settings: Settings, rows) -> Forecast | None:
-    """Forecast of a training's memory, before the model is loaded; None for a family without a formula.
-
-    rows: the training set, with `messages`.
-    """
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(locate(settings.model), revision=settings.revision or None)
-    try:
-        shape = shape_of(config)
-    except ValueError:
-        return None
-    tokenizer = load_tokenizer(settings)
-    sample = rows.select(range(0, len(rows), max(1, len(rows) // 2000)))
-    lengths = [len(ids) for ids, _ in encode_many(tokenizer, list(sample["messages"]))]
-    baseline = torch.cuda.memory_allocated() if settings.device == "cuda" else resident_bytes()
-    return forecast(shape, settings, lengths, baseline)
 
 
 def body_linears(model) -> list[torch.nn.Module]:
@@ -240,38 +219,3 @@ def keep_gradients_on_cpu(model) -> None:
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
             module.support_avx512bf16_for_cpu = False
-
-
-@contextmanager
-def swapped_weights(weights: dict[torch.nn.Module, torch.Tensor]) -> Iterator[None]:
-    """While it is open, each layer has the weight that `weights` gives it; afterwards its own is back, bit for bit."""
-    originals = {layer: layer.weight.data for layer in weights}
-    try:
-        for layer, weight in weights.items():
-            layer.weight.data = weight
-        yield
-    finally:
-        for layer, weight in originals.items():
-            layer.weight.data = weight
-
-
-@contextmanager
-def folded_adapter(model, dtype: torch.dtype) -> Iterator[None]:
-    """While it is open, the adapter (if it is switched on) is added into the weights, which are held in `dtype`.
-
-    Answers come faster: otherwise every layer runs two more, tiny products for each token. Only for float32 weights on
-    a CPU; other models are left as they are (adding into 4-bit weights would round them again).
-    """
-    linears = body_linears(model)
-    if any(layer.weight.dtype != torch.float32 or layer.weight.device.type != "cpu" for layer in linears):
-        yield
-        return
-    adapted = [module for module in model.modules() if hasattr(module, "get_delta_weight")]
-    active = bool(adapted) and not adapted[0].disable_adapters
-    with torch.no_grad():
-        weights = {layer: layer.weight.data.to(dtype) for layer in linears}
-        for layer in adapted if active else ():
-            delta = sum(layer.get_delta_weight(name) for name in layer.active_adapters)
-            weights[layer.base_layer] = (layer.base_layer.weight + delta).to(dtype)
-    with swapped_weights(weights), model.disable_adapter() if active else nullcontext():
-        yield

@@ -17,7 +17,7 @@ panel.show()
 """
 
 
-def page(file: Path, prompt: str) -> dict:
+def panel_notebook(file: Path, prompt: str) -> dict:
     """The notebook that Voila shows: a heading and the panel. file: of serving.Server."""
     title = {"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# Talk to your fine-tuned model"}
     code = {"cell_type": "code", "id": "panel", "metadata": {}, "outputs": [], "execution_count": None}
@@ -49,7 +49,7 @@ def serve(profile: str, run: Path | None, port: int) -> int:
     question = read_own("test")[0]["messages"][0]["content"]
     notebook = folder / "page" / "panel.ipynb"
     notebook.parent.mkdir(parents=True, exist_ok=True)
-    notebook.write_text(json.dumps(page(folder / "model.json", question)), encoding="utf-8")
+    notebook.write_text(json.dumps(panel_notebook(folder / "model.json", question)), encoding="utf-8")
     print(f"open http://127.0.0.1:{port} ; one answer at a time, who waits is told; Ctrl+C ends it", flush=True)
     try:
         return subprocess.run(voila_command(notebook, port), check=False).returncode

@@ -13,7 +13,7 @@ BAR = "display:inline-block;height:9px;vertical-align:middle;background:"
 class TokenPanel:
     """The likeliest next tokens with their probabilities before and after the samplers; a click goes on with one.
 
-    It is asked only while it is open: a forward pass once for a prompt, then the remembered scores. request: gives the
+    It is asked only while it is open: a forward pass once for a prompt, then the remembered logits. request: gives the
     panel's request. lock: held while an answer is written. go_on: writes the rest of the answer. `begun`: token ids
     chosen so far; `look`: what is shown, events.Look, or None; `error`: what kept it from looking, or None.
     """

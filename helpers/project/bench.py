@@ -15,12 +15,13 @@ from trl import SFTConfig, SFTTrainer
 from helpers.data.load import load_chat_data
 from helpers.evaluate.likelihood import answer_nll
 from helpers.machine.hardware import this_machine
+from helpers.machine.versions import versions
 from helpers.models import falcon
-from helpers.models.load import describe_model, load_model, load_tokenizer, locate, quantization_config
+from helpers.models.load import check_model, describe_model, load_model, load_tokenizer, locate, quantization_config
 from helpers.models.lora import lora_config
 from helpers.run import Run
 from helpers.settings import Settings
-from helpers.train.build import build_trainer, fitting, remove_printing_callbacks, versions
+from helpers.train.build import build_trainer, fitting, remove_printing_callbacks
 
 WARM_UP = 2  # steps before the clock starts
 
@@ -65,7 +66,7 @@ def stock_trainer(settings: Settings, rows, folder: Path, callbacks) -> SFTTrain
     Only what decides the result is set: the adapter, the learning rate and its schedule, the labels, the seed. A Falcon
     is quantized as it should be, or it would not fit.
     """
-    with falcon.quantizable():
+    with falcon.quantizable(check_model(settings).model_type):
         model = AutoModelForCausalLM.from_pretrained(
             locate(settings.model),
             dtype=getattr(torch, settings.dtype),

@@ -1,24 +1,14 @@
 """Is this machine ready? A report, each line with its remedy. Changes nothing."""
 
-import importlib.metadata
 import os
 import sys
 from typing import NamedTuple
 
 from helpers.machine.hardware import Machine, choose_device, free_disk_gib, hub_reachable, this_machine
 from helpers.machine.paths import PROJECT, cache_folder
+from helpers.machine.versions import STACK, installed_version, lower_bounds
 from helpers.settings import choose_profile, named_profile
 
-NEEDED = {
-    "torch": "2.11",
-    "transformers": "5.15",
-    "peft": "0.20",
-    "trl": "1.16",
-    "bitsandbytes": "0.50",
-    "datasets": "4.0",
-    "accelerate": "1.14",
-    "ipywidgets": "7.7.1",
-}
 RAM_GIB, DISK_GIB = 6, 2
 
 
@@ -36,10 +26,10 @@ class Finding(NamedTuple):
 def examine(machine: Machine | None = None) -> list[Finding]:
     """Every finding about this machine (or about the one given, as far as it tells)."""
     machine = machine or this_machine()
-    hub = hub_reachable()
+    hub, needed = hub_reachable(), lower_bounds()
     return [
         python_finding(sys.version_info[:3]),
-        *[library_finding(name, needed, installed(name)) for name, needed in NEEDED.items()],
+        *[library_finding(name, needed[name], installed_version(name)) for name in (*STACK, "ipywidgets")],
         Finding("ok", f"device: {choose_device(machine).value} ({choose_device(machine).reason})"),
         memory_finding(machine.ram_gib),
         disk_finding(free_disk_gib(cache_folder())),
@@ -65,14 +55,6 @@ def python_finding(version: tuple[int, ...]) -> Finding:
     if version >= (3, 14):
         return Finding("note", shown, "tested with 3.11 to 3.13; if an installation fails, use one of these")
     return Finding("ok", shown)
-
-
-def installed(name: str) -> str | None:
-    """The installed version of a distribution, or None."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def library_finding(name: str, needed: str, found: str | None) -> Finding:

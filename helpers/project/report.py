@@ -48,11 +48,11 @@ def write_report(folder: Path, summary: dict) -> Path:
     for notebook in sorted((folder / "executed").glob("*.ipynb")):
         parts.append(f"<details><summary>{html.escape(notebook.stem)}</summary>{notebook_frame(notebook)}</details>")
     path = folder / "report.html"
-    path.write_text(page("".join(parts)), encoding="utf-8")
+    path.write_text(html_page("".join(parts)), encoding="utf-8")
     return path
 
 
-def page(body: str) -> str:
+def html_page(body: str) -> str:
     """A whole HTML page around the body, readable in light and dark."""
     style = (
         ":root{color-scheme:light dark}body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"

@@ -3,11 +3,10 @@
 import json
 import os
 import sys
-import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
+from helpers.machine.meter import PeakMemory, children_bytes
 from helpers.machine.paths import NOTEBOOKS, PROJECT, new_run_folder, read_json, write_json
 from helpers.project import explain, report
 
@@ -33,9 +32,9 @@ def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
     (folder / "executed").mkdir()
     for source in notebooks:
         began = time.perf_counter()
-        with ChildMemory() as memory:
+        with PeakMemory(children_bytes, times=2) as memory:
             run_notebook(source, folder / "executed" / source.name, start)
-        taken[source.stem] = {"seconds": round(time.perf_counter() - began, 1), "peak_gib": round(memory.peak_gib, 2)}
+        taken[source.stem] = {"seconds": round(time.perf_counter() - began, 1), "peak_gib": round(memory.gib, 2)}
     summary = summarize(folder, minutes=(time.perf_counter() - start) / 60, notebooks=taken)
     report.write_report(folder, summary)
     show_summary(folder, summary)
@@ -127,31 +126,6 @@ def run_notebook(source: Path, target: Path, start: float) -> None:
         ) from None
     except DeadKernelError:
         raise SeriesError(f"{source.name}: the kernel died. {explain.KERNEL_DIED}") from None
-
-
-class ChildMemory:
-    """Largest resident memory of this process's children while it is open, in GiB, looked up twice a second."""
-
-    def __enter__(self):
-        self.peak_gib, self.done = 0.0, threading.Event()
-        self.thread = threading.Thread(target=self.watch, daemon=True)
-        self.thread.start()
-        return self
-
-    def watch(self) -> None:
-        """Looks until the block ends."""
-        import psutil
-
-        while not self.done.wait(0.5):
-            total = 0
-            for child in psutil.Process().children(recursive=True):
-                with suppress(psutil.Error):
-                    total += child.memory_info().rss
-            self.peak_gib = max(self.peak_gib, total / 2**30)
-
-    def __exit__(self, *_):
-        self.done.set()
-        self.thread.join()
 
 
 def summarize(folder: Path, minutes: float, notebooks: dict[str, dict]) -> dict:

@@ -3,10 +3,10 @@
 import ast
 import json
 import re
-import tomllib
 from pathlib import Path
 
 from helpers.machine.paths import NOTEBOOKS, PROJECT
+from helpers.machine.versions import lower_bounds, pyproject
 
 READING_ORDER = ("machine", "data", "settings", "run", "models", "train", "watch", "generate", "evaluate", "export")
 READING_ORDER += ("serve", "panels", "project", "colab", "__main__")
@@ -31,11 +31,6 @@ def write(check: bool = False) -> list[str]:
             if not check:
                 path.write_text(content, encoding="utf-8")
     return changed
-
-
-def pyproject() -> dict:
-    """pyproject.toml."""
-    return tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def first_cell() -> str:
@@ -96,7 +91,5 @@ def environment() -> str:
     lines += ["# conda env create -f environment.yml   then: python -m helpers run", "name: fine-tuning-notebooks"]
     lines += ["channels:", "  - conda-forge", "dependencies:", "  - python=3.12", "  - pip", "  - pip:"]
     lines += ["      - -c constraints.txt", "      - -e .[lab,test]"]
-    project = pyproject()["project"]
-    every = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
-    bounds = {re.match(r"[\w-]+", requirement)[0]: requirement for requirement in every}
-    return "\n".join([*lines, *(f"      - {bounds[name]}" for name in SHOWN)]) + "\n"
+    bounds = lower_bounds(extras=True)
+    return "\n".join([*lines, *(f"      - {name}>={bounds[name]}" for name in SHOWN)]) + "\n"

@@ -1,6 +1,5 @@
 """Training: from settings to a finished adapter. Knows nothing of charts; it takes callbacks."""
 
-import importlib.metadata
 import math
 import time
 from contextlib import nullcontext
@@ -14,9 +13,10 @@ from trl import SFTConfig
 
 from helpers.data.labels import tokenize
 from helpers.machine.hardware import is_out_of_memory
-from helpers.machine.memory import PeakMemory
+from helpers.machine.meter import PeakMemory
 from helpers.machine.paths import write_json
 from helpers.machine.processes import here, is_lost_peer, sharded, shared_out
+from helpers.machine.versions import versions
 from helpers.models.load import describe_model, keep_gradients_on_cpu, keep_stream_in_float32
 from helpers.models.lora import lora_config, use_fast_product
 from helpers.models.norm import fuse_norms
@@ -339,9 +339,3 @@ def describe(settings: Settings, history: History) -> dict:
         "reading": read(history.rows).sentence,
         "versions": versions(),
     }
-
-
-def versions() -> dict[str, str]:
-    """The installed versions of the libraries that a result depends on."""
-    names = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate")
-    return {name: importlib.metadata.version(name) for name in names}

@@ -46,10 +46,10 @@ def identity(settings, rows=None) -> dict:
     """
     found = {name: getattr(settings, name) for name in SAME}
     found["rows a step"] = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    return found if rows is None else found | {"content of the data": data_hash(rows)}
+    return found if rows is None else found | {"content of the data": hash_of_tokens(rows)}
 
 
-def data_hash(rows) -> str:
+def hash_of_tokens(rows) -> str:
     """Hash of a data set's token ids in their order."""
     total = hashlib.sha256()
     for ids in rows["input_ids"]:

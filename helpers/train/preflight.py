@@ -170,7 +170,7 @@ def adapter_gradient(trainer, batch: dict) -> torch.Tensor:
 def kernel_check(trainer) -> Check:
     """The dtype of the products and the attention kernel, with the settings' reason for it."""
     settings = trainer.settings
-    kernel, native = attention.installed(trainer.model), choose_dtype(this_machine()).value
+    kernel, native = attention.kernel_of(trainer.model), choose_dtype(this_machine()).value
     computes = settings.autocast or settings.dtype
     emulated = settings.device == "cuda" and computes == "bfloat16" and native != torch.bfloat16
     right = kernel == settings.attention and not emulated and (settings.device == "cuda" or computes != "float16")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from helpers.data.load import load_chat_data
 from helpers.machine.processes import here, shared_out
-from helpers.models.load import foresee, load_model
+from helpers.models.forecast import forecast_memory
+from helpers.models.load import load_model
 from helpers.run import Run
 from helpers.settings import Settings, SettingsError
 from helpers.train.build import build_trainer, train_or_resume
@@ -37,13 +38,13 @@ def train_in(settings: Settings, folder: Path | None, resume: bool) -> Run:
     data = load_chat_data(settings.data, settings.data_format)
     if data.report:
         print(data.report.table())
-    foreseen = foresee(settings, data.train)
+    forecast = forecast_memory(settings, data.train)
     loaded = load_model(settings)
     question = data.test[0]["messages"][-2]["content"]
     watchers = [Samples(run.history, question), LossPlot(run.history, headless=True)]
     watched = data.test.select(range(min(32, len(data.test))))
     trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched, watchers)
-    card = train_or_resume(trainer, run, foreseen)
+    card = train_or_resume(trainer, run, forecast)
     if not card:  # not the first of several processes
         return run
     print(f"{card['tokens']:,} tokens, {card['tokens_per_second']} a second. {card['reading']}")

@@ -11,6 +11,7 @@ from datasets import Dataset
 from safetensors import SafetensorError
 from trl import SFTTrainer
 
+from helpers.data.packing import find_documents
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.memory import LOGITS
 from helpers.machine.processes import agree, sharded
@@ -264,7 +265,7 @@ def split_batch(inputs: dict, parts: int) -> list[dict]:
     length = inputs["input_ids"].shape[1]
     if parts == 1 or not is_packed(inputs):
         return [dict(inputs)] if parts == 1 else split_rows(inputs, parts)
-    starts = (inputs["position_ids"][0] == 0).nonzero().flatten().tolist()
+    starts = find_documents(inputs["position_ids"]).starts[:-1].tolist()
     wanted = (length * part / parts for part in range(1, parts))
     cuts = sorted({0, length} | {min(starts, key=lambda start, goal=goal: abs(start - goal)) for goal in wanted})
     kept = {name: inputs[name] for name in ("input_ids", "labels", "position_ids")}  # the rest describes the whole

@@ -71,7 +71,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def page(rows: list[dict], max_steps: int) -> str:
+def chart_html(rows: list[dict], max_steps: int) -> str:
     """Header, chart, what it says and the newest sample, as HTML; every text from outside is escaped."""
     samples = [row for row in rows if row.get("event") == "sample"]
     said = f"<p style='margin:2px 0'>{html.escape(read(rows).sentence)}</p>"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
-from helpers.machine.memory import used_gib
+from helpers.machine.meter import GIB, used_bytes
 from helpers.machine.paths import atomic
 
 COLUMNS = (
@@ -41,7 +41,7 @@ class History(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero:
-            used = used_gib()
+            used = used_bytes() / GIB
             self.peak = max(self.peak, used)
             memory = {"memory_gib": round(used, 3), "peak_gib": round(self.peak, 3)} if "loss" in (logs or {}) else {}
             self.add({"step": state.global_step, "seconds": self.seconds(), **plain(logs or {}), **memory})

@@ -1,4 +1,4 @@
-"""What a reader sees of a run: the chart that updates while it trains, and the figure at its end."""
+"""The chart that updates while a run trains, and is drawn again afterwards. Knows no matplotlib."""
 
 import time
 from pathlib import Path
@@ -6,9 +6,8 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from helpers.machine.paths import in_vscode
-from helpers.watch.chart import EVAL, TRAIN, header, page, sentence
-from helpers.watch.history import History, marks, read_history, series, smoothed
-from helpers.watch.reading import read
+from helpers.watch.chart import chart_html, header, sentence
+from helpers.watch.history import History, read_history
 
 FIRST_BYTES, BYTES_A_STEP, PATIENCE = 8_000, 290, 15.0  # what may be sent: 140 kB in 400 steps, or a chart in 15 s
 
@@ -61,7 +60,7 @@ class LossPlot(TrainerCallback):
         if self.headless:
             print(words, flush=True)
         else:
-            self.show({"text/html": page(self.history.rows, state.max_steps), "text/plain": words})
+            self.show({"text/html": chart_html(self.history.rows, state.max_steps), "text/plain": words})
         self.last_draw = time.perf_counter()
         self.draws, self.draw_seconds = self.draws + 1, self.draw_seconds + self.last_draw - start
 
@@ -83,52 +82,5 @@ def replay(folder: Path) -> str:
     rows = read_history(folder / "history.jsonl")
     steps = max((row["step"] for row in rows), default=0)
     words = sentence(rows, steps)
-    display({"text/html": page(rows, steps), "text/plain": f"{header(rows, steps)}\n{words}"}, raw=True)
+    display({"text/html": chart_html(rows, steps), "text/plain": f"{header(rows, steps)}\n{words}"}, raw=True)
     return words
-
-
-def figure(rows: list[dict]):
-    """A matplotlib Figure of the loss and the evaluation loss."""
-    from matplotlib.figure import Figure
-
-    made = Figure(figsize=(7, 3.4), layout="constrained")
-    axis = made.subplots()
-    losses, evaluations = series(rows, "loss"), series(rows, "eval_loss")
-    steps, values = [s for s, _ in losses], [v for _, v in losses]
-    axis.plot(steps, values, color=TRAIN, alpha=0.35, label="training loss")
-    axis.plot(steps, smoothed(values), color=TRAIN, linewidth=2.5, label="training loss, smoothed")
-    if evaluations:
-        axis.plot(*zip(*evaluations, strict=True), color=EVAL, linestyle="--", marker="o", label="evaluation loss")
-    for event, style in (("stop", ":"), ("resume", "-.")):
-        for step in marks(rows, event):
-            axis.axvline(step, color="gray", linestyle=style, label=event)
-    axis.set(xlabel="step", ylabel="loss (nats a trained token)", ylim=(0, None))
-    axis.grid(alpha=0.2)
-    axis.legend()
-    return made
-
-
-def figure_alt(rows: list[dict]) -> str:
-    """What the figure shows, from the values plotted."""
-    losses, evaluations = series(rows, "loss"), series(rows, "eval_loss")
-    words = f"Training loss goes from {losses[0][1]:.2f} to {losses[-1][1]:.2f} in {losses[-1][0]} steps"
-    if len(evaluations) > 1:
-        words += f"; evaluation loss from {evaluations[0][1]:.2f} to {evaluations[-1][1]:.2f}"
-    return f"{words}. {read(rows).sentence}"
-
-
-def show(made, alt: str, path: Path | None = None) -> None:
-    """Shows a matplotlib Figure as a picture with its text, and saves it as PNG if a path is given."""
-    import base64
-    import html
-    import io
-
-    from IPython.display import display
-
-    buffer = io.BytesIO()
-    made.savefig(buffer, format="png", dpi=130)
-    if path is not None:
-        path.write_bytes(buffer.getvalue())
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    picture = f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{encoded}" style="max-width:100%">'
-    display({"text/html": f"{picture}<p>{html.escape(alt)}</p>", "text/plain": alt}, raw=True)

@@ -213,13 +213,13 @@ def test_a_failure_is_told_and_the_panel_goes_on(panel):
     if panel.front_end.name == "voila":
         panel.fill("Prompt", "x" * 250_000)
     else:
-        run_in_kernel(panel, "panel.engine.works = panel.engine.decoder.scores; panel.engine.decoder.scores = None")
+        run_in_kernel(panel, "panel.engine.works = panel.engine.decoder.logits; panel.engine.decoder.logits = None")
     panel.generate()
     assert panel.status().startswith("It failed:"), panel.status()
     if panel.front_end.name == "voila":
         panel.fill("Prompt", "hello")
     else:
-        run_in_kernel(panel, "panel.engine.decoder.scores = panel.engine.works")
+        run_in_kernel(panel, "panel.engine.decoder.logits = panel.engine.works")
     panel.generate()
     assert "tokens" in panel.status() and "failed" not in panel.status()
 

@@ -81,7 +81,7 @@ def test_code_cells_are_short(path):
 @main
 def test_the_header_says_what_it_takes_and_the_end_sums_up(path):
     first = cells(path, "markdown")[0]
-    assert ("| profile |" in first and "It needs" in first) or "It uses" in first
+    assert "| profile |" in first and ("It needs" in first or "It uses" in first)
     last = cells(path, "markdown")[-1]
     assert "## Summary" in last and "## Exercises" in last and len(re.findall(r"^\d\. ", last, re.MULTILINE)) >= 2
     assert f"solutions/{path.name}" in last
@@ -110,7 +110,7 @@ def test_links_and_files_named_in_the_prose_exist(path):
 def test_pictures_have_text(path):
     assert not re.findall(r"!\[\]\(", prose(path)) and "<img" not in prose(path)
     for source in cells(path, "code"):
-        assert "plt.show" not in source and "savefig" not in source, "show figures with live_plot.show and its alt text"
+        assert "plt.show" not in source and "savefig" not in source, "show figures with show_figure and its alt text"
 
 
 @every

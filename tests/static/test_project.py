@@ -73,17 +73,6 @@ def test_the_conda_environment_installs_the_same_set_and_shows_what_people_look_
         assert re.search(rf"- {name}>=", text), name
 
 
-def test_the_doctor_asks_for_no_less_than_the_project():
-    from packaging.requirements import Requirement
-
-    from helpers.project.doctor import NEEDED
-
-    bounds = {
-        r.name: str(r.specifier).removeprefix(">=") for r in map(Requirement, PYPROJECT["project"]["dependencies"])
-    }
-    assert {name: bounds[name] for name in NEEDED} == NEEDED
-
-
 @pytest.mark.parametrize("path", HELPERS, ids=name_of)
 def test_modules_are_small_and_explained(path):
     tree = ast.parse(path.read_text())

@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 from transformers import MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from helpers.data.packing import find_documents
 from helpers.models import attention, tiny
 
 ON_CPU = ("efficient", "rows")
@@ -50,7 +51,7 @@ def test_a_packed_document_gets_the_logits_it_gets_alone(family, kernel, trainin
         attention.install(model, kernel)
         found = model.train(training)(ids, position_ids=positions, use_cache=False).logits
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert attention.installed(model) == kernel
+    assert attention.kernel_of(model) == kernel
 
 
 @pytest.mark.parametrize("kernel", ON_CPU)
@@ -85,12 +86,12 @@ def test_padded_rows_and_generation_are_as_before(family, kernel):
         assert torch.equal(model.generate(ids, **settings), text)
 
 
-@pytest.mark.parametrize("kernel", [attention.efficient, attention.rows])
+@pytest.mark.parametrize("kernel", [attention.efficient_attention, attention.row_attention])
 @pytest.mark.parametrize("length", [attention.PLAIN - 6, attention.PLAIN + 6])
 def test_short_and_long_documents_take_different_products_with_the_same_result(kernel, length):
     torch.manual_seed(0)
     query, key, value = (torch.randn(length + 3, heads, 8) for heads in (4, 2, 2))
-    documents = attention.find_documents(torch.cat([torch.arange(length), torch.arange(3)])[None])
+    documents = find_documents(torch.cat([torch.arange(length), torch.arange(3)])[None])
     found = kernel(query, key, value, documents, 0.3, None)
     for part in (slice(0, length), slice(length, length + 3)):
         states = (states[part].transpose(0, 1)[None] for states in (query, key, value))
@@ -112,7 +113,7 @@ def test_a_sliding_window_is_kept_or_refused():
 
 
 def test_documents_begin_where_positions_are_zero():
-    documents = attention.find_documents(torch.tensor([[0, 1, 2, 0, 0, 1], [5, 6, 0, 1, 2, 3]]))
+    documents = find_documents(torch.tensor([[0, 1, 2, 0, 0, 1], [5, 6, 0, 1, 2, 3]]))
     assert documents.starts.tolist() == [0, 3, 4, 8, 12] and documents.longest == 4
     assert attention.document_of_token(documents).tolist() == [0, 0, 0, 1, 2, 2, 2, 2, 3, 3, 3, 3]
 
@@ -125,13 +126,13 @@ def test_states_are_cast_to_the_dtype_of_mixed_precision_and_back():
         return query
 
     states = torch.randn(1, 3, 2, 4)
-    attention_kernels = {"rows": attention.rows}
+    attention_kernels = {"rows": attention.row_attention}
     try:
-        attention.rows = spy
+        attention.row_attention = spy
         with torch.autocast("cpu", dtype=torch.bfloat16):
             found = attention.attend("rows", states, states, states, None)
     finally:
-        attention.rows = attention_kernels["rows"]
+        attention.row_attention = attention_kernels["rows"]
     assert seen == [torch.bfloat16] and found.dtype == torch.float32
 
 

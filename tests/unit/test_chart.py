@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from helpers.watch import chart
-from helpers.watch.chart import clock, corners, header, page, sentence, svg, thinned, time_left
+from helpers.watch.chart import chart_html, clock, corners, header, sentence, svg, thinned, time_left
 
 ROWS = [
     {"step": step, "seconds": float(step), "loss": 3.0 / step, "learning_rate": 1e-3 * (1 - step / 40)}
@@ -90,12 +90,12 @@ def test_seconds_are_shown_as_on_a_clock(seconds, text):
 
 
 def test_a_chart_without_points_says_that_training_has_started():
-    assert "training has started" in svg([], 40) and parsed(page([], 40)) is not None
+    assert "training has started" in svg([], 40) and parsed(chart_html([], 40)) is not None
 
 
 def test_a_sample_is_escaped():
     hostile = {"step": 20, "seconds": 1.0, "event": "sample", "question": "<i>?", "text": "<script>alert(1)</script>"}
-    made = page([*ROWS, hostile], 40)
+    made = chart_html([*ROWS, hostile], 40)
     assert "<script" not in made and "&lt;script&gt;" in made and "<i>" not in made
 
 
@@ -110,4 +110,4 @@ def test_points_on_a_straight_line_are_left_out():
 
 def test_a_chart_of_a_long_run_stays_small():
     rows = [dict(ROWS[0], step=i, seconds=i, loss=3 + (i * 7919 % 100) / 100, grad_norm=i % 9) for i in range(1, 4000)]
-    assert len(page(rows, 4000).encode()) < 4500
+    assert len(chart_html(rows, 4000).encode()) < 4500

@@ -4,9 +4,10 @@ import pytest
 import torch
 from conftest import move_adapter
 
+from helpers.adapted import weight_with_adapter
 from helpers.generate.choices import SHORT, Choices
 from helpers.generate.decode import Decoder
-from helpers.generate.draft import Ahead, can_draft, weights_key, whole_weight
+from helpers.generate.draft import Speculation, can_draft, weights_key
 from helpers.generate.products import in_blocks, in_four
 from helpers.generate.sampling import Sampling
 from helpers.machine.hardware import Choice
@@ -68,11 +69,13 @@ def test_the_draft_goes_on_from_what_the_judge_knows(tiny_llama):
     for _ in decoder.tokens(prompt, Sampling(max_new_tokens=30), None):
         pass
     assert decoder.how.value and decoder.passes < 15
-    (ahead,) = decoder.aheads.values()
-    assert ahead.draft.length == ahead.judge.length == len(prompt) + 29
-    torch.testing.assert_close(ahead.draft.cache[..., :54, :], ahead.judge.cache[..., :54, :].to(torch.bfloat16))
+    (speculation,) = decoder.speculations.values()
+    assert speculation.draft.length == speculation.target.length == len(prompt) + 29
+    torch.testing.assert_close(
+        speculation.draft.cache[..., :54, :], speculation.target.cache[..., :54, :].to(torch.bfloat16)
+    )
     cache = tiny_llama(torch.tensor([prompt])).past_key_values
-    torch.testing.assert_close(ahead.judge.cache[1, 1, :, :25], cache.layers[1].values[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(speculation.target.cache[1, 1, :, :25], cache.layers[1].values[0], rtol=0, atol=1e-5)
 
 
 def test_drawn_tokens_are_guessed_with_the_same_random_numbers(tiny_llama):
@@ -87,18 +90,18 @@ def test_a_draft_has_the_weights_of_the_moment(tiny_llama):
     model = tuned(tiny_llama)
     layer = model.get_base_model().model.layers[0].mlp.up_proj
     merged = before + layer.lora_B["default"].weight @ layer.lora_A["default"].weight * layer.scaling["default"]
-    torch.testing.assert_close(whole_weight(layer), merged.detach())
+    torch.testing.assert_close(weight_with_adapter(layer), merged.detach())
     with model.disable_adapter():
-        torch.testing.assert_close(whole_weight(layer), before)
+        torch.testing.assert_close(weight_with_adapter(layer), before)
 
 
 def test_wrong_guesses_cost_time_and_change_nothing(tiny_llama, monkeypatch):
     guesses = torch.Generator().manual_seed(0)
 
-    def nonsense(ahead, token, choose, most, ended):
+    def nonsense(speculation, token, choose, most, ended):
         return torch.randint(258, (most,), generator=guesses).tolist()
 
-    monkeypatch.setattr(Ahead, "guess", nonsense)
+    monkeypatch.setattr(Speculation, "propose", nonsense)
     for knobs in KNOBS:
         decoder, sampling = Decoder(tiny_llama), Sampling(max_new_tokens=20, **knobs)
         decoder.how = Choice(True, "")
@@ -129,16 +132,16 @@ def test_lean_copies_are_of_one_state_of_the_adapter(tiny_llama):
 
     def ahead():
         decoder.cache = None
-        return decoder.ahead(PROMPT, decoder.scores(PROMPT), 20)
+        return decoder.speculation(PROMPT, decoder.logits(PROMPT), 20)
 
     first = ahead()
     assert ahead() is first
     with model.disable_adapter():
         base = ahead()
-    assert base is not first and len(decoder.aheads) == 2
+    assert base is not first and len(decoder.speculations) == 2
     with torch.no_grad():
         next(p for n, p in model.named_parameters() if "lora_B" in n).add_(0.1)
-    assert ahead() is not first and len(decoder.aheads) == 2, "the old state's copies are let go"
+    assert ahead() is not first and len(decoder.speculations) == 2, "the old state's copies are let go"
     assert weights_key(model)[0] is True
 
 
@@ -146,11 +149,11 @@ def test_the_judge_has_the_scores_of_the_model(tiny_llama):
     model = tuned(tiny_llama)
     ids = torch.arange(20, 40)
     expected = model(ids[None]).logits[0].detach()
-    ahead, judged = Ahead(model), []
-    ahead.judge.start(20)
+    speculation, verified = Speculation(model), []
+    speculation.target.start(20)
     for place in (0, 8, 16):
-        judged.append(ahead.judge.scores(ids[place : place + 8].tolist()))
-    torch.testing.assert_close(torch.cat(judged), expected, rtol=0, atol=2e-5)
+        verified.append(speculation.target.logits(ids[place : place + 8].tolist()))
+    torch.testing.assert_close(torch.cat(verified), expected, rtol=0, atol=2e-5)
 
 
 def test_a_model_that_a_lean_copy_does_not_know_answers_by_itself(tiny_llama):
@@ -159,7 +162,7 @@ def test_a_model_that_a_lean_copy_does_not_know_answers_by_itself(tiny_llama):
     decoder, sampling = Decoder(tiny_llama), Sampling(max_new_tokens=12)
     decoder.how = Choice(True, "")
     assert list(decoder.tokens(PROMPT, sampling, 1)) == expected(tiny_llama, sampling)
-    assert not decoder.how.value and "other scores" in decoder.how.reason and not decoder.aheads
+    assert not decoder.how.value and "other logits" in decoder.how.reason and not decoder.speculations
 
 
 @pytest.mark.parametrize(
@@ -189,7 +192,7 @@ def test_a_choice_among_few_is_the_choice_of_the_processors(knobs, vocabulary):
         few += chosen.few(row) is not None
         left = processors(sampling)(torch.tensor([history]), row[None]).softmax(dim=-1)
         expected = int(torch.multinomial(left, 1, generator=generator))
-        taken.append(chosen.guess(row, []) == expected and chosen.take(row) == expected)
+        taken.append(chosen.propose(row, []) == expected and chosen.take(row) == expected)
         history.append(expected)
     assert all(taken)
     if vocabulary > SHORT:
@@ -201,7 +204,7 @@ def test_guesses_take_nothing_and_meet_the_random_numbers_of_their_judgement():
     one, other = (Choices(Sampling(temperature=1.0, seed=5), PROMPT, torch.device("cpu")) for _ in range(2))
     guesses = []
     for row in scores:
-        guesses.append(one.guess(row, guesses))
+        guesses.append(one.propose(row, guesses))
     assert one.made == [] and guesses == [other.take(row) for row in scores] == [one.take(row) for row in scores]
 
 
@@ -241,3 +244,19 @@ def test_a_weight_that_was_stored_in_four_bits_loses_next_to_nothing():
     torch.testing.assert_close(
         in_four(weight)(hidden.to(torch.bfloat16)).float(), hidden @ weight.T, rtol=0.01, atol=0.1
     )
+
+
+@pytest.mark.parametrize("operator", ["_weight_int8pack_mm", "_weight_int4pack_mm_for_cpu"])
+def test_where_an_operator_of_the_draft_fails_the_model_answers_and_says_so(tiny_llama, monkeypatch, operator):
+    def gone(*arguments):
+        raise NotImplementedError(f"aten::{operator}")
+
+    monkeypatch.setattr("helpers.generate.decode.can_draft", lambda model: Choice(True, "assumed"))
+    if operator == "_weight_int8pack_mm":
+        monkeypatch.setattr(torch, operator, gone)
+    else:
+        monkeypatch.setattr("helpers.generate.products.Four.__call__", gone)
+    decoder = Decoder(tiny_llama)
+    sampling = Sampling(max_new_tokens=8)
+    assert list(decoder.tokens(PROMPT, sampling, 1)) == expected(tiny_llama, sampling)
+    assert not decoder.how.value and "answers by itself: an operator of the draft fails" in decoder.how.reason

@@ -136,7 +136,7 @@ def test_who_stops_while_waiting_gets_no_answer(engine):
 
 def test_an_answer_that_fails_frees_the_line_and_switches_the_adapter_on_again(engine, monkeypatch):
     before = engine.look(ask("tuned"))
-    monkeypatch.setattr(engine.decoder, "scores", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
+    monkeypatch.setattr(engine.decoder, "logits", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
     with pytest.raises(MemoryError):
         list(engine.ask(ask("base", "tuned")))
     monkeypatch.undo()

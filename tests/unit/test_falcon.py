@@ -27,7 +27,7 @@ def packed_difference(model):
 
 
 def test_every_layer_is_quantized_inside_the_correction():
-    with falcon.quantizable():
+    with falcon.quantizable("falcon"):
         report = inspect_model(load_four_bit())
     assert report.quantized_linears == report.body_linears == 8
 
@@ -41,7 +41,7 @@ def test_the_correction_is_undone_afterwards():
     from transformers.models.falcon import modeling_falcon
 
     before = modeling_falcon.FalconLinear
-    with pytest.raises(RuntimeError), falcon.quantizable():
+    with pytest.raises(RuntimeError), falcon.quantizable("falcon"):
         assert modeling_falcon.FalconLinear is torch.nn.Linear
         raise RuntimeError
     assert modeling_falcon.FalconLinear is before
@@ -49,7 +49,7 @@ def test_the_correction_is_undone_afterwards():
 
 def test_plain_linear_layers_compute_the_same(tiny_falcon):
     ids = torch.arange(10, 20)[None]
-    with falcon.quantizable():
+    with falcon.quantizable("falcon"):
         replaced = tiny.build_falcon()
     torch.testing.assert_close(replaced(ids).logits, tiny_falcon(ids).logits, rtol=0, atol=0)
 
@@ -82,3 +82,18 @@ def test_generation_is_unchanged(tiny_falcon):
     before = tiny_falcon.generate(ids, max_new_tokens=8, do_sample=False)
     falcon.isolate_packed_documents(tiny_falcon)
     assert torch.equal(before, tiny_falcon.generate(ids, max_new_tokens=8, do_sample=False))
+
+
+def test_other_families_do_not_need_falcons_classes(monkeypatch):
+    from transformers.models.falcon import modeling_falcon
+
+    monkeypatch.delattr(modeling_falcon, "FalconLinear")
+    with falcon.quantizable("llama"):
+        pass
+
+
+def test_an_argument_that_a_newer_transformers_passes_is_refused(tiny_falcon):
+    falcon.replace_attention(tiny_falcon, None)
+    layer = tiny_falcon.get_decoder().h[0].self_attention
+    with pytest.raises(TypeError, match="sliding_window"):
+        layer(torch.zeros(1, 4, tiny_falcon.config.hidden_size), sliding_window=8)

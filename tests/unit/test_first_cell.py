@@ -42,7 +42,6 @@ def zipped(tmp_path):
         for name in listed.splitlines():
             if name.startswith(("helpers/", "notebooks/", "pyproject")) and (PROJECT / name).exists():
                 file.write(PROJECT / name, f"my-copy/{name}")
-        file.write(PROJECT / "helpers" / "colab.py", "my-copy/helpers/colab.py")
     return tmp_path
 
 

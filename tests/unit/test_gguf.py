@@ -11,8 +11,9 @@ import torch
 from conftest import move_adapter
 
 from helpers.data.chat import GUANACO, set_template
+from helpers.export.errors import ExportError
 from helpers.export.gguf import as_gguf, modelfile, write_gguf
-from helpers.export.merge import ExportError, merge
+from helpers.export.merge import merge
 from helpers.machine.paths import PROJECT, cache_folder
 from helpers.models import embedded
 

@@ -4,7 +4,7 @@ import threading
 import pytest
 import torch
 
-from helpers.machine import hardware
+from helpers.machine import hardware, meter
 from helpers.machine.hardware import Machine
 
 T4 = Machine((7, 5), "T4", 14.6, 12.7, 2, False)
@@ -60,4 +60,4 @@ def test_offline_mode_is_respected(monkeypatch):
 
 
 def test_peak_memory_is_in_gib():
-    assert 0.05 < hardware.peak_rss_gib() < 100
+    assert 0.05 < meter.peak_resident_gib() < 100

@@ -6,8 +6,9 @@ from test_chart import ROWS
 
 from helpers.watch import plot as live_plot
 from helpers.watch.chart import sentence
+from helpers.watch.figures import loss_alt, loss_figure, show_figure
 from helpers.watch.history import History
-from helpers.watch.plot import LossPlot, figure, figure_alt, replay
+from helpers.watch.plot import LossPlot, replay
 
 STATE = SimpleNamespace(global_step=20, max_steps=40, is_world_process_zero=True)
 
@@ -99,12 +100,12 @@ def test_a_run_is_drawn_again_from_its_file(history, screen, tmp_path):
 
 def test_the_figure_and_its_text_agree_with_the_history():
     stopped = [*ROWS, {"step": 10, "seconds": 1.0, "event": "stop"}]
-    assert len(figure(ROWS).axes[0].lines) == 3 and len(figure(stopped).axes[0].lines) == 4
-    assert figure_alt(ROWS).startswith("Training loss goes from 3.00 to 0.15 in 20 steps. The loss falls")
+    assert len(loss_figure(ROWS).axes[0].lines) == 3 and len(loss_figure(stopped).axes[0].lines) == 4
+    assert loss_alt(ROWS).startswith("Training loss goes from 3.00 to 0.15 in 20 steps. The loss falls")
 
 
 def test_a_figure_is_saved_and_shown_with_its_text(tmp_path, screen):
-    live_plot.show(figure(ROWS), 'falls "fast" <b>', tmp_path / "loss.png")
+    show_figure(loss_figure(ROWS), 'falls "fast" <b>', tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     html = screen[0][0]["text/html"]
     assert 'alt="falls &quot;fast&quot; &lt;b&gt;"' in html and "<b>" not in html

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from helpers.data import load as data
 from helpers.data import readers
 from helpers.data.load import DataError, load_chat, load_chat_data, split
-from helpers.machine.hardware import resident_bytes
+from helpers.machine.meter import resident_bytes
 from helpers.machine.paths import DATA
 
 

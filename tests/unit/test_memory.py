@@ -12,13 +12,13 @@ from helpers.machine.memory import (
     FALCON_7B,
     GIB,
     SMOLLM2_135M,
-    PeakMemory,
     choose_batch,
     forecast,
     largest_batch,
     shape_in,
     shape_of,
 )
+from helpers.machine.meter import PeakMemory
 from helpers.machine.paths import PROJECT
 from helpers.models import embedded, tiny
 from helpers.models.load import body_linears

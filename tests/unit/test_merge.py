@@ -7,7 +7,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from helpers.export.adapter import vllm_command, with_base
-from helpers.export.merge import ExportError, base_tensors, merge, read_adapter
+from helpers.export.errors import ExportError
+from helpers.export.merge import base_tensors, merge, read_adapter
 
 
 @pytest.fixture(params=["tiny_llama", "tiny_falcon"])

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from helpers.machine.hardware import Machine
-from helpers.models import falcon, tiny
+from helpers.models import falcon, folding, tiny
 from helpers.models import load as models
+from helpers.models.forecast import forecast_memory
 from helpers.settings import resolve
 
 LAPTOP = Machine(None, "", 0.0, 8.0, 2, False)
@@ -92,7 +93,7 @@ def test_a_folded_adapter_gives_the_same_logits_and_leaves_the_weights_as_they_w
     before = {name: weight.clone() for name, weight in model.named_parameters()}
     with torch.no_grad():
         expected = model(ids).logits
-        with models.folded_adapter(model, torch.float32):
+        with folding.folded_adapter(model, torch.float32):
             torch.testing.assert_close(model(ids).logits, expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(model(ids).logits, expected, rtol=0, atol=0)
     assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
@@ -103,7 +104,7 @@ def test_an_adapter_that_is_switched_off_is_not_folded_in(tiny_llama):
     expected = tiny_llama(ids).logits
     model = adapted(tiny_llama)
     with torch.no_grad(), model.disable_adapter():
-        with models.folded_adapter(model, torch.float32):
+        with folding.folded_adapter(model, torch.float32):
             torch.testing.assert_close(model(ids).logits, expected)
         torch.testing.assert_close(model(ids).logits, expected)
 
@@ -113,7 +114,7 @@ def test_nothing_is_folded_into_four_bit_weights():
     ids = torch.arange(10, 30)[None]
     with torch.no_grad():
         expected = model(ids).logits
-        with models.folded_adapter(model, torch.bfloat16):
+        with folding.folded_adapter(model, torch.bfloat16):
             torch.testing.assert_close(model(ids).logits, expected, rtol=0, atol=0)
 
 
@@ -147,8 +148,8 @@ def test_a_sequence_longer_than_the_context_is_refused_before_loading(tmp_path):
 def test_the_forecast_of_a_family_without_a_formula_is_none(tmp_path, rows):
     from transformers import GPT2Config
 
-    assert models.foresee(saved(GPT2Config(), tmp_path), rows) is None
-    foreseen = models.foresee(SMOKE, rows)
+    assert forecast_memory(saved(GPT2Config(), tmp_path), rows) is None
+    foreseen = forecast_memory(SMOKE, rows)
     assert foreseen.baseline > 0 and foreseen.total_gib > foreseen.baseline / 2**30
 
 

@@ -4,7 +4,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from helpers.export.adapter import export_adapter, model_card, vllm_faults
-from helpers.export.merge import ExportError
+from helpers.export.errors import ExportError
 from helpers.export.plan import KNOWN, PlanError, plan, shape_for, speed_of, table
 from helpers.machine.memory import FALCON_7B, shape_of
 from helpers.machine.paths import PROJECT

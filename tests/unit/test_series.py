@@ -6,8 +6,8 @@ import nbformat
 import pytest
 
 from helpers.__main__ import main
+from helpers.machine.meter import PeakMemory, children_bytes
 from helpers.machine.paths import write_json
-from helpers.models import embedded
 from helpers.project import report, series
 
 
@@ -77,9 +77,9 @@ def test_on_a_gpu_the_peak_is_that_of_the_gpu(tmp_path):
 
 
 def test_the_memory_of_a_child_process_is_seen():
-    with series.ChildMemory() as memory:
+    with PeakMemory(children_bytes) as memory:
         subprocess.run([sys.executable, "-c", "x = bytearray(300 << 20); import time; time.sleep(2)"], check=True)
-    assert 0.28 < memory.peak_gib < 0.6
+    assert 0.28 < memory.gib < 0.6
 
 
 def test_a_figure_that_does_not_apply_is_left_out_of_the_table(tmp_path):
@@ -103,16 +103,6 @@ def test_the_report_is_one_file_that_runs_no_foreign_markup(tmp_path):
     page = report.write_report(tmp_path, series.summarize(tmp_path, 1, {})).read_text()
     assert "<script>1" not in page and "&lt;script&gt;1" in page and 'sandbox=""' in page
     assert "src='http" not in page and 'src="http' not in page
-
-
-def test_a_run_that_cannot_fetch_the_model_ends_with_one_line(monkeypatch, capsys):
-    def refuse(say=print):
-        raise embedded.EmbeddedModelError("pip could not fetch it; do this")
-
-    monkeypatch.setattr(embedded, "model_folder", refuse)
-    with pytest.raises(SystemExit) as caught:
-        main(["run", "--profile", "laptop"])
-    assert caught.value.code == "error: pip could not fetch it; do this"
 
 
 def test_a_taken_port_names_another(capsys):

@@ -13,7 +13,7 @@ from helpers.generate.engine import Engine
 from helpers.generate.events import Request
 from helpers.generate.sampling import Sampling
 from helpers.machine.paths import PROJECT
-from helpers.panels.app import page, voila_command
+from helpers.panels.app import panel_notebook, voila_command
 from helpers.panels.generation import GenerationPanel
 from helpers.serve.remote import RemoteEngine, RemoteError
 from helpers.serve.serving import LARGEST_REQUEST, Server
@@ -138,7 +138,7 @@ def test_without_a_server_the_message_names_the_command(server, tmp_path):
 
 
 def test_a_visitors_kernel_loads_no_torch(tmp_path):
-    cell = page(tmp_path / "model.json", "hi")["cells"][1]["source"]
+    cell = panel_notebook(tmp_path / "model.json", "hi")["cells"][1]["source"]
     imports = "\n".join(line for line in cell.splitlines() if "import" in line)
     code = f"{imports}\nimport sys\nassert not {{'torch', 'transformers', 'peft'}} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0

@@ -132,17 +132,17 @@ def test_a_tracker_is_a_known_one_that_is_installed(monkeypatch, tmp_path):
     assert resolve("smoke").tracking == "none"
     with pytest.raises(SettingsError, match="one of none, tensorboard, trackio"):
         resolve("smoke", tracking="wandb")
-    monkeypatch.setattr("helpers.settings.installed", lambda name: False)
+    monkeypatch.setattr("helpers.settings.can_import", lambda name: False)
     with pytest.raises(SettingsError, match="pip install trackio"):
         resolve("smoke", tracking="trackio")
-    monkeypatch.setattr("helpers.settings.installed", lambda name: name == "tensorboardX")
+    monkeypatch.setattr("helpers.settings.can_import", lambda name: name == "tensorboardX")
     assert resolve("smoke", tracking="tensorboard").tracking == "tensorboard"
 
 
 def test_a_folder_with_the_name_of_a_package_is_not_that_package(monkeypatch, tmp_path):
     (tmp_path / "trackio_lookalike").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
-    assert module.installed("json") and not module.installed("trackio_lookalike")
+    assert module.can_import("json") and not module.can_import("trackio_lookalike")
 
 
 def test_a_readers_own_data_is_asked_a_stated_number_of_questions():

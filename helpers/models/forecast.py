@@ -1,0 +1,25 @@
+"""The memory of a training, forecast from a model's configuration and the rows' lengths. Loads no weights."""
+
+from helpers.data.labels import encode_many
+from helpers.machine.memory import Forecast, forecast, shape_of
+from helpers.machine.meter import used_bytes
+from helpers.models.load import load_tokenizer, locate
+from helpers.settings import Settings
+
+
+def forecast_memory(settings: Settings, rows) -> Forecast | None:
+    """Forecast of a training's memory, before the model is loaded; None for a family without a formula.
+
+    rows: the training set, with `messages`.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(locate(settings.model), revision=settings.revision or None)
+    try:
+        shape = shape_of(config)
+    except ValueError:
+        return None
+    tokenizer = load_tokenizer(settings)
+    sample = rows.select(range(0, len(rows), max(1, len(rows) // 2000)))
+    lengths = [len(ids) for ids, _ in encode_many(tokenizer, list(sample["messages"]))]
+    return forecast(shape, settings, lengths, used_bytes())

@@ -1,0 +1,53 @@
+"""The figure of a finished run's loss, shown with its text. Knows nothing of trainers."""
+
+import base64
+import html
+import io
+from pathlib import Path
+
+from helpers.watch.chart import EVAL, TRAIN
+from helpers.watch.history import marks, series, smoothed
+from helpers.watch.reading import read
+
+
+def loss_figure(rows: list[dict]):
+    """A matplotlib Figure of the loss and the evaluation loss."""
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(7, 3.4), layout="constrained")
+    axis = made.subplots()
+    losses, evaluations = series(rows, "loss"), series(rows, "eval_loss")
+    steps, values = [s for s, _ in losses], [v for _, v in losses]
+    axis.plot(steps, values, color=TRAIN, alpha=0.35, label="training loss")
+    axis.plot(steps, smoothed(values), color=TRAIN, linewidth=2.5, label="training loss, smoothed")
+    if evaluations:
+        axis.plot(*zip(*evaluations, strict=True), color=EVAL, linestyle="--", marker="o", label="evaluation loss")
+    for event, style in (("stop", ":"), ("resume", "-.")):
+        for step in marks(rows, event):
+            axis.axvline(step, color="gray", linestyle=style, label=event)
+    axis.set(xlabel="step", ylabel="loss (nats a trained token)", ylim=(0, None))
+    axis.grid(alpha=0.2)
+    axis.legend()
+    return made
+
+
+def loss_alt(rows: list[dict]) -> str:
+    """What the figure shows, from the values plotted."""
+    losses, evaluations = series(rows, "loss"), series(rows, "eval_loss")
+    words = f"Training loss goes from {losses[0][1]:.2f} to {losses[-1][1]:.2f} in {losses[-1][0]} steps"
+    if len(evaluations) > 1:
+        words += f"; evaluation loss from {evaluations[0][1]:.2f} to {evaluations[-1][1]:.2f}"
+    return f"{words}. {read(rows).sentence}"
+
+
+def show_figure(made, alt: str, path: Path | None = None) -> None:
+    """Shows a matplotlib Figure as a picture with its text, and saves it as PNG if a path is given."""
+    from IPython.display import display
+
+    buffer = io.BytesIO()
+    made.savefig(buffer, format="png", dpi=130)
+    if path is not None:
+        path.write_bytes(buffer.getvalue())
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    picture = f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{encoded}" style="max-width:100%">'
+    display({"text/html": f"{picture}<p>{html.escape(alt)}</p>", "text/plain": alt}, raw=True)
