@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 
-.PHONY: help run run-all test check lab app doctor format clean
+.PHONY: help run run-all test check canary lab app doctor format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,11 @@ check:  ## what to run while working: format, lint, the quick tests
 	@$(PYTHON) bootstrap.py test
 	@$(VENV) tests/run_all.py --check
 
+canary:  ## the tests with the newest releases of all libraries; names the one that broke something
+	@$(PYTHON) bootstrap.py test
+	@$(PYTHON) bootstrap.py canary
+	@.venv-canary/bin/python -m helpers canary
+
 lab:  ## open JupyterLab on the notebooks
 	@$(PYTHON) bootstrap.py run
 	@$(VENV) -m helpers lab
@@ -43,4 +48,4 @@ format:  ## format code and notebooks, strip outputs
 	@$(VENV) -m nbstripout --keep-id notebooks/*.ipynb notebooks/solutions/*.ipynb
 
 clean:  ## remove environments and runs
-	rm -rf .venv .venv-colab runs
+	rm -rf .venv .venv-colab .venv-canary runs

@@ -18,6 +18,7 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 DISK_GIB = 8
 SETS = {"run": (".venv", "constraints.txt", "lab"), "test": (".venv", "constraints.txt", "lab,test")}
 SETS["colab"] = (".venv-colab", "constraints-colab.txt", "test")
+SETS["canary"] = (".venv-canary", "", "lab,test")  # without constraints: the newest releases, every time anew
 
 # pip's settings, and what uv calls them: environment variables (an address may hold a password) or arguments.
 AS_VARIABLES = {
@@ -38,12 +39,12 @@ WITHOUT_EFFECT |= {"break-system-packages", "exists-action", "format", "python",
 
 
 def main(name: str = "run") -> None:
-    """Makes the environment of this name ("run", "test" or "colab") ready; ends with one line when it cannot."""
+    """Makes the environment of this name (one of SETS) ready; ends with one line when it cannot."""
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         use_other_python()
     folder, constraints, extras = SETS[name]
     stamp, wanted = PROJECT / folder / f"installed-{name}", fingerprint(constraints)
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+    if constraints and stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return
     check_disk()
     make_venv(PROJECT / folder)
@@ -66,7 +67,7 @@ def use_other_python() -> None:
 
 def fingerprint(constraints: str) -> str:
     """Changes when one of the files that say what to install changes, or the Python."""
-    texts = [(PROJECT / name).read_bytes() for name in ("pyproject.toml", constraints)]
+    texts = [(PROJECT / name).read_bytes() for name in ("pyproject.toml", constraints) if name]
     return hashlib.sha256(b"".join(texts) + sys.version.encode()).hexdigest()
 
 
@@ -101,7 +102,8 @@ def install(folder: Path, constraints: str, extras: str) -> None:
     if uv_installs(folder, settings, constraints, extras):
         return
     pip = [str(python_of(folder)), "-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check"]
-    code = subprocess.run([*pip, "-c", constraints, "-e", f".[{extras}]"], cwd=PROJECT, check=False).returncode
+    pip += ["-c", constraints] if constraints else ["--upgrade", "--upgrade-strategy", "eager"]
+    code = subprocess.run([*pip, "-e", f".[{extras}]"], cwd=PROJECT, check=False).returncode
     if code:
         fail(
             "pip could not install the libraries; see its message above. Without a network or an index nothing can be "
@@ -152,9 +154,9 @@ def uv_installs(folder: Path, settings: dict[str, str], constraints: str, extras
         print("installing with pip, which takes some minutes: uv, which is faster, cannot be had here", flush=True)
         return False
     uv = Uv(folder, variables, arguments)
-    wanted = ["-c", constraints, *choose_torch(uv, constraints)]
+    wanted = [*(["-c", constraints] if constraints else []), *choose_torch(uv, constraints)]
     print(announcement(uv, wanted, extras), flush=True)
-    if uv.run("install", [*wanted, "-e", f".[{extras}]"]).returncode:
+    if uv.run("install", [*wanted, *([] if constraints else ["--upgrade"]), "-e", f".[{extras}]"]).returncode:
         print("uv could not install the libraries (its message is above); trying pip", flush=True)
         return False
     return True
@@ -194,10 +196,10 @@ def choose_torch(uv: Uv, constraints: str) -> list[str]:
     """
     if sys.platform != "linux" or has_nvidia():
         return []
-    pins = (PROJECT / constraints).read_text(encoding="utf-8").splitlines()
-    wanted = uv.folder / "torch-cpu.txt"
-    wanted.write_text(next(pin for pin in pins if pin.startswith("torch==")) + "+cpu\n", encoding="utf-8")
-    if uv.compiled(["--no-deps", str(wanted)], seconds=20) is not None:
+    pins = (PROJECT / constraints).read_text(encoding="utf-8").splitlines() if constraints else []
+    pin, wanted = next((pin for pin in pins if pin.startswith("torch==")), None), uv.folder / "torch-cpu.txt"
+    wanted.write_text(f"{pin}+cpu\n" if pin else "torch\n", encoding="utf-8")
+    if pin and uv.compiled(["--no-deps", str(wanted)], seconds=20) is not None:
         return ["-c", str(wanted)]
     own_index = ["--torch-backend", "cpu"]
     impatient = uv.environment | {"UV_HTTP_TIMEOUT": "10", "UV_HTTP_RETRIES": "0"}

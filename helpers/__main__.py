@@ -29,6 +29,8 @@ def add_series(commands) -> None:
     """The commands that a reader meets first: doctor, run, lab, app."""
     write = command(commands, "write", lambda chosen: run_write(chosen.check), "the files that are made from others")
     write.add_argument("--check", action="store_true", help="only name those that differ")
+    text = "the tests with the newest libraries, and which one broke what (`make canary` makes their environment)"
+    command(commands, "canary", lambda chosen: run_canary(), text)
     command(commands, "doctor", lambda chosen: run_doctor(), "is this machine ready?")
     text = "run notebooks 00 to 04, ending in a measured before/after"
     run = command(commands, "run", lambda c: run_notebooks(c.profile, c.numbers, c.all), text, profile=True)
@@ -94,6 +96,14 @@ def run_write(check: bool) -> None:
     changed = write(check)
     print("\n".join(changed) or "nothing to write")
     if check and changed:
+        raise SystemExit(1)
+
+
+def run_canary() -> None:
+    """Exit status 1 when a newer library broke something."""
+    from helpers.project.canary import sing
+
+    if not sing():
         raise SystemExit(1)
 
 

@@ -1,23 +1,30 @@
 """A model with or without PEFT's adapter, looked at from outside. Imports no library, and knows no trainings."""
 
+from __future__ import annotations
 
-def base_of(model):
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def base_of(model: Any) -> Any:
     """The model without PEFT's wrapper; a model that has none is its own base."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def lora_layers(model) -> list:
+def lora_layers(model: torch.nn.Module) -> list[Any]:
     """The layers to which an adapter adds its product."""
     return [module for module in model.modules() if hasattr(module, "get_delta_weight")]
 
 
-def adapter_is_on(model) -> bool:
+def adapter_is_on(model: torch.nn.Module) -> bool:
     """Whether the model answers with its adapter: there is one, and it is not disabled."""
     layers = lora_layers(model)
     return bool(layers) and not layers[0].disable_adapters
 
 
-def weight_with_adapter(linear):
+def weight_with_adapter(linear: Any) -> torch.Tensor:
     """A linear layer's weight W (out, in), with B @ A of every active adapter added while the adapter is on."""
     if not hasattr(linear, "get_delta_weight"):
         return linear.weight.detach()

@@ -9,7 +9,10 @@ from helpers.models import tiny
 
 
 def pytest_collection_modifyitems(items):
-    """What waits for other processes comes first, so that it runs beside what computes, and not alone at the end."""
+    """Marks drift tests. What waits for other processes comes first, so that it runs beside what computes."""
+    for item in items:
+        if (getattr(getattr(item, "function", None), "__doc__", None) or "").startswith("Drift:"):
+            item.add_marker("drift")
     first = {item.path for item in items if item.get_closest_marker("processes")}
     items.sort(key=lambda item: item.path not in first)
 

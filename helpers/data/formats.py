@@ -2,6 +2,7 @@
 
 import re
 from itertools import pairwise
+from typing import Any
 
 from helpers.data.chat import parse_guanaco
 
@@ -87,7 +88,7 @@ def recognise(rows: list[dict]) -> tuple[str, str]:
     raise ValueError(f"no known form; the columns are {', '.join(seen) or 'none'}. Known ({known}).")
 
 
-def convert(row, name: str) -> tuple[list[dict], list[str]]:
+def convert(row: object, name: str) -> tuple[list[dict], list[str]]:
     """(messages, what was mended) of a row in the form `name`. Raises RowError when it cannot be used."""
     columns, read = FORMATS[name]
     if not isinstance(row, dict):
@@ -139,7 +140,7 @@ def message_of(turn: dict, mended: list[str]) -> dict[str, str]:
     if known is None:
         raise RowError("unknown role", repr(role)[:40])
     if isinstance(content, list):  # OpenAI's parts
-        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        parts: list[Any] = [part.get("text") if isinstance(part, dict) else part for part in content]
         if not all(isinstance(part, str) for part in parts):
             raise RowError("not only text", "a part is an image, a sound or a call")
         content, mended[:] = "".join(parts), [*mended, "parts joined"]
@@ -152,7 +153,7 @@ def message_of(turn: dict, mended: list[str]) -> dict[str, str]:
     return {"role": known, "content": content}
 
 
-def pair_of(question, answer) -> list[dict]:
+def pair_of(question: object, answer: object) -> list[dict]:
     """A question and its answer as turns."""
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 

@@ -1,18 +1,23 @@
 """Which tokens of a row are trained, as data and as HTML. Works on token ids; knows nothing of models or files."""
 
+from __future__ import annotations
+
 import html
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datasets import Features, Value
+from datasets import Dataset, Features, Value
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from helpers.data.chat import harmless
 from helpers.data.packing import find_documents
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FEATURES = Features(
     {
@@ -41,9 +46,9 @@ class LengthSummary(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """rows: datasets.Dataset with messages, input_ids and labels; of all rows, how many lost turns or were dropped."""
+    """rows: with messages, input_ids and labels; of all rows, how many lost turns or were dropped."""
 
-    rows: object
+    rows: Dataset
     shortened: int
     dropped: int
 
@@ -57,14 +62,18 @@ MARKS = {"trained": ("#0072B2", "solid"), "end": ("#D55E00", "double"), "masked"
 MARKS["cut"] = ("#CC79A7", "dotted")
 
 
-def encode(tokenizer, messages: list[dict], assistant_only: bool = True) -> tuple[list[int], list[int]]:
+def encode(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict], assistant_only: bool = True
+) -> tuple[list[int], list[int]]:
     """input_ids and labels of one conversation: -100 where the template's generation spans are not."""
     return encode_many(tokenizer, [messages], assistant_only)[0]
 
 
-def encode_many(tokenizer, conversations: list[list[dict]], assistant_only: bool = True) -> list[tuple[list, list]]:
+def encode_many(
+    tokenizer: PreTrainedTokenizerBase, conversations: list[list[dict]], assistant_only: bool = True
+) -> list[tuple[list, list]]:
     """encode() of many conversations in one call of the tokenizer; markers in their texts are made harmless."""
-    made = tokenizer.apply_chat_template(
+    made: Any = tokenizer.apply_chat_template(
         [harmless(tokenizer, messages) for messages in conversations],
         tokenize=True,
         return_dict=True,
@@ -76,7 +85,13 @@ def encode_many(tokenizer, conversations: list[list[dict]], assistant_only: bool
     return [(ids, [token if kept else -100 for token, kept in zip(ids, mask, strict=True)]) for ids, mask in pairs]
 
 
-def tokenize(tokenizer, rows, max_length: int, assistant_only: bool = True, progress: bool = False) -> Fitted:
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    max_length: int,
+    assistant_only: bool = True,
+    progress: bool = False,
+) -> Fitted:
     """A data set's conversations as tokens, each of at most max_length and ending with a whole answer.
 
     Cutting a row at max_length, as TRL does, would train an answer without its end token. Instead the last turns go
@@ -84,7 +99,7 @@ def tokenize(tokenizer, rows, max_length: int, assistant_only: bool = True, prog
     """
 
     def fit(batch: dict) -> dict:
-        kept = {"messages": [], "input_ids": [], "labels": [], "shortened": []}
+        kept: dict[str, list[Any]] = {"messages": [], "input_ids": [], "labels": [], "shortened": []}
         pairs = encode_many(tokenizer, batch["messages"], assistant_only)
         for messages, pair in zip(batch["messages"], pairs, strict=True):
             rest = messages
@@ -142,14 +157,19 @@ def documents(batch: dict) -> list[tuple[list[int], list[int]]]:
 
 
 def label_tokens(
-    tokenizer, input_ids: list[int], labels: list[int], max_length: int | None = None, cut: list[int] = ()
+    tokenizer: PreTrainedTokenizerBase,
+    input_ids: list[int],
+    labels: list[int],
+    max_length: int | None = None,
+    cut: Sequence[int] = (),
 ) -> list[Token]:
     """The tokens of one row with what happens to each.
 
     labels: -100 where there is no loss. max_length: tokens from here on are cut off; cut: tokens that were already.
     A character of several tokens (Chinese, emoji) stands at the last of them; the others have an empty text.
     """
-    tokens, waiting = [], []
+    tokens: list[Token] = []
+    waiting: list[int] = []
     ids, marks = [*input_ids, *cut], [*labels, *[-100] * len(cut)]
     for place, (token_id, label) in enumerate(zip(ids, marks, strict=True)):
         if place >= len(input_ids) or (max_length is not None and place >= max_length):
@@ -159,14 +179,14 @@ def label_tokens(
         else:
             kind = "end" if label == tokenizer.eos_token_id else "trained"
         waiting.append(token_id)
-        text = tokenizer.decode(waiting)
+        text: Any = tokenizer.decode(waiting)
         whole = not text.endswith("\ufffd") or len(waiting) == 4 or place == len(ids) - 1
         tokens.append(Token(text if whole else "", kind))
         waiting = [] if whole else waiting
     return tokens
 
 
-def shares(rows, tokenizer, full_length: int | None = None) -> dict[str, float]:
+def shares(rows: Dataset, tokenizer: PreTrainedTokenizerBase, full_length: int | None = None) -> dict[str, float]:
     """Of a tokenized data set: share of tokens trained, share cut off, and rows that have no trained end token.
 
     full_length: tokens before anything was cut off.

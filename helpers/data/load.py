@@ -1,21 +1,27 @@
 """Chat data: read, checked, counted and split, as rows of messages. Knows nothing of tokenizers."""
 
+from __future__ import annotations
+
 import atexit
 import json
 import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from helpers.data.chat import marker_pattern
 from helpers.data.duplicates import digest, normalised, question_of
 from helpers.data.formats import FORMATS, RowError, convert, recognise
 from helpers.data.readers import DataError, read_file
 from helpers.machine.paths import DATA
+
+if TYPE_CHECKING:
+    import pandas
+    from datasets import Dataset
 
 GUANACO_ID = "timdettmers/openassistant-guanaco"
 GUANACO_REVISION = "831dabac2283d99420cda0b673d7a2a43849f17a"
@@ -35,7 +41,9 @@ class Report:
     def __init__(self, source: str):
         self.source, self.format, self.reason = source, "", ""
         self.read = self.kept = self.skipped = self.mended = self.markers = 0
-        self.skipped_for, self.mended_for, self.places = Counter(), Counter(), {}
+        self.skipped_for: Counter[str] = Counter()
+        self.mended_for: Counter[str] = Counter()
+        self.places: dict[str, list[str]] = {}
 
     def skip(self, number: int, error: RowError) -> None:
         """Counts a row that cannot be used."""
@@ -68,22 +76,24 @@ class Report:
 
 
 class ChatData(NamedTuple):
-    """dataset: a datasets.Dataset with `messages`, `row` (its number), `group`, `key`; report: what became of rows."""
+    """dataset: with `messages`, `row` (its number), `group`, `key`; report: what became of rows."""
 
-    dataset: object
+    dataset: Dataset
     report: Report
 
 
 class Splits(NamedTuple):
-    """train and test: datasets.Dataset with `messages` (for shop_support also slice, fact, match); source in words."""
+    """train and test: with `messages` (for shop_support also slice, fact, match); source in words."""
 
-    train: object
-    test: object
+    train: Dataset
+    test: Dataset
     source: str
     report: Report | None = None
 
 
-def load_chat(source, format: str | None = None, progress: bool = False) -> ChatData:
+def load_chat(
+    source: str | Path | Dataset | pandas.DataFrame, format: str | None = None, progress: bool = False
+) -> ChatData:
     """The conversations of any source in one form.
 
     source: a JSONL, JSON, CSV, TSV or Parquet file; a data set of the Hub as name@commit; a pandas DataFrame; a
@@ -108,7 +118,7 @@ def load_chat(source, format: str | None = None, progress: bool = False) -> Chat
     return ChatData(dataset, report)
 
 
-def rows_of(source) -> tuple[str, Iterator[tuple[int, object]]]:
+def rows_of(source: Any) -> tuple[str, Iterator[tuple[int, object]]]:
     """(name, numbered rows) of a source."""
     if hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas
         records = ({str(k): v for k, v in row.items()} for row in source.to_dict("records"))
@@ -127,7 +137,7 @@ def rows_of(source) -> tuple[str, Iterator[tuple[int, object]]]:
     return path.name, read_file(path)
 
 
-def hub_rows(source: str):
+def hub_rows(source: str) -> Any:
     """A data set of the Hub at the commit that its name ends with. No code of the data set is run."""
     from datasets import load_dataset
 
@@ -140,11 +150,12 @@ def hub_rows(source: str):
         ) from None
 
 
-def usable(rows, report: Report, progress: bool) -> Iterator[dict]:
+def usable(rows: Iterable[tuple[int, object]], report: Report, progress: bool) -> Iterator[dict]:
     """The rows that can be trained on, in one form; everything else is counted in `report`."""
     from tqdm.auto import tqdm
 
-    exact, same = {}, {}
+    exact: dict[int, int] = {}
+    same: dict[int, int] = {}
     markers = marker_pattern()
     for number, row in tqdm(rows, desc="reading", unit=" rows", disable=not progress, delay=2):
         report.read += 1
@@ -176,7 +187,7 @@ def refuse_copies(number: int, whole: int, normal: int, exact: dict, same: dict)
     exact[whole] = same[normal] = number
 
 
-def written(rows: Iterator[dict]):
+def written(rows: Iterator[dict]) -> Dataset:
     """The rows as a datasets.Dataset that lies in a temporary file, removed when Python ends."""
     import pyarrow as pa
     from datasets import Dataset
@@ -191,19 +202,19 @@ def written(rows: Iterator[dict]):
     return Dataset.from_file(str(folder / "rows.arrow"))
 
 
-def split(dataset, share: float = HELD_OUT):
+def split(dataset: Dataset, share: float = HELD_OUT) -> tuple[Dataset, Dataset]:
     """(train, test) of a load_chat dataset: about `share` of every group is held out, at least one row.
 
     What is held out depends on the content alone, not on the order; rows that ask the same stay on one side.
     """
-    keys = {}
+    keys: dict[str, set[int]] = {}
     for key, group in zip(dataset["key"], dataset["group"], strict=True):
         keys.setdefault(group, set()).add(key)
-    held_out = set()
+    held_out: set[int] = set()
     for group in sorted(keys):
         count = round(share * len(keys[group])) or (len(keys[group]) > 1)
         held_out |= set(sorted(keys[group])[: int(count)])
-    sides = ([], [])
+    sides: tuple[list[int], list[int]] = ([], [])
     for place, key in enumerate(dataset["key"]):
         sides[key in held_out].append(place)
     return dataset.select(sides[0]), dataset.select(sides[1])
@@ -226,7 +237,7 @@ def load_chat_data(source: str = SHOP, format: str | None = None) -> Splits:
     return Splits(train, test, str(source), loaded.report)
 
 
-def read_own(name: str):
+def read_own(name: str) -> Dataset:
     """The rows of one of this repository's own files, with all their columns."""
     from datasets import Dataset
 
@@ -234,7 +245,7 @@ def read_own(name: str):
     return Dataset.from_list([json.loads(line) for line in lines])
 
 
-def count_slices(dataset) -> dict[str, int]:
+def count_slices(dataset: Dataset) -> dict[str, int]:
     """Rows of each slice, in the order in which they first appear; all under "all" for data without slices."""
     name = next((name for name in ("slice", "group") if name in dataset.column_names), None)
     if name is None or set(dataset[name]) == {""}:

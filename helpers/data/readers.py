@@ -74,7 +74,7 @@ def line_rows(path: Path) -> Iterator[tuple[int, object]]:
                 yield number, parsed(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
 
 
-def parsed(line: bytes):
+def parsed(line: bytes) -> object:
     """One line as an object, or the RowError that says why it is none."""
     try:
         return json.loads(line.decode("utf-8"))

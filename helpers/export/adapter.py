@@ -61,7 +61,10 @@ def with_base(adapter: Path, base: Path, target: Path) -> Path:
     """A folder with the base's weights and the adapter, as transformers loads both at once; returns `target`.
 
     Weights are hard links where the disk allows it, so that they take no room a second time. For programs that take
-    one folder, `transformers serve` among them. Source: maybe_load_adapters in transformers/integrations/peft.py.
+    one folder, `transformers serve` among them.
+    Upstream: from_pretrained loads an adapter beside the weights (transformers/integrations/peft.py).
+    Breaks: the served model answers as the base does.
+    Drift: test_upstream.py::test_a_folder_with_base_and_adapter_still_loads_both
     """
     read_adapter(adapter)
     target.mkdir(parents=True, exist_ok=True)

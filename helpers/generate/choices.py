@@ -1,6 +1,7 @@
 """Which token comes next for given logits, as `model.generate` chooses it. Knows no models."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -18,10 +19,13 @@ class Choices:
     """
 
     def __init__(self, sampling: Sampling, prompt: list[int], device: torch.device):
-        self.sampling, self.all, self.made = sampling, list(prompt), []
-        self.of_history = processors(replace(sampling, temperature=0.0))
-        self.of_logits = processors(replace(sampling, repetition_penalty=1.0, no_repeat_ngram_size=0))
-        self.random, self.numbers = torch.Generator(device).manual_seed(sampling.seed), []
+        self.sampling, self.all = sampling, list(prompt)
+        self.made: list[int] = []
+        # Any: their annotations ask for LongTensor and FloatTensor, which to a type checker no tensor is.
+        self.of_history: Any = processors(replace(sampling, temperature=0.0))
+        self.of_logits: Any = processors(replace(sampling, repetition_penalty=1.0, no_repeat_ngram_size=0))
+        self.random = torch.Generator(device).manual_seed(sampling.seed)
+        self.numbers: list[torch.Tensor] = []
 
     def take(self, logits: torch.Tensor) -> int:
         """The next token for these logits (vocab_size,)."""

@@ -1,7 +1,10 @@
 """One answer, token by token: the tokens of `model.generate`, sooner by speculative decoding. Knows no texts."""
 
+from __future__ import annotations
+
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -10,6 +13,9 @@ from helpers.generate.choices import Choices
 from helpers.generate.draft import DRAFT_TOKENS, Speculation, can_draft, weights_key
 from helpers.generate.sampling import Sampling
 from helpers.machine.hardware import Choice, is_out_of_memory
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
 
 
 class Decoder:
@@ -26,16 +32,20 @@ class Decoder:
         self.keeps_some = "logits_to_keep" in inspect.signature(base_of(model).forward).parameters
         self.passes = 0  # forward passes of the model or the target, in the last answer
 
-    def tokens(self, prompt: list[int], sampling: Sampling, end: int | None, stopped=lambda: False) -> Iterator[int]:
+    def tokens(
+        self, prompt: list[int], sampling: Sampling, end: int | None, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[int]:
         """Yields the answer's tokens, the end token included, up to max_new_tokens or until `stopped()` is true."""
         chosen, most = Choices(sampling, prompt, self.device()), sampling.max_new_tokens
-        self.cache, self.passes = None, 0
+        self.cache: DynamicCache | None = None
+        self.passes = 0
         logits = self.logits(prompt)
         token = chosen.take(logits)
         yield token
         speculation = self.speculation(prompt, logits, len(prompt) + most) if most > 1 and token != end else None
         while token != end and len(chosen.made) < most and not stopped():
-            proposed, rows = [], None
+            proposed: list[int] = []
+            rows: Any = None
             if speculation:
                 room = min(DRAFT_TOKENS, most - len(chosen.made) - 1)
                 proposed = speculation.propose(token, chosen.propose, room, lambda token: token == end or stopped())

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ DRAFT_TOKENS = 9  # tokens that the draft proposes before they are verified
 TOLERANCE = 2e-3  # the target's logits may differ from the model's by so much: the same sums in another order
 
 
-def can_draft(model) -> Choice:
+def can_draft(model: Any) -> Choice:
     """Whether speculative decoding helps this model here, and why."""
     base = base_of(model)
     weight, config = base.get_input_embeddings().weight, base.config
@@ -32,11 +33,13 @@ def can_draft(model) -> Choice:
     return Choice(True, "a 4-bit draft proposes tokens, and float32 weights verify several in one pass")
 
 
-def weights_key(model) -> tuple:
-    """Changes when the adapter is switched on or off, or trained: lean copies are of one such state."""
+def weights_key(model: torch.nn.Module) -> tuple:
+    """Changes when the adapter is switched on or off, or trained: lean copies are of one such state.
+
+    Sums of the adapter's weights, a few milliseconds: Tensor._version does not count the steps of a fused optimizer.
+    """
     active = adapter_is_on(model)
-    versions = [p._version for n, p in model.named_parameters() if "lora_" in n] if active else []
-    return (active, *versions)
+    return (active, *(float(p.detach().sum()) for n, p in model.named_parameters() if active and "lora_" in n))
 
 
 class LeanLlama:
@@ -125,7 +128,7 @@ class Speculation:
         )
         self.draft = LeanLlama(model, torch.bfloat16, in_four, in_eight)
 
-    def start(self, prompt: list[int], cache, logits: torch.Tensor, longest: int) -> bool:
+    def start(self, prompt: list[int], cache: Any, logits: torch.Tensor, longest: int) -> bool:
         """Begins an answer after the prompt, whose cache and logits (vocab_size,) the model has made.
 
         False if the target's logits are not the model's: then this model has something that LeanLlama does not know.
@@ -143,9 +146,11 @@ class Speculation:
         self.kept = len(prompt)
         return bool((own - logits).abs().max() < TOLERANCE)
 
-    def propose(self, token: int, choose: Callable[[torch.Tensor, list[int]], int], most: int, ended) -> list[int]:
+    def propose(
+        self, token: int, choose: Callable[[torch.Tensor, list[int]], int], most: int, ended: Callable[[int], bool]
+    ) -> list[int]:
         """Up to `most` tokens that the draft expects after `token`; choose(logits, proposed before) picks each."""
-        proposed = []
+        proposed: list[int] = []
         while len(proposed) < most and not ended(token):
             token = choose(self.draft.logits([token])[0], proposed)
             proposed.append(token)

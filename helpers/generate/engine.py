@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -39,7 +39,7 @@ class Engine:
         text = prompt_text(self.tokenizer, as_messages(request.prompt, request.system))
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def adapter(self, which: str):
+    def adapter(self, which: str) -> AbstractContextManager:
         """While it is open, the model is base or tuned."""
         return base_answers(self.model) if which == "base" else nullcontext()
 

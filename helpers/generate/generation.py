@@ -1,10 +1,12 @@
 """Text from a model: in batches, as a stream, with every sampling knob passed. Knows nothing of widgets."""
 
+from __future__ import annotations
+
 import textwrap
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -13,6 +15,9 @@ from helpers.generate.decode import Decoder
 from helpers.generate.kv_cache import roomy_cache
 from helpers.generate.sampling import Sampling
 from helpers.machine.versions import versions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Answer(NamedTuple):
@@ -24,7 +29,7 @@ class Answer(NamedTuple):
 
 
 @contextmanager
-def inference(model) -> Iterator[None]:
+def inference(model: Any) -> Iterator[None]:
     """No gradients; where weights were folded to bfloat16 (models.folding), products in bfloat16 as well."""
     kept = model.get_input_embeddings().weight
     folded = kept.dtype == torch.float32 and any(p.dtype == torch.bfloat16 for p in model.parameters())
@@ -32,7 +37,7 @@ def inference(model) -> Iterator[None]:
         yield
 
 
-def generate(model, tokenizer, conversations: list, **knobs) -> list[Answer]:
+def generate(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, conversations: list, **knobs) -> list[Answer]:
     """One answer to each conversation, in one batch. knobs: of sampling.Sampling, such as max_new_tokens, temperature.
 
     conversations: questions as text, or lists of messages. Raises ValueError for a knob outside its range.
@@ -42,18 +47,22 @@ def generate(model, tokenizer, conversations: list, **knobs) -> list[Answer]:
     return [cut_at_end(tokenizer, row, sampling.stop) for row in continuations(model, tokenizer, prompts, sampling)]
 
 
-def prompt_ids(tokenizer, conversation: str | list[dict]) -> list[int]:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, conversation: str | list[dict]) -> list[int]:
     """Token ids of what the model reads before it answers a question or a list of messages."""
     messages = as_messages(conversation) if isinstance(conversation, str) else conversation
     return tokenizer(prompt_text(tokenizer, messages), add_special_tokens=False)["input_ids"]
 
 
-def continuations(model, tokenizer, prompts: list[list[int]], sampling: Sampling) -> list[list[int]]:
+def continuations(
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], sampling: Sampling
+) -> list[list[int]]:
     """New token ids for each prompt's, in one batch, all as long as the longest: what follows an end token is padding.
 
     Prompts are padded on the left, where their end stays beside the answer.
     Upstream: in transformers 5.23 `generate_batch` (continuous batching) fails on Falcon, whose attention is a class of
     its own: it returns cut-off answers and keeps the error inside each request. So this is plain `generate`.
+    Breaks: nothing; once it serves Falcon, measure it.
+    Drift: test_generation.py::test_continuous_batching_still_fails_on_falcon
     """
     longest, device = max(map(len, prompts)), model.get_input_embeddings().weight.device
     padded = [[tokenizer.pad_token_id] * (longest - len(ids)) + ids for ids in prompts]
@@ -74,11 +83,12 @@ def continuations(model, tokenizer, prompts: list[list[int]], sampling: Sampling
     return output[:, longest:].tolist()
 
 
-def cut_at_end(tokenizer, token_ids: list[int], stop: tuple[str, ...] = ()) -> Answer:
+def cut_at_end(tokenizer: PreTrainedTokenizerBase, token_ids: list[int], stop: tuple[str, ...] = ()) -> Answer:
     """The answer before the first end token, or the first stop string; what is after it is padding."""
     ended = tokenizer.eos_token_id in token_ids
     kept = token_ids[: token_ids.index(tokenizer.eos_token_id)] if ended else token_ids
-    text = before_stop(tokenizer.decode(kept, skip_special_tokens=True), stop)
+    decoded: Any = tokenizer.decode(kept, skip_special_tokens=True)
+    text = before_stop(decoded, stop)
     return Answer(text.strip(), len(kept), ended)
 
 
@@ -100,7 +110,8 @@ class Stream:
         self.tokenizer, self.decoder = tokenizer, decoder or Decoder(model)
         self.sampling = Sampling(**knobs).drawn()
         self.prompt = prompt_text(tokenizer, as_messages(messages) if isinstance(messages, str) else messages)
-        self.stop_asked, self.begun, self.made = threading.Event(), list(begun), []
+        self.stop_asked, self.begun = threading.Event(), list(begun)
+        self.made: list[int] = []
         self.ended = self.stopped_by_text = False
 
     def __iter__(self) -> Iterator[str]:
@@ -168,6 +179,6 @@ class Stream:
         )
 
 
-def base_answers(model):
+def base_answers(model: Any) -> AbstractContextManager:
     """While it is open, the model answers without its adapter; a model that has none answers as it is."""
     return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()

@@ -1,7 +1,13 @@
 """How the next token is chosen: every knob, checked, as `model.generate` takes it. Knows nothing of widgets."""
 
+from __future__ import annotations
+
 import random
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessorList
 
 
 @dataclass(frozen=True)
@@ -41,14 +47,16 @@ class Sampling:
             if not fine:
                 raise ValueError(f"{name}={getattr(self, name)}: it must be {allowed}.")
 
-    def drawn(self) -> "Sampling":
+    def drawn(self) -> Sampling:
         """The same with a seed of its own where -1 asked for one."""
         return replace(self, seed=random.SystemRandom().randrange(2**31)) if self.seed == -1 else self
 
     def arguments(self) -> dict:
         """The knobs for `model.generate`, all of them but seed and stop.
 
-        Upstream: an unset top_k means 50, and generation_config.json fills what is left out; temperature=0 raises.
+        Upstream: transformers takes an unset top_k for 50, and fills what is left out from generation_config.json;
+        temperature=0 raises. Breaks: the panel and the call below it would draw from other tokens.
+        Drift: test_upstream.py::test_generate_still_takes_an_unset_top_k_for_fifty
         """
         knobs = asdict(self)
         for name in ("seed", "stop"):
@@ -70,7 +78,7 @@ PRESETS = {
 }
 
 
-def model_preset(model) -> dict:
+def model_preset(model: Any) -> dict:
     """What the model's own generation_config says, with transformers' defaults where it says nothing.
 
     Source: GenerationConfig in transformers: sampling is off unless do_sample is set; an unset top_k is 50.
@@ -83,7 +91,7 @@ def model_preset(model) -> dict:
     return {name: unset[name] if known[name] is None else known[name] for name in unset}
 
 
-def processors(sampling: Sampling):
+def processors(sampling: Sampling) -> LogitsProcessorList:
     """What `generate` puts between the model's logits and the choice, in its order, as a LogitsProcessorList.
 
     Source: GenerationMixin._get_logits_processor in transformers/generation/utils.py; a test compares.

@@ -3,7 +3,7 @@
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -11,17 +11,19 @@ class Turns:
     """A queue for something that serves one at a time; threads that wait are served in the order in which they came."""
 
     def __init__(self):
-        self.line, self.changed = deque(), threading.Condition()
+        self.line: deque[object] = deque()
+        self.changed = threading.Condition()
 
-    def wait(self, ticket: object, given_up=lambda: False) -> Iterator[int]:
+    def wait(self, ticket: object, given_up: Callable[[], bool] = lambda: False) -> Iterator[int]:
         """Yields how many are before this ticket, whenever that changes or a second has passed, until it is none."""
         with self.changed:
             self.line.append(ticket)
         try:
             while (before := self.line.index(ticket)) and not given_up():
                 yield before
+                moved = lambda now=before: self.line.index(ticket) != now
                 with self.changed:
-                    self.changed.wait_for(lambda now=before: self.line.index(ticket) != now, timeout=1)
+                    self.changed.wait_for(moved, timeout=1)
         except BaseException:
             self.leave(ticket)
             raise
@@ -50,6 +52,6 @@ class Turns:
 KNOWN: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def turns_of(model) -> Turns:
+def turns_of(model: object) -> Turns:
     """The queue of this model. Its adapter is on or off for everybody, so that two answers at once would mix."""
     return KNOWN.setdefault(model, Turns())

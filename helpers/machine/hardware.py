@@ -3,7 +3,7 @@
 import os
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -11,7 +11,7 @@ import torch
 class Choice(NamedTuple):
     """A value, and why it was chosen."""
 
-    value: object
+    value: Any
     reason: str
 
 
@@ -40,7 +40,8 @@ def this_machine() -> Machine:
     """The machine that this process runs on."""
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
-        gpu = (properties.major, properties.minor), properties.name, properties.total_memory / 2**30
+        capability = properties.major, properties.minor
+        gpu: tuple[tuple[int, int] | None, str, float] = capability, properties.name, properties.total_memory / 2**30
         free = torch.cuda.mem_get_info(0)[0]
     else:
         gpu, free = (None, "", 0.0), free_ram_bytes()
@@ -71,6 +72,8 @@ def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX); probed, since many cloud CPUs do not.
 
     Without it bfloat16 matrix products are slower than float32.
+    Upstream: torch.cpu has private functions for it only. Breaks: AttributeError when settings are resolved.
+    Drift: test_upstream.py::test_torch_still_says_what_the_cpu_can_multiply
     """
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
@@ -86,7 +89,8 @@ def choose_dtype(machine: Machine) -> Choice:
     """dtype of weights that are not quantized, and of the 4-bit compute.
 
     Upstream: torch.cuda.is_bf16_supported() is true on a T4, by emulation; transformers and TRL follow it
-    (thread: pytorch#148322). Compute capability decides here instead.
+    (thread: pytorch#148322). Compute capability decides here instead. Breaks: nothing; once emulation no longer counts,
+    this choice can ask torch. Drift: test_hardware.py::test_torch_still_counts_emulation_as_support
     """
     if machine.capability is None:
         return Choice(torch.float32, "on a CPU the weights stay float32")

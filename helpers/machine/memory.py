@@ -1,12 +1,17 @@
 """Forecast of a training's memory and time, before it starts; knows shapes, loads nothing."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from helpers.machine.meter import GIB
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 EFFICIENT_TOKENS = 2048  # above, the block mask of "efficient" costs more than larger products save
 SAFE = 0.9  # share of the free memory that a training may plan for
@@ -79,7 +84,7 @@ class Forecast(NamedTuple):
         return "\n".join([*rows, f"{'peak':12} {self.total_gib:7.2f}  GiB; of logits and workspace only the larger"])
 
 
-def shape_of(config) -> Shape:
+def shape_of(config: PretrainedConfig) -> Shape:
     """The shape of a model from its transformers configuration. Raises ValueError for an unknown family."""
     if config.model_type == "falcon":
         heads = config.num_attention_heads
@@ -108,7 +113,7 @@ def shape_in(folder: Path) -> Shape | None:
         return None
 
 
-def forecast(shape: Shape, settings, lengths: list[int] | None = None, baseline: int = 0) -> Forecast:
+def forecast(shape: Shape, settings: Any, lengths: list[int] | None = None, baseline: int = 0) -> Forecast:
     """What a training with these settings needs at its peak, in bytes.
 
     settings: helpers.settings.Settings. lengths: tokens of each row; without them, or packed, every row counts as
@@ -148,7 +153,7 @@ def weight_bytes(shape: Shape, quantization: str, width: int, products: int) -> 
     return int(shape.body() * (width + copies) + embeddings * width)
 
 
-def activation_bytes(shape: Shape, settings, tokens: int, length: int, width: int, products: int) -> int:
+def activation_bytes(shape: Shape, settings: Any, tokens: int, length: int, width: int, products: int) -> int:
     """Bytes that the forward pass leaves for the backward pass, over all layers."""
     stream = tokens * shape.hidden_size * (4 if settings.autocast else width)  # the residual stream, once
     layer = layer_bytes(shape, settings, tokens, length, width, products)
@@ -157,7 +162,7 @@ def activation_bytes(shape: Shape, settings, tokens: int, length: int, width: in
     return int(shape.layers * layer)
 
 
-def layer_bytes(shape: Shape, settings, tokens: int, length: int, width: int, products: int) -> int:
+def layer_bytes(shape: Shape, settings: Any, tokens: int, length: int, width: int, products: int) -> int:
     """What one decoder layer keeps: inputs of norms, products and attention."""
     stream = 4 if settings.autocast else width
     hidden, mlp = shape.hidden_size, shape.intermediate_size
@@ -186,7 +191,7 @@ class Batch(NamedTuple):
     reason: str
 
 
-def choose_batch(shape: Shape, settings, free_gib: float, baseline: int = 0) -> Batch | None:
+def choose_batch(shape: Shape, settings: Any, free_gib: float, baseline: int = 0) -> Batch | None:
     """The fastest division of a step that fits into 90 % of the free memory; None when not even one row does.
 
     The rows of a step stay as they are. On a GPU large micro-batches without checkpointing are fastest, then large

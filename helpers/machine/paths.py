@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -63,7 +63,7 @@ def in_vscode() -> bool:
     return "VSCODE_PID" in os.environ or "VSCODE_CWD" in os.environ
 
 
-def read_json(path: Path, say=print) -> dict | None:
+def read_json(path: Path, say: Callable[[str], None] = print) -> dict | None:
     """The object in a JSON file; None where there is no file, or one that is damaged, which is said."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from helpers.machine.paths import PROJECT
 
@@ -14,7 +14,7 @@ class Group(NamedTuple):
     """Which process this is. number: among all, from 0; count: of all; local: among those of this machine."""
 
     number: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nothing asks of a Group
     local: int
 
     @property
@@ -48,7 +48,7 @@ def agree(flag: bool) -> bool:
     return bool(asked)
 
 
-def shared_out(settings, count: int):
+def shared_out(settings: Any, count: int) -> Any:
     """The settings of one process of `count`, all of which together see as many rows a step as one would alone.
 
     Forward passes in a row (gradient_accumulation_steps) are given up first, then rows of a pass. Raises ValueError

@@ -1,6 +1,5 @@
 """Which packages the project asks for, as pyproject.toml says, and which are installed. Imports none of them."""
 
-import re
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -21,8 +20,7 @@ def lower_bounds(extras: bool = False) -> dict[str, str]:
     wanted = list(project["dependencies"])
     if extras:
         wanted += [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
-    parts = (re.fullmatch(r"([\w.-]+)>=([\w.]+)", requirement) for requirement in wanted)
-    return {part[1]: part[2] for part in parts}
+    return dict(requirement.split(">=") for requirement in wanted)
 
 
 def installed_version(name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from functools import cache, partial
 from inspect import signature as slow_signature
+from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -28,7 +29,14 @@ def document_of_token(documents: Documents) -> torch.Tensor:
     return torch.arange(len(starts) - 1, device=starts.device).repeat_interleave(starts.diff())
 
 
-def varlen_attention(query, key, value, documents: Documents, scale: float | None, window: int | None):
+def varlen_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    documents: Documents,
+    scale: float | None,
+    window: int | None,
+) -> torch.Tensor:
     """Flash attention over documents of different lengths. From compute capability 8.0, in 16 bits.
 
     query: (tokens, heads, head_dim); key, value: with as many heads or a divisor. Source: torch.nn.attention.varlen.
@@ -36,7 +44,7 @@ def varlen_attention(query, key, value, documents: Documents, scale: float | Non
     from torch.nn.attention.varlen import varlen_attn
 
     starts, longest = documents
-    settings = {"scale": scale, "window_size": (-1 if window is None else window - 1, 0)}
+    settings: dict[str, Any] = {"scale": scale, "window_size": (-1 if window is None else window - 1, 0)}
     if (
         "enable_gqa" in signature(varlen_attn).parameters
     ):  # newer torch asks for it, older takes fewer heads as they are
@@ -44,7 +52,14 @@ def varlen_attention(query, key, value, documents: Documents, scale: float | Non
     return varlen_attn(query, key, value, starts, starts, longest, longest, **settings)
 
 
-def efficient_attention(query, key, value, documents: Documents, scale: float | None, window: int | None):
+def efficient_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    documents: Documents,
+    scale: float | None,
+    window: int | None,
+) -> torch.Tensor:
     """Memory-efficient attention with a mask of blocks: what a GPU before compute capability 8.0 has.
 
     Keys and values are expanded to all heads first, or PyTorch would fall back to the math kernel, which keeps
@@ -64,7 +79,14 @@ def efficient_attention(query, key, value, documents: Documents, scale: float | 
         return sdpa(query, key, value, attn_mask=mask, scale=scale)[0].transpose(0, 1)
 
 
-def row_attention(query, key, value, documents: Documents, scale: float | None, window: int | None):
+def row_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    documents: Documents,
+    scale: float | None,
+    window: int | None,
+) -> torch.Tensor:
     """Each document as a row of its own, padded on the right: causal, so no token sees padding. For a CPU.
 
     Costs documents * longest**2 scores instead of tokens**2. Shapes as for `varlen_attention`.
@@ -87,7 +109,7 @@ def row_attention(query, key, value, documents: Documents, scale: float | None, 
     return result.transpose(1, 2)[number, place]
 
 
-def plain_products(query, key, value, scale: float | None) -> torch.Tensor:
+def plain_products(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
     """Causal attention written out: on a CPU and short rows faster than PyTorch's fused kernel going backward."""
     length = query.shape[2]
     scores = (query @ key.transpose(2, 3)).float() * (query.shape[3] ** -0.5 if scale is None else scale)
@@ -105,7 +127,15 @@ def expand(states: torch.Tensor, heads: int) -> torch.Tensor:
     return states.repeat_interleave(heads // found, dim=1)
 
 
-def attend(kernel, query, key, value, documents: Documents, scale=None, window=None) -> torch.Tensor:
+def attend(
+    kernel: str,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    documents: Documents,
+    scale: float | None = None,
+    window: int | None = None,
+) -> torch.Tensor:
     """Attention inside each document. query: (rows, length, heads, head_dim); returns the same shape.
 
     Under mixed precision the states can arrive in float32; they are cast to its dtype, and back.
@@ -117,7 +147,17 @@ def attend(kernel, query, key, value, documents: Documents, scale=None, window=N
     return kernels[kernel](*flat, documents, scale, window).reshape(query.shape).to(given)
 
 
-def library_attention(kernel, module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
+def library_attention(
+    kernel: str,
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """transformers' attention interface: ours for packed rows, else (padding, a cache) transformers' sdpa.
 
     query, key, value: (rows, heads, length, head_dim).
@@ -133,10 +173,13 @@ def library_attention(kernel, module, query, key, value, attention_mask, scaling
     return attend(kernel, *states, documents, scaling, kwargs.get("sliding_window")), None
 
 
-def mark_documents(core, args, kwargs):
+def mark_documents(core: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
     """Forward pre-hook of a decoder: in place of a mask, packed rows carry where their documents lie.
 
-    transformers hands a mask of four dimensions on as it is; this one also goes through gradient checkpointing.
+    It also goes through gradient checkpointing.
+    Upstream: transformers hands a mask of four dimensions on as it is, and the mark on it with it.
+    Breaks: the preflight's row "isolated" fails.
+    Drift: test_upstream.py::test_a_mask_of_four_dimensions_still_reaches_the_attention_as_it_is
     """
     positions = kwargs.get("position_ids")
     if positions is not None and kwargs.get("attention_mask") is None and kwargs.get("past_key_values") is None:
@@ -152,7 +195,7 @@ def for_loading(kernel: str) -> str:
     return kernel if kernel in LIBRARY else "sdpa"
 
 
-def install(model, kernel: str) -> None:
+def install(model: Any, kernel: str) -> None:
     """Makes a model use this kernel for packed rows, in training and in evaluation.
 
     Raises AttentionError for a kernel that is unknown or cannot serve the model.
@@ -180,6 +223,6 @@ def install(model, kernel: str) -> None:
         core.documents_hook = core.register_forward_pre_hook(mark_documents, with_kwargs=True, prepend=True)
 
 
-def kernel_of(model) -> str:
+def kernel_of(model: Any) -> str:
     """The kernel that `install` gave this model; "" when it never saw it."""
     return getattr(base_of(model).get_decoder(), "attention_kernel", "")

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def lock(path: Path):
+def lock(path: Path) -> Iterator[None]:
     """Holds `path` as a lock; another process waits until it is released, and a killed holder releases it."""
     from filelock import FileLock
 

@@ -1,12 +1,18 @@
 """The corrections that Falcon needs upstream. Knows nothing of training or of settings."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from helpers.adapted import base_of
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 KNOWN = {"position_ids", "use_cache"}  # what FalconDecoderLayer passes besides; neither is needed here
 
@@ -18,7 +24,8 @@ def quantizable(model_type: str) -> Iterator[None]:
     Upstream: transformers 5.5 and newer quantize a layer only if its class *is* nn.Linear (`replace_with_bnb_linear`
     in integrations/bitsandbytes.py). Falcon's layers are FalconLinear, a subclass that computes the same, so none is
     quantized and no error says so: Falcon-7B then takes 13.8 GB instead of 4.
-    Remove when tests/unit/test_falcon.py reports that upstream quantizes FalconLinear.
+    Breaks: load_model counts the 4-bit layers and refuses the model.
+    Drift: test_falcon.py::test_upstream_still_passes_over_falcons_layers
     """
     if model_type != "falcon":
         yield
@@ -33,13 +40,14 @@ def quantizable(model_type: str) -> Iterator[None]:
         modeling_falcon.FalconLinear = original
 
 
-def isolate_packed_documents(model) -> bool:
+def isolate_packed_documents(model: Any) -> bool:
     """Makes a Falcon keep packed documents apart; returns whether it is one (anything else is left alone).
 
     Upstream: FalconModel.forward does not pass `position_ids` to `create_causal_mask` (modeling_falcon.py), so that
     with the sdpa and eager kernels each document of a packed row attends to those before it.
     The hook builds the mask that Llama would get: positions that start again at 0 begin a document.
-    Remove when tests/unit/test_falcon.py reports that upstream isolates them.
+    Breaks: the preflight's row "isolated" fails.
+    Drift: test_falcon.py::test_upstream_still_lets_packed_documents_see_each_other
     """
     base = base_of(model)
     if getattr(base.config, "model_type", "") != "falcon":
@@ -50,7 +58,7 @@ def isolate_packed_documents(model) -> bool:
     return True
 
 
-def add_document_mask(core, args, kwargs):
+def add_document_mask(core: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
     """Forward pre-hook of FalconModel: adds a (rows, 1, length, length) mask for packed rows without one."""
     from transformers.masking_utils import create_causal_mask
 
@@ -65,14 +73,16 @@ def add_document_mask(core, args, kwargs):
     return args, kwargs
 
 
-def replace_attention(model, attend: Callable | None) -> None:
+def replace_attention(model: Any, attend: Callable | None) -> None:
     """Gives every attention layer of a Falcon a forward pass that reaches a fast kernel.
 
     Upstream: FalconAttention hands PyTorch 71 query heads and 1 key/value head without enable_gqa
     (modeling_falcon.py). No fused kernel takes that (thread: pytorch#191085), so it runs on the math kernel, which
     keeps 71 * length * length scores for every layer. Expanding key and value to 71 heads costs no copy.
+    Breaks: a new argument of the attention raises TypeError.
+    Drift: test_attention.py::test_upstream_still_gives_the_fused_kernel_one_key_head
+
     attend(query, key, value, documents): serves packed rows; None leaves those to the mask, too.
-    Remove when tests/unit/test_falcon.py reports that upstream expands them.
     """
     for layer in model.get_decoder().h:
         attention = layer.self_attention
@@ -80,16 +90,16 @@ def replace_attention(model, attend: Callable | None) -> None:
 
 
 def attention_forward(
-    attention,
-    attend,
-    hidden_states,
-    alibi=None,
-    attention_mask=None,
-    layer_past=None,
-    position_embeddings=None,
-    output_attentions=False,
+    attention: Any,
+    attend: Callable[..., torch.Tensor],
+    hidden_states: torch.Tensor,
+    alibi: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
+    layer_past: Cache | None = None,
+    position_embeddings: Any = None,
+    output_attentions: bool = False,
     **kwargs,
-):
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """FalconAttention.forward for rotary positions and sdpa; other variants go to the original.
 
     hidden_states: (rows, length, hidden_size). Returns the same shape, and None for the attention weights.
@@ -130,7 +140,7 @@ def attention_forward(
     return attention.dense(result.flatten(2)), None
 
 
-def split_heads(attention, fused: torch.Tensor):
+def split_heads(attention: Any, fused: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """query, key, value as views: (rows, length, heads, head_dim), with one key/value head where Falcon has one."""
     if attention.new_decoder_architecture or not attention.multi_query:
         return attention._split_heads(fused)
@@ -155,7 +165,7 @@ class Rotate(torch.autograd.Function):
         return turned(gradient, *ctx.saved_tensors, 1), None, None
 
 
-def turned(states, cos, sin, sign: int) -> torch.Tensor:
+def turned(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: int) -> torch.Tensor:
     """The states turned by the angles; sign -1 is forwards, 1 is back."""
     half = states.shape[-1] // 2
     cos, sin = cos[..., :half], sin[..., :half]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ def swapped_weights(weights: dict[torch.nn.Module, torch.Tensor]) -> Iterator[No
 
 
 @contextmanager
-def folded_adapter(model, dtype: torch.dtype) -> Iterator[None]:
+def folded_adapter(model: Any, dtype: torch.dtype) -> Iterator[None]:
     """While it is open, the adapter (if it is switched on) is added into the weights, which are held in `dtype`.
 
     Answers come faster: otherwise every layer runs two more, tiny products for each token. Only for float32 weights on

@@ -1,7 +1,9 @@
 """Loading: from settings to a model, its tokenizer and a report that proves what was loaded."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -9,6 +11,9 @@ from helpers.data.chat import set_template
 from helpers.machine.processes import here, sharded
 from helpers.models import attention, embedded, falcon, tiny
 from helpers.settings import EMBEDDED, Settings
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 class LoadReport(NamedTuple):
@@ -28,8 +33,8 @@ class LoadReport(NamedTuple):
 class Loaded(NamedTuple):
     """A model with its tokenizer (chat template set) and the report."""
 
-    model: torch.nn.Module
-    tokenizer: object
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     report: LoadReport
 
 
@@ -64,7 +69,7 @@ def base_folder(settings: Settings) -> Path:
     return Path(snapshot_download(settings.model, revision=settings.revision or None, allow_patterns=wanted))
 
 
-def quantization_config(settings: Settings):
+def quantization_config(settings: Settings) -> BitsAndBytesConfig | None:
     """NF4 with double quantization, computing in the settings' dtype; None when nothing is to be quantized.
 
     Every value is passed: bitsandbytes' defaults are FP4, float32 compute and no double quantization. FSDP shares out
@@ -83,7 +88,7 @@ def quantization_config(settings: Settings):
     )
 
 
-def load_tokenizer(settings: Settings):
+def load_tokenizer(settings: Settings) -> PreTrainedTokenizerBase:
     """The tokenizer with the settings' chat template; its pad token is the end token if it has none of its own.
 
     Labels are made before padding, so padding with the end token does not hide the end of an answer.
@@ -125,7 +130,7 @@ def load_model(settings: Settings) -> Loaded:
     return Loaded(model.eval(), tokenizer, report)
 
 
-def check_model(settings: Settings):
+def check_model(settings: Settings) -> PretrainedConfig:
     """The configuration of a model that can serve the settings.
 
     Raises ModelError when its type is unknown, its context too short, or a target module not in it.
@@ -153,7 +158,7 @@ def check_model(settings: Settings):
     return config
 
 
-def check_targets(model, settings: Settings) -> None:
+def check_targets(model: torch.nn.Module, settings: Settings) -> None:
     """Raises ModelError when target_modules names a linear layer that the model does not have.
 
     PEFT alone complains only when none of several names is found.
@@ -168,7 +173,7 @@ def check_targets(model, settings: Settings) -> None:
         )
 
 
-def keep_stream_in_float32(model) -> None:
+def keep_stream_in_float32(model: Any) -> None:
     """Lets the sum that runs through all layers (the residual stream) stay in float32 under float16 mixed precision.
 
     Each layer's products are still float16. In float16 the sum itself can pass 65,504 and become inf.
@@ -180,7 +185,7 @@ def keep_stream_in_float32(model) -> None:
     model.get_input_embeddings().register_forward_hook(widen)
 
 
-def body_linears(model) -> list[torch.nn.Module]:
+def body_linears(model: Any) -> list[Any]:
     """The linear layers of the decoder, 4-bit ones included; the output head and LoRA's own are not among them."""
     from bitsandbytes.nn import Linear4bit
 
@@ -189,7 +194,7 @@ def body_linears(model) -> list[torch.nn.Module]:
     return [m for n, m in model.named_modules() if isinstance(m, kinds) and m is not head and "lora_" not in n]
 
 
-def inspect_model(model) -> LoadReport:
+def inspect_model(model: torch.nn.Module) -> LoadReport:
     """Counts parameters, bytes and 4-bit layers; a 4-bit weight holds two parameters a byte."""
     from bitsandbytes.nn import Linear4bit
 
@@ -210,11 +215,13 @@ def check_quantized(settings: Settings, report: LoadReport) -> None:
         )
 
 
-def keep_gradients_on_cpu(model) -> None:
+def keep_gradients_on_cpu(model: torch.nn.Module) -> None:
     """Keeps 4-bit layers trainable on a CPU after the model has generated or been evaluated.
 
     Upstream: on CPUs with AVX512-BF16 the first forward pass in eval mode repacks a Linear4bit for a kernel that has
     no backward pass (bitsandbytes/nn/modules.py, packing_format_for_cpu); training then goes on with wrong gradients.
+    Breaks: the preflight's row "gradient" fails on such a CPU.
+    Drift: test_upstream.py::test_a_flag_still_decides_whether_bitsandbytes_repacks_on_a_cpu
     """
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":

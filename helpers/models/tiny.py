@@ -4,16 +4,22 @@ They answer gibberish. Their use is to run every line of the series, and to show
 Falcon-7B does not fit.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from helpers.machine.paths import cache_folder
+
+if TYPE_CHECKING:
+    from transformers import FalconForCausalLM, LlamaForCausalLM, PretrainedConfig, PreTrainedTokenizerFast
 
 NAMES = ("tiny-llama", "tiny-falcon")
 VERSION = "2"  # part of the folder's name: raise it when the models change
 PAD, EOS = "<pad>", "<eos>"
 
 
-def build_tokenizer():
+def build_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer whose tokens are the 256 bytes, plus a pad and an end token; any text survives a round trip."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -26,7 +32,7 @@ def build_tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, model_max_length=2048)
 
 
-def build_llama(seed: int = 0):
+def build_llama(seed: int = 0) -> LlamaForCausalLM:
     """A random Llama of 0.2 M parameters: 2 layers, 4 query heads on 2 key/value heads."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -46,7 +52,7 @@ def build_llama(seed: int = 0):
     return seeded(LlamaForCausalLM, config, seed)
 
 
-def build_falcon(seed: int = 0):
+def build_falcon(seed: int = 0) -> FalconForCausalLM:
     """A random Falcon shaped like Falcon-7B: rotary positions, parallel attention, one key/value head."""
     from transformers import FalconConfig, FalconForCausalLM
 
@@ -68,7 +74,7 @@ def build_falcon(seed: int = 0):
     return seeded(FalconForCausalLM, config, seed)
 
 
-def seeded(model_class, config, seed: int):
+def seeded(model_class: Any, config: PretrainedConfig, seed: int) -> Any:
     """A model with random weights that depend on the seed alone; the caller's random state is left as it was."""
     import torch
 

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.machine.versions import lower_bounds, pyproject
@@ -19,6 +20,7 @@ SHOWN = (  # the packages that people look for in environment.yml; pyproject.tom
 def written() -> dict[Path, str]:
     """Each file that is written from others, with its content."""
     made = {PROJECT / "docs" / "map.md": map_page(), PROJECT / "environment.yml": environment()}
+    made[PROJECT / "docs" / "upstream.md"] = upstream_page()
     return made | {path: with_first_cell(path) for path in sorted(NOTEBOOKS.rglob("[0-9]*.ipynb"))}
 
 
@@ -83,6 +85,48 @@ def map_page() -> str:
             lines += [f"## {name}.py", "", f"[`{name}`](../helpers/{name}.py): {first}"]
         lines.append("")
     return "\n".join(lines)
+
+
+class Upstream(NamedTuple):
+    """What one place does about an upstream library. drift: of the test that says when it changed, as file::test."""
+
+    what: str
+    where: Path
+    breaks: str
+    drift: str
+
+
+def upstream_marks() -> list[Upstream]:
+    """Every "Upstream: ... Breaks: ... Drift: ..." in the helpers' docstrings and comments.
+
+    Raises ValueError for one that has not all three parts.
+    """
+    found = []
+    for path in sorted((PROJECT / "helpers").rglob("*.py")):
+        text = re.sub(r"(?m)^\s*# ?", "", path.read_text(encoding="utf-8"))
+        for part in text.split("Upstream: ")[1:] if path.name != "written.py" else ():
+            parts = re.match(r"(.*?)\sBreaks:\s(.*?)\sDrift:\s(\S+::\w+)", part, re.DOTALL)
+            if parts is None or "Upstream: " in parts[0]:
+                raise ValueError(f"{path.name}: 'Upstream: {part[:60]}...' needs 'Breaks:' and 'Drift: file::test'.")
+            what, breaks, drift = (" ".join(piece.split()) for piece in parts.groups())
+            found.append(Upstream(what, path, breaks, drift))
+    return found
+
+
+def upstream_page() -> str:
+    """docs/upstream.md: one row for each correction of an upstream library, and each private name that is used."""
+    lines = ["# What depends on the insides of other libraries", ""]
+    lines += [
+        "Written by `python -m helpers write` from the marks in the code. Each row has a drift test: it fails when a"
+    ]
+    lines += ["new release changes what the row says. `make canary` runs them with the newest releases.", ""]
+    lines += ["| what | where | what a new release breaks | drift test |", "|---|---|---|---|"]
+    for mark in upstream_marks():
+        name = mark.where.relative_to(PROJECT / "helpers").as_posix()
+        file, _, test = mark.drift.partition("::")
+        cells = [mark.what, f"[{name}](../helpers/{name})", mark.breaks, f"[{test}](../tests/unit/{file})"]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def environment() -> str:

@@ -4,7 +4,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 from peft import PeftModel, set_peft_model_state_dict
@@ -53,12 +53,20 @@ class Trained(NamedTuple):
     """A finished small training. folder: of the adapter. model: with it, ready to answer. seconds: of the training."""
 
     folder: Path
-    model: object
+    model: Any
     seconds: float
     tokens: int
 
 
-def train_adapter(settings: Settings, rows: list[dict], folder: Path, *, steps: int, learning_rate=0.0, start=None):
+def train_adapter(
+    settings: Settings,
+    rows: list[dict],
+    folder: Path,
+    *,
+    steps: int,
+    learning_rate: float = 0.0,
+    start: str | Path | None = None,
+) -> Trained:
     """Trains an adapter on `rows` for so many steps; returns Trained. What was in `folder` is removed.
 
     start: the folder of an adapter of the same shape to go on from; None begins with a fresh one. The base is loaded

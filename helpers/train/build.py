@@ -2,17 +2,19 @@
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from datasets import Dataset
 from filelock import FileLock, Timeout
-from transformers import TrainerCallback, TrainerState
-from trl import SFTConfig
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState
+from trl import SFTConfig, SFTTrainer
 
 from helpers.data.labels import tokenize
 from helpers.machine.hardware import is_out_of_memory
+from helpers.machine.memory import Forecast
 from helpers.machine.meter import PeakMemory
 from helpers.machine.paths import write_json
 from helpers.machine.processes import here, is_lost_peer, sharded, shared_out
@@ -34,7 +36,9 @@ def sft_config(settings: Settings, folder: Path) -> SFTConfig:
     """TRL's configuration of this run, for one of the processes that share it out.
 
     Upstream: SFTConfig() turns bf16 on by itself, which fails where there is no GPU and is emulated on a T4; so
-    use_cpu, bf16 and fp16 are always set together. Its learning rate of 2e-5 is for full fine-tuning.
+    use_cpu, bf16 and fp16 are always set together. Its learning rate of 2e-5 is for full fine-tuning. Breaks: nothing;
+    once a CPU works without being told, the flags can go.
+    Drift: test_training.py::test_trl_still_refuses_a_cpu_by_default
     """
     cpu, rows = settings.device == "cpu", settings.per_device_train_batch_size
     settings = shared_out(settings, here().count)
@@ -73,11 +77,21 @@ def sft_config(settings: Settings, folder: Path) -> SFTConfig:
         dataset_num_proc=None,
         ddp_find_unused_parameters=False,  # every adapter matrix is used
     )
-    made._n_gpu = min(1, made.n_gpu)  # one process trains on one GPU; TRL refuses transformers' nn.DataParallel
+    # Upstream: one process takes all GPUs through nn.DataParallel, which TRL refuses; the private _n_gpu forbids it.
+    # Breaks: a machine with several GPUs cannot train in a notebook.
+    # Drift: test_upstream.py::test_a_private_number_still_decides_how_many_gpus_are_taken
+    made._n_gpu = min(1, made.n_gpu)
     return made
 
 
-def build_trainer(run: Run, model, tokenizer, train, evaluation=None, callbacks=()) -> LoraTrainer:
+def build_trainer(
+    run: Run,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
+    evaluation: Dataset | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> LoraTrainer:
     """An SFTTrainer whose model has a fresh adapter and every correction that this stack needs.
 
     run: settings, folder, and the log, which is the first of the callbacks. train, evaluation: datasets with
@@ -100,6 +114,8 @@ def build_trainer(run: Run, model, tokenizer, train, evaluation=None, callbacks=
     trainer.args.eval_steps = math.ceil(total_steps(trainer) / 4)
     remove_printing_callbacks(trainer)
     # Upstream: TRL casts the adapter of a 4-bit model to bfloat16; the fp16 gradient scaler has no kernel for that.
+    # Breaks: nothing; once the adapter stays float32, the cast can go.
+    # Drift: test_training.py::test_trl_still_casts_the_adapter_of_a_four_bit_model_to_bfloat16
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -112,7 +128,9 @@ def build_trainer(run: Run, model, tokenizer, train, evaluation=None, callbacks=
     return trainer
 
 
-def fitting(settings: Settings, tokenizer, rows, say) -> Dataset:
+def fitting(
+    settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, say: Callable[[str], None] | None
+) -> Dataset:
     """The rows as messages, input_ids and labels, as far as whole answers fit into max_length; says what did not."""
     fitted = tokenize(tokenizer, rows, settings.max_length, settings.assistant_only_loss, progress=len(rows) > 10_000)
     if not len(fitted.rows):
@@ -125,7 +143,7 @@ def fitting(settings: Settings, tokenizer, rows, say) -> Dataset:
     return fitted.rows
 
 
-def remove_printing_callbacks(trainer) -> None:
+def remove_printing_callbacks(trainer: SFTTrainer) -> None:
     """Takes away the Trainer's own tables and bars: they re-send themselves at every step."""
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -156,7 +174,13 @@ class TimeForecast(TrainerCallback):
             self.say(f"about {self.seconds / 60:.1f} minutes: {tokens:,.0f} tokens at {rate:,.0f} a second")
 
 
-def train_or_resume(trainer, run: Run, forecast=None, say=print, check: bool = True) -> dict:
+def train_or_resume(
+    trainer: LoraTrainer,
+    run: Run,
+    forecast: Forecast | None = None,
+    say: Callable[[str], None] = print,
+    check: bool = True,
+) -> dict:
     """Trains, or goes on from the newest whole checkpoint of the run; returns the run card.
 
     Saves adapter, run_card.json and history.csv in the run's folder, after a stop as well: one interrupt stops after
@@ -201,7 +225,7 @@ def train_or_resume(trainer, run: Run, forecast=None, say=print, check: bool = T
         return finish(trainer, run, found, measured, say, whole)
 
 
-def resume_point(trainer, run: Run, say) -> Checkpoint | None:
+def resume_point(trainer: LoraTrainer, run: Run, say: Callable[[str], None]) -> Checkpoint | None:
     """The checkpoint to go on from, after saying so; None to begin. Raises TrainingError when it is of another run."""
     trainer.identity = identity(run.settings, trainer.train_dataset)
     found = newest(run.folder / "checkpoints", say)
@@ -219,7 +243,7 @@ def resume_point(trainer, run: Run, say) -> Checkpoint | None:
     return found
 
 
-def total_steps(trainer) -> int:
+def total_steps(trainer: SFTTrainer) -> int:
     """How many optimizer steps the whole training has."""
     if trainer.args.max_steps > 0:
         return trainer.args.max_steps
@@ -228,8 +252,13 @@ def total_steps(trainer) -> int:
     return math.ceil(trainer.args.num_train_epochs * math.ceil(batches / trainer.args.gradient_accumulation_steps))
 
 
-def run_loop(trainer, found: Checkpoint | None, guard: StopGuard) -> None:
-    """The Trainer's own loop, from the checkpoint if there is one; only explains a full memory."""
+def run_loop(trainer: LoraTrainer, found: Checkpoint | None, guard: StopGuard) -> None:
+    """The Trainer's own loop, from the checkpoint if there is one; only explains a full memory.
+
+    Upstream: a finished run is loaded without a step through the private Trainer._load_from_checkpoint.
+    Breaks: a run that was killed after its last checkpoint gets no adapter.
+    Drift: test_upstream.py::test_a_checkpoint_can_still_be_loaded_without_a_step
+    """
     if guard.asked:
         return
     trainer.args.eval_on_start = found is None and trainer.args.eval_strategy != "no"
@@ -251,7 +280,7 @@ def run_loop(trainer, found: Checkpoint | None, guard: StopGuard) -> None:
         raise
 
 
-def make_ready(trainer) -> None:
+def make_ready(trainer: Any) -> None:
     """Leaves the model as one that answers: no dropout, cache on, no checkpointing, the optimizer's memory free."""
     model = trainer.model
     model.zero_grad(set_to_none=True)
@@ -268,7 +297,14 @@ def make_ready(trainer) -> None:
         torch.cuda.empty_cache()
 
 
-def finish(trainer, run: Run, found: Checkpoint | None, measured: dict, say, whole=None) -> dict:
+def finish(
+    trainer: LoraTrainer,
+    run: Run,
+    found: Checkpoint | None,
+    measured: dict,
+    say: Callable[[str], None],
+    whole: dict[str, torch.Tensor] | None = None,
+) -> dict:
     """Saves the adapter, the log as CSV and the run card, and says what was kept. whole: the weights that FSDP has.
 
     When nothing was left to train, a card of the same step stays as it is, with what others added to it.

@@ -6,18 +6,19 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from datasets import Dataset
 from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
 from helpers.machine.paths import fixed_run, new_run_folder, runs_folder, write_json
 from helpers.machine.processes import agree
 from helpers.run import Run, open_run
-from helpers.settings import SettingsError
+from helpers.settings import Settings, SettingsError
 
 SEAL = "complete.json"  # written last; names every file with its size and hash
 KEPT = 2  # so that a damaged one has another behind it
@@ -39,7 +40,7 @@ class Checkpoint(NamedTuple):
     identity: dict
 
 
-def identity(settings, rows=None) -> dict:
+def identity(settings: Settings, rows: Dataset | None = None) -> dict:
     """What decides whether a run can go on; rows: the tokenized training set, of which the hash is taken.
 
     The number of processes is not in it: they share out the rows of a step, which stay the same.
@@ -49,7 +50,7 @@ def identity(settings, rows=None) -> dict:
     return found if rows is None else found | {"content of the data": hash_of_tokens(rows)}
 
 
-def hash_of_tokens(rows) -> str:
+def hash_of_tokens(rows: Dataset) -> str:
     """Hash of a data set's token ids in their order."""
     total = hashlib.sha256()
     for ids in rows["input_ids"]:
@@ -106,7 +107,7 @@ def by_step(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: -int(path.name.removeprefix("checkpoint-")))
 
 
-def newest(folder: Path, say=print) -> Checkpoint | None:
+def newest(folder: Path, say: Callable[[str], None] = print) -> Checkpoint | None:
     """The newest checkpoint that is whole, or None; one that is not is passed over, and said."""
     for path in by_step(folder):
         if wrong := damage(path):
@@ -131,7 +132,7 @@ def damage(path: Path) -> str:
     return "" if content.get("step") == int(path.name.removeprefix("checkpoint-")) else "its step is another"
 
 
-def run_to_use(settings, resume: bool = True, say=print) -> Run:
+def run_to_use(settings: Settings, resume: bool = True, say: Callable[[str], None] = print) -> Run:
     """The run to train in: the newest unfinished run of the same settings, or a new one; says which and why.
 
     While a series runs ($FT_RUN) it is that run's folder.

@@ -1,6 +1,7 @@
 """Proofs before a training: what no error would show, looked up on the trainer itself."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from helpers.machine.hardware import choose_dtype, this_machine
 from helpers.models import attention
 from helpers.models.load import inspect_model
-from helpers.train.trainer import TrainingError
+from helpers.train.trainer import LoraTrainer, TrainingError
 
 
 class Check(NamedTuple):
@@ -21,7 +22,7 @@ class Check(NamedTuple):
     remedy: str
 
 
-def preflight(trainer, allow: tuple[str, ...] = (), say=print) -> list[Check]:
+def preflight(trainer: LoraTrainer, allow: tuple[str, ...] = (), say: Callable[[str], None] = print) -> list[Check]:
     """Prints what must hold before training, one row a proof, and stops when a row does not.
 
     trainer: from `build_trainer`. allow: names of rows that may fail, for a reader who knows better.
@@ -43,7 +44,7 @@ def preflight(trainer, allow: tuple[str, ...] = (), say=print) -> list[Check]:
     return checks
 
 
-def proofs(trainer) -> list[Check]:
+def proofs(trainer: LoraTrainer) -> list[Check]:
     """The rows of the preflight; each can fail."""
     checks = [*label_checks(trainer), isolation_check(trainer.model), gradient_check(trainer)]
     checks += [kernel_check(trainer), adapter_check(trainer)]
@@ -52,7 +53,7 @@ def proofs(trainer) -> list[Check]:
     return checks
 
 
-def quantization_check(model) -> Check:
+def quantization_check(model: torch.nn.Module) -> Check:
     """How many linear layers of the body are 4-bit."""
     report = inspect_model(model)
     found, all_of_them = report.quantized_linears, report.body_linears
@@ -60,7 +61,7 @@ def quantization_check(model) -> Check:
     return Check("quantized", f"{found} of {all_of_them} layers", "all", found == all_of_them > 0, remedy)
 
 
-def label_checks(trainer) -> list[Check]:
+def label_checks(trainer: LoraTrainer) -> list[Check]:
     """Trained spans against the answers in the data: each answer is one, with its end token, and nothing else is."""
     tokenizer = trainer.processing_class
     answers = (m["content"] for row in trainer.rows for m in row["messages"] if m["role"] == "assistant")
@@ -92,7 +93,7 @@ def trained_spans(labels: list[int]) -> list[list[int]]:
     return spans
 
 
-def isolation_check(model, length: int = 12) -> Check:
+def isolation_check(model: Any, length: int = 12) -> Check:
     """How far a document's logits move, against their spread, when another one stands before it in the packed row.
 
     Other kernels round differently: in bfloat16 a few percent in a model of seven billion random weights, where the
@@ -114,10 +115,13 @@ def isolation_check(model, length: int = 12) -> Check:
     return Check("isolated", f"logits move by {share:.2%}", f"below {bar:.1%} of their spread", share < bar, remedy)
 
 
-def gradient_check(trainer) -> Check:
+def gradient_check(trainer: LoraTrainer) -> Check:
     """Cosine between the gradient of a batch and that of its documents one by one, after an evaluation pass.
 
     Documents that see each other, wrong masks and layers that lost their backward pass all turn it.
+    Upstream: a batch gets to the model's device through the private Trainer._prepare_inputs.
+    Breaks: the preflight ends in an AttributeError.
+    Drift: test_upstream.py::test_a_batch_is_still_prepared_by_this_name
     """
     batch, alone = one_batch(trainer)
     model, was_training = trainer.model, trainer.model.training
@@ -133,12 +137,12 @@ def gradient_check(trainer) -> Check:
     return Check("gradient", found, "above 0.99, as of the documents alone", cosine > 0.99 and not repacked, remedy)
 
 
-def has_no_backward(module) -> bool:
+def has_no_backward(module: torch.nn.Module) -> bool:
     """Whether bitsandbytes has repacked this layer for a CPU kernel that gives no gradient."""
     return bool(getattr(getattr(getattr(module, "weight", None), "quant_state", None), "packing_format_for_cpu", False))
 
 
-def one_batch(trainer) -> tuple[dict, list[dict]]:
+def one_batch(trainer: LoraTrainer) -> tuple[dict, list[dict]]:
     """A batch of a few short documents as the trainer's collator makes it, and each document by itself."""
     rows = trainer.train_dataset.select(range(min(64, len(trainer.train_dataset))))
     documents = [document for row in rows for document in split_row(row) if trained_spans(document["labels"])]
@@ -158,7 +162,7 @@ def split_row(row: dict) -> list[dict]:
     return documents if row.get("seq_lengths") else [{k: v for k, v in documents[0].items() if k != "seq_lengths"}]
 
 
-def adapter_gradient(trainer, batch: dict) -> torch.Tensor:
+def adapter_gradient(trainer: LoraTrainer, batch: dict) -> torch.Tensor:
     """Gradient of the summed loss of a batch with respect to the trained parameters, as one float64 vector."""
     trainer.model.train()
     loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(dict(batch)), num_items_in_batch=1)
@@ -167,7 +171,7 @@ def adapter_gradient(trainer, batch: dict) -> torch.Tensor:
     return torch.cat([gradient.flatten().double().cpu() for gradient in gradients if gradient is not None])
 
 
-def kernel_check(trainer) -> Check:
+def kernel_check(trainer: LoraTrainer) -> Check:
     """The dtype of the products and the attention kernel, with the settings' reason for it."""
     settings = trainer.settings
     kernel, native = attention.kernel_of(trainer.model), choose_dtype(this_machine()).value
@@ -179,7 +183,7 @@ def kernel_check(trainer) -> Check:
     return Check("kernel", f"{kernel or 'unknown'} in {computes}", f"{settings.attention}: {reason}", right, remedy)
 
 
-def adapter_check(trainer) -> Check:
+def adapter_check(trainer: LoraTrainer) -> Check:
     """How many parameters are trained: LoRA's alone, in float32."""
     trained = [(n, p) for n, p in trainer.model.named_parameters() if p.requires_grad]
     count, share = sum(p.numel() for _, p in trained), 0.0

@@ -1,45 +1,63 @@
 """What a trainer would see of a data set, without the model: notebook 03's trainer around a tiny stand-in."""
 
+from __future__ import annotations
+
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from helpers.data.labels import Token, documents, encode, label_tokens, quiet_unless
 from helpers.run import Run
 from helpers.settings import Settings
 from helpers.train.build import build_trainer
-from helpers.train.trainer import TrainingError
+from helpers.train.trainer import LoraTrainer, TrainingError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 
-def stand_in(vocab_size: int):
+def stand_in(vocab_size: int) -> LlamaForCausalLM:
     """A Llama of one narrow layer with this vocabulary; its answers are of no use, its inputs are the real ones."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "max_position_embeddings": 32768}
-    heads = {"num_attention_heads": 1, "num_key_value_heads": 1}
+    sizes: dict[str, Any] = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "max_position_embeddings": 32768,
+    }
+    heads: dict[str, Any] = {"num_attention_heads": 1, "num_key_value_heads": 1}
     return LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, tie_word_embeddings=True, **sizes, **heads))
 
 
-def preview_trainer(settings: Settings, tokenizer, rows):
+def preview_trainer(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> LoraTrainer:
     """The trainer that notebook 03 would build for these rows and settings, around a stand-in model on the CPU.
 
     Template, lengths, packing, masking and collator are the real ones. Raises TrainingError when no row fits.
     """
-    plain = {"device": "cpu", "dtype": "float32", "autocast": "", "quantization": "none", "attention": "rows"}
+    plain: dict[str, Any] = {
+        "device": "cpu",
+        "dtype": "float32",
+        "autocast": "",
+        "quantization": "none",
+        "attention": "rows",
+    }
     settings = replace(settings, **plain, r=1, max_steps=1, tracking="none", target_modules="all-linear")
     folder = Path(tempfile.gettempdir()) / "preview"  # nothing is written there
     with quiet_unless(False):
         return build_trainer(Run(settings, folder), stand_in(len(tokenizer)), tokenizer, rows)
 
 
-def batch_of(trainer, places: list[int]) -> dict:
+def batch_of(trainer: LoraTrainer, places: list[int]) -> dict:
     """The batch that the trainer's collator makes of these rows of its training set."""
     kept = ("input_ids", "labels", "seq_lengths")  # the columns that the Trainer leaves to the collator
     rows = [trainer.train_dataset[place] for place in places]
     return trainer.data_collator([{name: row[name] for name in kept if name in row} for row in rows])
 
 
-def row_tokens(trainer, messages: list[dict]) -> list[Token]:
+def row_tokens(trainer: LoraTrainer, messages: list[dict]) -> list[Token]:
     """One conversation as the trainer takes it: the tokens of its document, and what was cut off behind them.
 
     trainer: of preview_trainer for a few rows, or of notebook 03. Raises TrainingError when it was dropped.

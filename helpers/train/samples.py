@@ -3,7 +3,7 @@
 import time
 
 import torch
-from transformers import TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from helpers.generate.generation import generate
 
@@ -31,7 +31,7 @@ class Samples(TrainerCallback):
         if due and self.spent + self.longest <= self.share * elapsed:
             self.ask(model, processing_class, state.global_step)
 
-    def ask(self, model, tokenizer, step: int) -> None:
+    def ask(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, step: int) -> None:
         """One answer, kept as a row with event "sample"; the model is left as it was."""
         start, was_training = time.perf_counter(), model.training
         model.eval()

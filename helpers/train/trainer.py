@@ -1,10 +1,11 @@
 """The trainer: TRL's, with a loss that only looks at trained positions and a way out of a full memory."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -62,7 +63,17 @@ class LoraTrainer(SFTTrainer):
     """SFTTrainer for a frozen base model with an adapter.
 
     Upstream: TRL's fused head (compute_loss in sft_trainer.py) runs over every position, and on a CPU takes 2.3 to
-    2.8 times as long as a plain head. Here the head sees only the positions that are trained.
+    2.8 times as long as a plain head. Here the head sees only the positions that are trained. Breaks: nothing; once TRL
+    skips masked positions too, this loss can go.
+    Drift: test_trainer.py::test_trls_head_still_runs_over_every_position_on_a_cpu
+
+    Upstream: the token count and the metrics that TRL logs are its private _total_train_tokens and _metrics.
+    Breaks: tokens a second and the forecast of the time are wrong.
+    Drift: test_upstream.py::test_trl_still_counts_tokens_and_keeps_metrics_under_these_names
+
+    Upstream: the Trainer asks its private _get_output_dir where a checkpoint goes, and _save_checkpoint writes it.
+    Breaks: checkpoints are written in place, and a kill leaves half of one.
+    Drift: test_upstream.py::test_the_trainer_still_asks_where_a_checkpoint_goes
     """
 
     checked = False  # whether the preflight has passed
@@ -77,7 +88,13 @@ class LoraTrainer(SFTTrainer):
         self.settings, self.rows = settings, rows
         super().__init__(train_dataset=rows, **options)
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
         inputs = round_up(inputs) if self.args.use_cpu else inputs
         labels = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=-100).flatten()
         trained = (labels != -100).nonzero().flatten()  # here, not after the decoder: it waits for the GPU
@@ -94,7 +111,7 @@ class LoraTrainer(SFTTrainer):
         self._metrics["train" if self.model.training else "eval"]["num_tokens"] = [self._total_train_tokens]
         return (loss, {"loss": loss}) if return_outputs else loss
 
-    def summed_loss(self, tuned, inputs: dict, trained: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def summed_loss(self, tuned: Any, inputs: dict, trained: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss summed over the trained positions (indices into the flattened labels)."""
         base = tuned.get_base_model()
         with self.accelerator.autocast():
@@ -112,7 +129,7 @@ class LoraTrainer(SFTTrainer):
         with forward_as(head, head_loss):
             return head(hidden, targets)
 
-    def head_weight(self, base):
+    def head_weight(self, base: Any) -> torch.Tensor:
         """The output head's weight in the dtype of mixed precision, cast once: it is frozen."""
         if not hasattr(self, "cast_head") or sharded():  # FSDP frees what it has gathered
             head = base.get_output_embeddings()
@@ -122,7 +139,9 @@ class LoraTrainer(SFTTrainer):
             self.cast_head = head.weight.detach().to(dtype)
         return self.cast_head
 
-    def training_step(self, model, inputs, num_items_in_batch=None):
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
         """One forward and backward pass; a batch for which the memory is too small is taken in halves.
 
         The loss is a sum over tokens, so the gradient is that of the whole batch. What the failed pass had added to
@@ -144,7 +163,7 @@ class LoraTrainer(SFTTrainer):
             self.step_batches = ()
         return loss
 
-    def evaluate(self, *arguments, **options):
+    def evaluate(self, *arguments, **options) -> dict[str, float]:
         """The metrics of an evaluation; none when a stop was asked for in its middle."""
         try:
             return super().evaluate(*arguments, **options)
@@ -167,7 +186,7 @@ class LoraTrainer(SFTTrainer):
             safe = f"{kept[0]} stays" if kept else "there is none so far"
             self.say(f"checkpoint-{step} could not be saved ({failed}). Training goes on; {safe}. Is the disk full?")
 
-    def save_aside(self, model, trial, folder: Path, step: int) -> Exception | None:
+    def save_aside(self, model: torch.nn.Module, trial: Any, folder: Path, step: int) -> Exception | None:
         """Saves into self.aside and moves it into place; returns what went wrong. All processes meet here."""
         failed = None
         self.accelerator.wait_for_everyone()
@@ -183,7 +202,9 @@ class LoraTrainer(SFTTrainer):
             return error
         return None
 
-    def attempt(self, model, inputs, num_items_in_batch):
+    def attempt(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor | None:
         """The loss of one batch after its backward pass; None when the memory was too small."""
         try:
             pieces = split_batch(inputs, self.parts)
@@ -195,7 +216,7 @@ class LoraTrainer(SFTTrainer):
                 raise
         return None  # outside of the handler: the error's traceback holds the tensors that must go
 
-    def make_smaller(self, inputs) -> None:
+    def make_smaller(self, inputs: dict[str, Any]) -> None:
         """Frees memory and takes batches in more pieces, at least twice as many.
 
         Raises TrainingError when the batch is a single sequence already.
@@ -215,7 +236,7 @@ class LoraTrainer(SFTTrainer):
 
 
 @contextmanager
-def forward_as(module: torch.nn.Module, function) -> Iterator[None]:
+def forward_as(module: torch.nn.Module, function: Callable) -> Iterator[None]:
     """While it is open, a call of the module runs `function` between the module's hooks."""
     own = module.__dict__.get("forward")
     module.forward = function
@@ -227,7 +248,7 @@ def forward_as(module: torch.nn.Module, function) -> Iterator[None]:
             module.forward = own
 
 
-def next_moves(settings) -> str:
+def next_moves(settings: Settings) -> str:
     """What to try when not even one sequence fits, in order."""
     first = "" if settings.gradient_checkpointing else "set GRADIENT_CHECKPOINTING = True; "
     last = "choose a smaller MODEL" if settings.quantization == "nf4" else "set QUANTIZATION = 'nf4'"
@@ -255,7 +276,7 @@ def is_packed(inputs: dict) -> bool:
     return "position_ids" in inputs and "attention_mask" not in inputs and len(inputs["input_ids"]) == 1
 
 
-def count_tokens(inputs) -> int:
+def count_tokens(inputs: dict[str, Any]) -> int:
     """Tokens of a batch that are not padding."""
     return int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else inputs["input_ids"].numel()
 

@@ -110,7 +110,8 @@ def loss_panel(rows: list[dict], max_steps: int) -> list[str]:
     losses, evaluations = finite(series(rows, "loss")), finite(series(rows, "eval_loss"))
     smooth = list(zip([s for s, _ in losses], smoothed([v for _, v in losses]), strict=True))
     top = max(v for _, v in losses + evaluations) * 1.05 or 1.0
-    parts, labels = [], []
+    parts: list[str] = []
+    labels: list[str] = []
     for share in (0, 0.5, 1):
         parts.append(grid(down(share, 1, UPPER)))
         labels.append(text(LEFT - 5, down(share, 1, UPPER) + 4, f"{top * share:.2f}", "end"))
@@ -130,7 +131,8 @@ def loss_panel(rows: list[dict], max_steps: int) -> list[str]:
 def lower_panel(rows: list[dict], max_steps: int) -> list[str]:
     """Learning rate dashed and gradient norm solid, each on a scale of its own; outliers of the norm are cut."""
     rates, norms = finite(series(rows, "learning_rate")), finite(series(rows, "grad_norm"))
-    labels, keys, parts = [], [], [grid(LOWER[1])]
+    labels: list[str] = []
+    keys, parts = [], [grid(LOWER[1])]
     if norms:
         top = sorted(v for _, v in norms)[int(0.99 * (len(norms) - 1))] * 1.05 or 1.0
         cut = [(s, min(v, top)) for s, v in norms]
@@ -210,7 +212,7 @@ def grid(y: int) -> str:
     return f'<path stroke="currentColor" stroke-width="1" opacity=".2" d="M{LEFT} {y}H{RIGHT}"/>'
 
 
-def text(x: int, y: int, content, anchor: str) -> str:
+def text(x: int, y: int, content: object, anchor: str) -> str:
     """A piece of text; only this module's own words and numbers go here."""
     return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{content}</text>'
 

@@ -1,16 +1,22 @@
 """The figure of a finished run's loss, shown with its text. Knows nothing of trainers."""
 
+from __future__ import annotations
+
 import base64
 import html
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from helpers.watch.chart import EVAL, TRAIN
 from helpers.watch.history import marks, series, smoothed
 from helpers.watch.reading import read
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def loss_figure(rows: list[dict]):
+
+def loss_figure(rows: list[dict]) -> Figure:
     """A matplotlib Figure of the loss and the evaluation loss."""
     from matplotlib.figure import Figure
 
@@ -40,7 +46,7 @@ def loss_alt(rows: list[dict]) -> str:
     return f"{words}. {read(rows).sentence}"
 
 
-def show_figure(made, alt: str, path: Path | None = None) -> None:
+def show_figure(made: Figure, alt: str, path: Path | None = None) -> None:
     """Shows a matplotlib Figure as a picture with its text, and saves it as PNG if a path is given."""
     from IPython.display import display
 

@@ -27,7 +27,8 @@ class History(TrainerCallback):
     """
 
     def __init__(self, path: Path):
-        self.path, self.rows, self.start, self.peak = path, [], time.perf_counter(), 0.0
+        self.path, self.start, self.peak = path, time.perf_counter(), 0.0
+        self.rows: list[dict] = []
 
     def on_train_begin(self, args, state, control, **kwargs):
         if not state.is_world_process_zero:

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 from helpers.machine.paths import in_vscode
 from helpers.watch.chart import chart_html, header, sentence
@@ -53,7 +53,7 @@ class LossPlot(TrainerCallback):
         affordable = self.draw_seconds <= 0.005 * (now - self.start) or self.draws < 3
         return affordable and self.sent_bytes <= FIRST_BYTES + BYTES_A_STEP * step
 
-    def draw(self, state) -> None:
+    def draw(self, state: TrainerState) -> None:
         """Shows the chart as it is now."""
         start = time.perf_counter()
         words = sentence(self.history.rows, state.max_steps)

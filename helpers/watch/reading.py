@@ -7,6 +7,7 @@ from typing import NamedTuple
 from helpers.watch.history import series
 
 ENOUGH = 10  # losses before anything is said
+Points = list[tuple[int, float]]  # (step, value)
 RISE, FALL = 1.2, 0.97  # a loss that is this much above its best, or above this share of its start
 
 
@@ -30,7 +31,7 @@ def read(rows: list[dict]) -> Reading:
     return Reading("falling", words)
 
 
-def broken(losses, evaluations, rows) -> Reading | None:
+def broken(losses: Points, evaluations: Points, rows: list[dict]) -> Reading | None:
     """A loss that is not a number, with the likely cause."""
     step = next((step for step, loss in losses if not math.isfinite(loss)), None)
     if step is None:
@@ -46,12 +47,12 @@ def broken(losses, evaluations, rows) -> Reading | None:
     return Reading("broken", f"The loss is not a number since step {step}; {cause}.")
 
 
-def early(losses, evaluations, rows) -> Reading | None:
+def early(losses: Points, evaluations: Points, rows: list[dict]) -> Reading | None:
     """Too few losses for a word."""
     return Reading("early", "Too early to say anything.") if len(losses) < ENOUGH else None
 
 
-def diverging(losses, evaluations, rows) -> Reading | None:
+def diverging(losses: Points, evaluations: Points, rows: list[dict]) -> Reading | None:
     """A loss that has left its best level for good."""
     values = [loss for _, loss in losses]
     size = window(values)
@@ -66,7 +67,7 @@ def diverging(losses, evaluations, rows) -> Reading | None:
     return None
 
 
-def overfitting(losses, evaluations, rows) -> Reading | None:
+def overfitting(losses: Points, evaluations: Points, rows: list[dict]) -> Reading | None:
     """An evaluation loss that has risen twice or more since its best."""
     finite = [(step, loss) for step, loss in evaluations if math.isfinite(loss)]
     if len(finite) < 3:
@@ -82,7 +83,7 @@ def overfitting(losses, evaluations, rows) -> Reading | None:
     return None
 
 
-def flat(losses, evaluations, rows) -> Reading | None:
+def flat(losses: Points, evaluations: Points, rows: list[dict]) -> Reading | None:
     """A loss that has not moved beyond its own noise."""
     first, last, noise = ends(losses)
     if last > FALL * first or first - last < 2 * noise:
@@ -93,7 +94,7 @@ def flat(losses, evaluations, rows) -> Reading | None:
     return None
 
 
-def ends(losses) -> tuple[float, float, float]:
+def ends(losses: Points) -> tuple[float, float, float]:
     """Mean of the first and of the last losses, and the standard error of their difference."""
     values = [loss for _, loss in losses]
     size = window(values)

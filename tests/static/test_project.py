@@ -65,6 +65,31 @@ def test_what_is_written_from_other_files_is_up_to_date():
     assert write(check=True) == []
 
 
+def test_every_upstream_row_has_a_drift_test_that_exists():
+    from helpers.project.written import upstream_marks
+
+    marks = upstream_marks()
+    assert len(marks) > 20
+    for mark in marks:
+        file, _, test = mark.drift.partition("::")
+        tree = ast.parse((PROJECT / "tests" / "unit" / file).read_text(encoding="utf-8"))
+        found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == test]
+        assert found and (ast.get_docstring(found[0]) or "").startswith("Drift:"), mark
+
+
+def test_private_names_of_libraries_are_marked():
+    """A private attribute that is read of anything but `self` or a named tuple has an "Upstream:" in its module."""
+    own = {"_asdict", "_replace", "_fields", "_make"}
+    for path in HELPERS:
+        text = path.read_text(encoding="utf-8")
+        names = {
+            node.attr
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr)
+        }
+        assert not names - own - {"_exit"} or "Upstream: " in text, (path.name, names - own)
+
+
 def test_the_conda_environment_installs_the_same_set_and_shows_what_people_look_for():
     text = (PROJECT / "environment.yml").read_text()
     assert "-c constraints.txt" in text and "-e .[lab,test]" in text

@@ -260,3 +260,13 @@ def test_where_an_operator_of_the_draft_fails_the_model_answers_and_says_so(tiny
     sampling = Sampling(max_new_tokens=8)
     assert list(decoder.tokens(PROMPT, sampling, 1)) == expected(tiny_llama, sampling)
     assert not decoder.how.value and "answers by itself: an operator of the draft fails" in decoder.how.reason
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_copies_of_older_weights_are_let_go_after_a_step_of_the_optimizer(tiny_llama, fused):
+    model = tuned(tiny_llama)
+    before, trained = weights_key(model), [p for n, p in model.named_parameters() if "lora_" in n]
+    for parameter in trained:
+        parameter.requires_grad_(True).grad = torch.ones_like(parameter)
+    torch.optim.AdamW(trained, fused=fused).step()
+    assert weights_key(model) != before

@@ -1,0 +1,102 @@
+"""The tests with the newest releases of all libraries, and which one's newer version broke what. Mends nothing."""
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from helpers.machine.paths import PROJECT
+from helpers.machine.versions import installed_version, lower_bounds
+
+# Static tests, drift tests, and one notebook that trains from beginning to end.
+WHAT = (("tests/static",), ("tests/unit", "-m", "drift"), ("tests/notebooks/test_run.py", "-k", "03_finetune"))
+
+
+def tested_versions() -> dict[str, str]:
+    """The versions in constraints.txt."""
+    lines = (PROJECT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def newer() -> dict[str, tuple[str, str]]:
+    """(tested version, the one installed here) of every direct dependency that is another one here."""
+    tested, found = tested_versions(), {}
+    for name in lower_bounds(extras=True):
+        here = installed_version(name)
+        if here and here.partition("+")[0] != tested[name]:
+            found[name] = (tested[name], here)
+    return found
+
+
+def failures(arguments: list[str]) -> list[str]:
+    """The tests that fail, as pytest names them; runs pytest with these arguments in this environment."""
+    with TemporaryDirectory() as folder:
+        report = Path(folder) / "tests.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *arguments]
+        done = subprocess.run(command, cwd=PROJECT, check=False)
+        if not report.exists():
+            return [f"pytest itself (exit status {done.returncode})"]
+        return [test_id(case) for case in ElementTree.parse(report).iter("testcase") if broken(case)]
+
+
+def broken(case: ElementTree.Element) -> bool:
+    """Whether a test of a JUnit file failed."""
+    return case.find("failure") is not None or case.find("error") is not None
+
+
+def test_id(case: ElementTree.Element) -> str:
+    """A test as pytest takes it, from its JUnit entry."""
+    name = case.get("classname", "").replace(".", "/")
+    return f"{name}.py::{case.get('name')}"
+
+
+def put_back(name: str, version: str) -> None:
+    """Installs a package in one version, with what it needs."""
+    command = [
+        sys.executable,
+        "-m",
+        "uv",
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        sys.executable,
+        f"{name}=={version}",
+    ]
+    subprocess.run(command, cwd=PROJECT, check=True)
+
+
+def culprits(
+    broken_tests: list[str],
+    others: dict[str, tuple[str, str]],
+    install: Callable[[str, str], None] = put_back,
+    run: Callable[[list[str]], list[str]] = failures,
+) -> dict[str, str]:
+    """For each broken test: the package whose tested version, put back alone, lets it pass; "" where none does."""
+    blamed = dict.fromkeys(broken_tests, "")
+    for name, (tested, here) in others.items():
+        left = [test for test, package in blamed.items() if not package]
+        if not left:
+            break
+        install(name, tested)
+        still = set(run(left))
+        blamed |= {test: name for test in left if test not in still}
+        install(name, here)
+    return blamed
+
+
+def sing(say: Callable[[str], None] = print) -> bool:
+    """Runs the tests, says what is newer and what that broke; true when nothing is broken."""
+    others = newer()
+    say("newer than tested: " + (", ".join(f"{n} {b} (tested {a})" for n, (a, b) in others.items()) or "nothing"))
+    broken_tests = [test for arguments in WHAT for test in failures(list(arguments))]
+    if not broken_tests:
+        say("nothing is broken")
+        return True
+    for test, package in culprits(broken_tests, others).items():
+        cause = f"{package} {others[package][1]}, not with {others[package][0]}" if package else "no single package"
+        say(f"broken: {re.sub(r'^tests/', '', test)}: {cause}")
+    return False
