@@ -20,7 +20,7 @@ test:  ## set everything up, run every check and test
 	@$(PYTHON) bootstrap.py colab
 	@$(VENV) tests/run_all.py
 
-check:  ## what to run while working: format, lint, the quick tests
+check:  ## what to run while working: format, lint, types, the quick tests
 	@$(PYTHON) bootstrap.py test
 	@$(VENV) tests/run_all.py --check
 

@@ -14,10 +14,11 @@ import IPython.display
 from helpers.data.load import load_chat_data
 from helpers.machine.hardware import this_machine
 from helpers.machine.paths import write_json
+from helpers.machine.versions import versions
 from helpers.models.load import load_model
 from helpers.run import Run
 from helpers.settings import resolve
-from helpers.train.build import build_trainer, train_or_resume, versions
+from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.samples import Samples
 from helpers.watch.history import marks
 from helpers.watch.plot import LossPlot

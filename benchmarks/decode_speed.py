@@ -19,9 +19,9 @@ from helpers.generate.decode import Decoder
 from helpers.generate.sampling import Sampling
 from helpers.machine.hardware import this_machine
 from helpers.machine.paths import write_json
+from helpers.machine.versions import versions
 from helpers.models.load import load_model
 from helpers.settings import resolve
-from helpers.train.build import versions
 
 TARGET = Path(__file__).resolve().parent / "results" / "decode-speed.json"
 QUESTIONS = ("What is the capital of France? Explain its history.", "List ten animals and describe each of them.")

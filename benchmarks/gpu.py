@@ -19,11 +19,11 @@ from transformers import TrainerCallback
 from helpers.data.load import load_chat_data
 from helpers.machine.hardware import Choice, Machine, this_machine
 from helpers.machine.paths import cache_folder, write_json
+from helpers.machine.versions import versions
 from helpers.models import tiny
 from helpers.models.load import load_tokenizer
 from helpers.project.bench import measure, our_trainer, stock_trainer
 from helpers.settings import resolve
-from helpers.train.build import versions
 
 RESULTS = Path(__file__).resolve().parent / "results"
 T4 = Machine((7, 5), "T4 (assumed)", 14.5, 12.7, 2, False)

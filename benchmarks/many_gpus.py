@@ -24,8 +24,8 @@ from safetensors.torch import load_file
 
 from helpers.machine.hardware import Choice, this_machine
 from helpers.machine.paths import PROJECT, runs_folder, write_json
+from helpers.machine.versions import versions
 from helpers.settings import resolve
-from helpers.train.build import versions
 from helpers.watch.history import read_history, series
 
 TARGET = Path(__file__).resolve().parent / "results" / "many-gpus.json"

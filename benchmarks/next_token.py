@@ -11,9 +11,9 @@ from pathlib import Path
 
 from helpers.generate.engine import Engine
 from helpers.machine.paths import write_json
+from helpers.machine.versions import versions
 from helpers.panels.generation import GenerationPanel
 from helpers.train.adapters import load_tuned
-from helpers.train.build import versions
 
 TARGET = Path(__file__).resolve().parent / "results" / "next-token.json"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from helpers.data.load import load_chat_data
 from helpers.machine.hardware import this_machine
 from helpers.machine.paths import write_json
+from helpers.machine.versions import versions
 from helpers.project.bench import measure, our_trainer
 from helpers.settings import resolve
-from helpers.train.build import versions
 
 TARGET = Path(__file__).resolve().parent / "results" / "padding.json"
 

@@ -16,11 +16,12 @@ from helpers.evaluate.evaluation import evaluate
 from helpers.evaluate.shop import checks_for
 from helpers.machine.hardware import this_machine
 from helpers.machine.paths import write_json
+from helpers.machine.versions import versions
 from helpers.models.forecast import forecast_memory
 from helpers.models.load import load_model
 from helpers.run import Run
 from helpers.settings import resolve
-from helpers.train.build import build_trainer, train_or_resume, versions
+from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.preflight import preflight
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -1,6 +1,7 @@
 """The command line: `python -m helpers doctor`, `run`, `lab`, `app`, `train`, `export`, `plan`, `bench`, `write`."""
 
 import argparse
+from collections.abc import Callable
 
 from helpers import __version__
 
@@ -16,7 +17,13 @@ def main(arguments: list[str] | None = None) -> None:
     chosen.run_command(chosen)
 
 
-def command(commands, name: str, run, text: str, profile: bool = False) -> argparse.ArgumentParser:
+def command(
+    commands: argparse._SubParsersAction,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    text: str,
+    profile: bool = False,
+) -> argparse.ArgumentParser:
     """A new command. run: takes the parsed arguments. profile: whether it has --profile."""
     made = commands.add_parser(name, help=text)
     made.set_defaults(run_command=run)
@@ -25,7 +32,7 @@ def command(commands, name: str, run, text: str, profile: bool = False) -> argpa
     return made
 
 
-def add_series(commands) -> None:
+def add_series(commands: argparse._SubParsersAction) -> None:
     """The commands that a reader meets first: doctor, run, lab, app."""
     write = command(commands, "write", lambda chosen: run_write(chosen.check), "the files that are made from others")
     write.add_argument("--check", action="store_true", help="only name those that differ")
@@ -44,7 +51,7 @@ def add_series(commands) -> None:
     app.add_argument("--port", type=int, default=8866, help="on this machine's loopback address (8866)")
 
 
-def add_training(commands) -> None:
+def add_training(commands: argparse._SubParsersAction) -> None:
     """The commands that train: train, bench."""
     text = "training speed on this machine, against TRL alone"
     bench = command(commands, "bench", lambda c: run_bench(c.profile, c.rows, c.seeds, c.json), text, profile=True)
@@ -61,7 +68,7 @@ def add_training(commands) -> None:
     train.add_argument("--new", action="store_true", help="start a new run, even if one of these is unfinished")
 
 
-def add_after(commands) -> None:
+def add_after(commands: argparse._SubParsersAction) -> None:
     """The commands for what comes after a training, or before a larger one: export, plan."""
     text = "a run's adapter with its model card, or merged into its base"
     export = command(commands, "export", run_export, text)

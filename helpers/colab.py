@@ -30,7 +30,7 @@ def prepare(project: Path) -> None:
 
 def name_of(requirement: str) -> str:
     """The package of a requirement such as "trl>=1.16"."""
-    return re.match(r"[\w.-]+", requirement)[0]
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
 
 
 def installed(name: str) -> str:
@@ -49,4 +49,4 @@ def satisfied(requirement: str) -> bool:
 
 def numbers(text: str) -> list[int]:
     """The release of a version as numbers: "2.11.0+cu128" as [2, 11, 0]."""
-    return [int(part) for part in re.match(r"[\d.]*", text)[0].split(".") if part]
+    return [int(part) for part in re.split(r"[^\d.]", text, maxsplit=1)[0].split(".") if part]

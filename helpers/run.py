@@ -1,6 +1,7 @@
 """A run: its settings, its folder, its log and its card. Knows nothing of models and trainers."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -81,7 +82,7 @@ def find_run(profile: str, chosen: str | Path | None = None, data: str | None = 
     return run
 
 
-def newest_run(profile: str | None = None, data: str | None = None, say=print) -> Run | None:
+def newest_run(profile: str | None = None, data: str | None = None, say: Callable[[str], None] = print) -> Run | None:
     """The newest run that has an adapter and a run card, of this profile and data if they are named; else None.
 
     A substitute is taken only when there is nothing else. $FT_RUN, set while a whole series is run, goes first. A run

@@ -23,7 +23,7 @@ PYTHON, COLAB = sys.executable, str(PROJECT / ".venv-colab" / "bin" / "python")
 ARTIFACTS = PROJECT / "test-artifacts"
 SMOKE = {"FT_PROFILE": "smoke", "FT_HEADLESS": "1"}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-CHECK = ("format", "lint", "outputs", "static", "quick")  # what `make check` runs
+CHECK = ("format", "lint", "types", "outputs", "static", "quick")  # what `make check` runs
 
 
 class Step(NamedTuple):
@@ -61,6 +61,7 @@ def steps() -> list[Step]:
     return [
         Step("format", "code and notebooks have one form", [PYTHON, "-m", "ruff", "format", "--check", "."]),
         Step("lint", "no known mistake", [PYTHON, "-m", "ruff", "check", "."]),
+        Step("types", "what functions take and give fits together", [PYTHON, "-m", "mypy"]),
         Step("outputs", "no output is committed", [PYTHON, "-m", "nbstripout", "--verify", "--keep-id", *notebooks()]),
         Step("static", "the project's files agree", pytest(PYTHON, "tests/static", workers=1)),
         Step(
@@ -78,7 +79,7 @@ def steps() -> list[Step]:
             ONE_THREAD,
         ),
         Step("nbval", "notebooks and solutions run by nbval, on a tiny Falcon", nbval(PYTHON, notebooks()), falcon),
-        Step("browser", "the panels in a real browser", pytest(PYTHON, "tests/browser", workers=1)),
+        Step("browser", "the panels in a real browser", pytest(PYTHON, "tests/browser")),
         Step(
             "series",
             "the laptop run teaches the facts",

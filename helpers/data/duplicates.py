@@ -40,18 +40,18 @@ def near_copies(train: list[str], test: list[str], like: float = LIKE) -> list[P
     """
     wanted = defaultdict(list)
     pieces = [pieces_of(text) for text in test]
-    for place, own in enumerate(pieces):
+    for index, own in enumerate(pieces):
         for piece in own:
-            wanted[piece].append(place)
-    found = []
-    for place, text in enumerate(train):
+            wanted[piece].append(index)
+    pairs = []
+    for index, text in enumerate(train):
         own = pieces_of(text)
         common = Counter(other for piece in own if piece in wanted for other in wanted[piece])
         for other, count in common.items():
             likeness = count / (len(own) + len(pieces[other]) - count)
             if likeness >= like:
-                found.append(Pair(place, other, likeness))
-    return sorted(found, key=lambda pair: -pair.likeness)
+                pairs.append(Pair(index, other, likeness))
+    return sorted(pairs, key=lambda pair: -pair.likeness)
 
 
 def pieces_of(text: str) -> set[int]:

@@ -73,13 +73,13 @@ def encode_many(
     tokenizer: PreTrainedTokenizerBase, conversations: list[list[dict]], assistant_only: bool = True
 ) -> list[tuple[list, list]]:
     """encode() of many conversations in one call of the tokenizer; markers in their texts are made harmless."""
-    made: Any = tokenizer.apply_chat_template(
+    encoded: Any = tokenizer.apply_chat_template(
         [harmless(tokenizer, messages) for messages in conversations],
         tokenize=True,
         return_dict=True,
         return_assistant_tokens_mask=True,
     )
-    pairs = zip(made["input_ids"], made["assistant_masks"], strict=True)
+    pairs = zip(encoded["input_ids"], encoded["assistant_masks"], strict=True)
     if not assistant_only:
         return [(ids, list(ids)) for ids, _ in pairs]
     return [(ids, [token if kept else -100 for token, kept in zip(ids, mask, strict=True)]) for ids, mask in pairs]
@@ -171,8 +171,8 @@ def label_tokens(
     tokens: list[Token] = []
     waiting: list[int] = []
     ids, marks = [*input_ids, *cut], [*labels, *[-100] * len(cut)]
-    for place, (token_id, label) in enumerate(zip(ids, marks, strict=True)):
-        if place >= len(input_ids) or (max_length is not None and place >= max_length):
+    for index, (token_id, label) in enumerate(zip(ids, marks, strict=True)):
+        if index >= len(input_ids) or (max_length is not None and index >= max_length):
             kind = "cut"
         elif label == -100:
             kind = "masked"
@@ -180,7 +180,7 @@ def label_tokens(
             kind = "end" if label == tokenizer.eos_token_id else "trained"
         waiting.append(token_id)
         text: Any = tokenizer.decode(waiting)
-        whole = not text.endswith("\ufffd") or len(waiting) == 4 or place == len(ids) - 1
+        whole = not text.endswith("\ufffd") or len(waiting) == 4 or index == len(ids) - 1
         tokens.append(Token(text if whole else "", kind))
         waiting = [] if whole else waiting
     return tokens

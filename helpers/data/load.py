@@ -215,8 +215,8 @@ def split(dataset: Dataset, share: float = HELD_OUT) -> tuple[Dataset, Dataset]:
         count = round(share * len(keys[group])) or (len(keys[group]) > 1)
         held_out |= set(sorted(keys[group])[: int(count)])
     sides: tuple[list[int], list[int]] = ([], [])
-    for place, key in enumerate(dataset["key"]):
-        sides[key in held_out].append(place)
+    for index, key in enumerate(dataset["key"]):
+        sides[key in held_out].append(index)
     return dataset.select(sides[0]), dataset.select(sides[1])
 
 

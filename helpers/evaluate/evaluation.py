@@ -4,11 +4,14 @@ How facts are checked: an answer is right when, for every group of the row's `ma
 words as a whole word (upper and lower case alike), and none of `forbid`. "4.20" does not match "14.20" or "4.205".
 """
 
+from __future__ import annotations
+
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
@@ -19,6 +22,9 @@ from helpers.generate.sampling import Sampling
 from helpers.machine.hardware import cpu_has_bf16, this_machine
 from helpers.machine.memory import GIB, shape_of
 from helpers.models.folding import folded_adapter
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 SPARE_TOKENS = 8  # room beyond the longest reference answer, so that "ended" means that the model chose to stop
 
@@ -58,7 +64,7 @@ class Report(NamedTuple):
         return {**main.checks, "nll": main.nll, "ended": ended}
 
 
-def is_right(answer: str, match: list[list[str]], forbid: list[str] = ()) -> bool:
+def is_right(answer: str, match: list[list[str]], forbid: Sequence[str] = ()) -> bool:
     """Whether the answer has a word of every group of `match`, and none of `forbid`."""
     return all(any(has_word(answer, word) for word in group) for group in match) and not any(
         has_word(answer, word) for word in forbid
@@ -85,13 +91,13 @@ def silent(text: str) -> None:
 
 
 def evaluate(
-    model,
-    tokenizer,
-    rows,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Iterable[dict],
     *,
-    max_new_tokens=64,
-    batch_size=128,
-    limit=0,
+    max_new_tokens: int = 64,
+    batch_size: int = 128,
+    limit: int = 0,
     checks: Mapping[str, Check] = CHECKS,
     say: Callable[[str], None] = silent,
 ) -> Report:
@@ -114,7 +120,7 @@ def evaluate(
     return Report(slices, answers, time.perf_counter() - start, sum(answer.tokens for answer in answers))
 
 
-def answer_rooms(tokenizer, rows: list[dict], max_new_tokens: int) -> list[int]:
+def answer_rooms(tokenizer: PreTrainedTokenizerBase, rows: list[dict], max_new_tokens: int) -> list[int]:
     """For each row: how many tokens its answer may have."""
     longest = {
         name: longest_answer(tokenizer, [row for row in rows if row.get("slice", "all") == name])
@@ -123,7 +129,14 @@ def answer_rooms(tokenizer, rows: list[dict], max_new_tokens: int) -> list[int]:
     return [min(max_new_tokens, longest[row.get("slice", "all")] + SPARE_TOKENS) for row in rows]
 
 
-def finish_answers(model, tokenizer, forced: list[Forced], rooms: list[int], batch_size: int, say) -> list[Answer]:
+def finish_answers(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    forced: list[Forced],
+    rooms: list[int],
+    batch_size: int,
+    say: Callable[[str], None],
+) -> list[Answer]:
     """The greedy answers whose beginnings teacher forcing found; only what is left is generated."""
     begun = [one.begun[:room] for one, room in zip(forced, rooms, strict=True)]
     open_rows = [i for i, room in enumerate(rooms) if tokenizer.eos_token_id not in begun[i] and len(begun[i]) < room]
@@ -136,12 +149,20 @@ def finish_answers(model, tokenizer, forced: list[Forced], rooms: list[int], bat
     return [cut_at_end(tokenizer, ids) for ids in begun]
 
 
-def folded(model):
+def folded(model: torch.nn.Module) -> AbstractContextManager[None]:
     """While it is open, a tuned model's adapter is part of its weights: answers come faster, nearly the same."""
     return folded_adapter(model, torch.bfloat16 if cpu_has_bf16() else torch.float32)
 
 
-def answer_all(model, tokenizer, conversations: list, *, max_new_tokens: int, batch_size=128, say=silent):
+def answer_all(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: list,
+    *,
+    max_new_tokens: int,
+    batch_size: int = 128,
+    say: Callable[[str], None] = silent,
+) -> list[Answer]:
     """Greedy answers to conversations (questions, or lists of messages), in their order; a list of generation.Answer.
 
     say: is told how far it is. batch_size: at most; smaller where `batch_that_fits` says so.
@@ -154,7 +175,14 @@ def answer_all(model, tokenizer, conversations: list, *, max_new_tokens: int, ba
     return [cut_at_end(tokenizer, ids) for ids in answers]
 
 
-def in_batches(model, tokenizer, prompts: list[list[int]], rooms: list[int], batch_size: int, say) -> list[list[int]]:
+def in_batches(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    rooms: list[int],
+    batch_size: int,
+    say: Callable[[int], None],
+) -> list[list[int]]:
     """Greedy continuations of prompts, each of at most rooms[i] tokens, in their order.
 
     Those with as much room and as long a prompt go together, so that little is padded. say: is told a count.
@@ -174,7 +202,7 @@ def in_batches(model, tokenizer, prompts: list[list[int]], rooms: list[int], bat
     return results
 
 
-def batch_that_fits(config, length: int, usable_gib: float) -> int:
+def batch_that_fits(config: PretrainedConfig, length: int, usable_gib: float) -> int:
     """Conversations of `length` tokens whose keys, values and scores take at most half of the memory; 1 or more.
 
     64 for a family whose shape is not known (memory.shape_of).
@@ -192,14 +220,15 @@ def slice_names(rows: list[dict]) -> list[str]:
     return list(dict.fromkeys(row.get("slice", "all") for row in rows))
 
 
-def longest_answer(tokenizer, rows: list[dict]) -> int:
+def longest_answer(tokenizer: PreTrainedTokenizerBase, rows: list[dict]) -> int:
     """Tokens of the longest reference answer."""
     return max(len(tokenizer(row["messages"][-1]["content"])["input_ids"]) for row in rows)
 
 
-def limited(rows, limit: int) -> list[dict]:
+def limited(rows: Iterable[dict], limit: int) -> list[dict]:
     """The rows as a list, at most `limit` of each slice."""
-    kept, seen = [], {}
+    kept: list[dict] = []
+    seen: dict[str, int] = {}
     for row in rows:
         name = row.get("slice", "all")
         seen[name] = seen.get(name, 0) + 1

@@ -1,11 +1,17 @@
 """How likely a model finds given texts, from one pass over each (teacher forcing). Knows nothing of right or wrong."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from helpers.data.labels import encode
 from helpers.generate.generation import inference, prompt_ids
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
 
 class Forced(NamedTuple):
@@ -22,7 +28,9 @@ class Forced(NamedTuple):
     begun: list[int]
 
 
-def teacher_forced(model, tokenizer, rows, *, batch_size: int = 32) -> list[Forced]:
+def teacher_forced(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Dataset | list[dict], *, batch_size: int = 32
+) -> list[Forced]:
     """Forced of each row's `messages`, in their order. Rows are not packed; the shortest go first.
 
     The trained tokens are those of the chat template's generation spans, end tokens included; `begun` belongs to the
@@ -32,14 +40,14 @@ def teacher_forced(model, tokenizer, rows, *, batch_size: int = 32) -> list[Forc
     encoded = [encode(tokenizer, row["messages"]) for row in rows]
     prompts = [prompt_ids(tokenizer, row["messages"][:-1]) for row in rows]
     order = sorted(range(len(rows)), key=lambda i: len(encoded[i][0]))
-    results: list[Forced | None] = [None] * len(rows)
+    results: dict[int, Forced] = {}
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         batch = [encoded[i] for i in chosen]
         for i, (nll, tokens, likeliest) in zip(chosen, batch_nll(model, tokenizer, batch), strict=True):
             begun = greedy_beginning(prompts[i], encoded[i][0], likeliest)
             results[i] = Forced(nll, tokens, prompts[i], begun)
-    return results
+    return [results[i] for i in range(len(rows))]
 
 
 def greedy_beginning(prompt: list[int], whole: list[int], likeliest: list[int]) -> list[int]:
@@ -56,15 +64,19 @@ def greedy_beginning(prompt: list[int], whole: list[int], likeliest: list[int]) 
     return greedy[: agreed + 1]
 
 
-def answer_nll(model, tokenizer, rows, *, batch_size: int = 32) -> list[tuple[float, int]]:
+def answer_nll(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Dataset | list[dict], *, batch_size: int = 32
+) -> list[tuple[float, int]]:
     """For each row: the summed negative log-likelihood of its trained tokens, in nats, and how many they are."""
     return [(one.nll, one.tokens) for one in teacher_forced(model, tokenizer, rows, batch_size=batch_size)]
 
 
-def text_nll(model, tokenizer, texts: list[str], batch_size: int = 8) -> float:
+def text_nll(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str], batch_size: int = 8
+) -> float:
     """Mean negative log-likelihood of plain texts, in nats a token, the first token of each not counted."""
     encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    total = count = 0
+    total, count = 0.0, 0
     for first in range(0, len(encoded), batch_size):
         batch = [(ids, ids) for ids in encoded[first : first + batch_size]]
         for summed, tokens, _ in batch_nll(model, tokenizer, batch):
@@ -72,7 +84,9 @@ def text_nll(model, tokenizer, texts: list[str], batch_size: int = 8) -> float:
     return total / count
 
 
-def batch_nll(model, tokenizer, encoded: list[tuple[list[int], list[int]]]) -> list[tuple[float, int, list[int]]]:
+def batch_nll(
+    model: Any, tokenizer: PreTrainedTokenizerBase, encoded: list[tuple[list[int], list[int]]]
+) -> list[tuple[float, int, list[int]]]:
     """(summed NLL in nats, trained tokens, likeliest next token at each position) of rows padded on the right.
 
     encoded: (input_ids, labels) of each row; -100 marks a token without loss.

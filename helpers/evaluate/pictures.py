@@ -1,17 +1,24 @@
 """Figures of a comparison, and in words what they show. Knows numbers and names, no models."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from helpers.evaluate.intervals import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 MARKERS = ("o", "s", "D", "^", "v")
 
 
-def quality_against_cost(points: dict[str, tuple[Interval, float]]):
+def quality_against_cost(points: dict[str, tuple[Interval, float]]) -> Figure:
     """A matplotlib Figure: share of right facts over seconds for 1,000 answers. points: by name, (share, seconds)."""
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(7, 4), layout="constrained")
-    axis = made.subplots()
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
     for (name, (share, seconds)), colour, marker in zip(points.items(), COLOURS, MARKERS, strict=False):
         error = [[100 * (share.mean - share.low)], [100 * (share.high - share.mean)]]
         axis.errorbar(seconds, 100 * share.mean, yerr=error, color=colour, marker=marker, capsize=4, label=name)
@@ -19,7 +26,7 @@ def quality_against_cost(points: dict[str, tuple[Interval, float]]):
     axis.set_xlim(left=0)
     axis.grid(alpha=0.2)
     axis.legend()
-    return made
+    return figure
 
 
 def quality_alt(points: dict[str, tuple[Interval, float]]) -> str:
@@ -29,21 +36,21 @@ def quality_alt(points: dict[str, tuple[Interval, float]]) -> str:
     return f"Facts right and seconds for 1,000 answers: {'; '.join(said)}. Most facts: {best}."
 
 
-def forgetting(values: dict[str, float]):
+def forgetting(values: dict[str, float]) -> Figure:
     """A matplotlib Figure: negative log-likelihood of general text by training; the first entry is the base."""
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(7, 3.2), layout="constrained")
-    axis = made.subplots()
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axis = figure.subplots()
     names = list(values)
     axis.barh(names, list(values.values()), color=["#999999", *COLOURS[: len(names) - 1]])
     axis.axvline(values[names[0]], color="gray", linestyle="--")
-    for place, value in enumerate(values.values()):
-        axis.text(value, place, f" {value:.2f}", va="center")
+    for index, value in enumerate(values.values()):
+        axis.text(value, index, f" {value:.2f}", va="center")
     axis.set(xlabel="NLL of general text (nats a token); more is worse")
     axis.set_xlim(right=1.15 * max(values.values()))
     axis.invert_yaxis()
-    return made
+    return figure
 
 
 def forgetting_alt(values: dict[str, float]) -> str:
@@ -51,21 +58,23 @@ def forgetting_alt(values: dict[str, float]) -> str:
     return "NLL of general text: " + "; ".join(f"{name} {value:.2f}" for name, value in values.items()) + "."
 
 
-def curves(losses: dict[str, list[tuple[int, float]]]):
+def curves(losses: dict[str, list[tuple[int, float]]]) -> Figure:
     """A matplotlib Figure: training loss by step, a line for each name. losses: (step, loss) pairs by name."""
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(7, 3.2), layout="constrained")
-    axis = made.subplots()
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axis = figure.subplots()
     for number, ((name, pairs), colour) in enumerate(zip(losses.items(), COLOURS, strict=False)):
         steps, values = zip(*pairs, strict=True)
         # the first is wide and pale, so that a second one on top of it leaves both in sight
-        axis.plot(steps, values, color=colour, label=name, **({"linewidth": 6, "alpha": 0.4} if number == 0 else {}))
+        pale: dict[str, Any] = {"linewidth": 6, "alpha": 0.4} if number == 0 else {}
+        axis.plot(steps, values, color=colour, label=name, **pale)
     axis.set(xlabel="optimizer step", ylabel="training loss (nats a token)")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    locator: Any = axis.xaxis.get_major_locator()  # a MaxNLocator, which has this parameter
+    locator.set_params(integer=True)
     axis.grid(alpha=0.2)
     axis.legend()
-    return made
+    return figure
 
 
 def curves_alt(losses: dict[str, list[tuple[int, float]]]) -> str:

@@ -10,10 +10,10 @@ STOPWORDS = frozenset(COMMON.split())
 
 def passages(sheet: str) -> list[str]:
     """The facts of a sheet in Markdown: its list items, in order. Raises ValueError for a sheet without any."""
-    found = [line[2:].strip() for line in sheet.splitlines() if line.startswith(("- ", "* "))]
-    if not found:
+    ranked = [line[2:].strip() for line in sheet.splitlines() if line.startswith(("- ", "* "))]
+    if not ranked:
         raise ValueError("the sheet has no list items: write one fact a line, each after '- '")
-    return found
+    return ranked
 
 
 def read_sheet(path: Path) -> list[str]:
@@ -23,8 +23,8 @@ def read_sheet(path: Path) -> list[str]:
 
 def words(text: str) -> list[str]:
     """The words of a text that count for the ranking: lower case, without plural s and without STOPWORDS."""
-    found = re.findall(r"[a-z0-9]+(?:\.[0-9]+)?|[\u4e00-\u9fff]", text.lower())
-    return [word.removesuffix("s") if len(word) > 3 else word for word in found if word not in STOPWORDS]
+    ranked = re.findall(r"[a-z0-9]+(?:\.[0-9]+)?|[\u4e00-\u9fff]", text.lower())
+    return [word.removesuffix("s") if len(word) > 3 else word for word in ranked if word not in STOPWORDS]
 
 
 class Retriever:
@@ -41,5 +41,5 @@ class Retriever:
         known = [word for word in words(question) if word in self.index.vocab_dict]
         if not known:
             return self.texts[:k]
-        found, _ = self.index.retrieve([known], k=min(k, len(self.texts)), show_progress=False)
-        return [self.texts[place] for place in found[0]]
+        ranked, _ = self.index.retrieve([known], k=min(k, len(self.texts)), show_progress=False)
+        return [self.texts[index] for index in ranked[0]]

@@ -1,10 +1,11 @@
 """The shop: its sign-offs, slices, checks, instructions and changing facts. What is measured elsewhere, as data."""
 
 import json
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from helpers.data.load import SHOP
-from helpers.evaluate.evaluation import CHECKS
+from helpers.evaluate.evaluation import CHECKS, Check
 from helpers.machine.paths import DATA
 
 SIGN_OFFS = ("Happy writing!", "祝书写愉快！")
@@ -29,7 +30,7 @@ def is_refusal(answer: str) -> bool:
 SHOP_CHECKS = MappingProxyType({**CHECKS, "style": lambda answer, row: is_signed(answer)})
 
 
-def checks_for(data: str):
+def checks_for(data: str) -> Mapping[str, Check]:
     """The checks of answers for a data set: the shop's own also look for its sign-off."""
     return SHOP_CHECKS if data == SHOP else CHECKS
 
@@ -39,7 +40,7 @@ def read_edits() -> list[dict]:
     return json.loads((DATA / "edits.json").read_text(encoding="utf-8"))
 
 
-def edited_sheet(passages: list[str], rows, edits: list[dict]) -> list[str]:
+def edited_sheet(passages: list[str], rows: Iterable[dict], edits: list[dict]) -> list[str]:
     """The passages with the new values. rows: any that name each fact, with its sentence as the answer."""
     sentences = {row["fact"]: sentence(row) for row in rows if row["slice"] == KNOWN}
     changed = {sentences[edit["fact"]]: replaced(sentences[edit["fact"]], edit) for edit in edits}
@@ -58,12 +59,13 @@ def replaced(text: str, edit: dict) -> str:
     return text.replace(edit["old"], edit["new"])
 
 
-def edited_rows(rows, edits: list[dict], per_fact: int = 0) -> list[dict]:
+def edited_rows(rows: Iterable[dict], edits: list[dict], per_fact: int = 0) -> list[dict]:
     """The shop rows of the edited facts, with the new answers; at most `per_fact` of each, 0 is all.
 
     `match` is the new value, `forbid` the old one.
     """
-    by_fact, taken, made = {edit["fact"]: edit for edit in edits}, {}, []
+    by_fact, edited = {edit["fact"]: edit for edit in edits}, []
+    taken: dict[str, int] = {}
     for row in rows:
         edit = by_fact.get(row["fact"])
         if edit is None or row["slice"] != KNOWN or (per_fact and taken.get(row["fact"], 0) >= per_fact):
@@ -71,5 +73,5 @@ def edited_rows(rows, edits: list[dict], per_fact: int = 0) -> list[dict]:
         taken[row["fact"]] = taken.get(row["fact"], 0) + 1
         answer = replaced(row["messages"][-1]["content"], edit)
         messages = [*row["messages"][:-1], {"role": "assistant", "content": answer}]
-        made.append({**row, "messages": messages, "match": [[edit["new"]]], "forbid": [edit["old"]]})
-    return made
+        edited.append({**row, "messages": messages, "match": [[edit["new"]]], "forbid": [edit["old"]]})
+    return edited

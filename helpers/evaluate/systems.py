@@ -1,9 +1,11 @@
 """Five ways to an answer: plain, prompted, RAG, fine-tuned, both. Makes prompts, asks, measures; trains nothing."""
 
+from __future__ import annotations
+
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from helpers.data.chat import prompt_text, set_template
 from helpers.evaluate.evaluation import answer_all, is_right
@@ -11,6 +13,10 @@ from helpers.evaluate.intervals import Interval, bootstrap
 from helpers.evaluate.retrieval import Retriever
 from helpers.evaluate.shop import INSTRUCTIONS, KNOWN, UNKNOWN, is_refusal, is_signed
 from helpers.generate.generation import base_answers
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
 
 
 class System(NamedTuple):
@@ -49,13 +55,13 @@ def user(text: str) -> dict:
     return {"role": "user", "content": text}
 
 
-def with_examples(examples: list[dict]) -> Callable[[str], list[dict]]:
+def with_examples(examples: Sequence[dict]) -> Callable[[str], list[dict]]:
     """Instructions, then example conversations, then the question. examples: rows of the training set."""
     shown = [message for row in examples for message in row["messages"]]
     return lambda question: [{"role": "system", "content": INSTRUCTIONS}, *shown, user(question)]
 
 
-def with_notes(retriever: Retriever, k: int, examples: list[dict] = ()) -> Callable[[str], list[dict]]:
+def with_notes(retriever: Retriever, k: int, examples: Sequence[dict] = ()) -> Callable[[str], list[dict]]:
     """The k passages that fit best, above the question. examples: rows that show the same form, under instructions."""
 
     def asked(question: str) -> dict:
@@ -69,13 +75,13 @@ def with_notes(retriever: Retriever, k: int, examples: list[dict] = ()) -> Calla
     return lambda question: [*shown, asked(question)]
 
 
-def own_template(tokenizer) -> str:
+def own_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """The form in which the base model was taught to answer, as far as chat.TEMPLATES has it."""
     return "chatml" if "<|im_start|>" in tokenizer.get_vocab() else "guanaco"
 
 
 @contextmanager
-def asked_in(tokenizer, template: str) -> Iterator[None]:
+def asked_in(tokenizer: PreTrainedTokenizerBase, template: str) -> Iterator[None]:
     """While it is open, conversations are written in this template."""
     kept = tokenizer.chat_template
     set_template(tokenizer, template)
@@ -98,7 +104,13 @@ def five_systems(retriever: Retriever, examples: list[dict], k: int, template: s
 
 
 def measure(
-    system: System, model, tokenizer, rows: list[dict], *, max_new_tokens: int, say=lambda text: None
+    system: System,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[dict],
+    *,
+    max_new_tokens: int,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Measured:
     """Asks a system the last question of every row, greedily. model: with the adapter."""
     conversations = [system.messages(row["messages"][-2]["content"]) for row in rows]
@@ -138,13 +150,13 @@ def table(measured: list[Measured], rows: list[dict], once: dict[str, str]) -> s
 
 def unknowns(measured: list[Measured], rows: list[dict]) -> str:
     """For questions that no fact covers: who refuses, and who invents."""
-    places = [place for place, row in enumerate(rows) if row["slice"] == UNKNOWN]
+    unknown = [index for index, row in enumerate(rows) if row["slice"] == UNKNOWN]
     lines = []
     for one in measured:
-        refused = sum(one.refused[place] for place in places)
-        wrongly = sum(said for place, said in enumerate(one.refused) if place not in places)
+        refused = sum(one.refused[index] for index in unknown)
+        wrongly = sum(said for index, said in enumerate(one.refused) if index not in unknown)
         lines.append(
-            f"{one.name:18}{refused:3} of {len(places)} refused, {len(places) - refused:3} invented; of the other "
-            f"{len(rows) - len(places)} questions {wrongly} refused"
+            f"{one.name:18}{refused:3} of {len(unknown)} refused, {len(unknown) - refused:3} invented; of the other "
+            f"{len(rows) - len(unknown)} questions {wrongly} refused"
         )
     return "\n".join(lines)

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from helpers.data.load import SHOP
 from helpers.export.errors import ExportError
@@ -126,7 +127,7 @@ def model_card(base: str, settings: dict, card: dict, data_licence: str = "") ->
     return "\n".join([*head, *lines]) + "\n"
 
 
-def shown(value) -> str:
+def shown(value: Any) -> str:
     """A measured value as text: three digits behind the point; a comparison as "tuned (base ...)"."""
     if isinstance(value, dict):
         return f"{shown(value['tuned'])} (base {shown(value['base'])})"

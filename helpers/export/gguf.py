@@ -1,8 +1,11 @@
 """A merged Llama as one GGUF file, for llama.cpp and Ollama. Works on safetensors; loads no model."""
 
+from __future__ import annotations
+
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -10,6 +13,10 @@ from helpers.data import chat
 from helpers.export.errors import ExportError
 from helpers.export.merge import base_tensors
 from helpers.models import embedded
+
+if TYPE_CHECKING:
+    import numpy as np
+    from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
 KINDS = ("F16", "Q8_0")
 LAYER = {
@@ -92,7 +99,7 @@ def modelfile(file: str, template: str, end: str) -> str:
     )
 
 
-def check(config: dict, kind: str, reader) -> None:
+def check(config: dict, kind: str, reader: GGUFReader) -> None:
     """Raises ExportError when this writer cannot express the model."""
     if kind not in KINDS:
         raise ExportError(f"{kind!r}: it is one of {', '.join(KINDS)}. llama.cpp's llama-quantize makes the others.")
@@ -104,7 +111,7 @@ def check(config: dict, kind: str, reader) -> None:
         )
 
 
-def add_sizes(writer, config: dict, kind: str) -> None:
+def add_sizes(writer: GGUFWriter, config: dict, kind: str) -> None:
     """The model's shape."""
     import gguf
 
@@ -124,7 +131,7 @@ def add_sizes(writer, config: dict, kind: str) -> None:
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if kind == "F16" else gguf.LlamaFileType.MOSTLY_Q8_0)
 
 
-def add_tokenizer(writer, reader, model: Path) -> None:
+def add_tokenizer(writer: GGUFWriter, reader: GGUFReader, model: Path) -> None:
     """The embedded file's tokenizer, with the chat template that the model was trained in."""
     from gguf import GGUFValueType
 
@@ -139,7 +146,9 @@ def add_tokenizer(writer, reader, model: Path) -> None:
         writer.add_chat_template(template)
 
 
-def as_gguf(key: str, weight: torch.Tensor, heads: tuple[int, int], kind: str):
+def as_gguf(
+    key: str, weight: torch.Tensor, heads: tuple[int, int], kind: str
+) -> tuple[str, np.ndarray, GGMLQuantizationType]:
     """(name, numbers, type) of one tensor of a Llama; vectors stay float32."""
     import gguf
 

@@ -78,7 +78,9 @@ def base_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 yield key, file.get_tensor(key)
 
 
-def merge(base: Path, adapter: Path, target: Path, *, dtype=torch.bfloat16, shard_bytes: int = SHARD_BYTES) -> Merged:
+def merge(
+    base: Path, adapter: Path, target: Path, *, dtype: torch.dtype = torch.bfloat16, shard_bytes: int = SHARD_BYTES
+) -> Merged:
     """Writes base + adapter into `target`: weights in `dtype`, configuration, tokenizer and chat template.
 
     base: a folder with 16 or 32-bit safetensors, never 4-bit ones: those would be rounded a second time (peft#2321).
@@ -104,9 +106,11 @@ def merge(base: Path, adapter: Path, target: Path, *, dtype=torch.bfloat16, shar
     return Merged(target, total, old, len(wanted))
 
 
-def write_shards(base: Path, target: Path, wanted: dict, dtype, shard_bytes: int) -> tuple[list, int]:
+def write_shards(base: Path, target: Path, wanted: dict, dtype: torch.dtype, shard_bytes: int) -> tuple[list, int]:
     """Writes the sums into files of about `shard_bytes`; returns them as write_shard does, and the base's bytes."""
-    shard, held, shards, left, old = {}, 0, [], dict(wanted), 0
+    shard: dict[str, torch.Tensor] = {}
+    shards: list[tuple[Path, dict[str, int]]] = []
+    held, left, old = 0, dict(wanted), 0
     for key, weight in base_tensors(base):
         old += weight.nbytes
         if key in left:
@@ -142,7 +146,8 @@ def write_shard(target: Path, number: int, tensors: dict[str, torch.Tensor]) -> 
 
 def name_shards(target: Path, shards: list[tuple[Path, dict[str, int]]]) -> int:
     """Gives the files the names that from_pretrained looks for, with an index if there are several; returns bytes."""
-    total, places = sum(sum(sizes.values()) for _, sizes in shards), {}
+    total = sum(sum(sizes.values()) for _, sizes in shards)
+    places: dict[str, str] = {}
     for number, (path, sizes) in enumerate(shards, 1):
         name = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         path.rename(target / name)

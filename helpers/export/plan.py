@@ -53,7 +53,16 @@ def shape_for(model: str) -> Shape:
         ) from None
 
 
-def plan(shape: Shape, settings: Settings, *, gpus: int, gpu_gib: float, tokens: float, price=None, peak=H100_PEAK):
+def plan(
+    shape: Shape,
+    settings: Settings,
+    *,
+    gpus: int,
+    gpu_gib: float,
+    tokens: float,
+    price: float | None = None,
+    peak: float = H100_PEAK,
+) -> list[Option]:
     """The options, a list of Option: DDP and FSDP, each in bfloat16 and NF4, with and without checkpointing.
 
     settings: of one card, as `settings.resolve` makes them. tokens: to train on, all epochs together. price: of a card

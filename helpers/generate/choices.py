@@ -20,7 +20,7 @@ class Choices:
 
     def __init__(self, sampling: Sampling, prompt: list[int], device: torch.device):
         self.sampling, self.all = sampling, list(prompt)
-        self.made: list[int] = []
+        self.generated: list[int] = []
         # Any: their annotations ask for LongTensor and FloatTensor, which to a type checker no tensor is.
         self.of_history: Any = processors(replace(sampling, temperature=0.0))
         self.of_logits: Any = processors(replace(sampling, repetition_penalty=1.0, no_repeat_ngram_size=0))
@@ -32,7 +32,7 @@ class Choices:
         token = self.propose(logits, [])
         self.numbers[:1] = []
         self.all.append(token)
-        self.made.append(token)
+        self.generated.append(token)
         return token
 
     def propose(self, logits: torch.Tensor, proposed: list[int]) -> int:

@@ -27,8 +27,9 @@ class Decoder:
     `how`: whether this model is decoded so, and why.
     """
 
-    def __init__(self, model):
-        self.model, self.speculations, self.how = model, {}, can_draft(model)
+    def __init__(self, model: Any):
+        self.model, self.how = model, can_draft(model)
+        self.speculations: dict[tuple, Speculation] = {}
         self.keeps_some = "logits_to_keep" in inspect.signature(base_of(model).forward).parameters
         self.passes = 0  # forward passes of the model or the target, in the last answer
 
@@ -43,18 +44,18 @@ class Decoder:
         token = chosen.take(logits)
         yield token
         speculation = self.speculation(prompt, logits, len(prompt) + most) if most > 1 and token != end else None
-        while token != end and len(chosen.made) < most and not stopped():
+        while token != end and len(chosen.generated) < most and not stopped():
             proposed: list[int] = []
             rows: Any = None
             if speculation:
-                room = min(DRAFT_TOKENS, most - len(chosen.made) - 1)
+                room = min(DRAFT_TOKENS, most - len(chosen.generated) - 1)
                 proposed = speculation.propose(token, chosen.propose, room, lambda token: token == end or stopped())
                 rows, self.passes = speculation.target.logits([token, *proposed]), self.passes + 1
-            for place, logits in enumerate(rows if speculation else [self.logits([token])]):
+            for index, logits in enumerate(rows if speculation else [self.logits([token])]):
                 token = chosen.take(logits)
                 yield token
-                missed = place == len(proposed) or token != proposed[place]
-                if missed or token == end or len(chosen.made) >= most or stopped():
+                missed = index == len(proposed) or token != proposed[index]
+                if missed or token == end or len(chosen.generated) >= most or stopped():
                     break
             if speculation:
                 speculation.keep(len(chosen.all) - 1)  # the last token is not in the cache yet

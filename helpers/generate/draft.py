@@ -49,7 +49,7 @@ class LeanLlama:
     """
 
     @torch.no_grad()
-    def __init__(self, model, dtype: torch.dtype, product: Callable, head_product: Callable):
+    def __init__(self, model: Any, dtype: torch.dtype, product: Callable, head_product: Callable):
         base = base_of(model)
         config, root = base.config, math.sqrt(base.config.hidden_size)
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
@@ -122,7 +122,7 @@ class Speculation:
     the very token that the target chooses.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: Any):
         self.target = LeanLlama(
             model, torch.float32, lambda w: in_blocks(w, DRAFT_TOKENS + 1), lambda w: in_blocks(w, DRAFT_TOKENS + 1)
         )

@@ -1,9 +1,12 @@
 """One model that answers requests in turn: base, tuned or both, and where they part. Knows nothing of widgets."""
 
+from __future__ import annotations
+
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,6 +19,9 @@ from helpers.generate.next_token import chances, next_rows
 from helpers.generate.sampling import model_preset
 from helpers.generate.turns import turns_of
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 REMEMBERED = 8  # prompts whose logits are kept, so that a slider need not ask the model again
 
 
@@ -25,12 +31,14 @@ class Engine:
     own: the knobs of the model's generation_config. models: what can be asked. how: how answers are made, and why.
     """
 
-    def __init__(self, model, tokenizer):
-        self.model, self.tokenizer, self.decoder, self.turns = model, tokenizer, Decoder(model), turns_of(model)
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase):
+        self.model, self.decoder, self.turns = model, Decoder(model), turns_of(model)
+        self.tokenizer: Any = tokenizer  # its annotations let decode() return a list of texts, too
         self.models = ("tuned", "base") if hasattr(model, "disable_adapter") else ("base",)
-        self.own, self.how, self.known = model_preset(model), self.decoder.how.reason, {}
+        self.own, self.how = model_preset(model), self.decoder.how.reason
+        self.known: dict[tuple, torch.Tensor] = {}
 
-    def ask(self, request: Request) -> "Job":
+    def ask(self, request: Request) -> Job:
         """The answer to a request; iterate over it for its events."""
         return Job(self, request)
 
@@ -73,15 +81,15 @@ class Engine:
     def parting(self, request: Request, base: list[int], tuned: list[int]) -> Parting | None:
         """Where two answers (token ids) differ first; None where one is as the other, or its beginning."""
         pairs = enumerate(zip(base, tuned, strict=False))
-        place = next((place for place, (one, other) in pairs if one != other), None)
-        if place is None:
+        index = next((index for index, (one, other) in pairs if one != other), None)
+        if index is None:
             return None
-        before = [*self.prompt_ids(request), *request.begun, *base[:place]]
+        before = [*self.prompt_ids(request), *request.begun, *base[:index]]
         of_base, of_tuned = (self.logits(which, before).softmax(dim=-1) for which in ("base", "tuned"))
-        one, other = base[place], tuned[place]
+        one, other = base[index], tuned[index]
         return Parting(
-            place + len(request.begun),
-            self.tokenizer.decode([*request.begun, *base[:place]], skip_special_tokens=True),
+            index + len(request.begun),
+            self.tokenizer.decode([*request.begun, *base[:index]], skip_special_tokens=True),
             self.tokenizer.decode([one]),
             self.tokenizer.decode([other]),
             base_own=float(of_base[one]),
@@ -103,7 +111,7 @@ class Job:
         """Asks for the end."""
         self.stop_asked.set()
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Generator[Event, None, None]:
         turns = self.engine.turns
         for before in turns.wait(self, self.stop_asked.is_set):
             yield Event("waiting", value=before)
@@ -142,4 +150,4 @@ class Job:
 
     def ids(self, stream: Stream) -> list[int]:
         """What a stream made, its end token included."""
-        return [*stream.made, *([self.engine.tokenizer.eos_token_id] if stream.ended else [])]
+        return [*stream.generated, *([self.engine.tokenizer.eos_token_id] if stream.ended else [])]

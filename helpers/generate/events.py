@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from helpers.generate.sampling import Sampling
 
@@ -42,7 +42,7 @@ class Event(NamedTuple):
 
     kind: str
     model: str = ""
-    value: object = None
+    value: Any = None
 
 
 class Done(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -106,12 +106,22 @@ class Stream:
     ids of an answer to go on from; its text comes first.
     """
 
-    def __init__(self, model, tokenizer, messages, *, decoder: Decoder | None = None, begun=(), **knobs):
-        self.tokenizer, self.decoder = tokenizer, decoder or Decoder(model)
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        messages: str | list[dict],
+        *,
+        decoder: Decoder | None = None,
+        begun: Sequence[int] = (),
+        **knobs,
+    ):
+        self.tokenizer: Any = tokenizer  # its annotations let decode() return a list of texts, too
+        self.decoder = decoder or Decoder(model)
         self.sampling = Sampling(**knobs).drawn()
         self.prompt = prompt_text(tokenizer, as_messages(messages) if isinstance(messages, str) else messages)
         self.stop_asked, self.begun = threading.Event(), list(begun)
-        self.made: list[int] = []
+        self.generated: list[int] = []
         self.ended = self.stopped_by_text = False
 
     def __iter__(self) -> Iterator[str]:
@@ -120,8 +130,8 @@ class Stream:
         end = self.tokenizer.eos_token_id
         for token in self.decoder.tokens(prompt, self.sampling, end, self.stop_asked.is_set):
             self.ended = token == end
-            self.made += [] if self.ended else [token]
-            whole = self.tokenizer.decode(self.begun + self.made, skip_special_tokens=True)
+            self.generated += [] if self.ended else [token]
+            whole = self.tokenizer.decode(self.begun + self.generated, skip_special_tokens=True)
             text = before_stop(whole, self.sampling.stop)
             self.stopped_by_text = text != whole
             ready = text if self.stopped_by_text or self.ended else text[: len(text) - held]
@@ -136,7 +146,7 @@ class Stream:
     @property
     def tokens(self) -> int:
         """Generated so far, the end token not counted."""
-        return len(self.made)
+        return len(self.generated)
 
     def stop(self) -> None:
         """Asks the model to stop after the token that it is making; from any thread."""

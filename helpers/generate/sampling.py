@@ -97,20 +97,20 @@ def processors(sampling: Sampling) -> LogitsProcessorList:
     Source: GenerationMixin._get_logits_processor in transformers/generation/utils.py; a test compares.
     """
     from transformers import LogitsProcessorList
-    from transformers.generation import logits_process as made
+    from transformers.generation import logits_process as logits_process
 
-    found = LogitsProcessorList()
+    chosen = LogitsProcessorList()
     if sampling.repetition_penalty != 1:
-        found.append(made.RepetitionPenaltyLogitsProcessor(penalty=sampling.repetition_penalty))
+        chosen.append(logits_process.RepetitionPenaltyLogitsProcessor(penalty=sampling.repetition_penalty))
     if sampling.no_repeat_ngram_size:
-        found.append(made.NoRepeatNGramLogitsProcessor(sampling.no_repeat_ngram_size))
+        chosen.append(logits_process.NoRepeatNGramLogitsProcessor(sampling.no_repeat_ngram_size))
     if sampling.temperature > 0:
         if sampling.temperature != 1:
-            found.append(made.TemperatureLogitsWarper(sampling.temperature))
+            chosen.append(logits_process.TemperatureLogitsWarper(sampling.temperature))
         if sampling.top_k:
-            found.append(made.TopKLogitsWarper(top_k=sampling.top_k))
+            chosen.append(logits_process.TopKLogitsWarper(top_k=sampling.top_k))
         if sampling.top_p < 1:
-            found.append(made.TopPLogitsWarper(top_p=sampling.top_p))
+            chosen.append(logits_process.TopPLogitsWarper(top_p=sampling.top_p))
         if sampling.min_p > 0:
-            found.append(made.MinPLogitsWarper(min_p=sampling.min_p))
-    return found
+            chosen.append(logits_process.MinPLogitsWarper(min_p=sampling.min_p))
+    return chosen

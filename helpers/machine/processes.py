@@ -3,18 +3,19 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from helpers.machine.paths import PROJECT
 
 
-class Group(NamedTuple):
+@dataclass(frozen=True)  # a NamedTuple has a `count` of its own
+class Group:
     """Which process this is. number: among all, from 0; count: of all; local: among those of this machine."""
 
     number: int
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nothing asks of a Group
+    count: int
     local: int
 
     @property

@@ -49,7 +49,8 @@ def varlen_attention(
         "enable_gqa" in signature(varlen_attn).parameters
     ):  # newer torch asks for it, older takes fewer heads as they are
         settings["enable_gqa"] = True
-    return varlen_attn(query, key, value, starts, starts, longest, longest, **settings)
+    result: Any = varlen_attn(query, key, value, starts, starts, longest, longest, **settings)
+    return result
 
 
 def efficient_attention(
@@ -68,10 +69,10 @@ def efficient_attention(
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     number = document_of_token(documents)
-    place = torch.arange(len(number), device=number.device)
-    seen = (number[:, None] == number) & (place[:, None] >= place)
+    position = torch.arange(len(number), device=number.device)
+    seen = (number[:, None] == number) & (position[:, None] >= position)
     if window is not None:
-        seen &= place[:, None] - place < window
+        seen &= position[:, None] - position < window
     mask = torch.zeros_like(seen, dtype=query.dtype).masked_fill_(~seen, float("-inf"))
     query, key, value = (expand(states.transpose(0, 1)[None], query.shape[1]) for states in (query, key, value))
     kernels = [SDPBackend.EFFICIENT_ATTENTION] if query.is_cuda else [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION]
@@ -94,19 +95,19 @@ def row_attention(
     if window is not None and window < documents.longest:
         raise AttentionError(f"'rows' has no sliding window, and a document is longer than {window}: use 'sdpa'.")
     number = document_of_token(documents)
-    place = torch.arange(len(number), device=number.device) - documents.starts.long()[number]
+    position = torch.arange(len(number), device=number.device) - documents.starts.long()[number]
     count, heads = len(documents.starts) - 1, query.shape[1]
 
     def apart(states):  # (documents, heads, longest, head_dim)
         padded = states.new_zeros((count, documents.longest, *states.shape[1:]))
-        return expand(padded.index_put((number, place), states).transpose(1, 2), heads)
+        return expand(padded.index_put((number, position), states).transpose(1, 2), heads)
 
     query, key, value = apart(query), apart(key), apart(value)
     if documents.longest <= PLAIN:
         result = plain_products(query, key, value, scale)
     else:
         result = sdpa(query, key, value, is_causal=True, scale=scale)
-    return result.transpose(1, 2)[number, place]
+    return result.transpose(1, 2)[number, position]
 
 
 def plain_products(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
@@ -142,9 +143,10 @@ def attend(
     """
     device, given = query.device.type, query.dtype
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else given
-    flat = (states.flatten(0, 1).to(dtype) for states in (query, key, value))
+    shape = query.shape
+    query, key, value = (states.flatten(0, 1).to(dtype) for states in (query, key, value))
     kernels = {"varlen": varlen_attention, "efficient": efficient_attention, "rows": row_attention}
-    return kernels[kernel](*flat, documents, scale, window).reshape(query.shape).to(given)
+    return kernels[kernel](query, key, value, documents, scale, window).reshape(shape).to(given)
 
 
 def library_attention(
@@ -169,8 +171,8 @@ def library_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    states = (states.transpose(1, 2) for states in (query, key, value))
-    return attend(kernel, *states, documents, scaling, kwargs.get("sliding_window")), None
+    query, key, value = (states.transpose(1, 2) for states in (query, key, value))
+    return attend(kernel, query, key, value, documents, scaling, kwargs.get("sliding_window")), None
 
 
 def mark_documents(core: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
@@ -184,7 +186,7 @@ def mark_documents(core: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -
     positions = kwargs.get("position_ids")
     if positions is not None and kwargs.get("attention_mask") is None and kwargs.get("past_key_values") is None:
         documents = find_documents(positions)
-        mask = documents.starts[None, None, None]
+        mask: Any = documents.starts[None, None, None]
         mask.documents = documents
         kwargs["attention_mask"] = mask
     return args, kwargs

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from helpers.machine.paths import atomic, cache_folder
 
@@ -93,11 +94,14 @@ def convert(gguf: Path, folder: Path, say: Callable[[str], None]) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     say("converting it to safetensors (about 20 s, once)")
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # Left in place, they would make transformers look for the GGUF again on the next load.
     del model.config.quantization_config
     model.hf_quantizer = None
+    # Upstream: transformers keeps a model's name in the private _name_or_path. Breaks: the converted model is named after
+    # a file of the cache.
+    # Drift: test_upstream.py::test_a_configuration_still_keeps_the_models_name_under_this_name
     model.config._name_or_path = BASE_MODEL
     half_done = folder.with_name(folder.name + ".part")
     shutil.rmtree(half_done, ignore_errors=True)

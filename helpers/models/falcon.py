@@ -32,12 +32,13 @@ def quantizable(model_type: str) -> Iterator[None]:
         return
     from transformers.models.falcon import modeling_falcon
 
-    original = modeling_falcon.FalconLinear
-    modeling_falcon.FalconLinear = torch.nn.Linear
+    module: Any = modeling_falcon  # one of its classes is exchanged, for which there is no type
+    original = module.FalconLinear
+    module.FalconLinear = torch.nn.Linear
     try:
         yield
     finally:
-        modeling_falcon.FalconLinear = original
+        module.FalconLinear = original
 
 
 def isolate_packed_documents(model: Any) -> bool:
@@ -63,7 +64,7 @@ def add_document_mask(core: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[t
     from transformers.masking_utils import create_causal_mask
 
     positions = kwargs.get("position_ids")
-    input_ids = kwargs.get("input_ids", args[0] if args else None)
+    input_ids: Any = kwargs.get("input_ids", args[0] if args else None)
     packed = positions is not None and input_ids is not None
     if packed and kwargs.get("attention_mask") is None and kwargs.get("past_key_values") is None:
         like = core.word_embeddings.weight.new_empty((*input_ids.shape, 0))  # only its shape, dtype, device are read
@@ -91,7 +92,7 @@ def replace_attention(model: Any, attend: Callable | None) -> None:
 
 def attention_forward(
     attention: Any,
-    attend: Callable[..., torch.Tensor],
+    attend: Any,
     hidden_states: torch.Tensor,
     alibi: torch.Tensor | None = None,
     attention_mask: torch.Tensor | None = None,
@@ -126,18 +127,28 @@ def attention_forward(
     if documents is not None:
         result = attend(query, key, value, documents)
     else:
-        query, key, value = (states.transpose(1, 2) for states in (query, key, value))
-        if layer_past is not None:
-            key, value = layer_past.update(key, value, attention.layer_idx)
-        heads = query.shape[1]
-        key, value = (
-            states if states.shape[1] == heads else states.expand(-1, heads, -1, -1) for states in (key, value)
-        )
-        causal = attention_mask is None and query.shape[2] > 1
-        result = torch.nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=attention_mask, is_causal=causal
-        ).transpose(1, 2)
+        result = masked_attention(attention, query, key, value, attention_mask, layer_past)
     return attention.dense(result.flatten(2)), None
+
+
+def masked_attention(
+    attention: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    layer_past: Cache | None,
+) -> torch.Tensor:
+    """PyTorch's fused attention under a mask, with a cache if there is one; (rows, length, heads, head_dim) each."""
+    query, key, value = (states.transpose(1, 2) for states in (query, key, value))
+    if layer_past is not None:
+        key, value = layer_past.update(key, value, attention.layer_idx)
+    heads = query.shape[1]
+    key, value = (states if states.shape[1] == heads else states.expand(-1, heads, -1, -1) for states in (key, value))
+    causal = attention_mask is None and query.shape[2] > 1
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=attention_mask, is_causal=causal
+    ).transpose(1, 2)
 
 
 def split_heads(attention: Any, fused: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -162,7 +173,8 @@ class Rotate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        return turned(gradient, *ctx.saved_tensors, 1), None, None
+        cos, sin = ctx.saved_tensors
+        return turned(gradient, cos, sin, 1), None, None
 
 
 def turned(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from helpers.models.load import body_linears
 
 
 @contextmanager
-def swapped_weights(weights: dict[torch.nn.Module, torch.Tensor]) -> Iterator[None]:
+def swapped_weights(weights: dict[torch.nn.Linear, torch.Tensor]) -> Iterator[None]:
     """While it is open, each layer has the weight that `weights` gives it; afterwards its own is back, bit for bit."""
     originals = {layer: layer.weight.data for layer in weights}
     try:

@@ -185,7 +185,7 @@ def keep_stream_in_float32(model: Any) -> None:
     model.get_input_embeddings().register_forward_hook(widen)
 
 
-def body_linears(model: Any) -> list[Any]:
+def body_linears(model: Any) -> list[torch.nn.Linear]:
     """The linear layers of the decoder, 4-bit ones included; the output head and LoRA's own are not among them."""
     from bitsandbytes.nn import Linear4bit
 
@@ -215,7 +215,7 @@ def check_quantized(settings: Settings, report: LoadReport) -> None:
         )
 
 
-def keep_gradients_on_cpu(model: torch.nn.Module) -> None:
+def keep_gradients_on_cpu(model: Any) -> None:
     """Keeps 4-bit layers trainable on a CPU after the model has generated or been evaluated.
 
     Upstream: on CPUs with AVX512-BF16 the first forward pass in eval mode repacks a Linear4bit for a kernel that has

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 IDLE_SECONDS = 600  # a visitor's kernel that nobody looks at ends after that
 
@@ -20,7 +21,7 @@ panel.show()
 def panel_notebook(file: Path, prompt: str) -> dict:
     """The notebook that Voila shows: a heading and the panel. file: of serving.Server."""
     title = {"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# Talk to your fine-tuned model"}
-    code = {"cell_type": "code", "id": "panel", "metadata": {}, "outputs": [], "execution_count": None}
+    code: dict[str, Any] = {"cell_type": "code", "id": "panel", "metadata": {}, "outputs": [], "execution_count": None}
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     cells = [title, {**code, "source": CELL.format(file=str(file), prompt=prompt)}]
     return {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}

@@ -1,6 +1,8 @@
 """The knobs of sampling as widgets: a slider, a number box and a line of meaning each, with presets. Knows no model."""
 
 import html
+from collections.abc import Callable
+from typing import Any
 
 import ipywidgets as widgets
 
@@ -13,7 +15,7 @@ OWN, BY_HAND = "The model's own", "By hand"
 class Number:
     """A slider with a number box beside it that show the same value, a label, and one line of what it does."""
 
-    def __init__(self, value, low, high, step, name: str, meaning: str):
+    def __init__(self, value: float, low: float, high: float, step: float, name: str, meaning: str):
         whole = isinstance(step, int)
         slider_class = widgets.IntSlider if whole else widgets.FloatSlider
         box_class = widgets.BoundedIntText if whole else widgets.BoundedFloatText
@@ -25,12 +27,12 @@ class Number:
         self.row = widgets.HBox([self.box, self.slider, note], layout={"flex_flow": "row wrap"})
 
     @property
-    def value(self):
+    def value(self) -> float:
         """The number that is set."""
         return self.box.value
 
     @value.setter
-    def value(self, number):
+    def value(self, number: float) -> None:
         self.box.value = number
 
 
@@ -74,7 +76,7 @@ class Controls:
         for name in own:
             self.numbers[name].box.observe(lambda change: self.name_preset(), names="value")
 
-    def observe(self, changed) -> None:
+    def observe(self, changed: Callable[[], None]) -> None:
         """Calls `changed()` after a knob was moved; once for a preset."""
         told = lambda change: None if self.setting else changed()
         for number in self.numbers.values():
@@ -121,5 +123,5 @@ class Controls:
     def sampling(self) -> Sampling:
         """The knobs as they stand now."""
         stop = tuple(word.strip() for word in self.stop.value.split(",") if word.strip())
-        values = {name: number.value for name, number in self.numbers.items()}
+        values: dict[str, Any] = {name: number.value for name, number in self.numbers.items()}
         return Sampling(**values, seed=self.seed.value, stop=stop)

@@ -1,11 +1,15 @@
 """Widgets: the generation panel. Thin: what it shows is made in engine. Works on ipywidgets 7.7.1 and 8."""
 
+from __future__ import annotations
+
 import asyncio
 import html
 import queue
 import sys
 import threading
 import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 from IPython.display import display
@@ -13,6 +17,10 @@ from IPython.display import display
 from helpers.generate.events import Done, Event, Parting, Request
 from helpers.panels.controls import DESCRIBED, Controls
 from helpers.panels.next_token import TokenPanel
+
+if TYPE_CHECKING:
+    from helpers.generate.engine import Engine, Job
+    from helpers.serve.remote import RemoteEngine, RemoteJob
 
 WRAPPED = "white-space:pre-wrap;overflow-wrap:anywhere;font-size:1.1em"
 
@@ -25,10 +33,14 @@ class GenerationPanel:
     `mode` says where answers are made, and why.
     """
 
-    def __init__(self, engine, prompt: str = "", *, max_new_tokens: int = 60):
-        self.engine, self.job, self.lock = engine, None, threading.Lock()
-        self.answers, self.done, self.parting = {}, {}, None
-        self.status_text, self.code, self.error = "", "", None
+    def __init__(self, engine: Engine | RemoteEngine, prompt: str = "", *, max_new_tokens: int = 60):
+        self.engine, self.lock = engine, threading.Lock()
+        self.job: Job | RemoteJob | None = None
+        self.answers: dict[str, str] = {}
+        self.done: dict[str, Done] = {}
+        self.parting: Parting | None = None
+        self.error: BaseException | None = None
+        self.status_text, self.code = "", ""
         self.on_main_thread = "google.colab" in sys.modules
         self.mode = (
             "in this cell, since Colab does not show what other threads write; interrupt the cell to stop"
@@ -129,7 +141,7 @@ class GenerationPanel:
             threading.Thread(target=self.produce, args=(self.job, events), daemon=True).start()
         return events
 
-    def produce(self, job, events: queue.Queue) -> None:
+    def produce(self, job: Iterable[Event], events: queue.Queue) -> None:
         """Worker thread: puts the answer's events, at last an exception or None. Touches no widget."""
         try:
             for event in job:

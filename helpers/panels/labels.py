@@ -1,15 +1,23 @@
 """Widgets for looking at rows the way the trainer sees them. Thin: what is shown is made in preview and labels."""
 
+from __future__ import annotations
+
 import html
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 from IPython.display import display
 
 from helpers.data.chat import TEMPLATES, set_template
 from helpers.data.labels import as_html, as_text, counts
+from helpers.settings import Settings
 from helpers.train.preview import preview_trainer, row_tokens
-from helpers.train.trainer import TrainingError
+from helpers.train.trainer import LoraTrainer, TrainingError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
 
 class LabelPanel:
@@ -19,8 +27,9 @@ class LabelPanel:
     went wrong at the last look, or None.
     """
 
-    def __init__(self, settings, tokenizer, rows, row: int = 0):
-        self.settings, self.tokenizer, self.rows, self.error, self.text = settings, tokenizer, rows, None, ""
+    def __init__(self, settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, row: int = 0):
+        self.settings, self.tokenizer, self.rows, self.text = settings, tokenizer, rows, ""
+        self.error: TrainingError | None = None
         described = {"description_width": "130px"}
         self.row = widgets.BoundedIntText(row, min=0, max=len(rows) - 1, description="row", style=described)
         self.max_length = widgets.BoundedIntText(
@@ -75,10 +84,10 @@ class LabelPanel:
             self.tokenizer.chat_template = before
         return self.text
 
-    def trainer(self):
+    def trainer(self) -> LoraTrainer:
         """The trainer of what is chosen; with packing, the next rows share its sequence."""
-        place = self.row.value
-        rows = self.rows.select(range(place, min(len(self.rows), place + (8 if self.packing.value else 1))))
+        first = self.row.value
+        rows = self.rows.select(range(first, min(len(self.rows), first + (8 if self.packing.value else 1))))
         chosen = replace(
             self.settings,
             max_length=self.max_length.value,

@@ -1,10 +1,19 @@
 """Widgets: the next token, as a table of buttons and bars that follows the sliders. Knows no model, only an engine."""
 
+from __future__ import annotations
+
 import html
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
-from helpers.generate.events import Row
+from helpers.generate.events import Look, Request, Row
+
+if TYPE_CHECKING:
+    from helpers.generate.engine import Engine
+    from helpers.serve.remote import RemoteEngine
 
 COUNT = 20
 BAR = "display:inline-block;height:9px;vertical-align:middle;background:"
@@ -18,16 +27,24 @@ class TokenPanel:
     chosen so far; `look`: what is shown, events.Look, or None; `error`: what kept it from looking, or None.
     """
 
-    def __init__(self, engine, request, lock, go_on):
-        self.engine, self.request, self.lock, self.begun = engine, request, lock, []
-        self.look, self.error = None, None
+    def __init__(
+        self,
+        engine: Engine | RemoteEngine,
+        request: Callable[[], Request],
+        lock: threading.Lock,
+        go_on: Callable[[], None],
+    ):
+        self.engine, self.request, self.lock = engine, request, lock
+        self.begun: list[int] = []
+        self.look: Look | None = None
+        self.error: Exception | None = None
         self.said, self.buttons, self.bars = widgets.HTML(), [], []
         self.said.add_class("ft-next")
         rows = []
-        for place in range(COUNT):
+        for index in range(COUNT):
             button = widgets.Button(description="", layout={"width": "130px"}, tooltip="write this token")
             button.add_class("ft-token")
-            button.on_click(lambda button, place=place: self.choose(place))
+            button.on_click(lambda button, index=index: self.choose(index))
             bar = widgets.HTML(layout={"flex": "1 1 0", "min_width": "0"})
             bar.add_class("ft-bar")
             self.buttons.append(button)
@@ -51,10 +68,10 @@ class TokenPanel:
         self.begun = []
         self.refresh()
 
-    def choose(self, place: int) -> None:
+    def choose(self, index: int) -> None:
         """Goes on with the token in this row."""
-        if self.look is not None and place < len(self.look.rows):
-            self.begun.append(self.look.rows[place].token)
+        if self.look is not None and index < len(self.look.rows):
+            self.begun.append(self.look.rows[index].token)
             self.refresh()
 
     def take_back(self) -> None:
@@ -81,19 +98,19 @@ class TokenPanel:
         self.look, self.error = look, None
         self.show(look)
 
-    def show(self, look) -> None:
+    def show(self, look: Look) -> None:
         """Puts the table into the widgets."""
         written = f"So far: {look.text!r}. " if self.begun else ""
         self.back.disabled, self.rest.disabled = not self.begun, not look.rows
         left = "1 token is" if look.kept == 1 else f"{look.kept:,} tokens are"
         bars = f"{left} left by the samplers. Upper bar: the model; lower bar: with samplers."
         self.say(written + (bars if look.rows else "The answer ends there."))
-        for place, row in enumerate(self.rows):
-            shown = place < len(look.rows)
+        for index, row in enumerate(self.rows):
+            shown = index < len(look.rows)
             row.layout.display = None if shown else "none"
             if shown:
-                self.buttons[place].description = look.rows[place].text
-                self.bars[place].value = bar(look.rows[place])
+                self.buttons[index].description = look.rows[index].text
+                self.bars[index].value = bar(look.rows[index])
 
     def say(self, text: str) -> None:
         """Shows a line above the table, escaped."""

@@ -5,10 +5,13 @@ import hashlib
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import AutoModelForCausalLM, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -29,8 +32,9 @@ WARM_UP = 2  # steps before the clock starts
 class Clock(TrainerCallback):
     """Seconds from the end of the warm-up to the end of the last step, and the losses on the way."""
 
-    def __init__(self, warm_up: int = WARM_UP, say=None):
-        self.warm_up, self.say, self.losses, self.seconds = warm_up, say, [], 0.0
+    def __init__(self, warm_up: int = WARM_UP, say: Callable[[str], None] | None = None):
+        self.warm_up, self.say, self.seconds = warm_up, say, 0.0
+        self.losses: list[float] = []
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.say and state.global_step % 10 == 0:
@@ -50,8 +54,9 @@ class Clock(TrainerCallback):
 class TokenCounter:
     """A collator that counts the tokens of every batch it makes; padding does not count."""
 
-    def __init__(self, collator):
-        self.collator, self.tokens = collator, []
+    def __init__(self, collator: Callable[[list[dict]], dict]):
+        self.collator = collator
+        self.tokens: list[int] = []
 
     def __call__(self, rows):
         batch = self.collator(rows)
@@ -60,7 +65,7 @@ class TokenCounter:
         return batch
 
 
-def stock_trainer(settings: Settings, rows, folder: Path, callbacks) -> SFTTrainer:
+def stock_trainer(settings: Settings, rows: Dataset, folder: Path, callbacks: list[TrainerCallback]) -> SFTTrainer:
     """What TRL's defaults give: gradient checkpointing, its own head, PEFT's own layers, transformers' own attention.
 
     Only what decides the result is set: the adapter, the learning rate and its schedule, the labels, the seed. A Falcon
@@ -99,13 +104,20 @@ def stock_trainer(settings: Settings, rows, folder: Path, callbacks) -> SFTTrain
     )
 
 
-def our_trainer(settings: Settings, rows, folder: Path, callbacks) -> SFTTrainer:
+def our_trainer(settings: Settings, rows: Dataset, folder: Path, callbacks: list[TrainerCallback]) -> SFTTrainer:
     """What notebook 03 trains with."""
     loaded = load_model(settings)
     return build_trainer(Run(settings, folder), loaded.model, loaded.tokenizer, rows, callbacks=callbacks)
 
 
-def measure(build, settings: Settings, rows, held_out: list, say=None, warm_up: int = WARM_UP) -> dict:
+def measure(
+    build: Callable[..., Any],
+    settings: Settings,
+    rows: Dataset,
+    held_out: list,
+    say: Callable[[str], None] | None = None,
+    warm_up: int = WARM_UP,
+) -> dict:
     """Trains once with the trainer that `build` makes; tokens a second, losses, and the hash of its tokenized rows."""
     clock = Clock(warm_up, say)
     with tempfile.TemporaryDirectory() as folder:
@@ -125,13 +137,13 @@ def measure(build, settings: Settings, rows, held_out: list, say=None, warm_up: 
     }
 
 
-def row_hash(dataset) -> str:
+def row_hash(dataset: Dataset) -> str:
     """Hash of a data set's token ids and labels, whatever order its rows are in."""
     rows = sorted(zip(dataset["input_ids"], dataset["labels"], strict=True))
     return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
 
-def compare(settings: Settings, rows: int, seeds: list[int], say=print) -> dict:
+def compare(settings: Settings, rows: int, seeds: list[int], say: Callable[[str], None] = print) -> dict:
     """Ours and stock in turn, once a seed: medians of tokens a second, their ratio, losses, hash and versions."""
     from dataclasses import replace
 

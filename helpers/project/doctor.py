@@ -4,7 +4,7 @@ import os
 import sys
 from typing import NamedTuple
 
-from helpers.machine.hardware import Machine, choose_device, free_disk_gib, hub_reachable, this_machine
+from helpers.machine.hardware import Choice, Machine, choose_device, free_disk_gib, hub_reachable, this_machine
 from helpers.machine.paths import PROJECT, cache_folder
 from helpers.machine.versions import STACK, installed_version, lower_bounds
 from helpers.settings import choose_profile, named_profile
@@ -91,7 +91,7 @@ def hub_finding(reachable: bool, reason: str) -> Finding:
     return Finding("note", f"Hugging Face Hub: {reason}", "the laptop profile does not need it; Falcon-7B does")
 
 
-def profile_finding(machine: Machine, hub) -> Finding:
+def profile_finding(machine: Machine, hub: Choice) -> Finding:
     """Which profile the notebooks will take, and why."""
     choice = named_profile("auto") or choose_profile(machine, hub)
     return Finding("ok", f"profile: {choice.value} ({choice.reason})")

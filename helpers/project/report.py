@@ -7,7 +7,10 @@ from pathlib import Path
 
 from helpers.machine.paths import read_json
 
-ROWS = (("fact_accuracy", "facts right", "{:.0%}"), ("nll", "NLL (nats a token)", "{:.2f}"))
+ROWS: tuple[tuple[str, str, str], ...] = (
+    ("fact_accuracy", "facts right", "{:.0%}"),
+    ("nll", "NLL (nats a token)", "{:.2f}"),
+)
 SHOWN = 12  # answers on the page, spread over all
 ROWS += (("ended", "answers that end", "{:.0%}"), ("style", "signed in the house style", "{:.0%}"))
 

@@ -80,7 +80,7 @@ class Progress:
             self.titles.append(title)
         self.shown = ""
 
-    def cell(self, cell, cell_index):
+    def cell(self, cell: dict, cell_index: int) -> None:
         """nbclient's on_cell_start: a line for every new heading."""
         title = self.titles[min(cell_index, len(self.titles) - 1)]
         if cell["cell_type"] == "code" and title != self.shown:

@@ -9,7 +9,18 @@ from typing import NamedTuple
 from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.machine.versions import lower_bounds, pyproject
 
-READING_ORDER = ("machine", "data", "settings", "run", "models", "train", "watch", "generate", "evaluate", "export")
+READING_ORDER: tuple[str, ...] = (
+    "machine",
+    "data",
+    "settings",
+    "run",
+    "models",
+    "train",
+    "watch",
+    "generate",
+    "evaluate",
+    "export",
+)
 READING_ORDER += ("serve", "panels", "project", "colab", "__main__")
 SHOWN = (  # the packages that people look for in environment.yml; pyproject.toml has their bounds
     *("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "jupyterlab", "ipywidgets", "matplotlib"),
@@ -19,9 +30,9 @@ SHOWN = (  # the packages that people look for in environment.yml; pyproject.tom
 
 def written() -> dict[Path, str]:
     """Each file that is written from others, with its content."""
-    made = {PROJECT / "docs" / "map.md": map_page(), PROJECT / "environment.yml": environment()}
-    made[PROJECT / "docs" / "upstream.md"] = upstream_page()
-    return made | {path: with_first_cell(path) for path in sorted(NOTEBOOKS.rglob("[0-9]*.ipynb"))}
+    files = {PROJECT / "docs" / "map.md": map_page(), PROJECT / "environment.yml": environment()}
+    files[PROJECT / "docs" / "upstream.md"] = upstream_page()
+    return files | {path: with_first_cell(path) for path in sorted(NOTEBOOKS.rglob("[0-9]*.ipynb"))}
 
 
 def write(check: bool = False) -> list[str]:
@@ -75,13 +86,13 @@ def map_page() -> str:
     ]
     lines += ["list, from `train` to `data`, never back; `tests/static/test_wings.py` holds the order.", ""]
     for name in READING_ORDER:
-        place = PROJECT / "helpers" / name
-        if place.is_dir():
-            lines += [f"## {name}", "", re.sub(r"\s*\n\s*", " ", docstring(place / "__init__.py")), ""]
-            modules = [path for path in sorted(place.glob("*.py")) if path.stem != "__init__"]
+        wing = PROJECT / "helpers" / name
+        if wing.is_dir():
+            lines += [f"## {name}", "", re.sub(r"\s*\n\s*", " ", docstring(wing / "__init__.py")), ""]
+            modules = [path for path in sorted(wing.glob("*.py")) if path.stem != "__init__"]
             lines += [f"- [`{m.stem}`](../helpers/{name}/{m.name}): {docstring(m).splitlines()[0]}" for m in modules]
         else:
-            first = docstring(place.with_suffix(".py")).splitlines()[0]
+            first = docstring(wing.with_suffix(".py")).splitlines()[0]
             lines += [f"## {name}.py", "", f"[`{name}`](../helpers/{name}.py): {first}"]
         lines.append("")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
@@ -36,7 +37,8 @@ class Api:
     """
 
     def __init__(self, folder: Path, *, device: str = "cpu", dtype: str = "auto", quantization: str = ""):
-        self.model, self.process = str(Path(folder).resolve()), None
+        self.model = str(Path(folder).resolve())
+        self.process: Any = None  # subprocess.Popen while it runs
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}/v1"
         where = ["--host", "127.0.0.1", "--port", str(self.port)]

@@ -2,7 +2,7 @@
 
 import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
@@ -51,7 +51,8 @@ class RemoteJob:
     """An answer that another process makes, event by event."""
 
     def __init__(self, engine: RemoteEngine, request: Request):
-        self.engine, self.request, self.number, self.stopped = engine, request, None, False
+        self.engine, self.request, self.stopped = engine, request, False
+        self.number: object = None  # by which the other process knows it, once it has said so
 
     def stop(self) -> None:
         """Asks for the end at the next token."""
@@ -59,7 +60,7 @@ class RemoteJob:
         if self.number is not None:
             self.engine.post("/stop", json.dumps(self.number)).read()
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Generator[Event, None, None]:
         with closing(self.engine.post("/ask", self.request.to_json())) as answer:
             for line in answer:
                 event = Event(*json.loads(line))

@@ -1,5 +1,7 @@
 """One model for the panels of several visitors, on this machine's loopback address. Knows no widgets."""
 
+from __future__ import annotations
+
 import hmac
 import itertools
 import json
@@ -9,8 +11,12 @@ import threading
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from helpers.generate.events import Event, Request
+
+if TYPE_CHECKING:
+    from helpers.generate.engine import Engine
 
 LARGEST_REQUEST = 200_000  # bytes; a prompt that is longer is refused
 
@@ -24,9 +30,10 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, engine, file: Path):
+    def __init__(self, engine: Engine, file: Path):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.engine, self.key, self.jobs, self.numbers = engine, secrets.token_urlsafe(32), {}, itertools.count(1)
+        self.engine, self.key, self.numbers = engine, secrets.token_urlsafe(32), itertools.count(1)
+        self.jobs: dict[int, Any] = {}
         file.parent.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as target:
@@ -39,6 +46,8 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     """One request of a panel."""
+
+    server: Server
 
     def do_POST(self) -> None:
         """Answers with JSON, or with one event a line; 403 without the key, 400 for what cannot be read."""

@@ -4,8 +4,9 @@ Knows nothing of widgets and of what is done with the adapter afterwards.
 """
 
 from helpers.train.adapters import load_tuned, substitute_run, train_adapter
-from helpers.train.build import build_trainer, sft_config, train_or_resume
+from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.checkpoints import run_to_use
+from helpers.train.config import sft_config
 from helpers.train.preview import preview_trainer, row_tokens
 from helpers.train.samples import Samples
 

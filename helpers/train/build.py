@@ -3,21 +3,21 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from datasets import Dataset
 from filelock import FileLock, Timeout
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 from helpers.data.labels import tokenize
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.memory import Forecast
 from helpers.machine.meter import PeakMemory
 from helpers.machine.paths import write_json
-from helpers.machine.processes import here, is_lost_peer, sharded, shared_out
+from helpers.machine.processes import here, is_lost_peer, sharded
 from helpers.machine.versions import versions
 from helpers.models.load import describe_model, keep_gradients_on_cpu, keep_stream_in_float32
 from helpers.models.lora import lora_config, use_fast_product
@@ -25,63 +25,12 @@ from helpers.models.norm import fuse_norms
 from helpers.run import Run
 from helpers.settings import Settings
 from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, identity, newest
+from helpers.train.config import sft_config
 from helpers.train.interrupt import StopGuard
 from helpers.train.preflight import preflight
 from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
 from helpers.watch.history import History, read_history, seconds_at, series, write_csv
 from helpers.watch.reading import read
-
-
-def sft_config(settings: Settings, folder: Path) -> SFTConfig:
-    """TRL's configuration of this run, for one of the processes that share it out.
-
-    Upstream: SFTConfig() turns bf16 on by itself, which fails where there is no GPU and is emulated on a T4; so
-    use_cpu, bf16 and fp16 are always set together. Its learning rate of 2e-5 is for full fine-tuning. Breaks: nothing;
-    once a CPU works without being told, the flags can go.
-    Drift: test_training.py::test_trl_still_refuses_a_cpu_by_default
-    """
-    cpu, rows = settings.device == "cpu", settings.per_device_train_batch_size
-    settings = shared_out(settings, here().count)
-    made = SFTConfig(
-        output_dir=str(folder / "checkpoints"),
-        # Rows are laid end to end, so that nothing is padded; what is too long was shortened before (`fitting`).
-        max_length=settings.max_length if settings.packing else None,
-        padding_free=True,
-        packing=settings.packing,
-        packing_strategy="bfd",
-        assistant_only_loss=settings.assistant_only_loss,
-        per_device_train_batch_size=settings.per_device_train_batch_size,
-        per_device_eval_batch_size=rows,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        gradient_checkpointing=settings.gradient_checkpointing,
-        # Nothing random happens in a layer without dropout, so its random state need not be kept.
-        gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": settings.lora_dropout > 0},
-        num_train_epochs=settings.num_train_epochs,
-        max_steps=settings.max_steps,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.lr_scheduler_type,
-        warmup_steps=settings.warmup_steps,
-        max_grad_norm=settings.max_grad_norm,
-        weight_decay=0.0,
-        optim="adamw_torch_fused",
-        use_cpu=cpu,
-        bf16=settings.autocast == "bfloat16",
-        fp16=settings.autocast == "float16",
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it waits for the GPU at every batch, and hides what `train` must see
-        eval_strategy="steps",
-        eval_steps=0.25,  # of all steps; `build_trainer` makes it a number of steps
-        save_strategy="no",  # `Saver` asks for checkpoints, by steps and by minutes
-        report_to=settings.tracking,
-        seed=settings.seed,
-        dataset_num_proc=None,
-        ddp_find_unused_parameters=False,  # every adapter matrix is used
-    )
-    # Upstream: one process takes all GPUs through nn.DataParallel, which TRL refuses; the private _n_gpu forbids it.
-    # Breaks: a machine with several GPUs cannot train in a notebook.
-    # Drift: test_upstream.py::test_a_private_number_still_decides_how_many_gpus_are_taken
-    made._n_gpu = min(1, made.n_gpu)
-    return made
 
 
 def build_trainer(
@@ -155,8 +104,9 @@ def remove_printing_callbacks(trainer: SFTTrainer) -> None:
 class TimeForecast(TrainerCallback):
     """Says after three timed steps how long the training will take, from here. Tokens are counted without padding."""
 
-    def __init__(self, trainer, say=print):
-        self.trainer, self.say, self.seconds, self.first = trainer, say, None, 0
+    def __init__(self, trainer: LoraTrainer, say: Callable[[str], None] = print):
+        self.trainer, self.say, self.first = trainer, say, 0
+        self.seconds: float | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.first = state.global_step
@@ -190,11 +140,7 @@ def train_or_resume(
     Raises TrainingError when the preflight fails, the checkpoint is of another run, the memory is full, the loss is not
     finite, another process trains in this folder, or one of several processes is gone.
     """
-    try:
-        held = FileLock(run.folder / "run.lock").acquire(timeout=0) if here().first else nullcontext()
-    except Timeout:
-        raise TrainingError(f"another process is training in {run.name}: wait for it, or start a new run.") from None
-    with held, StopGuard(say) as guard:
+    with held_alone(run), StopGuard(say) as guard:
         found = resume_point(trainer, run, say)
         earlier = seconds_at(run.history.path, found.step) if found else 0.0
         if check and not trainer.checked:
@@ -225,6 +171,14 @@ def train_or_resume(
         return finish(trainer, run, found, measured, say, whole)
 
 
+def held_alone(run: Run) -> AbstractContextManager:
+    """The lock of a run's folder, held by the first process. Raises TrainingError when somebody else has it."""
+    try:
+        return FileLock(run.folder / "run.lock").acquire(timeout=0) if here().first else nullcontext()
+    except Timeout:
+        raise TrainingError(f"another process is training in {run.name}: wait for it, or start a new run.") from None
+
+
 def resume_point(trainer: LoraTrainer, run: Run, say: Callable[[str], None]) -> Checkpoint | None:
     """The checkpoint to go on from, after saying so; None to begin. Raises TrainingError when it is of another run."""
     trainer.identity = identity(run.settings, trainer.train_dataset)
@@ -243,7 +197,7 @@ def resume_point(trainer: LoraTrainer, run: Run, say: Callable[[str], None]) -> 
     return found
 
 
-def total_steps(trainer: SFTTrainer) -> int:
+def total_steps(trainer: LoraTrainer) -> int:
     """How many optimizer steps the whole training has."""
     if trainer.args.max_steps > 0:
         return trainer.args.max_steps
@@ -316,7 +270,7 @@ def finish(
     if not step:
         raise TrainingError("stopped before the first step: nothing was trained, and nothing needs to be kept.")
     check_losses(history, settings)
-    trainer.model.save_pretrained(run.adapter, state_dict=whole)
+    trainer.model.save_pretrained(str(run.adapter), state_dict=whole)
     trainer.processing_class.save_pretrained(run.adapter)
     write_csv(history.rows, folder / "history.csv")
     before = run.card()

@@ -84,13 +84,13 @@ def seal(aside: Path, folder: Path, step: int, tokens: int, identity: dict) -> N
 
     The Trainer's training_args.bin, which no resume reads, is left out. Older checkpoints but one are removed.
     """
-    made, target = aside / f"checkpoint-{step}", folder / f"checkpoint-{step}"
-    (made / "training_args.bin").unlink(missing_ok=True)
-    files = {str(path.relative_to(made)): stamp(path) for path in sorted(made.rglob("*")) if path.is_file()}
-    write_json(made / SEAL, {"step": step, "tokens": tokens, "identity": identity, "files": files})
+    checkpoint, target = aside / f"checkpoint-{step}", folder / f"checkpoint-{step}"
+    (checkpoint / "training_args.bin").unlink(missing_ok=True)
+    files = {str(path.relative_to(checkpoint)): stamp(path) for path in sorted(checkpoint.rglob("*")) if path.is_file()}
+    write_json(checkpoint / SEAL, {"step": step, "tokens": tokens, "identity": identity, "files": files})
     if target.exists():  # of an earlier attempt at the same step
         shutil.rmtree(target)
-    os.replace(made, target)
+    os.replace(checkpoint, target)
     for old in by_step(folder)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
 

@@ -2,7 +2,9 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from transformers import TrainerCallback
 
@@ -24,8 +26,9 @@ class StopGuard(TrainerCallback):
     Drift: test_upstream.py::test_the_trainer_still_answers_an_interrupt_with_a_traceback_and_no_checkpoint
     """
 
-    def __init__(self, say=print):
-        self.asked, self.say, self.said, self.old = False, say, False, {}
+    def __init__(self, say: Callable[[str], None] = print):
+        self.asked, self.say, self.said = False, say, False
+        self.old: dict[int, Any] = {}  # the handlers that were there before
 
     def __enter__(self):
         self.asked = self.said = False

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -32,7 +32,7 @@ def preflight(trainer: LoraTrainer, allow: tuple[str, ...] = (), say: Callable[[
     unknown = set(allow) - {check.name for check in checks}
     if unknown:
         raise TrainingError(f"there is no proof {sorted(unknown)}; there are: {', '.join(c.name for c in checks)}.")
-    widths = [max(len(check[column]) for check in checks) for column in (0, 1)]
+    widths = [max(map(len, column)) for column in ([c.name for c in checks], [c.found for c in checks])]
     for check in checks:
         mark = "ok" if check.ok else "allowed" if check.name in allow else "fix"
         say(f"[{mark}] {check.name:{widths[0]}}  {check.found:{widths[1]}}  needed: {check.needed}")
@@ -68,7 +68,7 @@ def label_checks(trainer: LoraTrainer) -> list[Check]:
     expected = Counter(answer.strip() + tokenizer.eos_token for answer in answers)
     spans = [span for row in trainer.train_dataset for span in trained_spans(row["labels"])]
     ended = sum(span[-1] == tokenizer.eos_token_id for span in spans)
-    found = Counter(tokenizer.decode(span).strip() for span in spans)
+    found = Counter(str(tokenizer.decode(span)).strip() for span in spans)
     whole, wanted = sum((found & expected).values()), expected.total()
     foreign = len(spans) - whole
     cut = "Raise max_length, or see whether the template ends an answer with the end token inside its generation span."
@@ -81,7 +81,8 @@ def label_checks(trainer: LoraTrainer) -> list[Check]:
 
 def trained_spans(labels: list[int]) -> list[list[int]]:
     """The runs of trained tokens in one row: what stands between tokens with label -100."""
-    spans, open_span = [], False
+    spans: list[list[int]] = []
+    open_span = False
     for label in labels:
         if label == -100:
             open_span = False
@@ -125,7 +126,7 @@ def gradient_check(trainer: LoraTrainer) -> Check:
     """
     batch, alone = one_batch(trainer)
     model, was_training = trainer.model, trainer.model.training
-    reference = sum(adapter_gradient(trainer, document) for document in alone)
+    reference: Any = sum(adapter_gradient(trainer, document) for document in alone)
     model.eval()
     with torch.no_grad():
         trainer.compute_loss(model, trainer._prepare_inputs(alone[0]))

@@ -50,10 +50,10 @@ def preview_trainer(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows
         return build_trainer(Run(settings, folder), stand_in(len(tokenizer)), tokenizer, rows)
 
 
-def batch_of(trainer: LoraTrainer, places: list[int]) -> dict:
+def batch_of(trainer: LoraTrainer, indices: list[int]) -> dict:
     """The batch that the trainer's collator makes of these rows of its training set."""
     kept = ("input_ids", "labels", "seq_lengths")  # the columns that the Trainer leaves to the collator
-    rows = [trainer.train_dataset[place] for place in places]
+    rows = [trainer.train_dataset[index] for index in indices]
     return trainer.data_collator([{name: row[name] for name in kept if name in row} for row in rows])
 
 
@@ -64,8 +64,8 @@ def row_tokens(trainer: LoraTrainer, messages: list[dict]) -> list[Token]:
     """
     tokenizer = trainer.processing_class
     whole, _ = encode(tokenizer, messages)
-    places = range(min(64, len(trainer.train_dataset)))  # packing puts rows in another order
-    found = [pair for pair in documents(batch_of(trainer, list(places))) if pair[0] == whole[: len(pair[0])]]
+    indices = range(min(64, len(trainer.train_dataset)))  # packing puts rows in another order
+    found = [pair for pair in documents(batch_of(trainer, list(indices))) if pair[0] == whole[: len(pair[0])]]
     if not found:
         raise TrainingError("this row is not among the first that are trained: it does not fit into max_length.")
     ids, labels = max(found, key=lambda pair: len(pair[0]))

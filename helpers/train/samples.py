@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from helpers.generate.generation import generate
+from helpers.watch.history import History
 
 
 class Samples(TrainerCallback):
@@ -16,7 +17,9 @@ class Samples(TrainerCallback):
     Greedy decoding draws no random numbers, so the training is the same with it as without.
     """
 
-    def __init__(self, history, question: str, *, times: int = 8, share: float = 0.02, max_new_tokens: int = 32):
+    def __init__(
+        self, history: History, question: str, *, times: int = 8, share: float = 0.02, max_new_tokens: int = 32
+    ):
         self.history, self.question, self.times, self.share = history, question, times, share
         self.max_new_tokens, self.spent, self.longest, self.asked_at = max_new_tokens, 0.0, 0.0, 0
 

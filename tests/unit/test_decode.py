@@ -205,7 +205,7 @@ def test_guesses_take_nothing_and_meet_the_random_numbers_of_their_judgement():
     guesses = []
     for row in scores:
         guesses.append(one.propose(row, guesses))
-    assert one.made == [] and guesses == [other.take(row) for row in scores] == [one.take(row) for row in scores]
+    assert one.generated == [] and guesses == [other.take(row) for row in scores] == [one.take(row) for row in scores]
 
 
 def test_it_says_why_there_is_no_draft(tiny_falcon, tiny_llama):

@@ -38,7 +38,7 @@ def test_both_answer_with_one_seed_as_each_would_alone(engine, knobs):
 def test_the_parting_is_the_first_token_that_differs_with_the_chances_of_both(engine):
     job = engine.ask(ask("base", "tuned"))
     parted = next(event.value for event in job if event.kind == "parted")
-    base, tuned = job.streams["base"].made, job.streams["tuned"].made
+    base, tuned = job.streams["base"].generated, job.streams["tuned"].generated
     place = parted["place"]
     assert base[:place] == tuned[:place] and base[place] != tuned[place]
     ids = torch.tensor([engine.prompt_ids(job.request) + base[:place]])
@@ -73,7 +73,7 @@ def test_an_answer_goes_on_from_chosen_tokens_as_generate_does(engine):
     events = list(job)
     ids = torch.tensor([engine.prompt_ids(request) + begun])
     made = engine.model.generate(input_ids=ids, max_new_tokens=6, do_sample=False, pad_token_id=0)
-    assert made[0, ids.shape[1] :].tolist()[: job.streams["tuned"].tokens] == job.streams["tuned"].made
+    assert made[0, ids.shape[1] :].tolist()[: job.streams["tuned"].tokens] == job.streams["tuned"].generated
     assert text_of(events, "tuned").startswith("abc")
     cell = {"model": engine.model, "tokenizer": engine.tokenizer}
     exec(events[-1].value["code"], cell)

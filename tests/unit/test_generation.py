@@ -42,8 +42,8 @@ def test_a_stream_gives_the_text_of_generate(tiny_llama, tokenizer):
 def test_a_stream_ends_with_the_end_token_which_is_not_shown(tiny_llama, tokenizer):
     first = Stream(tiny_llama, tokenizer, "hi", max_new_tokens=30, temperature=1.0, seed=5)
     whole = "".join(first)
-    end = next(token for token in first.made[5:] if first.made.index(token) >= 5)
-    place = first.made.index(end)
+    end = next(token for token in first.generated[5:] if first.generated.index(token) >= 5)
+    place = first.generated.index(end)
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
     stream = Stream(tiny_llama, tokenizer, "hi", max_new_tokens=30, temperature=1.0, seed=5)
     text = "".join(stream)

@@ -204,3 +204,9 @@ def test_the_printing_callbacks_still_have_their_names():
 
     assert all(issubclass(one, TrainerCallback) for one in (PrinterCallback, ProgressCallback))
     assert "Notebook" in NotebookProgressCallback.__name__
+
+
+def test_a_configuration_still_keeps_the_models_name_under_this_name(tiny_llama):
+    """Drift: embedded.convert sets config._name_or_path; look for its successor."""
+    tiny_llama.config._name_or_path = "somebody/model"
+    assert tiny_llama.config.name_or_path == "somebody/model"

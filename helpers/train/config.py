@@ -1,0 +1,67 @@
+"""TRL's configuration of a run. Builds no trainer."""
+
+from pathlib import Path
+
+from trl import SFTConfig
+
+from helpers.machine.processes import here, shared_out
+from helpers.settings import Settings
+
+
+def sft_config(settings: Settings, folder: Path) -> SFTConfig:
+    """TRL's configuration of this run, for one of the processes that share it out.
+
+    Upstream: SFTConfig() turns bf16 on by itself, which fails where there is no GPU and is emulated on a T4; so
+    use_cpu, bf16 and fp16 are always set together. Its learning rate of 2e-5 is for full fine-tuning. Breaks: nothing;
+    once a CPU works without being told, the flags can go.
+    Drift: test_training.py::test_trl_still_refuses_a_cpu_by_default
+    """
+    cpu, rows = settings.device == "cpu", settings.per_device_train_batch_size
+    settings = shared_out(settings, here().count)
+    made = SFTConfig(
+        output_dir=str(folder / "checkpoints"),
+        # Rows are laid end to end, so that nothing is padded; what is too long was shortened before (`fitting`).
+        max_length=settings.max_length if settings.packing else None,
+        padding_free=True,
+        packing=settings.packing,
+        packing_strategy="bfd",
+        assistant_only_loss=settings.assistant_only_loss,
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        per_device_eval_batch_size=rows,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        # Nothing random happens in a layer without dropout, so its random state need not be kept.
+        gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": settings.lora_dropout > 0},
+        num_train_epochs=settings.num_train_epochs,
+        max_steps=settings.max_steps,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.lr_scheduler_type,
+        warmup_steps=settings.warmup_steps,
+        max_grad_norm=settings.max_grad_norm,
+        weight_decay=0.0,
+        optim="adamw_torch_fused",
+        use_cpu=cpu,
+        bf16=settings.autocast == "bfloat16",
+        fp16=settings.autocast == "float16",
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it waits for the GPU at every batch, and hides what `train` must see
+        eval_strategy="steps",
+        eval_steps=0.25,  # of all steps; `build_trainer` makes it a number of steps
+        save_strategy="no",  # `Saver` asks for checkpoints, by steps and by minutes
+        report_to=settings.tracking,
+        seed=settings.seed,
+        dataset_num_proc=None,
+        ddp_find_unused_parameters=False,  # every adapter matrix is used
+    )
+    return on_one_gpu(made)
+
+
+def on_one_gpu(made: SFTConfig) -> SFTConfig:
+    """The configuration for a process that trains on one GPU, however many there are.
+
+    Upstream: one process takes all GPUs through nn.DataParallel, which TRL refuses; the private _n_gpu forbids it.
+    Breaks: a machine with several GPUs cannot train in a notebook.
+    Drift: test_upstream.py::test_a_private_number_still_decides_how_many_gpus_are_taken
+    """
+    made._n_gpu = min(1, made.n_gpu)
+    return made
