@@ -99,8 +99,8 @@ def convert(gguf: Path, folder: Path, say: Callable[[str], None]) -> None:
     # Left in place, they would make transformers look for the GGUF again on the next load.
     del model.config.quantization_config
     model.hf_quantizer = None
-    # Upstream: transformers keeps a model's name in the private _name_or_path. Breaks: the converted model is named after
-    # a file of the cache.
+    # Upstream: transformers keeps a model's name in the private _name_or_path.
+    # Breaks: the converted model is named after a file of the cache.
     # Drift: test_upstream.py::test_a_configuration_still_keeps_the_models_name_under_this_name
     model.config._name_or_path = BASE_MODEL
     half_done = folder.with_name(folder.name + ".part")
