@@ -1,4 +1,4 @@
-"""Attention over packed rows: documents kept apart, on the fastest kernel that this machine has."""
+"""Attention for packed rows and padding-free training: documents kept apart, on this machine's fastest kernel."""
 
 from functools import cache, partial
 from inspect import signature as slow_signature

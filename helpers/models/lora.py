@@ -1,4 +1,4 @@
-"""LoRA: the library's configuration, and the same product with fewer copies."""
+"""LoRA (https://arxiv.org/abs/2106.09685): the library's configuration, and the same product with fewer copies."""
 
 from functools import partial
 from typing import Any

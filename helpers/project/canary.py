@@ -31,15 +31,18 @@ def newer() -> dict[str, tuple[str, str]]:
     return found
 
 
-def failures(arguments: list[str]) -> list[str]:
-    """The tests that fail, as pytest names them; runs pytest with these arguments in this environment."""
+def results(arguments: list[str]) -> dict[str, bool]:
+    """Whether each test passes, by its name for pytest; runs pytest with these arguments in this environment.
+
+    A file that cannot be imported counts as one test that fails.
+    """
     with TemporaryDirectory() as folder:
         report = Path(folder) / "tests.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *arguments]
         done = subprocess.run(command, cwd=PROJECT, check=False)
         if not report.exists():
-            return [f"pytest itself (exit status {done.returncode})"]
-        return [test_id(case) for case in ElementTree.parse(report).iter("testcase") if broken(case)]
+            return {f"pytest itself (exit status {done.returncode})": False}
+        return {test_id(case): not broken(case) for case in ElementTree.parse(report).iter("testcase")}
 
 
 def broken(case: ElementTree.Element) -> bool:
@@ -48,9 +51,15 @@ def broken(case: ElementTree.Element) -> bool:
 
 
 def test_id(case: ElementTree.Element) -> str:
-    """A test as pytest takes it, from its JUnit entry."""
-    name = case.get("classname", "").replace(".", "/")
-    return f"{name}.py::{case.get('name')}"
+    """A test as pytest takes it, from its JUnit entry; one without a class is a file that cannot be imported."""
+    name, file = case.get("name", ""), case.get("classname", "")
+    return f"{file.replace('.', '/')}.py::{name}" if file else f"{name.replace('.', '/')}.py"
+
+
+def passes(test: str, found: dict[str, bool]) -> bool:
+    """Whether a test, or every test of a file, was run and passed."""
+    own = [passed for name, passed in found.items() if name == test or name.startswith(f"{test}::")]
+    return bool(own) and all(own)
 
 
 def put_back(name: str, version: str) -> None:
@@ -73,7 +82,7 @@ def culprits(
     broken_tests: list[str],
     others: dict[str, tuple[str, str]],
     install: Callable[[str, str], None] = put_back,
-    run: Callable[[list[str]], list[str]] = failures,
+    run: Callable[[list[str]], dict[str, bool]] = results,
 ) -> dict[str, str]:
     """For each broken test: the package whose tested version, put back alone, lets it pass; "" where none does."""
     blamed = dict.fromkeys(broken_tests, "")
@@ -82,8 +91,8 @@ def culprits(
         if not left:
             break
         install(name, tested)
-        still = set(run(left))
-        blamed |= {test: name for test in left if test not in still}
+        found = run(left)
+        blamed |= {test: name for test in left if passes(test, found)}
         install(name, here)
     return blamed
 
@@ -92,7 +101,8 @@ def sing(say: Callable[[str], None] = print) -> bool:
     """Runs the tests, says what is newer and what that broke; true when nothing is broken."""
     others = newer()
     say("newer than tested: " + (", ".join(f"{n} {b} (tested {a})" for n, (a, b) in others.items()) or "nothing"))
-    broken_tests = [test for arguments in WHAT for test in failures(list(arguments))]
+    found = [results(list(arguments)) for arguments in WHAT]
+    broken_tests = [test for one in found for test, passed in one.items() if not passed]
     if not broken_tests:
         say("nothing is broken")
         return True

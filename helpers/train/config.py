@@ -18,7 +18,7 @@ def sft_config(settings: Settings, folder: Path) -> SFTConfig:
     """
     cpu, rows = settings.device == "cpu", settings.per_device_train_batch_size
     settings = shared_out(settings, here().count)
-    made = SFTConfig(
+    config = SFTConfig(
         output_dir=str(folder / "checkpoints"),
         # Rows are laid end to end, so that nothing is padded; what is too long was shortened before (`fitting`).
         max_length=settings.max_length if settings.packing else None,
@@ -53,15 +53,15 @@ def sft_config(settings: Settings, folder: Path) -> SFTConfig:
         dataset_num_proc=None,
         ddp_find_unused_parameters=False,  # every adapter matrix is used
     )
-    return on_one_gpu(made)
+    return on_one_gpu(config)
 
 
-def on_one_gpu(made: SFTConfig) -> SFTConfig:
+def on_one_gpu(config: SFTConfig) -> SFTConfig:
     """The configuration for a process that trains on one GPU, however many there are.
 
     Upstream: one process takes all GPUs through nn.DataParallel, which TRL refuses; the private _n_gpu forbids it.
     Breaks: a machine with several GPUs cannot train in a notebook.
     Drift: test_upstream.py::test_a_private_number_still_decides_how_many_gpus_are_taken
     """
-    made._n_gpu = min(1, made.n_gpu)
-    return made
+    config._n_gpu = min(1, config.n_gpu)
+    return config

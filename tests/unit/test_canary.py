@@ -19,7 +19,7 @@ def test_the_package_whose_old_version_mends_a_test_is_blamed():
     here, cause = {name: new for name, (_, new) in others.items()}, {"a": "trl", "b": "transformers", "c": "trl"}
 
     def run(tests):
-        return [test for test in tests if test not in cause or here[cause[test]] == others[cause[test]][1]]
+        return {test: test in cause and here[cause[test]] == others[cause[test]][0] for test in tests}
 
     blamed = canary.culprits(["a", "b", "c", "d"], others, here.__setitem__, run)
     assert blamed == {"a": "trl", "b": "transformers", "c": "trl", "d": ""}
@@ -29,9 +29,8 @@ def test_the_package_whose_old_version_mends_a_test_is_blamed():
 def test_it_says_what_broke_and_by_which_version(monkeypatch):
     said = []
     monkeypatch.setattr(canary, "newer", lambda: {"trl": ("1.16.0", "1.17.0")})
-    monkeypatch.setattr(
-        canary, "failures", lambda arguments: ["tests/unit/test_x.py::test_y"] if "drift" in arguments else []
-    )
+    found = lambda arguments: {"tests/unit/test_x.py::test_y": "drift" not in arguments, "tests/other.py::test_z": True}
+    monkeypatch.setattr(canary, "results", found)
     monkeypatch.setattr(canary, "culprits", lambda tests, others: dict.fromkeys(tests, "trl"))
     assert not canary.sing(said.append)
     assert said == [
@@ -43,3 +42,15 @@ def test_it_says_what_broke_and_by_which_version(monkeypatch):
 def test_failed_tests_are_named_as_pytest_takes_them(tmp_path):
     case = ElementTree.fromstring('<testcase classname="tests.unit.test_x" name="test_y[a-b]"><failure/></testcase>')
     assert canary.broken(case) and canary.test_id(case) == "tests/unit/test_x.py::test_y[a-b]"
+    case = ElementTree.fromstring(
+        '<testcase classname="" name="tests.unit.test_x"><error>collection</error></testcase>'
+    )
+    assert canary.broken(case) and canary.test_id(case) == "tests/unit/test_x.py"
+
+
+def test_what_was_not_run_is_not_taken_for_mended():
+    others, done = {"trl": ("1.16", "1.17")}, []
+    blamed = canary.culprits(["tests/unit/test_x.py", "gone"], others, lambda *_: done.append(1), lambda tests: {})
+    assert blamed == {"tests/unit/test_x.py": "", "gone": ""} and len(done) == 2
+    whole = lambda tests: {"tests/unit/test_x.py::test_a": True, "tests/unit/test_x.py::test_b": True}
+    assert canary.culprits(["tests/unit/test_x.py"], others, lambda *_: None, whole) == {"tests/unit/test_x.py": "trl"}
