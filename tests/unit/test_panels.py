@@ -22,12 +22,12 @@ def test_pressing_generate_without_an_event_loop_answers_too(panel):
 
 
 def test_a_failure_is_shown_kept_and_raised_and_the_panel_goes_on(panel, monkeypatch):
-    working = panel.engine.decoder.scores
-    monkeypatch.setattr(panel.engine.decoder, "scores", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
+    working = panel.engine.decoder.logits
+    monkeypatch.setattr(panel.engine.decoder, "logits", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
     with pytest.raises(MemoryError):
         panel.run()
     assert "no room" in panel.status.value and isinstance(panel.error, MemoryError)
-    monkeypatch.setattr(panel.engine.decoder, "scores", working)
+    monkeypatch.setattr(panel.engine.decoder, "logits", working)
     panel.generate_button.click()
     assert panel.error is None and not panel.generate_button.disabled
 
@@ -39,7 +39,7 @@ def test_a_setting_that_is_refused_is_shown(panel):
 
 
 def test_stop_ends_the_answer(panel, monkeypatch):
-    whole, seen = panel.engine.decoder.scores, []
+    whole, seen = panel.engine.decoder.logits, []
 
     def press_stop_at_the_fifth(*given):
         seen.append(1)
@@ -48,7 +48,7 @@ def test_stop_ends_the_answer(panel, monkeypatch):
         return whole(*given)
 
     panel.engine.decoder.how = Choice(False, "one pass a token")
-    monkeypatch.setattr(panel.engine.decoder, "scores", press_stop_at_the_fifth)
+    monkeypatch.setattr(panel.engine.decoder, "logits", press_stop_at_the_fifth)
     panel.controls.set(max_new_tokens=300, temperature=1.0, seed=3)
     panel.generate_button.click()
     assert panel.done["base"].tokens <= 5 and "you stopped it" in panel.status_text
@@ -142,11 +142,11 @@ def test_both_stand_side_by_side_and_the_place_where_they_part_is_marked(compare
 
 
 def test_an_error_in_the_second_answer_keeps_the_first(compared, monkeypatch):
-    whole = compared.engine.decoder.scores
+    whole = compared.engine.decoder.logits
     broken = lambda *given: (
         whole(*given) if len(compared.job.streams) < 2 else (_ for _ in ()).throw(MemoryError("full"))
     )
-    monkeypatch.setattr(compared.engine.decoder, "scores", broken)
+    monkeypatch.setattr(compared.engine.decoder, "logits", broken)
     compared.generate_button.click()
     assert isinstance(compared.error, MemoryError) and "lower max_new_tokens" in compared.status_text
     assert compared.answers["base"] and not compared.generate_button.disabled

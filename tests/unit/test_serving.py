@@ -78,7 +78,7 @@ def test_stop_reaches_the_process_that_holds_the_model(server, remote):
 
 def test_an_error_there_is_shown_here_and_the_next_answer_is_made(server, remote, monkeypatch):
     panel = GenerationPanel(remote, "hi", max_new_tokens=4)
-    monkeypatch.setattr(server.engine.decoder, "scores", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
+    monkeypatch.setattr(server.engine.decoder, "logits", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
     with pytest.raises(RemoteError, match="no room"):
         panel.run()
     assert "no room" in panel.status.value
@@ -99,7 +99,7 @@ def test_a_visitor_who_goes_away_frees_the_line(server, remote):
 
 
 def test_a_look_that_fails_says_why_and_the_server_goes_on(server, remote, monkeypatch):
-    monkeypatch.setattr(server.engine, "scores", lambda *_: (_ for _ in ()).throw(RuntimeError("no room")))
+    monkeypatch.setattr(server.engine, "logits", lambda *_: (_ for _ in ()).throw(RuntimeError("no room")))
     with pytest.raises(RemoteError, match="RuntimeError: no room"):
         remote.look(Request("hi", Sampling(), ("base",)))
     monkeypatch.undo()
