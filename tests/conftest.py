@@ -89,3 +89,14 @@ def smoke():
     from helpers.settings import resolve
 
     return resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
+
+
+@pytest.fixture
+def trainer(smoke, rows, tmp_path):
+    """A trainer of the smoke profile, as notebook 03 builds it."""
+    from helpers.models.load import load_model
+    from helpers.run import Run
+    from helpers.train.build import build_trainer
+
+    loaded = load_model(smoke)
+    return build_trainer(Run(smoke, tmp_path), loaded.model, loaded.tokenizer, rows)

@@ -36,7 +36,9 @@ def can_draft(model: Any) -> Choice:
 def weights_key(model: torch.nn.Module) -> tuple:
     """Changes when the adapter is switched on or off, or trained: lean copies are of one such state.
 
-    Sums of the adapter's weights, a few milliseconds: Tensor._version does not count the steps of a fused optimizer.
+    Upstream: torch's private Tensor._version does not count the steps of a fused optimizer, so the weights are summed,
+    in a few milliseconds. Breaks: nothing; once it counts them, it can be read instead.
+    Drift: test_upstream_behaviour.py::test_a_fused_optimizer_still_does_not_count_its_steps
     """
     active = adapter_is_on(model)
     return (active, *(float(p.detach().sum()) for n, p in model.named_parameters() if active and "lora_" in n))

@@ -105,6 +105,9 @@ def attention_forward(
 
     hidden_states: (rows, length, hidden_size). Returns the same shape, and None for the attention weights.
     Raises TypeError for arguments of a newer transformers: they might change what is attended to.
+    Upstream: the kernel's name and the order of the heads are the private _attn_implementation and _split_heads.
+    Breaks: a Falcon ends in an AttributeError.
+    Drift: test_upstream.py::test_a_falcon_still_says_its_kernel_and_splits_its_heads_under_these_names
     """
     if unknown := set(kwargs) - KNOWN:
         raise TypeError(f"Falcon's attention got arguments that this project does not know: {sorted(unknown)}.")

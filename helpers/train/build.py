@@ -93,7 +93,11 @@ def fitting(
 
 
 def remove_printing_callbacks(trainer: SFTTrainer) -> None:
-    """Takes away the Trainer's own tables and bars: they re-send themselves at every step."""
+    """Takes away the Trainer's own tables and bars: they re-send themselves at every step.
+
+    Upstream: they are known by their classes' names only. Breaks: a table is sent again at each step.
+    Drift: test_upstream.py::test_the_printing_callbacks_still_have_their_names
+    """
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
     for callback in list(trainer.callback_handler.callbacks):

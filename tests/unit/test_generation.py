@@ -73,7 +73,7 @@ def test_an_error_of_the_model_reaches_the_reader(tiny_llama, tokenizer, monkeyp
         raise MemoryError("out of memory")
 
     stream = Stream(tiny_llama, tokenizer, "hi")
-    monkeypatch.setattr(stream.decoder, "scores", broken)
+    monkeypatch.setattr(stream.decoder, "logits", broken)
     with pytest.raises(MemoryError, match="out of memory"):
         list(stream)
 

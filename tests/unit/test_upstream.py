@@ -10,14 +10,7 @@ from trl import SFTTrainer
 from helpers.export.adapter import with_base
 from helpers.generate.products import GROUP, in_blocks, in_eight, in_four
 from helpers.models.load import load_model
-from helpers.run import Run
-from helpers.train.build import build_trainer, sft_config
-
-
-@pytest.fixture
-def trainer(smoke, rows, tmp_path):
-    loaded = load_model(smoke)
-    return build_trainer(Run(smoke, tmp_path), loaded.model, loaded.tokenizer, rows)
+from helpers.train.config import sft_config
 
 
 @pytest.fixture
