@@ -29,11 +29,11 @@ def test_a_notebook_runs_with_the_smoke_profile(path, tmp_path):
     assert all(cell.execution_count for cell in code), "every cell must have run"
     assert not any(output.output_type == "error" for cell in code for output in cell.outputs)
     if path == MAIN[4]:  # alone, it makes a run of its own
-        assert "none yet; a small one is trained below" in printed(done) and "in a few steps" in printed(done)
+        assert "no run yet" in printed(done) and "A substitute: it shows the way, not the quality" in printed(done)
     if path == MAIN[3]:  # its run is the one that 04 takes
         (folder,) = os.listdir(os.environ["FT_RUNS"])
         after = printed(run(MAIN[4], tmp_path / MAIN[4].name, PROFILE="smoke"))
-        assert f"run: {folder}" in after and "none yet" not in after
+        assert f"run {folder}: 8 steps on shop_support" in after and "no run yet" not in after
 
 
 def printed(notebook) -> str:
