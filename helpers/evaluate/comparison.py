@@ -1,11 +1,11 @@
 """Two evaluations side by side: as a table, and in the run's card. Makes no answers."""
 
-from helpers.evaluate.evaluation import Report
+from helpers.evaluate.evaluation import Evaluation
 from helpers.machine.paths import write_json
 from helpers.run import Run
 
 
-def comparison_table(base: Report, tuned: Report) -> str:
+def comparison_table(base: Evaluation, tuned: Evaluation) -> str:
     """Base against tuned by slice, as aligned text; a column for each check."""
     names = list(next(iter(base.slices.values())).checks)
     columns = [("nll", "NLL", "{:.2f}"), ("ended", "ended", "{:.0%}")]
@@ -23,7 +23,7 @@ def pair(before: float | None, after: float | None, form: str) -> str:
     return "" if before is None or after is None else f"{form.format(before)} -> {form.format(after)}"
 
 
-def save_comparison(run: Run, base: Report, tuned: Report, rows: list[dict]) -> dict:
+def save_comparison(run: Run, base: Evaluation, tuned: Evaluation, rows: list[dict]) -> dict:
     """Adds before and after to the run card, writes answers.json, and returns the card.
 
     base, tuned: on the same `rows`.

@@ -48,7 +48,7 @@ class Score(NamedTuple):
         return {"rows": self.rows, "nll": self.nll, "ended": self.ended, **self.checks}
 
 
-class Report(NamedTuple):
+class Evaluation(NamedTuple):
     """Scores by slice, the answers in the order of the rows, and what it took."""
 
     slices: dict[str, Score]
@@ -100,7 +100,7 @@ def evaluate(
     limit: int = 0,
     checks: Mapping[str, Check] = CHECKS,
     say: Callable[[str], None] = silent,
-) -> Report:
+) -> Evaluation:
     """Greedy answers to the last question of every row, and their scores by slice.
 
     One pass over each row with its reference gives the loss, and the answer as far as both agree (likelihood.Forced);
@@ -117,7 +117,7 @@ def evaluate(
         forced = teacher_forced(model, tokenizer, rows)
         answers = finish_answers(model, tokenizer, forced, rooms, batch_size, say)
     slices = {name: score(name, rows, answers, forced, checks) for name in slice_names(rows)}
-    return Report(slices, answers, time.perf_counter() - start, sum(answer.tokens for answer in answers))
+    return Evaluation(slices, answers, time.perf_counter() - start, sum(answer.tokens for answer in answers))
 
 
 def answer_rooms(tokenizer: PreTrainedTokenizerBase, rows: list[dict], max_new_tokens: int) -> list[int]:
