@@ -79,7 +79,7 @@ def steps() -> list[Step]:
             ONE_THREAD,
         ),
         Step("nbval", "notebooks and solutions run by nbval, on a tiny Falcon", nbval(PYTHON, notebooks()), falcon),
-        Step("browser", "the panels in a real browser", pytest(PYTHON, "tests/browser")),
+        Step("browser", "the panels in a real browser", pytest(PYTHON, "tests/browser", workers=1)),
         Step(
             "series",
             "the laptop run teaches the facts",

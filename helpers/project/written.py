@@ -57,7 +57,7 @@ def first_cell() -> str:
         otherwise = f'    sys.exit("{advice}")\n'
     return (
         "import sys\nfrom pathlib import Path\n\n"
-        'near = [Path.cwd(), *Path.cwd().parents, *Path.cwd().glob("*")]\n'
+        'near = [Path.cwd(), *Path.cwd().parents, *Path.cwd().glob("*"), *map(Path, sys.path)]\n'
         'project = next((folder for folder in near if (folder / "helpers" / "colab.py").is_file()), None)\n'
         f"if project is None:\n{otherwise}sys.path.insert(0, str(project))\n"
         "from helpers import colab\n\ncolab.prepare(project)  # installs what Colab lacks; elsewhere it does nothing"

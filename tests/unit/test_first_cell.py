@@ -29,6 +29,11 @@ def test_it_finds_the_project_and_runs_nothing(folder):
     assert (done.stdout.strip(), done.stderr) == (str(PROJECT), "")
 
 
+def test_a_copy_elsewhere_finds_an_installed_project(tmp_path):
+    done = run_cell(tmp_path, f"import sys\nsys.path.append({str(PROJECT)!r})\n")
+    assert done.stdout.strip() == str(PROJECT)
+
+
 def test_it_is_short():
     lines = [line for line in first_cell().splitlines() if line.strip()]
     assert len(lines) <= 10
