@@ -10,6 +10,8 @@ from helpers.machine.paths import fixed_run, read_json, runs_folder, write_json
 from helpers.settings import Settings, SettingsError
 from helpers.watch.history import History
 
+SUBSTITUTE = "-substitute"  # in the folder's name
+
 
 @dataclass(frozen=True)
 class Run:
@@ -72,7 +74,8 @@ def read_settings(path: Path) -> Settings:
 def open_run(folder: Path) -> Run:
     """The run in a folder. Raises SettingsError when it has no settings.json of this project."""
     card = read_json(folder / "run_card.json", say=lambda text: None) or {}
-    return Run(read_settings(folder / "settings.json"), folder, bool(card.get("substitute")))
+    substitute = bool(card.get("substitute")) or SUBSTITUTE in folder.name  # one that was killed has no card
+    return Run(read_settings(folder / "settings.json"), folder, substitute)
 
 
 def find_run(profile: str, chosen: str | Path | None = None, data: str | None = None) -> Run | None:

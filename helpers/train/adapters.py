@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from helpers.data.load import load_chat_data
 from helpers.machine.paths import new_run_folder
 from helpers.models.load import load_model
-from helpers.run import Run, find_run
+from helpers.run import SUBSTITUTE, Run, find_run
 from helpers.settings import Settings, resolve
 from helpers.train.build import build_trainer, train_or_resume
 
@@ -22,7 +22,7 @@ from helpers.train.build import build_trainer, train_or_resume
 def substitute_run(settings: Settings, steps: int = 20) -> Run:
     """A run of a few steps, for a notebook that is opened alone: it shows the way, not the quality."""
     settings = replace(settings, max_steps=min(steps, settings.max_steps if settings.max_steps > 0 else steps))
-    run = Run(settings, new_run_folder(f"{settings.profile}-substitute"), substitute=True)
+    run = Run(settings, new_run_folder(f"{settings.profile}{SUBSTITUTE}"), substitute=True)
     data, loaded = load_chat_data(settings.data, settings.data_format), load_model(settings)
     watched = data.test.select(range(min(8, len(data.test))))
     trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched)

@@ -152,7 +152,7 @@ def run_to_use(settings: Settings, resume: bool = True, say: Callable[[str], Non
 def newest_unfinished(profile: str) -> Run | None:
     """The newest run of this profile that has a checkpoint but did not reach its last step, and that nobody trains.
 
-    A run whose settings are damaged is passed over; one whose card is damaged can still go on.
+    Substitutes and runs whose settings are damaged are passed over; one whose card is damaged can still go on.
     """
     for found in sorted(runs_folder().glob("*/settings.json"), key=lambda path: -path.stat().st_mtime):
         try:
@@ -161,7 +161,7 @@ def newest_unfinished(profile: str) -> Run | None:
                 pass
         except (OSError, SettingsError, Timeout):
             continue
-        if run.settings.profile == profile:
+        if run.settings.profile == profile and not run.substitute:
             card = run.card()
             finished = bool(card) and card.get("finished", True)
             return run if not finished and by_step(run.folder / "checkpoints") else None

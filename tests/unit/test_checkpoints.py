@@ -172,3 +172,11 @@ def test_a_broken_settings_file_is_no_reason_to_fail():
     (folder / "settings.json").write_text("{")
     assert run_to_use(SMOKE).folder != folder
     assert json.loads((make_run("b") / "settings.json").read_text())["profile"] == "smoke"
+
+
+@pytest.mark.parametrize("finished", [None, True])
+def test_a_newer_substitute_neither_hides_nor_replaces_an_unfinished_run(finished):
+    own = make_run("a")
+    make_run("b-smoke-substitute", finished=finished)
+    os.utime(own / "settings.json", (1, 1))
+    assert run_to_use(SMOKE).folder == own

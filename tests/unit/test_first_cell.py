@@ -84,8 +84,10 @@ def test_what_colab_ships_is_pinned_and_only_the_rest_is_installed(tmp_path, mon
 
 
 def test_a_complete_colab_needs_no_pip(tmp_path, monkeypatch):
+    ran = []
     (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["torch>=2.11"]\n')
     monkeypatch.setitem(sys.modules, "google.colab", colab)
     monkeypatch.setattr(colab, "installed", lambda name: "2.11.0")
-    monkeypatch.setattr(subprocess, "run", None)
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: ran.append(command))
     colab.prepare(tmp_path)
+    assert ran == []
