@@ -38,6 +38,8 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         raise ValueError(f"unknown chat template {name!r}; there are: {', '.join(TEMPLATES)}")
     if name == "chatml" and tokenizer.convert_tokens_to_ids("<|im_start|>") in (None, tokenizer.unk_token_id):
         raise ValueError("the chatml template needs a tokenizer that knows <|im_start|>; use 'guanaco'")
+    if not hasattr(tokenizer, "own_template"):
+        tokenizer.own_template = tokenizer.chat_template  # type: ignore[attr-defined]
     tokenizer.chat_template = TEMPLATES[name]
 
 
@@ -53,27 +55,62 @@ def parse_guanaco(text: str) -> list[dict[str, str]]:
     return [{"role": ROLES[n], "content": c.strip()} for n, c in zip(names, contents, strict=True)]
 
 
-# What ends an answer or begins a turn in some chat template; in a text it is only text.
+# What ends an answer or begins a turn in some chat template: looked for in data to count it, never to change it.
 MARKERS: tuple[str, ...] = (
-    "### Human:",
-    "### Assistant:",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<s>",
-    "</s>",
-    "<eos>",
+    *("### Human:", "### Assistant:", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<s>", "</s>", "<eos>"),
+    *("<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "[INST]", "[/INST]"),
 )
-MARKERS += ("<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "[INST]", "[/INST]")
+MARKER = re.compile("|".join(map(re.escape, MARKERS)))
+ENDS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+PROBES = ("\u2402question\u2403", "\u2402answer\u2403")  # stand for texts, to see what a template writes around them
 
 
-def marker_pattern(tokenizer: PreTrainedTokenizerBase | None = None) -> re.Pattern:
-    """Finds MARKERS, and the special tokens of a tokenizer, in a text."""
-    special = tokenizer.all_special_tokens if tokenizer is not None else ()
-    return re.compile("|".join(re.escape(marker) for marker in sorted({*MARKERS, *special}, key=len, reverse=True)))
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The special tokens that end a text or stand in the tokenizer's templates, its own one and the one in use.
+
+    A special token that is none of these was added to be used in texts: it stays a token there, is trained as one, and
+    is shown in answers.
+    """
+    named = {getattr(tokenizer, name, None) for name in ENDS} - {None}
+    templates = f"{tokenizer.chat_template or ''}{getattr(tokenizer, 'own_template', None) or ''}"
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special |= set(tokenizer.all_special_tokens)
+    return tuple(sorted(named | {token for token in special if token in templates}, key=len, reverse=True))
 
 
-def harmless(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[dict[str, str]]:
+def added_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The special tokens that are for use in texts: those that are no control tokens."""
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return tuple(sorted(special - set(control_tokens(tokenizer))))
+
+
+def template_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """What the template in use writes around texts, line by line, special tokens left out: "### Human:" for guanaco."""
+    asked, answered = (
+        {"role": role, "content": text} for role, text in zip(("user", "assistant"), PROBES, strict=True)
+    )
+    try:
+        text: Any = tokenizer.apply_chat_template([asked, answered, asked, answered], tokenize=False)
+    except Exception:  # a template may raise whatever it likes; then only its special tokens are known
+        return ()
+    for mark in (*PROBES, *control_tokens(tokenizer)):
+        text = text.replace(mark, "\n")
+    lines = {line.strip() for line in text.splitlines()}
+    return tuple(line for line in lines if 2 < len(line) < 40 and not line.replace(" ", "").isalnum())
+
+
+def marker_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern:
+    """Finds in a text what would be a control token or a turn of the template in use. Kept for each template."""
+    cached: Any = getattr(tokenizer, "_marker_pattern", None)
+    state = (tokenizer.chat_template, getattr(tokenizer, "own_template", None), len(tokenizer))
+    if cached is None or cached[0] != state:
+        marks = sorted({*control_tokens(tokenizer), *template_marks(tokenizer)}, key=len, reverse=True)
+        cached = (state, re.compile("|".join(map(re.escape, marks))))
+        tokenizer._marker_pattern = cached  # type: ignore[attr-defined]
+    return cached[1]
+
+
+def harmless(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> list[dict]:
     """The messages, with a space inside every marker that stands in their text: it can forge no turn and no end token.
 
     Upstream: apply_chat_template tokenizes `<|im_end|>` in a user's text as the token that ends an answer; transformers
@@ -82,8 +119,26 @@ def harmless(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]])
     Drift: test_labels.py::test_the_model_still_forgives_a_marker_without_the_correction
     """
     pattern = marker_pattern(tokenizer)
-    broken = [pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", m["content"]) for m in messages]
-    return [{**message, "content": text} for message, text in zip(messages, broken, strict=True)]
+
+    def broken(value: Any) -> Any:
+        if isinstance(value, str):
+            return pattern.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", value)
+        if isinstance(value, list):
+            return [broken(one) for one in value]
+        return {name: broken(one) for name, one in value.items()} if isinstance(value, dict) else value
+
+    return [{**broken(message), "role": message["role"]} for message in messages]
+
+
+def decode_answer(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> str:
+    """Token ids of an answer as text: without control tokens, with the special tokens that were added for texts.
+
+    Upstream: decode(skip_special_tokens=True) leaves out both kinds. Breaks: nothing.
+    Drift: test_chat.py::test_plain_decoding_still_hides_a_token_that_was_added
+    """
+    hidden = set(tokenizer.convert_tokens_to_ids(list(control_tokens(tokenizer))))
+    text: Any = tokenizer.decode([token for token in token_ids if token not in hidden])
+    return text
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:

@@ -1,164 +1,402 @@
-"""The forms in which people write conversations down, each turned into messages. Knows nothing of files or tokens."""
+"""Rows in the forms in which people write conversations down become conversations; every column has a fate.
 
-import re
+Knows nothing of files or tokens.
+"""
+
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
-from helpers.data.chat import parse_guanaco
+from helpers.data.columns import MEANINGS, by_meaning, mapped, plain, valued
+from helpers.data.templated import NO_TURN, parse_templated
+from helpers.data.turns import RowError, as_turns, from_json, is_wanted, joined_text, kind_of, message_of, text_of
 
 MAX_CHARACTERS = 1_000_000  # of a conversation; longer ones are no conversations
-ROLE_NAMES = {
-    **dict.fromkeys(("user", "human", "prompter", "question", "customer"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "bot", "model", "ai", "answer"), "assistant"),
-    **dict.fromkeys(("system", "developer"), "system"),
+FORMATS = {  # name: what a row needs, in words
+    "messages": "`messages`, a list of turns with `role` and `content`",
+    "sharegpt": "`conversations`, a list of turns with `from` and `value`",
+    "alpaca": "`instruction` and `output`",
+    "prompt_completion": "`prompt` and `completion`, texts or lists of turns",
+    "question_answer": "`question` and `answer`",
+    "preference": "a question, `chosen` and `rejected`",
+    "guanaco": "`text`, written through a chat template",
 }
-NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # control characters and half surrogates
-
-
-class RowError(ValueError):
-    """A row cannot be used; `reason` is the same for all rows with this fault, `detail` is about this one."""
-
-    def __init__(self, reason: str, detail: str = ""):
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason, self.detail = reason, detail
-
-
-def from_messages(row: dict) -> list:
-    """OpenAI's form: `messages`, a list of objects with `role` and `content`."""
-    return row["messages"]
-
-
-def from_sharegpt(row: dict) -> list:
-    """ShareGPT's form: `conversations`, a list of objects with `from` and `value`."""
-    turns = row["conversations"]
-    if not isinstance(turns, list):
-        return turns
-    named = [{"role": t.get("from"), "content": t.get("value")} if isinstance(t, dict) else t for t in turns]
-    return system_first(row, named)
-
-
-def from_guanaco(row: dict) -> list:
-    """openassistant-guanaco's form: `text` with `### Human:` and `### Assistant:`."""
-    try:
-        return parse_guanaco(row["text"])
-    except (ValueError, TypeError) as error:
-        raise RowError("no turn in the text", str(error)) from None
-
-
-def from_alpaca(row: dict) -> list:
-    """Alpaca's form: `instruction`, `input` (may be empty), `output`; LLaMA-Factory adds earlier pairs, `history`."""
-    earlier = [pair for pair in row.get("history") or [] if isinstance(pair, (list, tuple)) and len(pair) == 2]
-    given = row.get("input")
-    asked = f"{row['instruction']}\n\n{given}" if isinstance(given, str) and given.strip() else row["instruction"]
-    turns = [turn for question, answer in earlier for turn in pair_of(question, answer)]
-    return system_first(row, turns + pair_of(asked, row["output"]))
-
-
-def from_prompt_completion(row: dict) -> list:
-    """TRL's form: `prompt` and `completion`, each a text or a list of messages."""
-    prompt, completion = row["prompt"], row["completion"]
-    if isinstance(prompt, list) and isinstance(completion, list):
-        return prompt + completion
-    return system_first(row, pair_of(prompt, completion))
-
-
-def from_question_answer(row: dict) -> list:
-    """Two columns, `question` and `answer`."""
-    return system_first(row, pair_of(row["question"], row["answer"]))
-
-
-FORMATS = {  # name: (columns that it needs, how it is read); the first whose columns are there is taken
-    "messages": (("messages",), from_messages),
-    "sharegpt": (("conversations",), from_sharegpt),
-    "alpaca": (("instruction", "output"), from_alpaca),
-    "prompt_completion": (("prompt", "completion"), from_prompt_completion),
-    "question_answer": (("question", "answer"), from_question_answer),
-    "guanaco": (("text",), from_guanaco),
+ASKS = ("instruction", "prompt", "question", "input")  # the question of a row, likeliest first
+MAIN = {"alpaca": "instruction", "prompt_completion": "prompt", "question_answer": "question"}
+PARTNERS = {  # of which answer column a question is the natural partner
+    "instruction": ("output", "response", "输出"),
+    "prompt": ("completion", "response"),
+    "question": ("answer", "response", "答案", "回答"),
+    "input": ("output", "输出"),
 }
 
 
-def recognise(rows: list[dict]) -> tuple[str, str]:
-    """(format, reason) for the first rows of a data set. Raises ValueError naming the columns when none fits."""
-    for name, (columns, _) in FORMATS.items():
-        having = sum(all(column in row for column in columns) for row in rows)
-        if having and having >= len(rows) / 2:
-            return name, f"{having} of the first {len(rows)} rows have {' and '.join(f'`{c}`' for c in columns)}"
-    seen = sorted({str(column)[:30] for row in rows for column in row})[:12]
-    known = "; ".join(f"{name}: {', '.join(columns)}" for name, (columns, _) in FORMATS.items())
-    raise ValueError(f"no known form; the columns are {', '.join(seen) or 'none'}. Known ({known}).")
+class Conversation(NamedTuple):
+    """What a row says. messages: with role, content, and where a turn has them tool_calls, reasoning_content, train.
+
+    rejected: of a preference row the answer that is not wanted, as text. fates: what became of each column.
+    """
+
+    format: str
+    messages: list[dict[str, Any]]
+    tools: list | None
+    rejected: str
+    mended: list[str]
+    fates: dict[str, str]
 
 
-def convert(row: object, name: str) -> tuple[list[dict], list[str]]:
-    """(messages, what was mended) of a row in the form `name`. Raises RowError when it cannot be used."""
-    columns, read = FORMATS[name]
+class RowReader:
+    """One row on its way to a conversation: its values by meaning, and a note on every column that was used."""
+
+    def __init__(self, row: Mapping):
+        self.row, self.meant, self.format = row, by_meaning(row), ""
+        self.fates: dict[str, str] = {}
+
+    def has(self, meaning: str) -> bool:
+        """Whether a column of this meaning has a value."""
+        return meaning in self.meant
+
+    def take(self, meaning: str, fate: str, name: str | None = None) -> Any:
+        """The value of the column of this meaning (or of this name), which is noted as used."""
+        name = name or self.meant[meaning][0]
+        self.fates[name] = fate
+        return self.row[name]
+
+    def rest(self, fate: str, used: str) -> None:
+        """Notes what was not used. used: all texts of the conversation, to tell what only says the same again."""
+        for name in valued(self.row):
+            if name not in self.fates:
+                value = self.row[name]
+                again = isinstance(value, str) and len(value.strip()) > 1 and value.strip() in used
+                known = plain(name) in MEANINGS
+                self.fates[name] = "not used: the same text again" if again and known else fate
+
+
+def convert(row: object, format: str = "", columns: Mapping[str, str] | None = None) -> Conversation:
+    """The conversation of a row. format: a name of FORMATS, or "" for what the row's columns say.
+
+    columns: {meaning: the reader's own name}. Raises RowError, which says what the row is instead.
+    """
+    if isinstance(row, (list, tuple)):
+        row = {"messages": row}
     if not isinstance(row, dict):
-        raise RowError("another schema", f"{type(row).__name__} instead of an object")
-    missing = [column for column in columns if column not in row]
-    if missing:
-        raise RowError("another schema", f"no {', '.join(missing)}")
-    turns = read(row)
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise RowError("another schema", "the conversation is not a list of objects")
-    return checked(turns)
-
-
-def checked(turns: list[dict]) -> tuple[list[dict], list[str]]:
-    """The turns as messages with this project's roles, in an order that can be trained, and what was mended for it."""
+        raise RowError("another schema", f"{kind_of(row)} instead of an object")
+    reader = RowReader(unwrapped(mapped(row, columns or {})))
+    if reader.has("media"):
+        name = reader.meant["media"][0]
+        raise RowError("not only text", f"`{name}` is given; only text is trained here")
+    name = reader.format = format or form_of(reader)
+    turns, rejected = READERS[name](reader)
+    turns = around(reader, turns)
     mended: list[str] = []
-    messages = [message_of(turn, mended) for turn in turns]
+    column = reader.meant.get("messages", ["turns"])[0]
+    messages = [message_of(turn, mended, reader.fates, column) for turn in turns]
+    tools = tools_of(reader)
+    wanted_row(reader)
+    if reader.has("thinking") and messages and messages[-1]["role"] == "assistant":
+        messages[-1].setdefault(
+            "reasoning_content", text_of(reader.take("thinking", "the model's thinking"), "thinking")
+        )
+    messages = checked(messages, mended)
+    said = "\n".join(str(message["content"]) for message in messages)
+    reader.rest(f"not used: the row is read as {reader.format}", said)
+    for raw in reader.fates:
+        if plain(raw) not in MEANINGS and reader.fates[raw].startswith("not used: the row"):
+            reader.fates[raw] = "kept beside (not trained)"
+    return Conversation(reader.format, messages, tools, rejected, mended, reader.fates)
+
+
+def unwrapped(row: dict) -> dict:
+    """OpenAI's preference rows keep the conversation one level down, in `input`: the row with it one level up."""
+    inner = row.get("input")
+    if isinstance(inner, dict) and "messages" in inner:
+        return {**{name: value for name, value in row.items() if name != "input"}, **inner}
+    return row
+
+
+def form_of(reader: RowReader) -> str:
+    """The form that a row's valued columns make. Raises RowError with the columns that were found."""
+    has = reader.has
+    if has("chosen"):
+        return "preference"
+    if has("messages"):
+        return "messages" if plain(reader.meant["messages"][0]) == "messages" else "sharegpt"
+    if has("answer"):
+        for meaning, name in (
+            ("instruction", "alpaca"),
+            ("prompt", "prompt_completion"),
+            ("question", "question_answer"),
+            ("input", "question_answer"),
+        ):
+            if has(meaning):
+                return name
+        if "instruction" in map(plain, reader.row):  # null, beside an answer
+            raise RowError("no question", "`instruction` is empty")
+    if {"message_id", "parent_id", "role"} <= {plain(name) for name in reader.row}:
+        raise RowError(*what_it_is(reader))
+    if has("text"):
+        return "guanaco"
+    raise RowError(*what_it_is(reader))
+
+
+def what_it_is(reader: RowReader) -> tuple[str, str]:
+    """(reason, detail) for a row of no known form: its true name where it has one, and its columns."""
+    names = {plain(name) for name in reader.row}
+    shown = ", ".join(str(name)[:30] for name in list(reader.row)[:12]) or "none"
+    if "paragraphs" in names or {"context", "question", "answers"} <= names:
+        return "a SQuAD row", 'its answer lies deeper: COLUMNS = {"answer": "answers.text.0"}'
+    if {"message_id", "parent_id", "role"} <= names:
+        return (
+            "one message of a tree",
+            "OpenAssistant's flat form: join message_id and parent_id to conversations first",
+        )
+    if "translation" in names:
+        return (
+            "a translation pair",
+            'name both sides: COLUMNS = {"question": "translation.en", "answer": "translation.de"}',
+        )
+    if reader.has("rejected"):
+        return "a preference row without `chosen`", shown
+    if not reader.meant.keys() & {"answer", "messages", "text"} and any(reader.has(ask) for ask in ASKS):
+        return "no answer", f"the columns with a value are {', '.join(valued(reader.row))[:100]}"
+    if reader.has("answer"):
+        return "no question", f"the columns with a value are {', '.join(valued(reader.row))[:100]}"
+    return "another schema", f"its columns are {shown}"
+
+
+def from_turns(reader: RowReader) -> tuple[list[dict], str]:
+    """`messages`, `conversations`: turns with who speaks, or pairs, or JSON text of these."""
+    if not reader.has("messages"):
+        raise RowError("another schema", "no list of turns")
+    name = reader.meant["messages"][0]
+    return as_turns(reader.take("messages", "the turns"), name), ""
+
+
+def from_pair(reader: RowReader) -> tuple[list[dict], str]:
+    """One column asks, one answers; other questions are joined to the first, unless two pairs stand in the row."""
+    asks = [meaning for meaning in ASKS if reader.has(meaning)]
+    answers = reader.meant.get("answer", [])
+    if not asks or not answers:
+        raise RowError(*what_it_is(reader))
+    main = next((meaning for meaning in (MAIN.get(reader.format), *asks) if meaning in asks), asks[0])
+    answer = next((name for name in answers if plain(name) in PARTNERS[main]), answers[0])
+    turns = asked_turns(reader.take(main, "the question"), main)
+    for meaning in asks:
+        text = reader.row[reader.meant[meaning][0]]
+        written_out = meaning == "prompt" and isinstance(text, str) and str(turns[-1].get("content")).strip() in text
+        if meaning == main or written_out or (len(answers) > 1 and meaning != "input"):
+            continue  # the whole prompt once more, or the question of another pair
+        join_to(turns, joined_text(reader.take(meaning, "joined to the question"), meaning), last=True)
+    return turns + answer_turns(reader.take("answer", "the answer", answer)), ""
+
+
+def asked_turns(asked: object, what: str) -> list[dict]:
+    """A question as turns: a text, or a list of turns that ends with it."""
+    listed = from_json(asked) if what == "prompt" else asked
+    if isinstance(listed, (list, tuple)) and listed and all(isinstance(turn, dict) for turn in listed):
+        return as_turns(listed, what)
+    return [{"role": "user", "content": text_of(asked, what)}]
+
+
+def answer_turns(answer: object) -> list[dict]:
+    """An answer as turns: a text, one turn, or turns. A list of texts is several answers, which are no one answer."""
+    listed = from_json(answer)
+    if isinstance(listed, dict) and any(key in listed for key in ("role", "from")):
+        return [listed]
+    if (
+        isinstance(listed, (list, tuple))
+        and listed
+        and all(isinstance(turn, dict) and len(turn) > 1 for turn in listed)
+    ):
+        return as_turns(listed, "the answer")
+    if isinstance(answer, (list, tuple)):
+        if len(answer) == 1 and isinstance(answer[0], str):
+            return [{"role": "assistant", "content": answer[0]}]
+        raise RowError(
+            "a list of answers", f"{len(answer)} alternatives, and one is trained: name it, or write a row for each"
+        )
+    return [{"role": "assistant", "content": text_of(answer, "the answer")}]
+
+
+def from_preference(reader: RowReader) -> tuple[list[dict], str]:
+    """A preference row: trained on the chosen answer; the rejected one is kept beside it."""
+    chosen = reader.take("chosen", "the answer (chosen)")
+    answer = answer_turns(chosen)
+    rejected = (
+        reader.take("rejected", "kept beside (not trained): the rejected answer") if reader.has("rejected") else ""
+    )
+    if not isinstance(rejected, str):
+        last = answer_turns(rejected)[-1]
+        rejected = joined_text(last.get("content", last.get("value")) or "", "rejected")
+    if any(str(turn.get("role", turn.get("from"))).lower() in ("user", "human") for turn in answer):
+        return answer, rejected  # `chosen` is the whole conversation
+    if reader.has("messages"):
+        return from_turns(reader)[0] + answer, rejected
+    ask = next((meaning for meaning in ASKS if reader.has(meaning)), None)
+    if ask is None:
+        raise RowError("no question", "a preference row with answers alone")
+    turns = asked_turns(reader.take(ask, "the question"), "prompt")
+    for meaning in ASKS[ASKS.index(ask) + 1 :]:
+        if reader.has(meaning):
+            join_to(turns, joined_text(reader.take(meaning, "joined to the question"), meaning), last=True)
+    return turns + answer, rejected
+
+
+def from_text(reader: RowReader) -> tuple[list[dict], str]:
+    """A text that was written through a chat template."""
+    if not reader.has("text"):
+        raise RowError("another schema", "no `text`")
+    try:
+        name, turns = parse_templated(text_of(reader.take("text", "the turns"), "text"))
+    except RowError as error:
+        if error.reason == NO_TURN and reader.has("label"):
+            raise RowError(
+                "a classification row", "a text and its label: write what shall be asked and answered"
+            ) from None
+        raise
+    reader.fates[reader.meant["text"][0]] = f"the turns, parsed from {name}'s template"
+    reader.format = "guanaco" if name == "guanaco" else f"text in {name}'s template"
+    return turns, ""
+
+
+READERS = {
+    "messages": from_turns,
+    "sharegpt": from_turns,
+    "alpaca": from_pair,
+    "prompt_completion": from_pair,
+    "question_answer": from_pair,
+    "preference": from_preference,
+    "guanaco": from_text,
+}
+
+
+def around(reader: RowReader, turns: list[dict]) -> list[dict]:
+    """The turns with what stands in other columns: earlier turns, a passage, an input, a system prompt."""
+    if reader.has("history"):
+        history = reader.take("history", "earlier turns")
+        if not isinstance(from_json(history), (list, tuple)):
+            raise RowError("a history that is no list of turns", f"it is {kind_of(history)}")
+        turns = [*as_turns(history, "history"), *turns]
+    for meaning in ("input", "context"):
+        for name in reader.meant.get(meaning, []):
+            if name not in reader.fates:
+                join_to(turns, joined_text(reader.take(meaning, "joined to the question", name), name), last=False)
+    if reader.has("system"):
+        value = reader.take("system", "system prompt")
+        system = joined_text(value, "system") if isinstance(value, (list, tuple)) else text_of(value, "system")
+        first = turns[0] if turns else {}
+        if role_in(first) == "system" and isinstance(text := first.get("content", first.get("value")), str):
+            merged = text if system.strip() in text else f"{system}\n\n{text}"
+            turns = [{"role": "system", "content": merged}, *turns[1:]]
+        else:
+            turns = [{"role": "system", "content": system}, *turns]
+    return turns
+
+
+def role_in(turn: dict) -> str:
+    """The role that a turn names, in lower case; "" where it names none."""
+    return str(turn.get("role", turn.get("from", ""))).lower()
+
+
+def join_to(turns: list[dict], text: str, last: bool) -> None:
+    """Adds a text to the last or first question among the turns, after a blank line. Raises RowError without one."""
+    for index in reversed(range(len(turns))) if last else range(len(turns)):
+        key = next((k for k in ("content", "value") if isinstance(turns[index].get(k), str)), None)
+        if role_in(turns[index]) in ("user", "human", "prompter") and key:
+            turns[index] = {**turns[index], key: "\n\n".join(filter(str.strip, (turns[index][key], text)))}
+            return
+    raise RowError("no question", "there is a text to join, and no question to join it to")
+
+
+def tools_of(reader: RowReader) -> list | None:
+    """The tools that a row offers, as JSON schemas. Raises RowError when they are no list of objects."""
+    if not reader.has("tools"):
+        return None
+    tools = from_json(reader.take("tools", "the tools"))
+    tools = [tools] if isinstance(tools, dict) else tools
+    if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, dict) for tool in tools):
+        raise RowError("tools of another form", "they are no list of objects")
+    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
+
+
+def wanted_row(reader: RowReader) -> None:
+    """Raises RowError for a row that says of itself that it shall not be trained."""
+    if reader.has("weight") and not is_wanted(reader.take("weight", "1: the row is trained")):
+        raise RowError("a weight of 0", "the row is not trained")
+    name = reader.meant.get("label", [""])[0]
+    label = reader.row.get(name) if name else None
+    if isinstance(label, bool) or str(label).lower() in ("true", "false"):
+        reader.take("label", "which answers are wanted (true)")
+        if str(label).lower() == "false":
+            raise RowError("an unwanted answer", "label is false")
+
+
+def checked(messages: list[dict], mended: list[str]) -> list[dict]:
+    """The messages in an order that can be trained; adds to `mended` what was mended for it. Raises RowError."""
     if sum(len(message["content"]) for message in messages) > MAX_CHARACTERS:
         raise RowError("too long", f"more than {MAX_CHARACTERS:,} characters")
     if messages and messages[0]["role"] == "system" and not messages[0]["content"].strip():
-        messages, mended = messages[1:], [*mended, "empty system prompt removed"]
+        messages = messages[1:]
+        mended.append("empty system prompt removed")
+    messages = without_open_end(messages, mended)
     for message in messages:
-        if not message["content"].strip():
+        if not message["content"].strip() and not message.get("tool_calls"):
             raise RowError("empty turn", message["role"])
-    check_order([message["role"] for message in messages])
-    if messages[-1]["role"] == "user":
-        messages, mended = messages[:-1], [*mended, "last question without an answer removed"]
-    return messages, mended
+    messages = one_question_a_turn(messages, mended)
+    check_order(messages)
+    return messages
 
 
-def check_order(roles: list[str]) -> None:
-    """Raises RowError unless the roles are: perhaps a system prompt, then user and assistant in turn."""
-    turns = roles[1:] if roles[:1] == ["system"] else roles
-    if "system" in turns:
+def without_open_end(messages: list[dict], mended: list[str]) -> list[dict]:
+    """The messages without a last question that nothing answers, or an empty text."""
+    end = len(messages)
+    while end and (
+        messages[end - 1]["role"] != "assistant"
+        or not (messages[end - 1]["content"].strip() or messages[end - 1].get("tool_calls"))
+    ):
+        end -= 1
+    if 0 < end < len(messages):
+        mended.append("last question without an answer removed")
+        return messages[:end]
+    return messages
+
+
+def one_question_a_turn(messages: list[dict], mended: list[str]) -> list[dict]:
+    """Questions that follow each other as one turn; a greeting before the first question stays and is not trained."""
+    joined: list[dict] = []
+    for message in messages:
+        if joined and message["role"] == joined[-1]["role"] == "user":
+            joined[-1] = {**joined[-1], "content": f"{joined[-1]['content']}\n\n{message['content']}"}
+            mended.append("questions in a row joined")
+        else:
+            joined.append(message)
+    first = next((i for i, message in enumerate(joined) if message["role"] != "system"), None)
+    asked = any(message["role"] == "user" for message in joined)
+    if first is not None and asked and joined[first]["role"] == "assistant":
+        joined[first] = {**joined[first], "train": False}
+        mended.append("greeting before the first question kept, not trained")
+    return joined
+
+
+def check_order(messages: list[dict]) -> None:
+    """Raises RowError unless the roles are: perhaps a system prompt, then user, assistant and its tools in turn."""
+    turns = messages[1:] if messages[:1] and messages[0]["role"] == "system" else messages
+    roles = [message["role"] for message in turns]
+    if "system" in roles:
         raise RowError("system prompt in the middle")
-    if "assistant" not in turns:
+    if "assistant" not in roles:
         raise RowError("no assistant")
-    if turns[0] == "assistant":
-        raise RowError("assistant first")
+    if "user" not in roles:
+        raise RowError("no question")
     for before, after in pairwise(turns):
-        if before == after:
-            raise RowError(f"two {before}s in a row")
+        if before["role"] == after["role"] != "tool":
+            raise RowError(f"two {before['role']}s in a row")
+        if after["role"] == "tool" and before["role"] not in ("assistant", "tool"):
+            raise RowError("a tool's result without a call")
+    if not any(is_trained(message) for message in messages):
+        raise RowError("no answer that is trained", "every answer has a weight of 0")
 
 
-def message_of(turn: dict, mended: list[str]) -> dict[str, str]:
-    """One turn with `role` and `content`; adds to `mended` what had to be done."""
-    role, content = turn.get("role"), turn.get("content")
-    known = ROLE_NAMES.get(role.lower().strip()) if isinstance(role, str) else None
-    if known is None:
-        raise RowError("unknown role", repr(role)[:40])
-    if isinstance(content, list):  # OpenAI's parts
-        parts: list[Any] = [part.get("text") if isinstance(part, dict) else part for part in content]
-        if not all(isinstance(part, str) for part in parts):
-            raise RowError("not only text", "a part is an image, a sound or a call")
-        content, mended[:] = "".join(parts), [*mended, "parts joined"]
-    if content is None:
-        raise RowError("empty turn", known)
-    if not isinstance(content, str):
-        raise RowError("another schema", f"content is {type(content).__name__}")
-    if NOT_TEXT.search(content):
-        content, mended[:] = NOT_TEXT.sub("", content), [*mended, "characters that are no text removed"]
-    return {"role": known, "content": content}
-
-
-def pair_of(question: object, answer: object) -> list[dict]:
-    """A question and its answer as turns."""
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-
-
-def system_first(row: dict, turns: list) -> list:
-    """The turns, after the row's `system` text if it has one."""
-    system = row.get("system")
-    return [{"role": "system", "content": system}, *turns] if isinstance(system, str) and system.strip() else turns
+def is_trained(message: dict) -> bool:
+    """Whether a message is an answer that is trained."""
+    return message["role"] == "assistant" and message.get("train", True) is not False

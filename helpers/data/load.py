@@ -8,15 +8,20 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from helpers.data.chat import marker_pattern
+from helpers.data.chat import MARKER
+from helpers.data.columns import Ledger, check_mapping, mapped, nearest, plain, valued
+from helpers.data.conversation import extras_of
 from helpers.data.duplicates import digest, normalised, question_of
-from helpers.data.formats import FORMATS, RowError, convert, recognise
-from helpers.data.readers import DataError, read_file
+from helpers.data.formats import FORMATS, Conversation, RowReader, convert, form_of
+from helpers.data.readers import read_file
+from helpers.data.rows import DataError, Row
+from helpers.data.split import split
+from helpers.data.turns import RowError
 from helpers.machine.paths import DATA
 
 if TYPE_CHECKING:
@@ -28,22 +33,32 @@ GUANACO_REVISION = "831dabac2283d99420cda0b673d7a2a43849f17a"
 SHOP = "shop_support"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{7,40}")
 GROUPS = ("source", "slice", "category", "dataset", "lang", "language")  # a column by which a split is balanced
-HELD_OUT = 0.1
+HELD_OUT_PARTS = ("test", "validation", "valid", "dev", "eval")  # of a DatasetDict or the Hub; the first is taken
+MOST_SLICES = 10  # that are told apart when they are counted
 
 
 class Report:
     """What became of the rows of one source: read = kept + skipped; mended ones are among the kept.
 
-    skipped_for, mended_for: how often each reason occurred; places: for each reason the first rows, as "file, row N".
-    markers: rows with a marker of a chat template inside a turn, which is made harmless when it is tokenized.
+    columns: what became of each column, a Ledger. skipped_for, mended_for: how often each reason occurred; places: for
+    each reason the first rows, as "file, row N". forms: rows of each form. notes: what else is to be known.
+    markers: rows with a marker of a chat template inside a turn.
     """
 
     def __init__(self, source: str):
         self.source, self.format, self.reason = source, "", ""
         self.read = self.kept = self.skipped = self.mended = self.markers = 0
+        self.forms: Counter[str] = Counter()
         self.skipped_for: Counter[str] = Counter()
         self.mended_for: Counter[str] = Counter()
         self.places: dict[str, list[str]] = {}
+        self.ledger = Ledger()
+        self.notes: list[str] = []
+
+    @property
+    def columns(self) -> dict[str, dict[str, int]]:
+        """{column: {what became of it: rows}}."""
+        return self.ledger.as_dict()
 
     def skip(self, number: int, error: RowError) -> None:
         """Counts a row that cannot be used."""
@@ -58,25 +73,36 @@ class Report:
             places.append(f"{self.source}, row {number}" + (f" ({detail})" if detail else ""))
 
     def table(self) -> str:
-        """All counts as text, each reason with its first places."""
+        """All counts as text, each reason with its first places, and the ledger of the columns."""
+        forms = (
+            "" if len(self.forms) < 2 else f"; in all: {', '.join(f'{n} {c:,}' for n, c in self.forms.most_common())}"
+        )
         lines = [
-            f"{self.source}: read as {self.format} ({self.reason})",
+            f"{self.source}: read as {self.format} ({self.reason}{forms})",
             f"{self.read:,} rows read, {self.kept:,} kept, {self.skipped:,} skipped, {self.mended:,} mended",
         ]
         for word, counter in (("skipped", self.skipped_for), ("mended", self.mended_for)):
             for reason, count in counter.most_common():
                 lines.append(f"  {word} {count:,}: {reason}; first at {self.places[reason][0]}")
         if self.markers:
-            lines.append(f"  {self.markers:,} rows hold a template's marker as text; it is made harmless")
+            lines.append(f"  {self.markers:,} rows hold what looks like a chat template's marker; it stays text")
+        lines += [f"  {note}" for note in self.notes]
+        if self.ledger.columns:
+            lines += ["columns, the rows in which they have a value, and what became of it:", self.ledger.table()]
         return "\n".join(lines)
 
     def as_dict(self) -> dict:
         """The counts, for JSON."""
-        return {**vars(self), "skipped_for": dict(self.skipped_for), "mended_for": dict(self.mended_for)}
+        counts = {name: value for name, value in vars(self).items() if name != "ledger"}
+        counters = {name: dict(value) for name, value in counts.items() if isinstance(value, Counter)}
+        return {**counts, **counters, "columns": self.columns}
 
 
 class ChatData(NamedTuple):
-    """dataset: with `messages`, `row` (its number), `group`, `key`; report: what became of rows."""
+    """dataset: with `messages`, `extras`, `tools`, `rejected`, `row` (its number), `group`, `key`, `held_out`.
+
+    report: what became of rows and columns.
+    """
 
     dataset: Dataset
     report: Report
@@ -92,49 +118,141 @@ class Splits(NamedTuple):
 
 
 def load_chat(
-    source: str | Path | Dataset | pandas.DataFrame, format: str | None = None, progress: bool = False
+    source: str | Path | Dataset | pandas.DataFrame,
+    format: str | None = None,
+    progress: bool = False,
+    columns: Mapping[str, str] | None = None,
 ) -> ChatData:
     """The conversations of any source in one form.
 
     source: a JSONL, JSON, CSV, TSV or Parquet file; a data set of the Hub as name@commit; a pandas DataFrame; a
-    datasets.Dataset. format: a name of formats.FORMATS; without it, what the columns say. Rows that cannot be used and
-    copies of earlier rows are skipped and counted. The rows go to a temporary file, so memory does not grow with them.
-    Raises DataError when nothing can be read or nothing is left.
+    datasets.Dataset or DatasetDict. format: a name of formats.FORMATS; without it, what each row's columns say.
+    columns: {"question": the reader's own name, ...} for columns with other names (columns.NAMES has the meanings).
+    Rows that cannot be used and copies of earlier rows are skipped and counted, and every column has its fate in the
+    report. The rows go to a temporary file, so memory does not grow with them. Raises DataError when nothing can be
+    read or nothing is left.
     """
-    name, rows = rows_of(source)
-    report = Report(name)
-    head = list(islice(rows, 100))
-    objects = [row for _, row in head if isinstance(row, dict)]
     if format is not None and format not in FORMATS:
         raise DataError(f"there is no format {format!r}; there are: {', '.join(FORMATS)}.")
-    try:
-        report.format, report.reason = (format, "as asked") if format else recognise(objects)
-    except ValueError as error:
-        unread = next((row for _, row in head if isinstance(row, RowError)), None)
-        raise DataError(f"{name}: {error}" + (f" The first row: {unread}." if unread else "")) from None
-    dataset = written(usable(chain(head, rows), report, progress))
+    name, rows, note = rows_of(source)
+    report = Report(name)
+    report.notes += [note] if note else []
+    head = list(islice(rows, 100))
+    report.format, report.reason = recognised(name, head, format, columns or {})
+    dataset = written(usable(chain(head, rows), report, format or "", columns or {}, progress))
     if not report.kept:
         raise DataError(f"{name}: no row can be used.\n{report.table()}")
     return ChatData(dataset, report)
 
 
-def rows_of(source: Any) -> tuple[str, Iterator[tuple[int, object]]]:
-    """(name, numbered rows) of a source."""
+def recognised(name: str, head: list[Row], format: str | None, columns: Mapping[str, str]) -> tuple[str, str]:
+    """(format, reason) for the first rows of a source. Raises DataError: what they are, and what would mend it."""
+    objects = [dict(one) for one in (row.value for row in head) if isinstance(one, dict)]
+    seen = list(dict.fromkeys(str(column) for one in objects for column in one))
+    if objects and (wrong := check_mapping(columns, seen)):
+        raise DataError(f"{name}: {wrong}")
+    forms: Counter[str] = Counter()
+    used: dict[str, str] = {}
+    refusal: RowError | None = None
+    for row in head:
+        try:
+            form, names = form_in(row, format or "", columns)
+            forms[form] += 1
+            used.setdefault(form, names)
+        except RowError as error:
+            refusal = refusal or error
+    if forms:
+        best, count = forms.most_common(1)[0]
+        return best, "as asked" if format else f"{count} of the first {len(head)} rows have {used[best]}"
+    unknown = refusal is None or refusal.reason in ("another schema", "no answer", "no question")
+    raise DataError(f"{name}: no known form. The first row: {refusal}.{remedy(objects) if unknown else ''}")
+
+
+def form_in(row: Row, format: str, columns: Mapping[str, str]) -> tuple[str, str]:
+    """(form, the columns that make it) of a row, which need not be whole. Raises RowError for one of no known form."""
+    if isinstance(row.value, RowError):
+        raise row.value
+    try:
+        conversation = convert(row.value, format, columns)
+        made_of = [name for name, fate in conversation.fates.items() if fate.startswith(("the ", "joined", "earlier"))]
+        return conversation.format, " and ".join(f"`{name}`" for name in made_of if "[]" not in name)
+    except RowError:
+        if not isinstance(row.value, dict):
+            raise
+        form = format or form_of(RowReader(mapped(row.value, columns)))
+        return form, FORMATS[form]
+
+
+def remedy(objects: list[dict]) -> str:
+    """The one line that would mend rows of no known form, with the reader's own columns in it."""
+    if not objects:
+        return ""
+    texts = [str(column) for column in valued(objects[0]) if isinstance(objects[0][column], (str, int, float))]
+    asked, answered = (*texts, "...", "...")[:2]
+    near = [f"`{column}`{close}" for column in list(objects[0])[:12] if (close := nearest(str(column), KNOWN))]
+    return (
+        f" Its columns are {', '.join(f'`{str(column)[:30]}`' for column in list(objects[0])[:12])}."
+        + (f" Of them {'; '.join(near)}." if near else "")
+        + f' Say which is which: COLUMNS = {{"question": "{asked}", "answer": "{answered}"}} in the notebooks, or'
+        + f" --columns question={asked},answer={answered}."
+    )
+
+
+KNOWN = ("messages", "conversations", "instruction", "input", "output", "prompt", "completion", "question", "answer")
+
+
+def rows_of(source: Any) -> tuple[str, Iterator[Row], str]:
+    """(name, rows, what is to be known) of a source."""
     if hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas
-        records = ({str(k): v for k, v in row.items()} for row in source.to_dict("records"))
-        return "the DataFrame", iter(enumerate(records, start=1))
+        records = ({str(k): plain_value(v) for k, v in row.items()} for row in whole_numbers(source).to_dict("records"))
+        return "the DataFrame", (Row(i, row) for i, row in enumerate(records, start=1)), ""
+    if hasattr(source, "column_names") and not hasattr(source, "keys"):
+        return "the Dataset", (Row(i, row) for i, row in enumerate(source, start=1)), ""
     if hasattr(source, "column_names"):
-        return "the Dataset", iter(enumerate(source, start=1))
+        return "the DatasetDict", *part_rows(source)
     if not isinstance(source, (str, Path)):
         raise DataError(f"a {type(source).__name__} is no source: give a file, a data set of the Hub or a DataFrame.")
     if source == GUANACO_ID:
         source = f"{GUANACO_ID}@{GUANACO_REVISION}"
     if isinstance(source, str) and HUB_ID.fullmatch(source):
-        return source, iter(enumerate(hub_rows(source)["train"], start=1))
+        return source, *part_rows(hub_rows(source))
     path = Path(source).expanduser()
     if isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.exists() and not path.suffix:
         raise DataError(f"{source} looks like a data set of the Hub: pin its revision, as in {source}@<commit>.")
-    return path.name, read_file(path)
+    rows, encoding = read_file(path)
+    other = encoding.removesuffix("-sig") not in ("", "utf-8")
+    return path.name, rows, f"read as {encoding.upper()}, which its bytes look like" if other else ""
+
+
+def part_rows(parts: Any) -> tuple[Iterator[Row], str]:
+    """(rows, what is to be known) of a DatasetDict: `train`, and the first of HELD_OUT_PARTS as what is held out."""
+    names = list(parts)
+    train = "train" if "train" in names else names[0]
+    test = next((name for name in HELD_OUT_PARTS if name in names and name != train), None)
+    rows = chain(parts[train], parts[test] if test else ())
+    count = len(parts[train])
+    numbered = (Row(i, row, held_out=i > count) for i, row in enumerate(rows, start=1))
+    left = [f"{name} ({len(parts[name]):,} rows)" for name in names if name not in (train, test)]
+    return numbered, f"not used: the part {', '.join(left)}" if left else ""
+
+
+def whole_numbers(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """The table with whole numbers as such: pandas makes 7 to 7.0 in a column where one value is missing."""
+    floats = [name for name in frame.columns if str(frame[name].dtype).startswith("float")]
+    whole = [name for name in floats if (frame[name].dropna() % 1 == 0).all()]
+    return frame.astype(dict.fromkeys(whole, "Int64")).astype(dict.fromkeys(whole, object)) if whole else frame
+
+
+def plain_value(value: Any) -> Any:
+    """A cell of a table with Python's own types: arrays as lists, numbers as numbers, what is missing as None."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [plain_value(one) for one in value]
+    if isinstance(value, dict):
+        return {str(name): plain_value(one) for name, one in value.items()}
+    known = value is None or isinstance(value, (str, int, float))
+    return value if known else None if str(value) in ("<NA>", "NaT") else str(value)
 
 
 def hub_rows(source: str) -> Any:
@@ -150,32 +268,64 @@ def hub_rows(source: str) -> Any:
         ) from None
 
 
-def usable(rows: Iterable[tuple[int, object]], report: Report, progress: bool) -> Iterator[dict]:
+def usable(
+    rows: Iterable[Row], report: Report, format: str, columns: Mapping[str, str], progress: bool
+) -> Iterator[dict]:
     """The rows that can be trained on, in one form; everything else is counted in `report`."""
     from tqdm.auto import tqdm
 
     exact: dict[int, int] = {}
     same: dict[int, int] = {}
-    markers = marker_pattern()
-    for number, row in tqdm(rows, desc="reading", unit=" rows", disable=not progress, delay=2):
+    for number, row, held_out in tqdm(rows, desc="reading", unit=" rows", disable=not progress, delay=2):
         report.read += 1
         try:
             if isinstance(row, RowError):
                 raise row
-            messages, mended = convert(row, report.format)
-            whole = "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+            conversation = convert(row, format, columns)
+            whole = as_one_text(conversation)
             refuse_copies(number, digest(whole), digest(normalised(whole) or whole), exact, same)
         except RowError as error:
             report.skip(number, error)
+            if isinstance(row, dict):
+                report.ledger.add({str(name): f"row skipped: {error.reason}" for name in valued(row)})
             continue
         report.kept += 1
-        report.mended += bool(mended)
-        for reason in set(mended):
+        report.forms[conversation.format] += 1
+        report.ledger.add(conversation.fates)
+        report.mended += bool(conversation.mended)
+        for reason in set(conversation.mended):
             report.note(report.mended_for, number, reason)
-        report.markers += any(markers.search(message["content"]) for message in messages)
-        group = next((str(row[name]) for name in GROUPS if row.get(name)), "")
+        messages = conversation.messages
+        report.markers += any(MARKER.search(message["content"]) for message in messages)
         question = question_of(messages)
-        yield {"messages": messages, "row": number, "group": group, "key": digest(normalised(question) or question)}
+        yield {
+            "messages": [{"role": m["role"], "content": m["content"]} for m in messages],
+            "extras": extras_of(messages),
+            "tools": json.dumps(conversation.tools, ensure_ascii=False) if conversation.tools else "",
+            "rejected": conversation.rejected,
+            "row": number,
+            "group": group_of(row),
+            "key": digest(normalised(question) or question),
+            "whole": digest(whole),
+            "held_out": held_out,
+        }
+
+
+def as_one_text(conversation: Conversation) -> str:
+    """All that a row says, for telling copies of it."""
+    said = [
+        f"{m['role']}: {m['content']}{json.dumps(m['tool_calls']) if 'tool_calls' in m else ''}"
+        for m in conversation.messages
+    ]
+    return "\n".join(said)
+
+
+def group_of(row: object) -> str:
+    """The row's group by the first of GROUPS that it has, or "" ."""
+    if not isinstance(row, dict):
+        return ""
+    names = {plain(name): value for name, value in row.items()}
+    return next((str(names[name]) for name in GROUPS if names.get(name)), "")
 
 
 def refuse_copies(number: int, whole: int, normal: int, exact: dict, same: dict) -> None:
@@ -193,7 +343,9 @@ def written(rows: Iterator[dict]) -> Dataset:
     from datasets import Dataset
 
     turn = pa.struct([("role", pa.string()), ("content", pa.string())])
-    columns = [("messages", pa.list_(turn)), ("row", pa.int64()), ("group", pa.string()), ("key", pa.int64())]
+    texts = [(name, pa.string()) for name in ("extras", "tools", "rejected", "group")]
+    numbers = [(name, pa.int64()) for name in ("row", "key", "whole")]
+    columns = [("messages", pa.list_(turn)), *texts, *numbers, ("held_out", pa.bool_())]
     folder = Path(tempfile.mkdtemp(prefix="chat-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with pa.OSFile(str(folder / "rows.arrow"), "wb") as file, pa.ipc.new_stream(file, pa.schema(columns)) as writer:
@@ -202,38 +354,21 @@ def written(rows: Iterator[dict]) -> Dataset:
     return Dataset.from_file(str(folder / "rows.arrow"))
 
 
-def split(dataset: Dataset, share: float = HELD_OUT) -> tuple[Dataset, Dataset]:
-    """(train, test) of a load_chat dataset: about `share` of every group is held out, at least one row.
-
-    What is held out depends on the content alone, not on the order; rows that ask the same stay on one side.
-    """
-    keys: dict[str, set[int]] = {}
-    for key, group in zip(dataset["key"], dataset["group"], strict=True):
-        keys.setdefault(group, set()).add(key)
-    held_out: set[int] = set()
-    for group in sorted(keys):
-        count = round(share * len(keys[group])) or (len(keys[group]) > 1)
-        held_out |= set(sorted(keys[group])[: int(count)])
-    sides: tuple[list[int], list[int]] = ([], [])
-    for index, key in enumerate(dataset["key"]):
-        sides[key in held_out].append(index)
-    return dataset.select(sides[0]), dataset.select(sides[1])
-
-
-def load_chat_data(source: str = SHOP, format: str | None = None) -> Splits:
+def load_chat_data(source: str = SHOP, format: str | None = None, columns: Mapping[str, str] | None = None) -> Splits:
     """Training and held-out rows of `source`: "shop_support" (in this repository), or anything that load_chat reads.
 
     Raises DataError.
     """
     if source == SHOP:
         return Splits(read_own("train"), read_own("test"), "data/shop_support")
-    loaded = load_chat(source, format or None, progress=True)
-    train, test = split(loaded.dataset)
+    loaded = load_chat(source, format or None, progress=True, columns=columns)
+    train, test, note = split(loaded.dataset)
     if not len(train) or not len(test):
         raise DataError(
-            f"{loaded.report.source}: {loaded.report.kept} row(s) with different questions; at least 2 are needed, one "
-            f"to train on and one to hold out."
+            f"{loaded.report.source}: {loaded.report.kept} row(s) that differ; at least 2 are needed, one to train on "
+            f"and one to hold out.\n{loaded.report.table()}"
         )
+    loaded.report.notes.append(note)
     return Splits(train, test, str(source), loaded.report)
 
 
@@ -246,8 +381,15 @@ def read_own(name: str) -> Dataset:
 
 
 def count_slices(dataset: Dataset) -> dict[str, int]:
-    """Rows of each slice, in the order in which they first appear; all under "all" for data without slices."""
+    """Rows of each slice, in the order in which they first appear; all under "all" for data without slices.
+
+    Of more than MOST_SLICES the largest are told apart, and the others are one sum.
+    """
     name = next((name for name in ("slice", "group") if name in dataset.column_names), None)
     if name is None or set(dataset[name]) == {""}:
         return {"all": len(dataset)}
-    return dict(Counter(dataset[name]))
+    counts = Counter(dataset[name])
+    if len(counts) <= MOST_SLICES:
+        return dict(counts)
+    largest = dict(counts.most_common(MOST_SLICES))
+    return {**largest, f"{len(counts) - MOST_SLICES} others": len(dataset) - sum(largest.values())}

@@ -1,10 +1,24 @@
+import pytest
+
 from helpers.data.duplicates import digest, near_copies, normalised, pieces_of
 
 
 def test_normalising_keeps_the_words_of_all_languages():
-    assert normalised("  What's  the PRICE?! ") == "what s the price"
+    assert normalised("  What's  the PRICE?! ") == "what's the price"
     assert normalised("周一，开门吗？") == "周一 开门吗"
-    assert normalised("🙂 !") == ""
+    assert normalised("“Hello” (again) ...") == "hello again"
+    assert normalised("cafe\u0301") == normalised("café")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        *(("C++", "C#"), ("5 + 3", "5 * 3"), ("5-3", "53"), ("3.5", "35"), ("5!", "5"), ("🙂", "🙁"), ("a/b", "a%b")),
+        *(("कि", "की"), ("ก่า", "ก้า"), ("x = 1", "x != 1"), ("50%", "50 €")),
+    ],
+)
+def test_what_names_or_computes_tells_two_texts_apart(one, other):
+    assert normalised(one) != normalised(other) and normalised(one)
 
 
 def test_a_hash_is_the_same_on_every_machine():

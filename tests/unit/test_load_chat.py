@@ -14,8 +14,8 @@ from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.data import json_values
 from helpers.data import load as data
-from helpers.data import readers
 from helpers.data.load import DataError, load_chat, load_chat_data, split
 from helpers.machine.meter import resident_bytes
 from helpers.machine.paths import DATA
@@ -95,7 +95,7 @@ def write_csv(path, rows):
 FILES = {"jsonl": write_jsonl, "json": write_json, "parquet": write_parquet}
 
 
-def found(source, **options):
+def conversations_of(source, **options):
     return list(load_chat(source, **options).dataset["messages"])
 
 
@@ -116,13 +116,13 @@ def test_tables_are_read_too(tmp_path, suffix, delimiter):
     with path.open("w", newline="", encoding="utf-8-sig") as file:
         writer = csv.writer(file, delimiter=delimiter)
         writer.writerows([("question", "answer"), *((m[0]["content"], m[1]["content"]) for m in TALKS)])
-    assert found(path) == [messages[:2] for messages in TALKS]
+    assert conversations_of(path) == [messages[:2] for messages in TALKS]
 
 
 def test_frames_and_datasets_are_sources_too():
     rows = [as_question_answer(messages) for messages in TALKS]
     expected = [messages[:2] for messages in TALKS]
-    assert found(pandas.DataFrame(rows)) == found(Dataset.from_list(rows)) == expected
+    assert conversations_of(pandas.DataFrame(rows)) == conversations_of(Dataset.from_list(rows)) == expected
     with pytest.raises(DataError, match="a list is no source"):
         load_chat(rows)
 
@@ -131,7 +131,7 @@ def test_the_form_can_be_said(tmp_path):
     both = {**as_alpaca(TALKS[0]), **as_question_answer(TALKS[1])}
     path = write_jsonl(tmp_path / "mine.jsonl", [both])
     assert load_chat(path).report.format == "alpaca"
-    assert found(path, format="question_answer") == [TALKS[1][:2]]
+    assert conversations_of(path, format="question_answer") == [TALKS[1][:2]]
     assert load_chat(path, format="question_answer").report.reason == "as asked"
     with pytest.raises(DataError, match="there are: messages, sharegpt"):
         load_chat(path, format="csv")
@@ -142,9 +142,12 @@ def test_system_prompts_inputs_and_other_names_of_roles(tmp_path):
         {"messages": [{"role": "Developer", "content": "Be brief."}, *talk("q", "a")]},
         {"messages": [{"role": "human", "content": "q2"}, {"role": "model", "content": "a2"}]},
     ]
-    assert found(write_jsonl(tmp_path / "a.jsonl", rows)) == [talk("q", "a", system="Be brief."), talk("q2", "a2")]
+    assert conversations_of(write_jsonl(tmp_path / "a.jsonl", rows)) == [
+        talk("q", "a", system="Be brief."),
+        talk("q2", "a2"),
+    ]
     alpaca = {"instruction": "Translate.", "input": "cat", "output": "Katze", "system": "You are a dictionary."}
-    assert found(write_jsonl(tmp_path / "b.jsonl", [alpaca])) == [
+    assert conversations_of(write_jsonl(tmp_path / "b.jsonl", [alpaca])) == [
         talk("Translate.\n\ncat", "Katze", system="You are a dictionary.")
     ]
 
@@ -160,6 +163,11 @@ CONVERSATIONS = st.lists(
 )
 
 
+def without_marks(text):
+    """The text without what could be a marker, or frame one; never empty."""
+    return text.translate(str.maketrans("", "", "<#\"'`“‘「([")).strip() or "x"
+
+
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("name", WRITERS)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -168,7 +176,7 @@ def test_any_conversation_comes_back_as_it_was_written(tmp_path, name, file, con
     if name == "question_answer":
         conversations = [messages[:2] for messages in conversations]
     if name == "guanaco":  # a flat text cannot hold its own markers, nor spaces at the ends of a turn
-        conversations = [[{**m, "content": m["content"].replace("###", "#").strip()} for m in c] for c in conversations]
+        conversations = [[{**m, "content": without_marks(m["content"])} for m in c] for c in conversations]
     path = FILES[file](tmp_path / f"mine.{file}", [WRITERS[name](messages) for messages in conversations])
     loaded = load_chat(path, format=name)
     assert [m for m in conversations if m in list(loaded.dataset["messages"])] == list(loaded.dataset["messages"])
@@ -178,12 +186,22 @@ def test_any_conversation_comes_back_as_it_was_written(tmp_path, name, file, con
 
 BAD = {
     "empty turn": as_messages(talk("q", " ")),
-    "two users in a row": as_messages([*talk("q"), *talk("again", "a")]),
     "two assistants in a row": as_messages([*talk("q", "a"), {"role": "assistant", "content": "b"}]),
-    "assistant first": as_messages([{"role": "assistant", "content": "hi"}, *talk("q", "a")]),
+    "no question": as_messages([{"role": "assistant", "content": "hi"}]),
+    "no answer that is trained": as_messages([*talk("q"), {"role": "assistant", "content": "a", "weight": 0}]),
+    "a weight other than 0 and 1": as_messages([*talk("q"), {"role": "assistant", "content": "a", "weight": 0.5}]),
+    "a weight of 0": {**as_messages(talk("q", "a")), "weight": 0},
+    "an unwanted answer": {"prompt": "q", "completion": "a", "label": False},
+    "a list of answers": {"question": "q", "answer": ["a", "b"]},
+    "true or false instead of text": {"question": "q", "answer": True},
+    "an object instead of text": {"question": "q", "answer": {"text": "a"}},
+    "a SQuAD row": {"context": "c", "question": "q", "answers": {"text": ["a"], "answer_start": [0]}},
+    "one message of a tree": {"message_id": "1", "parent_id": None, "role": "prompter", "text": "q"},
+    "a tool's result without a call": as_messages([*talk("q"), {"role": "tool", "content": "x"}, talk("", "a")[1]]),
+    "no answer": {"prompt": "x"},
     "no assistant": as_messages(talk("q")),
-    "another schema": {"prompt": "x"},
-    "unknown role": as_messages([*talk("q"), {"role": "tool", "content": "x"}]),
+    "another schema": {"ask": "x", "reply": "y"},
+    "unknown role": as_messages([*talk("q"), {"role": "narrator", "content": "x"}]),
     "system prompt in the middle": as_messages([*talk("q"), {"role": "system", "content": "x"}]),
     "not only text": as_messages([{"role": "user", "content": [{"type": "image"}]}, *talk("q", "a")[1:]]),
     "too long": as_messages(talk("q", "x" * 1_000_001)),
@@ -208,6 +226,13 @@ def test_a_row_that_cannot_be_used_is_counted_with_its_reason_and_place(tmp_path
         (talk("q", "a", "and?"), "last question without an answer removed", talk("q", "a")),
         (talk("q\x00", "a\x1b[0m"), "characters that are no text removed", talk("q", "a[0m")),
         (talk("q", "a\ud800"), "characters that are no text removed", talk("q", "a")),
+        ([*talk("hello"), *talk("q", "a")], "questions in a row joined", talk("hello\n\nq", "a")),
+        (
+            [{"role": "assistant", "content": "hi"}, *talk("q", "a")],
+            "greeting before the first question kept, not trained",
+            [{"role": "assistant", "content": "hi"}, *talk("q", "a")],
+        ),
+        (talk("q", "a", "thanks", " "), "last question without an answer removed", talk("q", "a")),
         ([{"role": "system", "content": ""}, *talk("q", "a")], "empty system prompt removed", talk("q", "a")),
         (
             [
@@ -254,12 +279,12 @@ REFUSED = {  # a file that is refused: its name, content and what is said
     "zip": ("a.jsonl", b"PK\x03\x04....", r"packed \(zip\)"),
     "pickle": ("a.jsonl", pickle.dumps(Bomb()), "is a pickle"),
     "pickle by name": ("a.pkl", GOOD, "is a pickle"),
-    "UTF-16": ("a.jsonl", GOOD.decode().encode("utf-16"), "UTF-16"),
-    "latin-1 table": ("a.csv", "question,answer\ncafé,olé\n".encode("latin-1"), "not UTF-8"),
-    "latin-1 array": ("a.json", '[{"question": "café", "answer": "x"}]'.encode("latin-1"), "not UTF-8"),
+    "no certain encoding": ("a.csv", b"question,answer\n" + bytes(range(128, 256)), "encoding is not certain"),
+    "an array cut off": ("a.json", b"[" + GOOD + b",\n" + GOOD[:-9], "line 2, column .* not valid JSON"),
+    "an array broken in its middle": ("a.json", b"[" + GOOD + b",\n]]" + GOOD, "Nothing of the file is used"),
     "a picture": ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(100), "neither JSONL, JSON, CSV nor Parquet"),
     "cut-off Parquet": ("a.parquet", b"PAR1" + bytes(50), "damaged Parquet"),
-    "numbers": ("a.jsonl", b"1\n2\n3\n", "no known form"),
+    "numbers": ("a.jsonl", b"1\n2\n3\n", "not valid JSON .a value begins with"),
     "nested nulls": (
         "a.jsonl",
         b'{"messages": null}\n{"messages": [null]}\n{"messages": [{"role": null}]}\n',
@@ -285,12 +310,11 @@ KEPT = {  # a file of which one row is kept: its content, and why another row wa
     "BOM": (b"\xef\xbb\xbf" + GOOD + b"\n", None),
     "CRLF": (GOOD + b"\r\n\r\n", None),
     "no last line break": (GOOD, None),
-    "latin-1 row": (GOOD + b'\n{"messages": "caf\xe9"}\n', "not UTF-8"),
+    "latin-1 row": (GOOD + 2 * "\n{é".encode() + b'\n{"messages": "caf\xe9"}\n', "not valid JSON"),
     "NUL bytes": (GOOD + b"\n" + bytes(10) + b"\n", "not valid JSON"),
     "cut-off last line": (GOOD + b"\n" + GOOD[:-5], "not valid JSON"),
     "two million characters": (GOOD + b"\n" + json.dumps(as_messages(talk("x" * 2_000_000, "y"))).encode(), "too long"),
     "a line of nine million": (GOOD + b"\n" + b"x" * 9_000_000 + b"\n", "too long"),
-    "an array cut off": (b"[" + GOOD + b"," + GOOD[:-9], "not valid JSON"),
     "deep nesting": (GOOD + b"\n" + b'{"messages":' + b"[" * 100_000 + b"\n", "not valid JSON"),
 }
 
@@ -303,7 +327,8 @@ def test_the_good_rows_of_a_broken_file_are_kept(tmp_path, case):
     start, before = time.monotonic(), resident_bytes()
     loaded = load_chat(path)
     assert list(loaded.dataset["messages"]) == [talk("q", "a")]
-    assert list(loaded.report.skipped_for) == ([reason] if reason else [])
+    assert set(loaded.report.skipped_for) - {"not UTF-8"} == ({reason} if reason else set())
+    assert ("not UTF-8" in loaded.report.skipped_for) == (case == "latin-1 row")
     assert time.monotonic() - start < 10 and resident_bytes() - before < 200 * 2**20
 
 
@@ -323,7 +348,7 @@ def test_a_system_file_outside_of_the_project_is_refused():
 
 
 def test_markup_is_data(tmp_path):
-    assert found(write_jsonl(tmp_path / "mine.jsonl", [MARKUP])) == [MARKUP["messages"]]
+    assert conversations_of(write_jsonl(tmp_path / "mine.jsonl", [MARKUP])) == [MARKUP["messages"]]
 
 
 def test_a_data_set_of_the_hub_needs_a_pinned_revision(monkeypatch):
@@ -351,8 +376,8 @@ def test_memory_grows_with_a_batch_and_not_with_the_file(tmp_path):
 
 
 def test_json_is_read_across_the_borders_of_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "CHUNK", 7)
-    assert found(write_json(tmp_path / "mine.json", [as_messages(m) for m in TALKS])) == TALKS
+    monkeypatch.setattr(json_values, "CHUNK", 7)
+    assert conversations_of(write_json(tmp_path / "mine.json", [as_messages(m) for m in TALKS])) == TALKS
 
 
 def rows_with_sources(count, shift=0):
@@ -363,7 +388,7 @@ def rows_with_sources(count, shift=0):
 
 def sides(path):
     loaded = load_chat(path)
-    train, test = split(loaded.dataset)
+    train, test, _ = split(loaded.dataset)
     return [{m[0]["content"] for m in side["messages"]} for side in (train, test)], train, test
 
 

@@ -1,0 +1,217 @@
+"""One turn of a conversation, as people write it down, becomes a message. Knows nothing of files or tokens."""
+
+import ast
+import json
+import re
+from typing import Any
+
+from helpers.data.columns import is_missing, plain
+
+ROLE_NAMES = {
+    **dict.fromkeys(("user", "human", "prompter", "question", "customer", "用户", "客户", "问", "人类"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "bot", "model", "ai", "answer"), "assistant"),
+    **dict.fromkeys(("助手", "机器人", "客服", "模型", "答"), "assistant"),
+    **dict.fromkeys(("system", "developer", "系统"), "system"),
+    **dict.fromkeys(("tool", "function", "observation", "ipython", "tool_response", "工具"), "tool"),
+    **dict.fromkeys(("function_call", "tool_call"), "call"),
+}
+ROLE_KEYS = ("role", "from", "author", "speaker", "角色")
+TEXT_KEYS = ("content", "value", "text", "message", "内容")
+THINKING_KEYS = ("reasoning_content", "thinking", "reasoning")
+WEIGHT_KEYS = ("weight", "train")
+BESIDE_KEYS = ("name", "tool_call_id")  # go to the template with the message
+NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # control characters and half surrogates
+MAX_TEXT = 1_000_000  # characters of a text that is read as JSON
+
+
+class RowError(ValueError):
+    """A row cannot be used; `reason` is the same for all rows with this fault, `detail` is about this one."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason, self.detail = reason, detail
+
+
+def text_of(value: object, what: str = "content") -> str:
+    """A value as the text that it plainly is: a text, or a number as its digits. Raises RowError for anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        raise RowError("true or false instead of text", what)
+    if isinstance(value, (int, float)):
+        return str(value)
+    raise RowError(f"{kind_of(value)} instead of text", what)
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in a word for people."""
+    names = {dict: "an object", list: "a list", tuple: "a list", bool: "true or false", int: "a number"}
+    return names.get(type(value), "a number" if isinstance(value, float) else f"a {type(value).__name__}")
+
+
+def joined_text(value: object, what: str) -> str:
+    """A value that is shown to the model beside a question: lists of texts one a paragraph, other objects as JSON."""
+    if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
+        return "\n\n".join(value)
+    if isinstance(value, (list, tuple, dict)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return text_of(value, what)
+
+
+def from_json(value: object) -> object:
+    """A text that holds a JSON list or object (or Python's way of writing one), as that; anything else as it is."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{") or len(value) > MAX_TEXT:
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(value.strip())  # what pandas writes into a CSV file; nothing is executed
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return value
+
+
+def as_turns(value: object, what: str) -> list[dict]:
+    """A conversation as a list of turns: objects with a role, or pairs of a question and its answer, or JSON of these.
+
+    Raises RowError when it is none.
+    """
+    value = from_json(value)
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, (list, tuple)):
+        raise RowError("another schema", f"{what} is {kind_of(value)} and not a list of turns")
+    turns: list[dict] = []
+    for turn in value:
+        if isinstance(turn, (list, tuple)) and len(turn) == 2:
+            turns += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
+        elif isinstance(turn, dict):
+            turns += pair_in(turn) or [turn]
+        else:
+            raise RowError("another schema", f"a turn is {kind_of(turn)} and not an object")
+    return turns
+
+
+def pair_in(turn: dict) -> list[dict] | None:
+    """The turns of an object such as {"human": ..., "assistant": ...}; None where a role is named."""
+    if any(plain(key) in ROLE_KEYS for key in turn):
+        return None
+    sides = {ROLE_NAMES.get(plain(key)): value for key, value in turn.items()}
+    if "user" not in sides and "assistant" not in sides:
+        return None
+    known = [{"role": role, "content": sides[role]} for role in ("system", "user", "assistant") if role in sides]
+    return [turn for turn in known if not (turn["role"] == "system" and is_missing(turn["content"]))]
+
+
+def message_of(turn: dict, mended: list[str], fates: dict[str, str], column: str) -> dict[str, Any]:
+    """A turn as a message: `role`, `content`, and where it has them `tool_calls`, `name`, `reasoning_content`, `train`.
+
+    mended: gets what had to be done. fates: gets what became of each key, as "column[].key". Raises RowError.
+    """
+    keys = {plain(key): key for key in turn}
+    used = {
+        next((keys[k] for k in ROLE_KEYS if k in keys), None),
+        next((keys[k] for k in TEXT_KEYS if k in keys), None),
+    }
+    role_key, content_key = (next((keys[k] for k in names if k in keys), None) for names in (ROLE_KEYS, TEXT_KEYS))
+    raw_role, content = turn.get(role_key), turn.get(content_key)
+    role = ROLE_NAMES.get(plain(raw_role)) if isinstance(raw_role, str) else None
+    if role is None:
+        raise RowError("unknown role", repr(raw_role)[:40])
+    message: dict[str, Any] = {"role": role}
+    calls = calls_of(turn, keys, used)
+    if role == "call":
+        message["role"], calls, content = "assistant", calls or call_list(content), ""
+    message["content"] = content_text(content, message["role"], bool(calls), mended)
+    if calls:
+        message["tool_calls"] = calls
+    for key in BESIDE_KEYS:
+        if key in keys and not is_missing(turn[keys[key]]):
+            message[key] = str(turn[keys[key]])
+            used.add(keys[key])
+    for key in THINKING_KEYS:
+        if key in keys and not is_missing(turn[keys[key]]):
+            message["reasoning_content"] = text_of(turn[keys[key]], key)
+            used.add(keys[key])
+            fates[f"{column}[].{key}"] = "the model's thinking"
+    for key in WEIGHT_KEYS:
+        if key in keys and turn[keys[key]] is not None:
+            used.add(keys[key])
+            if message["role"] != "assistant":
+                fates[f"{column}[].{key}"] = "not used: only answers are trained"
+            else:
+                fates[f"{column}[].{key}"] = "0: the answer is not trained"
+                if not is_wanted(turn[keys[key]]):
+                    message["train"] = False
+    for key in turn:
+        if key not in used and not is_missing(turn[key]):
+            fates[f"{column}[].{key}"] = "not used: no part of a turn"
+    return message
+
+
+def content_text(content: object, role: str, has_calls: bool, mended: list[str]) -> str:
+    """The text of a turn. Raises RowError for what is none."""
+    if isinstance(content, dict) and role == "tool":
+        content = json.dumps(content, ensure_ascii=False, default=str)
+    if isinstance(content, dict) and "text" in content:
+        content = [content]
+    if isinstance(content, (list, tuple)):  # OpenAI's parts
+        content = parts_text(content)
+        mended.append("parts joined")
+    if is_missing(content):
+        return ""
+    text = text_of(content)
+    if NOT_TEXT.search(text):
+        text = NOT_TEXT.sub("", text)
+        mended.append("characters that are no text removed")
+    return text
+
+
+def parts_text(parts: list | tuple) -> str:
+    """OpenAI's parts of a turn, as one text. Raises RowError naming what is no text."""
+    texts = []
+    for part in parts:
+        text = part.get("text") if isinstance(part, dict) else part
+        if not isinstance(text, str):
+            kind = str(part.get("type", "")) if isinstance(part, dict) else kind_of(part)
+            what = next((word for word in ("image", "audio", "video", "file") if word in kind), "")
+            raise RowError("not only text", f"a part is {what or 'of type ' + repr(kind)[:30]}, without `text`")
+        texts.append(text)
+    return "".join(texts)
+
+
+def is_wanted(value: object) -> bool:
+    """Whether a weight (1 or 0, true or false) says that an answer is trained. Raises RowError for any other."""
+    words = {"0": False, "false": False, "0.0": False, "1": True, "true": True, "1.0": True}
+    if str(value).strip().lower() not in words:
+        raise RowError("a weight other than 0 and 1", repr(value)[:20])
+    return words[str(value).strip().lower()]
+
+
+def calls_of(turn: dict, keys: dict[str, str], used: set) -> list[dict]:
+    """The tool calls of a turn, in OpenAI's form; adds the keys that held them to `used`."""
+    for key in ("tool_calls", "function_call"):
+        if key in keys and not is_missing(turn[keys[key]]):
+            used.add(keys[key])
+            return call_list(turn[keys[key]])
+    return []
+
+
+def call_list(value: object) -> list[dict]:
+    """Calls in OpenAI's form, arguments as an object: [{"type": "function", "function": {"name", "arguments"}}].
+
+    Arguments that are JSON text are read: most templates would write a text once more in quotes. Raises RowError.
+    """
+    value = from_json(value)
+    calls = []
+    for call in value if isinstance(value, (list, tuple)) else [value]:
+        function = call.get("function", call) if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise RowError("a tool call of another form", repr(call)[:60])
+        arguments = from_json(function.get("arguments", function.get("parameters")) or {})
+        if not isinstance(arguments, dict):
+            raise RowError("a tool call whose arguments are no object", repr(arguments)[:60])
+        kept = {"id": str(call["id"])} if call.get("id") else {}
+        calls.append({**kept, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
+    return calls
