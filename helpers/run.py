@@ -73,7 +73,7 @@ def read_settings(path: Path) -> Settings:
 
 def open_run(folder: Path) -> Run:
     """The run in a folder. Raises SettingsError when it has no settings.json of this project."""
-    card = read_json(folder / "run_card.json", say=lambda text: None) or {}
+    card = read_json(folder / "run_card.json", report=lambda text: None) or {}
     substitute = bool(card.get("substitute")) or SUBSTITUTE in folder.name  # one that was killed has no card
     return Run(read_settings(folder / "settings.json"), folder, substitute)
 
