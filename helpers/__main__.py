@@ -25,11 +25,11 @@ def command(
     profile: bool = False,
 ) -> argparse.ArgumentParser:
     """A new command. run: takes the parsed arguments. profile: whether it has --profile."""
-    made = commands.add_parser(name, help=text)
-    made.set_defaults(run_command=run)
+    parser = commands.add_parser(name, help=text)
+    parser.set_defaults(run_command=run)
     if profile:
-        made.add_argument("--profile", default="auto", help="auto, smoke, laptop, colab or datacenter")
-    return made
+        parser.add_argument("--profile", default="auto", help="auto, smoke, laptop, colab or datacenter")
+    return parser
 
 
 def add_series(commands: argparse._SubParsersAction) -> None:

@@ -23,7 +23,9 @@ def prepare(project: Path) -> None:
     lacking = [requirement for requirement in wanted if not satisfied(requirement)]
     kept = {name_of(requirement) for requirement in wanted} - {name_of(requirement) for requirement in lacking}
     pins = project / "colab-pins.txt"
-    pins.write_text("".join(f"{name}=={found}\n" for name in sorted({*kept, *BESIDE}) if (found := installed(name))))
+    pins.write_text(
+        "".join(f"{name}=={current}\n" for name in sorted({*kept, *BESIDE}) if (current := installed(name)))
+    )
     if lacking:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-c", str(pins), *lacking], check=True)
 
@@ -43,8 +45,8 @@ def installed(name: str) -> str:
 
 def satisfied(requirement: str) -> bool:
     """Whether a package is installed in the version that "name>=bound" asks for, or a newer one."""
-    bound, found = requirement.partition(">=")[2], installed(name_of(requirement))
-    return bool(found) and numbers(found) >= numbers(bound)
+    bound, current = requirement.partition(">=")[2], installed(name_of(requirement))
+    return bool(current) and numbers(current) >= numbers(bound)
 
 
 def numbers(text: str) -> list[int]:

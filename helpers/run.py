@@ -73,7 +73,7 @@ def read_settings(path: Path) -> Settings:
 
 def open_run(folder: Path) -> Run:
     """The run in a folder. Raises SettingsError when it has no settings.json of this project."""
-    card = read_json(folder / "run_card.json", say=lambda text: None) or {}
+    card = read_json(folder / "run_card.json", report=lambda text: None) or {}
     substitute = bool(card.get("substitute")) or SUBSTITUTE in folder.name  # one that was killed has no card
     return Run(read_settings(folder / "settings.json"), folder, substitute)
 
@@ -85,16 +85,18 @@ def find_run(profile: str, chosen: str | Path | None = None, data: str | None = 
     return run
 
 
-def newest_run(profile: str | None = None, data: str | None = None, say: Callable[[str], None] = print) -> Run | None:
+def newest_run(
+    profile: str | None = None, data: str | None = None, report: Callable[[str], None] = print
+) -> Run | None:
     """The newest run that has an adapter and a run card, of this profile and data if they are named; else None.
 
     A substitute is taken only when there is nothing else. $FT_RUN, set while a whole series is run, goes first. A run
     whose files are damaged is passed over, and said.
     """
     fixed, substitute = fixed_run(), None
-    found = sorted(runs_folder().glob("*/run_card.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for folder in [*([fixed] if fixed else []), *(path.parent for path in found)]:
-        card = read_json(folder / "run_card.json", say)
+    cards = sorted(runs_folder().glob("*/run_card.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for folder in [*([fixed] if fixed else []), *(path.parent for path in cards)]:
+        card = read_json(folder / "run_card.json", report)
         if card is None or not (folder / "adapter" / "adapter_config.json").exists():
             continue
         if profile not in (None, card.get("profile")) or data not in (None, card.get("data")):
@@ -102,7 +104,7 @@ def newest_run(profile: str | None = None, data: str | None = None, say: Callabl
         try:
             run = open_run(folder)
         except SettingsError as error:
-            say(f"{folder.name} is passed over: {error}")
+            report(f"{folder.name} is passed over: {error}")
             continue
         if not run.substitute:
             return run

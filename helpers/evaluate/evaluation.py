@@ -99,7 +99,7 @@ def evaluate(
     batch_size: int = 128,
     limit: int = 0,
     checks: Mapping[str, Check] = CHECKS,
-    say: Callable[[str], None] = silent,
+    report: Callable[[str], None] = silent,
 ) -> Evaluation:
     """Greedy answers to the last question of every row, and their scores by slice.
 
@@ -108,14 +108,14 @@ def evaluate(
     rows: held-out rows with `messages`; `slice`, `match`, `forbid` where the data has them.
     max_new_tokens: at most; a slice gets no more than its longest reference answer and SPARE_TOKENS.
     limit: at most this many rows of each slice, the first ones; 0 is all. checks: of (answer, row), by name.
-    say: is told how far it is.
+    report: is told how far it is.
     """
     start = time.perf_counter()
     rows = limited(rows, limit)
     rooms = answer_rooms(tokenizer, rows, max_new_tokens)
     with folded(model):
         forced = teacher_forced(model, tokenizer, rows)
-        answers = finish_answers(model, tokenizer, forced, rooms, batch_size, say)
+        answers = finish_answers(model, tokenizer, forced, rooms, batch_size, report)
     slices = {name: score(name, rows, answers, forced, checks) for name in slice_names(rows)}
     return Evaluation(slices, answers, time.perf_counter() - start, sum(answer.tokens for answer in answers))
 
@@ -135,13 +135,13 @@ def finish_answers(
     forced: list[Forced],
     rooms: list[int],
     batch_size: int,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> list[Answer]:
     """The greedy answers whose beginnings teacher forcing found; only what is left is generated."""
     begun = [one.begun[:room] for one, room in zip(forced, rooms, strict=True)]
     open_rows = [i for i, room in enumerate(rooms) if tokenizer.eos_token_id not in begun[i] and len(begun[i]) < room]
-    say(f"{len(rooms) - len(open_rows)} of {len(rooms)} questions answered")
-    tell = lambda count: say(f"{len(rooms) - len(open_rows) + count} of {len(rooms)} questions answered")
+    report(f"{len(rooms) - len(open_rows)} of {len(rooms)} questions answered")
+    tell = lambda count: report(f"{len(rooms) - len(open_rows) + count} of {len(rooms)} questions answered")
     prompts = [forced[i].prompt + begun[i] for i in open_rows]
     left = [rooms[i] - len(begun[i]) for i in open_rows]
     for i, ids in zip(open_rows, in_batches(model, tokenizer, prompts, left, batch_size, tell), strict=True):
@@ -161,15 +161,15 @@ def answer_all(
     *,
     max_new_tokens: int,
     batch_size: int = 128,
-    say: Callable[[str], None] = silent,
+    report: Callable[[str], None] = silent,
 ) -> list[Answer]:
     """Greedy answers to conversations (questions, or lists of messages), in their order; a list of generation.Answer.
 
-    say: is told how far it is. batch_size: at most; smaller where `batch_that_fits` says so.
+    report: is told how far it is. batch_size: at most; smaller where `batch_that_fits` says so.
     """
     prompts = [prompt_ids(tokenizer, conversation) for conversation in conversations]
     rooms = [max_new_tokens] * len(prompts)
-    tell = lambda count: say(f"{count} of {len(prompts)} questions answered")
+    tell = lambda count: report(f"{count} of {len(prompts)} questions answered")
     with folded(model):
         answers = in_batches(model, tokenizer, prompts, rooms, batch_size, tell)
     return [cut_at_end(tokenizer, ids) for ids in answers]
@@ -181,11 +181,11 @@ def in_batches(
     prompts: list[list[int]],
     rooms: list[int],
     batch_size: int,
-    say: Callable[[int], None],
+    report: Callable[[int], None],
 ) -> list[list[int]]:
     """Greedy continuations of prompts, each of at most rooms[i] tokens, in their order.
 
-    Those with as much room and as long a prompt go together, so that little is padded. say: is told a count.
+    Those with as much room and as long a prompt go together, so that little is padded. report: is told a count.
     """
     longest = max((len(ids) + room for ids, room in zip(prompts, rooms, strict=True)), default=0)
     batch_size = min(batch_size, batch_that_fits(model.config, longest, this_machine().usable_gib))
@@ -198,7 +198,7 @@ def in_batches(
         given = continuations(model, tokenizer, [prompts[i] for i in batch], sampling)
         for i, ids in zip(batch, given, strict=True):
             results[i] = ids[: rooms[i]]
-        say(min(first + batch_size, len(order)))
+        report(min(first + batch_size, len(order)))
     return results
 
 

@@ -110,13 +110,13 @@ def measure(
     rows: list[dict],
     *,
     max_new_tokens: int,
-    say: Callable[[str], None] = lambda text: None,
+    report: Callable[[str], None] = lambda text: None,
 ) -> Measured:
     """Asks a system the last question of every row, greedily. model: with the adapter."""
     conversations = [system.messages(row["messages"][-2]["content"]) for row in rows]
     start = time.perf_counter()
     with nullcontext() if system.tuned else base_answers(model), asked_in(tokenizer, system.template):
-        answers = answer_all(model, tokenizer, conversations, max_new_tokens=max_new_tokens, say=say)
+        answers = answer_all(model, tokenizer, conversations, max_new_tokens=max_new_tokens, report=report)
         seconds = (time.perf_counter() - start) / len(rows)
         prompts = [prompt_text(tokenizer, conversation) for conversation in conversations]
     lengths = [len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts]

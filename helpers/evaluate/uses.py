@@ -35,10 +35,10 @@ def hint_fault(answer: str, a: int, b: int, level: int) -> str:
         return "it gives the answer away"
     if not answer.startswith(f"Hint {level}:"):
         return "another level than was asked for, or no hint"
-    found = (NEAR if level == 1 else STEPS).search(answer)
-    if not found:
+    match = (NEAR if level == 1 else STEPS).search(answer)
+    if not match:
         return "no step that leads to the product"
-    numbers = [int(number) for number in found.groups()]
+    numbers = [int(number) for number in match.groups()]
     if level == 1:
         right = sorted((abs(numbers[0] - a), abs(numbers[1] - b))) == [0, 1]
     else:

@@ -57,14 +57,14 @@ def read_adapter(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
 
 def deltas(config: dict, tensors: dict[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
     """For each adapted layer, by the name of its weight in the base: A (r, in), B (out, r) and their scale."""
-    found = {}
+    factors = {}
     for key, matrix in tensors.items():
         if not key.endswith(".lora_A.weight"):
             continue
         layer = key.removesuffix(".lora_A.weight")
         scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
-        found[layer.removeprefix(PREFIX) + ".weight"] = (matrix, tensors[layer + ".lora_B.weight"], scale)
-    return found
+        factors[layer.removeprefix(PREFIX) + ".weight"] = (matrix, tensors[layer + ".lora_B.weight"], scale)
+    return factors
 
 
 def base_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:

@@ -83,8 +83,8 @@ class Decoder:
         if not self.how.value:
             return None
         try:
-            if found := self.started(prompt, logits, longest):
-                return found
+            if speculation := self.started(prompt, logits, longest):
+                return speculation
             reason = "a lean copy gives other logits"
         except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
             if is_out_of_memory(error):

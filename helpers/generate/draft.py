@@ -95,14 +95,14 @@ class LeanLlama:
         self.length = after = before + rows
         hidden = self.embedding[torch.tensor(tokens)]
         mask = torch.full((rows, after), -math.inf, dtype=self.dtype).triu(before + 1) if rows > 1 else None
-        places = self.cache[:, :, :, before:after].transpose(2, 3).unbind()
+        slots = self.cache[:, :, :, before:after].transpose(2, 3).unbind()
         seen, turns = self.cache[:, :, None, :, :after].unbind(), self.turns[before:after]
-        for layer, place, known in zip(self.layers, places, seen, strict=True):
+        for layer, slot, known in zip(self.layers, slots, seen, strict=True):
             before_attention, before_mlp, qkv, out, gate_up, down = layer
             heads = qkv(self.normed(hidden, before_attention)).view(rows, -1, self.head_dim)
             turned = torch.bmm(heads[:, : self.heads + self.kv_heads].float(), turns).to(self.dtype)
-            place[0].copy_(turned[:, self.heads :])
-            place[1].copy_(heads[:, self.heads + self.kv_heads :])
+            slot[0].copy_(turned[:, self.heads :])
+            slot[1].copy_(heads[:, self.heads + self.kv_heads :])
             query = turned[None, :, : self.heads].transpose(1, 2)
             mixed = F.scaled_dot_product_attention(query, known[0], known[1], attn_mask=mask, enable_gqa=True)
             hidden += out(mixed[0].transpose(0, 1).reshape(rows, -1))

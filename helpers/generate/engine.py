@@ -59,10 +59,10 @@ class Engine:
             if key not in self.known:
                 ids = torch.tensor([token_ids], device=self.decoder.device())
                 some = {"logits_to_keep": 1} if self.decoder.keeps_some else {}
-                found = self.model(input_ids=ids, use_cache=False, **some).logits[0, -1].float()
+                logits = self.model(input_ids=ids, use_cache=False, **some).logits[0, -1].float()
                 while len(self.known) >= REMEMBERED:
                     del self.known[next(iter(self.known))]
-                self.known[key] = found
+                self.known[key] = logits
             return self.known[key]
 
     def look(self, request: Request) -> Look | None:

@@ -61,7 +61,7 @@ class Parting(NamedTuple):
     base_own: the chance that the base gives to its own token, base_other: to the tuned model's; tuned_* likewise.
     """
 
-    place: int
+    position: int
     shared: str
     base: str
     tuned: str
@@ -73,8 +73,8 @@ class Parting(NamedTuple):
     def sentence(self) -> str:
         """What it shows, in words."""
         return (
-            f"They part at token {self.place + 1}. Base writes {self.base!r}: it gives it {self.base_own:.1%}, tuned "
-            f"{self.tuned_other:.1%}. Tuned writes {self.tuned!r}: it gives it {self.tuned_own:.1%}, base "
+            f"They part at token {self.position + 1}. Base writes {self.base!r}: it gives it {self.base_own:.1%}, "
+            f"tuned {self.tuned_other:.1%}. Tuned writes {self.tuned!r}: it gives it {self.tuned_own:.1%}, base "
             f"{self.base_other:.1%}."
         )
 

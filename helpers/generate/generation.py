@@ -94,8 +94,8 @@ def cut_at_end(tokenizer: PreTrainedTokenizerBase, token_ids: list[int], stop: t
 
 def before_stop(text: str, stop: tuple[str, ...]) -> str:
     """The text up to the first stop string in it."""
-    found = [text.index(word) for word in stop if word in text]
-    return text[: min(found)] if found else text
+    starts = [text.index(word) for word in stop if word in text]
+    return text[: min(starts)] if starts else text
 
 
 class Stream:

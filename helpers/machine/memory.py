@@ -209,8 +209,8 @@ def choose_batch(shape: Shape, settings: Any, free_gib: float, baseline: int = 0
         order = [(size, again) for again in (False, True) for size in range(wanted, 0, -1) if rows % size == 0]
     for size, again in order:
         divided = {"per_device_train_batch_size": size, "gradient_checkpointing": again}
-        found = forecast(shape, replace(settings, **divided), baseline=baseline).total_gib
-        if found <= SAFE * free_gib:
-            reason = f"takes up to {found:.1f} of the {free_gib:.1f} GiB that are free"
+        needed = forecast(shape, replace(settings, **divided), baseline=baseline).total_gib
+        if needed <= SAFE * free_gib:
+            reason = f"takes up to {needed:.1f} of the {free_gib:.1f} GiB that are free"
             return Batch(size, rows // size, again, reason)
     return None

@@ -63,7 +63,7 @@ def in_vscode() -> bool:
     return "VSCODE_PID" in os.environ or "VSCODE_CWD" in os.environ
 
 
-def read_json(path: Path, say: Callable[[str], None] = print) -> dict | None:
+def read_json(path: Path, report: Callable[[str], None] = print) -> dict | None:
     """The object in a JSON file; None where there is no file, or one that is damaged, which is said."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -73,7 +73,7 @@ def read_json(path: Path, say: Callable[[str], None] = print) -> dict | None:
     except (OSError, ValueError, RecursionError) as error:
         content, wrong = None, f"it cannot be read ({type(error).__name__})"
     if wrong:
-        say(f"{path.parent.name}/{path.name} is passed over: {wrong}")
+        report(f"{path.parent.name}/{path.name} is passed over: {wrong}")
         return None
     return content
 

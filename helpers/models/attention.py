@@ -120,12 +120,12 @@ def plain_products(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
 
 def expand(states: torch.Tensor, heads: int) -> torch.Tensor:
     """(rows, fewer heads, length, head_dim) with each key/value head repeated for its query heads."""
-    found = states.shape[1]
-    if found == heads:
+    kv_heads = states.shape[1]
+    if kv_heads == heads:
         return states
-    if found == 1:
+    if kv_heads == 1:
         return states.expand(-1, heads, -1, -1)  # no copy
-    return states.repeat_interleave(heads // found, dim=1)
+    return states.repeat_interleave(heads // kv_heads, dim=1)
 
 
 def attend(

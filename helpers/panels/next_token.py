@@ -84,16 +84,16 @@ class TokenPanel:
         if self.box.selected_index is None:
             return
         if self.lock.locked():
-            self.say("The model is writing; the table follows when it is done.")
+            self.show_line("The model is writing; the table follows when it is done.")
             return
         try:
             look = self.engine.look(self.request())
         except Exception as error:  # the panel stays usable; the error is shown and kept
             self.error = error
-            self.say(f"It failed: {type(error).__name__}: {error}")
+            self.show_line(f"It failed: {type(error).__name__}: {error}")
             return
         if look is None:
-            self.say("The model is answering somebody else: press Look again in a moment.")
+            self.show_line("The model is answering somebody else: press Look again in a moment.")
             return
         self.look, self.error = look, None
         self.show(look)
@@ -104,7 +104,7 @@ class TokenPanel:
         self.back.disabled, self.rest.disabled = not self.begun, not look.rows
         left = "1 token is" if look.kept == 1 else f"{look.kept:,} tokens are"
         bars = f"{left} left by the samplers. Upper bar: the model; lower bar: with samplers."
-        self.say(written + (bars if look.rows else "The answer ends there."))
+        self.show_line(written + (bars if look.rows else "The answer ends there."))
         for index, row in enumerate(self.rows):
             shown = index < len(look.rows)
             row.layout.display = None if shown else "none"
@@ -112,7 +112,7 @@ class TokenPanel:
                 self.buttons[index].description = look.rows[index].text
                 self.bars[index].value = bar(look.rows[index])
 
-    def say(self, text: str) -> None:
+    def show_line(self, text: str) -> None:
         """Shows a line above the table, escaped."""
         self.said.value = f"<p role='status' style='overflow-wrap:anywhere'>{html.escape(text)}</p>"
 

@@ -32,13 +32,13 @@ WARM_UP = 2  # steps before the clock starts
 class Clock(TrainerCallback):
     """Seconds from the end of the warm-up to the end of the last step, and the losses on the way."""
 
-    def __init__(self, warm_up: int = WARM_UP, say: Callable[[str], None] | None = None):
-        self.warm_up, self.say, self.seconds = warm_up, say, 0.0
+    def __init__(self, warm_up: int = WARM_UP, report: Callable[[str], None] | None = None):
+        self.warm_up, self.report, self.seconds = warm_up, report, 0.0
         self.losses: list[float] = []
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self.say and state.global_step % 10 == 0:
-            self.say(f"    step {state.global_step} of {state.max_steps}")
+        if self.report and state.global_step % 10 == 0:
+            self.report(f"    step {state.global_step} of {state.max_steps}")
         if state.global_step in (self.warm_up, state.max_steps):
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
@@ -115,11 +115,11 @@ def measure(
     settings: Settings,
     rows: Dataset,
     held_out: list,
-    say: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
     warm_up: int = WARM_UP,
 ) -> dict:
     """Trains once with the trainer that `build` makes; tokens a second, losses, and the hash of its tokenized rows."""
-    clock = Clock(warm_up, say)
+    clock = Clock(warm_up, report)
     with tempfile.TemporaryDirectory() as folder:
         trainer = build(settings, rows, Path(folder), [clock])
         remove_printing_callbacks(trainer)
@@ -143,22 +143,22 @@ def row_hash(dataset: Dataset) -> str:
     return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
 
-def compare(settings: Settings, rows: int, seeds: list[int], say: Callable[[str], None] = print) -> dict:
+def compare(settings: Settings, rows: int, seeds: list[int], report: Callable[[str], None] = print) -> dict:
     """Ours and stock in turn, once a seed: medians of tokens a second, their ratio, losses, hash and versions."""
     from dataclasses import replace
 
     data = load_chat_data(settings.data, settings.data_format)
     subset = data.train.shuffle(seed=0).select(range(min(rows, len(data.train))))
-    subset = fitting(settings, load_tokenizer(settings), subset, say)
+    subset = fitting(settings, load_tokenizer(settings), subset, report)
     held_out = data.test.select(range(0, len(data.test), max(1, len(data.test) // 48)))
     runs = []
     for seed in seeds:
         chosen = replace(settings, seed=seed)
         for side, build in (("ours", our_trainer), ("stock", stock_trainer)):
-            say(f"seed {seed}, {side}: {len(subset)} rows")
-            runs.append({"side": side, "seed": seed, **measure(build, chosen, subset, held_out, say)})
+            report(f"seed {seed}, {side}: {len(subset)} rows")
+            runs.append({"side": side, "seed": seed, **measure(build, chosen, subset, held_out, report)})
             gc.collect()
-            say(f"    {runs[-1]['tokens_per_second']:.0f} tokens a second, loss {runs[-1]['held_out_nll']:.3f}")
+            report(f"    {runs[-1]['tokens_per_second']:.0f} tokens a second, loss {runs[-1]['held_out_nll']:.3f}")
     if len({run["rows"] for run in runs}) > 1:
         raise RuntimeError("the two sides did not train on the same rows; the comparison would be unfair.")
     return summary(settings, runs)

@@ -23,12 +23,12 @@ def tested_versions() -> dict[str, str]:
 
 def newer() -> dict[str, tuple[str, str]]:
     """(tested version, the one installed here) of every direct dependency that is another one here."""
-    tested, found = tested_versions(), {}
+    tested, others = tested_versions(), {}
     for name in lower_bounds(extras=True):
         here = installed_version(name)
         if here and here.partition("+")[0] != tested[name]:
-            found[name] = (tested[name], here)
-    return found
+            others[name] = (tested[name], here)
+    return others
 
 
 def results(arguments: list[str]) -> dict[str, bool]:
@@ -56,9 +56,9 @@ def test_id(case: ElementTree.Element) -> str:
     return f"{file.replace('.', '/')}.py::{name}" if file else f"{name.replace('.', '/')}.py"
 
 
-def passes(test: str, found: dict[str, bool]) -> bool:
+def passes(test: str, outcomes: dict[str, bool]) -> bool:
     """Whether a test, or every test of a file, was run and passed."""
-    own = [passed for name, passed in found.items() if name == test or name.startswith(f"{test}::")]
+    own = [passed for name, passed in outcomes.items() if name == test or name.startswith(f"{test}::")]
     return bool(own) and all(own)
 
 
@@ -91,22 +91,22 @@ def culprits(
         if not left:
             break
         install(name, tested)
-        found = run(left)
-        blamed |= {test: name for test in left if passes(test, found)}
+        outcomes = run(left)
+        blamed |= {test: name for test in left if passes(test, outcomes)}
         install(name, here)
     return blamed
 
 
-def sing(say: Callable[[str], None] = print) -> bool:
+def sing(report: Callable[[str], None] = print) -> bool:
     """Runs the tests, says what is newer and what that broke; true when nothing is broken."""
     others = newer()
-    say("newer than tested: " + (", ".join(f"{n} {b} (tested {a})" for n, (a, b) in others.items()) or "nothing"))
-    found = [results(list(arguments)) for arguments in WHAT]
-    broken_tests = [test for one in found for test, passed in one.items() if not passed]
+    report("newer than tested: " + (", ".join(f"{n} {b} (tested {a})" for n, (a, b) in others.items()) or "nothing"))
+    outcomes = [results(list(arguments)) for arguments in WHAT]
+    broken_tests = [test for one in outcomes for test, passed in one.items() if not passed]
     if not broken_tests:
-        say("nothing is broken")
+        report("nothing is broken")
         return True
     for test, package in culprits(broken_tests, others).items():
         cause = f"{package} {others[package][1]}, not with {others[package][0]}" if package else "no single package"
-        say(f"broken: {re.sub(r'^tests/', '', test)}: {cause}")
+        report(f"broken: {re.sub(r'^tests/', '', test)}: {cause}")
     return False

@@ -57,15 +57,15 @@ def python_finding(version: tuple[int, ...]) -> Finding:
     return Finding("ok", shown)
 
 
-def library_finding(name: str, needed: str, found: str | None) -> Finding:
+def library_finding(name: str, needed: str, installed: str | None) -> Finding:
     """Whether a library is there, and new enough."""
     from packaging.version import Version
 
-    if found is None:
+    if installed is None:
         return Finding("fix", f"{name} is not installed", "run `make run`, or `pip install -c constraints.txt -e .`")
-    if Version(found) < Version(needed):
-        return Finding("fix", f"{name} {found}, needed {needed} or newer", "pip install -c constraints.txt -e .")
-    return Finding("ok", f"{name} {found}")
+    if Version(installed) < Version(needed):
+        return Finding("fix", f"{name} {installed}, needed {needed} or newer", "pip install -c constraints.txt -e .")
+    return Finding("ok", f"{name} {installed}")
 
 
 def memory_finding(gib: float) -> Finding:

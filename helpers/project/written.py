@@ -112,7 +112,7 @@ def upstream_marks() -> list[Upstream]:
 
     Raises ValueError for one that has not all three parts.
     """
-    found = []
+    marks = []
     for path in sorted((PROJECT / "helpers").rglob("*.py")):
         text = re.sub(r"(?m)^\s*# ?", "", path.read_text(encoding="utf-8"))
         for part in text.split("Upstream: ")[1:] if path.name != "written.py" else ():
@@ -120,8 +120,8 @@ def upstream_marks() -> list[Upstream]:
             if parts is None or "Upstream: " in parts[0]:
                 raise ValueError(f"{path.name}: 'Upstream: {part[:60]}...' needs 'Breaks:' and 'Drift: file::test'.")
             what, breaks, drift = (" ".join(piece.split()) for piece in parts.groups())
-            found.append(Upstream(what, path, breaks, drift))
-    return found
+            marks.append(Upstream(what, path, breaks, drift))
+    return marks
 
 
 def upstream_page() -> str:

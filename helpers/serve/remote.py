@@ -43,8 +43,8 @@ class RemoteEngine:
 
     def look(self, request: Request) -> Look | None:
         """What may come next; None while the model answers somebody."""
-        found = json.loads(self.post("/look", request.to_json()).read())
-        return None if found is None else Look([Row(*row) for row in found[0]], found[1], found[2])
+        reply = json.loads(self.post("/look", request.to_json()).read())
+        return None if reply is None else Look([Row(*row) for row in reply[0]], reply[1], reply[2])
 
 
 class RemoteJob:

@@ -82,5 +82,5 @@ def train_adapter(
     if start is not None:
         set_peft_model_state_dict(trainer.model, load_file(Path(start) / "adapter_model.safetensors"))
     began = time.perf_counter()
-    card = train_or_resume(trainer, run, say=lambda text: None, check=False)
+    card = train_or_resume(trainer, run, report=lambda text: None, check=False)
     return Trained(run.adapter, trainer.model, time.perf_counter() - began, card["tokens"])

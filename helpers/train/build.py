@@ -78,7 +78,7 @@ def build_trainer(
 
 
 def fitting(
-    settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, say: Callable[[str], None] | None
+    settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, report: Callable[[str], None] | None
 ) -> Dataset:
     """The rows as messages, input_ids and labels, as far as whole answers fit into max_length; says what did not."""
     fitted = tokenize(tokenizer, rows, settings.max_length, settings.assistant_only_loss, progress=len(rows) > 10_000)
@@ -87,8 +87,8 @@ def fitting(
             f"no row has an answer within max_length={settings.max_length} tokens. Raise max_length, or shorten the "
             f"questions."
         )
-    if say and (fitted.shortened or fitted.dropped):
-        say(f"max_length={settings.max_length}: {fitted.sentence()}")
+    if report and (fitted.shortened or fitted.dropped):
+        report(f"max_length={settings.max_length}: {fitted.sentence()}")
     return fitted.rows
 
 
@@ -108,8 +108,8 @@ def remove_printing_callbacks(trainer: SFTTrainer) -> None:
 class TimeForecast(TrainerCallback):
     """Says after three timed steps how long the training will take, from here. Tokens are counted without padding."""
 
-    def __init__(self, trainer: LoraTrainer, say: Callable[[str], None] = print):
-        self.trainer, self.say, self.first = trainer, say, 0
+    def __init__(self, trainer: LoraTrainer, report: Callable[[str], None] = print):
+        self.trainer, self.report, self.first = trainer, report, 0
         self.seconds: float | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -125,14 +125,14 @@ class TimeForecast(TrainerCallback):
             rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
             tokens *= (state.max_steps - self.first) * rows
             self.seconds = tokens / rate
-            self.say(f"about {self.seconds / 60:.1f} minutes: {tokens:,.0f} tokens at {rate:,.0f} a second")
+            self.report(f"about {self.seconds / 60:.1f} minutes: {tokens:,.0f} tokens at {rate:,.0f} a second")
 
 
 def train_or_resume(
     trainer: LoraTrainer,
     run: Run,
     forecast: Forecast | None = None,
-    say: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
     check: bool = True,
 ) -> dict:
     """Trains, or goes on from the newest whole checkpoint of the run; returns the run card.
@@ -144,9 +144,9 @@ def train_or_resume(
     Raises TrainingError when the preflight fails, the checkpoint is of another run, the memory is full, the loss is not
     finite, another process trains in this folder, or one of several processes is gone.
     """
-    with held_alone(run), StopGuard(say) as guard:
-        found = resume_point(trainer, run, say)
-        earlier = seconds_at(run.history.path, found.step) if found else 0.0
+    with held_alone(run), StopGuard(report) as guard:
+        checkpoint = resume_point(trainer, run, report)
+        earlier = seconds_at(run.history.path, checkpoint.step) if checkpoint else 0.0
         if check and not trainer.checked:
             preflight(trainer)
         if here().first:
@@ -157,7 +157,7 @@ def train_or_resume(
             trainer.add_callback(callback)
         try:
             with PeakMemory() as peak:
-                run_loop(trainer, found, guard)
+                run_loop(trainer, checkpoint, guard)
             whole = trainer.accelerator.get_state_dict(trainer.model) if sharded() else None
         finally:
             for callback in added:
@@ -172,7 +172,7 @@ def train_or_resume(
             "forecast_seconds": round(earlier + clock.seconds, 1) if clock.seconds else None,
             "processes": here().count,
         }
-        return finish(trainer, run, found, measured, say, whole)
+        return finish(trainer, run, checkpoint, measured, report, whole)
 
 
 def held_alone(run: Run) -> AbstractContextManager:
@@ -183,22 +183,22 @@ def held_alone(run: Run) -> AbstractContextManager:
         raise TrainingError(f"another process is training in {run.name}: wait for it, or start a new run.") from None
 
 
-def resume_point(trainer: LoraTrainer, run: Run, say: Callable[[str], None]) -> Checkpoint | None:
+def resume_point(trainer: LoraTrainer, run: Run, report: Callable[[str], None]) -> Checkpoint | None:
     """The checkpoint to go on from, after saying so; None to begin. Raises TrainingError when it is of another run."""
     trainer.identity = identity(run.settings, trainer.train_dataset)
-    found = newest(run.folder / "checkpoints", say)
-    if found is None:
-        say("a new run: there is no checkpoint to go on from")
+    checkpoint = newest(run.folder / "checkpoints", report)
+    if checkpoint is None:
+        report("a new run: there is no checkpoint to go on from")
         return None
-    if wrong := differences(found.identity, trainer.identity):
+    if wrong := differences(checkpoint.identity, trainer.identity):
         raise TrainingError(
-            f"{run.name}/{found.folder.name} was made with other settings; {'; '.join(wrong)}. Set them back, or "
+            f"{run.name}/{checkpoint.folder.name} was made with other settings; {'; '.join(wrong)}. Set them back, or "
             f"start a new run (RESUME = False)."
         )
     total = total_steps(trainer)
-    done = "; nothing is left to train" if found.step >= total else ""
-    say(f"going on from {found.folder.name} of {run.name}: step {found.step} of {total}{done}")
-    return found
+    done = "; nothing is left to train" if checkpoint.step >= total else ""
+    report(f"going on from {checkpoint.folder.name} of {run.name}: step {checkpoint.step} of {total}{done}")
+    return checkpoint
 
 
 def total_steps(trainer: LoraTrainer) -> int:
@@ -210,7 +210,7 @@ def total_steps(trainer: LoraTrainer) -> int:
     return math.ceil(trainer.args.num_train_epochs * math.ceil(batches / trainer.args.gradient_accumulation_steps))
 
 
-def run_loop(trainer: LoraTrainer, found: Checkpoint | None, guard: StopGuard) -> None:
+def run_loop(trainer: LoraTrainer, checkpoint: Checkpoint | None, guard: StopGuard) -> None:
     """The Trainer's own loop, from the checkpoint if there is one; only explains a full memory.
 
     Upstream: a finished run is loaded without a step through the private Trainer._load_from_checkpoint.
@@ -219,14 +219,14 @@ def run_loop(trainer: LoraTrainer, found: Checkpoint | None, guard: StopGuard) -
     """
     if guard.asked:
         return
-    trainer.args.eval_on_start = found is None and trainer.args.eval_strategy != "no"
-    trainer._total_train_tokens = found.tokens if found else 0
-    if found and found.step >= total_steps(trainer):
-        trainer._load_from_checkpoint(str(found.folder))
-        trainer.state = TrainerState.load_from_json(str(found.folder / "trainer_state.json"))
+    trainer.args.eval_on_start = checkpoint is None and trainer.args.eval_strategy != "no"
+    trainer._total_train_tokens = checkpoint.tokens if checkpoint else 0
+    if checkpoint and checkpoint.step >= total_steps(trainer):
+        trainer._load_from_checkpoint(str(checkpoint.folder))
+        trainer.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
         return
     try:
-        trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
+        trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise TrainingError("the memory is full. " + next_moves(trainer.settings)) from error
@@ -258,9 +258,9 @@ def make_ready(trainer: Any) -> None:
 def finish(
     trainer: LoraTrainer,
     run: Run,
-    found: Checkpoint | None,
+    checkpoint: Checkpoint | None,
     measured: dict,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     whole: dict[str, torch.Tensor] | None = None,
 ) -> dict:
     """Saves the adapter, the log as CSV and the run card, and says what was kept. whole: the weights that FSDP has.
@@ -278,13 +278,13 @@ def finish(
     trainer.processing_class.save_pretrained(run.adapter)
     write_csv(history.rows, folder / "history.csv")
     before = run.card()
-    if found and found.step == step == before.get("steps"):
+    if checkpoint and checkpoint.step == step == before.get("steps"):
         return before
     card = describe(settings, history) | {
         "steps": step,
         "finished": step >= total,
         "stopped_at": step if step < total else None,
-        "resumed_from": found.step if found else None,
+        "resumed_from": checkpoint.step if checkpoint else None,
         "substitute": run.substitute,
         "tokens": trainer._total_train_tokens,
         "tokens_per_second": round(trainer._total_train_tokens / measured["seconds"], 1),
@@ -293,7 +293,7 @@ def finish(
     run.save_card(card)
     if step < total:
         kept = [path.name for path in by_step(folder / "checkpoints")[:1]]
-        say(
+        report(
             f"stopped at step {step} of {total}. Kept: the adapter as it is now{', and ' + kept[0] if kept else ''}. "
             f"The model answers; run this cell again to go on."
         )

@@ -45,9 +45,9 @@ def identity(settings: Settings, rows: Dataset | None = None) -> dict:
 
     The number of processes is not in it: they share out the rows of a step, which stay the same.
     """
-    found = {name: getattr(settings, name) for name in SAME}
-    found["rows a step"] = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    return found if rows is None else found | {"content of the data": hash_of_tokens(rows)}
+    values = {name: getattr(settings, name) for name in SAME}
+    values["rows a step"] = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    return values if rows is None else values | {"content of the data": hash_of_tokens(rows)}
 
 
 def hash_of_tokens(rows: Dataset) -> str:
@@ -103,15 +103,15 @@ def stamp(path: Path) -> list:
 
 def by_step(folder: Path) -> list[Path]:
     """The folders checkpoint-N, newest first."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    return sorted(found, key=lambda path: -int(path.name.removeprefix("checkpoint-")))
+    folders = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(folders, key=lambda path: -int(path.name.removeprefix("checkpoint-")))
 
 
-def newest(folder: Path, say: Callable[[str], None] = print) -> Checkpoint | None:
+def newest(folder: Path, report: Callable[[str], None] = print) -> Checkpoint | None:
     """The newest checkpoint that is whole, or None; one that is not is passed over, and said."""
     for path in by_step(folder):
         if wrong := damage(path):
-            say(f"{path.name} is passed over: {wrong}")
+            report(f"{path.name} is passed over: {wrong}")
             continue
         content = json.loads((path / SEAL).read_text(encoding="utf-8"))
         return Checkpoint(path, content["step"], content["tokens"], content["identity"])
@@ -132,7 +132,7 @@ def damage(path: Path) -> str:
     return "" if content.get("step") == int(path.name.removeprefix("checkpoint-")) else "its step is another"
 
 
-def run_to_use(settings: Settings, resume: bool = True, say: Callable[[str], None] = print) -> Run:
+def run_to_use(settings: Settings, resume: bool = True, report: Callable[[str], None] = print) -> Run:
     """The run to train in: the newest unfinished run of the same settings, or a new one; says which and why.
 
     While a series runs ($FT_RUN) it is that run's folder.
@@ -143,9 +143,9 @@ def run_to_use(settings: Settings, resume: bool = True, say: Callable[[str], Non
     if unfinished is not None:
         wrong = differences(identity(unfinished.settings), identity(settings))
         if not wrong:
-            say(f"going on with the unfinished run {unfinished.name}; RESUME = False would start a new one")
+            report(f"going on with the unfinished run {unfinished.name}; RESUME = False would start a new one")
             return Run(settings, unfinished.folder)
-        say(f"the unfinished run {unfinished.name} has other settings ({'; '.join(wrong)}), so this is a new one")
+        report(f"the unfinished run {unfinished.name} has other settings ({'; '.join(wrong)}), so this is a new one")
     return Run(settings, new_run_folder(settings.profile))
 
 
@@ -154,9 +154,9 @@ def newest_unfinished(profile: str) -> Run | None:
 
     Substitutes and runs whose settings are damaged are passed over; one whose card is damaged can still go on.
     """
-    for found in sorted(runs_folder().glob("*/settings.json"), key=lambda path: -path.stat().st_mtime):
+    for path in sorted(runs_folder().glob("*/settings.json"), key=lambda path: -path.stat().st_mtime):
         try:
-            run = open_run(found.parent)
+            run = open_run(path.parent)
             with FileLock(run.folder / "run.lock").acquire(timeout=0):
                 pass
         except (OSError, SettingsError, Timeout):

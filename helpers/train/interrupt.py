@@ -26,8 +26,8 @@ class StopGuard(TrainerCallback):
     Drift: test_upstream.py::test_the_trainer_still_answers_an_interrupt_with_a_traceback_and_no_checkpoint
     """
 
-    def __init__(self, say: Callable[[str], None] = print):
-        self.asked, self.say, self.said = False, say, False
+    def __init__(self, report: Callable[[str], None] = print):
+        self.asked, self.report, self.said = False, report, False
         self.old: dict[int, Any] = {}  # the handlers that were there before
 
     def __enter__(self):
@@ -55,7 +55,7 @@ class StopGuard(TrainerCallback):
         self.asked = agree(self.asked)  # a signal may have reached only one of several processes
         if self.asked:
             if not self.said:
-                self.say("stopping: a checkpoint is saved first; interrupt once more to stop at once, without it")
+                self.report("stopping: a checkpoint is saved first; interrupt once more to stop at once, without it")
             self.said = control.should_training_stop = control.should_save = True
 
     def on_substep_end(self, args, state, control, **kwargs):

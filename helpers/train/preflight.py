@@ -16,13 +16,13 @@ class Check(NamedTuple):
     """One row: its name, what was found, what is needed, whether that holds, and what to do if it does not."""
 
     name: str
-    found: str
+    actual: str
     needed: str
     ok: bool
     remedy: str
 
 
-def preflight(trainer: LoraTrainer, allow: tuple[str, ...] = (), say: Callable[[str], None] = print) -> list[Check]:
+def preflight(trainer: LoraTrainer, allow: tuple[str, ...] = (), report: Callable[[str], None] = print) -> list[Check]:
     """Prints what must hold before training, one row a proof, and stops when a row does not.
 
     trainer: from `build_trainer`. allow: names of rows that may fail, for a reader who knows better.
@@ -32,13 +32,13 @@ def preflight(trainer: LoraTrainer, allow: tuple[str, ...] = (), say: Callable[[
     unknown = set(allow) - {check.name for check in checks}
     if unknown:
         raise TrainingError(f"there is no proof {sorted(unknown)}; there are: {', '.join(c.name for c in checks)}.")
-    widths = [max(map(len, column)) for column in ([c.name for c in checks], [c.found for c in checks])]
+    widths = [max(map(len, column)) for column in ([c.name for c in checks], [c.actual for c in checks])]
     for check in checks:
         mark = "ok" if check.ok else "allowed" if check.name in allow else "fix"
-        say(f"[{mark}] {check.name:{widths[0]}}  {check.found:{widths[1]}}  needed: {check.needed}")
+        report(f"[{mark}] {check.name:{widths[0]}}  {check.actual:{widths[1]}}  needed: {check.needed}")
     failed = [check for check in checks if not check.ok and check.name not in allow]
     if failed:
-        reasons = " ".join(f"'{c.name}' is {c.found}, needed: {c.needed}. {c.remedy}" for c in failed)
+        reasons = " ".join(f"'{c.name}' is {c.actual}, needed: {c.needed}. {c.remedy}" for c in failed)
         raise TrainingError(f"training would go wrong. {reasons} To train all the same, allow the row by its name.")
     trainer.checked = True
     return checks
@@ -56,9 +56,9 @@ def proofs(trainer: LoraTrainer) -> list[Check]:
 def quantization_check(model: torch.nn.Module) -> Check:
     """How many linear layers of the body are 4-bit."""
     report = inspect_model(model)
-    found, all_of_them = report.quantized_linears, report.body_linears
+    quantized, all_of_them = report.quantized_linears, report.body_linears
     remedy = "Load the model with helpers.models.load.load_model, which quantizes Falcon's layers too."
-    return Check("quantized", f"{found} of {all_of_them} layers", "all", found == all_of_them > 0, remedy)
+    return Check("quantized", f"{quantized} of {all_of_them} layers", "all", quantized == all_of_them > 0, remedy)
 
 
 def label_checks(trainer: LoraTrainer) -> list[Check]:
@@ -68,8 +68,8 @@ def label_checks(trainer: LoraTrainer) -> list[Check]:
     expected = Counter(answer.strip() + tokenizer.eos_token for answer in answers)
     spans = [span for row in trainer.train_dataset for span in trained_spans(row["labels"])]
     ended = sum(span[-1] == tokenizer.eos_token_id for span in spans)
-    found = Counter(str(tokenizer.decode(span)).strip() for span in spans)
-    whole, wanted = sum((found & expected).values()), expected.total()
+    trained = Counter(str(tokenizer.decode(span)).strip() for span in spans)
+    whole, wanted = sum((trained & expected).values()), expected.total()
     foreign = len(spans) - whole
     cut = "Raise max_length, or see whether the template ends an answer with the end token inside its generation span."
     masked = "Put nothing but the answer inside the template's generation span, and keep assistant_only_loss=True."
@@ -133,9 +133,9 @@ def gradient_check(trainer: LoraTrainer) -> Check:
     cosine = torch.cosine_similarity(reference, adapter_gradient(trainer, batch), dim=0).item()
     model.train(was_training)
     repacked = sum(has_no_backward(module) for module in model.modules())
-    found = f"cosine {cosine:.4f}" + (f", {repacked} layers without backward pass" if repacked else "")
+    actual = f"cosine {cosine:.4f}" + (f", {repacked} layers without backward pass" if repacked else "")
     remedy = "Load the model again with load_model; if it stays, set ATTENTION = 'sdpa'."
-    return Check("gradient", found, "above 0.99, as of the documents alone", cosine > 0.99 and not repacked, remedy)
+    return Check("gradient", actual, "above 0.99, as of the documents alone", cosine > 0.99 and not repacked, remedy)
 
 
 def has_no_backward(module: torch.nn.Module) -> bool:

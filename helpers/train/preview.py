@@ -65,8 +65,8 @@ def row_tokens(trainer: LoraTrainer, messages: list[dict]) -> list[Token]:
     tokenizer = trainer.processing_class
     whole, _ = encode(tokenizer, messages)
     indices = range(min(64, len(trainer.train_dataset)))  # packing puts rows in another order
-    found = [pair for pair in documents(batch_of(trainer, list(indices))) if pair[0] == whole[: len(pair[0])]]
-    if not found:
+    matches = [pair for pair in documents(batch_of(trainer, list(indices))) if pair[0] == whole[: len(pair[0])]]
+    if not matches:
         raise TrainingError("this row is not among the first that are trained: it does not fit into max_length.")
-    ids, labels = max(found, key=lambda pair: len(pair[0]))
+    ids, labels = max(matches, key=lambda pair: len(pair[0]))
     return label_tokens(tokenizer, ids, labels, cut=whole[len(ids) :])

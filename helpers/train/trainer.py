@@ -83,7 +83,7 @@ class LoraTrainer(SFTTrainer):
     train_dataset: Dataset
     checked = False  # whether the preflight has passed
     parts = 1  # how many pieces a batch is taken in: doubled each time that the memory is full
-    say: Callable[..., None] = print
+    report: Callable[..., None] = print
     step_batches: Sequence[tuple[dict, Any]] = ()  # what was seen since the last optimizer step
     aside: Any = None  # the folder that a checkpoint is being written to
     identity: dict | None = None  # what the checkpoints are of, see checkpoints.identity
@@ -190,7 +190,7 @@ class LoraTrainer(SFTTrainer):
         if failed:
             kept = [path.name for path in checkpoints.by_step(folder)[:1]]
             safe = f"{kept[0]} stays" if kept else "there is none so far"
-            self.say(f"checkpoint-{step} could not be saved ({failed}). Training goes on; {safe}. Is the disk full?")
+            self.report(f"checkpoint-{step} could not be saved ({failed}). Training goes on; {safe}. Is the disk full?")
 
     def save_aside(self, model: torch.nn.Module, trial: Any, folder: Path, step: int) -> Exception | None:
         """Saves into self.aside and moves it into place; returns what went wrong. All processes meet here."""
@@ -235,7 +235,7 @@ class LoraTrainer(SFTTrainer):
             if self.parts > inputs["input_ids"].numel():
                 raise TrainingError("the memory is too small for a single sequence. " + next_moves(self.settings))
             self.parts *= 2
-        self.say(
+        self.report(
             f"the memory was full: going on from the last optimizer step with micro-batches 1/{self.parts} of the size "
             f"and {self.parts} times as many; the loss stays that of the whole batch."
         )

@@ -22,8 +22,8 @@ def read(rows: list[dict]) -> Reading:
     """What the history of a run says: the worst that is true."""
     losses, evaluations = series(rows, "loss"), series(rows, "eval_loss")
     for rule in (broken, early, diverging, overfitting, flat):
-        if found := rule(losses, evaluations, rows):
-            return found
+        if reading := rule(losses, evaluations, rows):
+            return reading
     first, last, _ = ends(losses)
     words = f"The loss falls: {first:.2f} in the first steps, {last:.2f} in the last."
     if len(evaluations) > 1:

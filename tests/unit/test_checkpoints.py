@@ -138,14 +138,14 @@ def make_run(name, settings=SMOKE, finished=None, checkpoint=True):
 @pytest.mark.parametrize("finished", [None, False])
 def test_an_unfinished_run_of_the_same_settings_is_taken_up(finished):
     folder, said = make_run("a", finished=finished), []
-    assert run_to_use(SMOKE, say=said.append).folder == folder
+    assert run_to_use(SMOKE, report=said.append).folder == folder
     assert "going on" in said[0]
     assert run_to_use(SMOKE, resume=False).folder != folder
 
 
 def test_a_run_with_other_settings_is_named_and_left_alone():
     folder, said = make_run("a"), []
-    assert run_to_use(replace(SMOKE, r=8), say=said.append).folder != folder
+    assert run_to_use(replace(SMOKE, r=8), report=said.append).folder != folder
     assert "r: 4 then, 8 now" in said[0]
 
 

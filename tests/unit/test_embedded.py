@@ -56,13 +56,13 @@ def test_a_failed_download_says_what_to_do_and_the_next_one_goes_on(cache, monke
 def test_two_that_need_the_model_at_once_convert_it_once(cache, monkeypatch):
     converted = []
 
-    def convert(gguf, folder, say):
+    def convert(gguf, folder, report):
         converted.append(folder)
         threading.Event().wait(0.2)
         folder.mkdir(parents=True)
         (folder / "complete").touch()
 
-    monkeypatch.setattr(embedded, "gguf_file", lambda say: None)
+    monkeypatch.setattr(embedded, "gguf_file", lambda report: None)
     monkeypatch.setattr(embedded, "convert", convert)
     threads = [threading.Thread(target=embedded.model_folder) for _ in range(3)]
     for thread in threads:
@@ -77,8 +77,8 @@ def test_a_conversion_that_was_killed_is_done_again(cache, monkeypatch):
     (folder.with_name(folder.name + ".part")).mkdir(parents=True)
     folder.mkdir()
     done = []
-    monkeypatch.setattr(embedded, "gguf_file", lambda say: None)
-    monkeypatch.setattr(embedded, "convert", lambda gguf, folder, say: done.append(folder))
+    monkeypatch.setattr(embedded, "gguf_file", lambda report: None)
+    monkeypatch.setattr(embedded, "convert", lambda gguf, folder, report: done.append(folder))
     embedded.model_folder()
     assert done == [folder]
 

@@ -39,14 +39,14 @@ def test_the_parting_is_the_first_token_that_differs_with_the_chances_of_both(en
     job = engine.ask(ask("base", "tuned"))
     parted = next(event.value for event in job if event.kind == "parted")
     base, tuned = job.streams["base"].generated, job.streams["tuned"].generated
-    place = parted["place"]
-    assert base[:place] == tuned[:place] and base[place] != tuned[place]
-    ids = torch.tensor([engine.prompt_ids(job.request) + base[:place]])
+    position = parted["position"]
+    assert base[:position] == tuned[:position] and base[position] != tuned[position]
+    ids = torch.tensor([engine.prompt_ids(job.request) + base[:position]])
     with torch.no_grad():
         of_tuned = engine.model(ids).logits[0, -1].softmax(dim=-1)
         with base_answers(engine.model):
             of_base = engine.model(ids).logits[0, -1].softmax(dim=-1)
-    expected = (of_base[base[place]], of_base[tuned[place]], of_tuned[tuned[place]], of_tuned[base[place]])
+    expected = (of_base[base[position]], of_base[tuned[position]], of_tuned[tuned[position]], of_tuned[base[position]])
     names = ("base_own", "base_other", "tuned_own", "tuned_other")
     assert [parted[name] for name in names] == pytest.approx([float(share) for share in expected], abs=1e-5)
 

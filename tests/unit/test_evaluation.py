@@ -80,7 +80,7 @@ def test_a_check_of_ones_own_has_its_column(tiny_llama, tokenizer, rows):
 
 def test_progress_is_told(tiny_llama, tokenizer, rows):
     told = []
-    evaluate(tiny_llama, tokenizer, rows, max_new_tokens=2, batch_size=2, say=told.append)
+    evaluate(tiny_llama, tokenizer, rows, max_new_tokens=2, batch_size=2, report=told.append)
     assert told == ["0 of 4 questions answered", "2 of 4 questions answered", "4 of 4 questions answered"]
 
 

@@ -35,7 +35,7 @@ def failing(trainer):
 def test_a_sound_trainer_passes_every_row(rows, tmp_path, model, packing):
     trainer = build(replace(SMOKE, model=model, quantization="nf4", packing=packing), rows, tmp_path)
     said = []
-    checks = preflight.preflight(trainer, say=said.append)
+    checks = preflight.preflight(trainer, report=said.append)
     names = ["quantized", "end tokens", "human tokens", "isolated", "gradient", "kernel", "adapter"]
     assert [check.name for check in checks] == names and trainer.checked
     assert len(said) == 7 and all(line.startswith("[ok]") for line in said)
@@ -148,15 +148,15 @@ def test_a_failed_row_stops_with_what_to_do_unless_it_is_allowed(rows, tmp_path)
     trainer, said = build(SMOKE, rows, tmp_path), []
     attention.install(trainer.model.get_base_model(), "efficient")
     with pytest.raises(TrainingError, match=r"(?s)'kernel' is efficient.*load_model.*by its name"):
-        preflight.preflight(trainer, say=said.append)
+        preflight.preflight(trainer, report=said.append)
     assert not trainer.checked and any(line.startswith("[fix] kernel") for line in said)
-    preflight.preflight(trainer, allow=("kernel",), say=said.append)
+    preflight.preflight(trainer, allow=("kernel",), report=said.append)
     assert trainer.checked and any(line.startswith("[allowed] kernel") for line in said)
 
 
 def test_a_name_that_is_no_row_is_an_error(rows, tmp_path):
     with pytest.raises(TrainingError, match="there is no proof"):
-        preflight.preflight(build(SMOKE, rows, tmp_path), allow=("speed",), say=lambda line: None)
+        preflight.preflight(build(SMOKE, rows, tmp_path), allow=("speed",), report=lambda line: None)
 
 
 def test_a_training_without_preflight_runs_it(rows, tmp_path):

@@ -62,7 +62,7 @@ DAMAGES = {"empty": b"", "cut": b'{"profile": "lap', "a list": b"[1, 2]", "not U
 def test_a_damaged_file_costs_its_run_and_is_said(name, damage):
     whole, said = make_run("a"), []
     (make_run("b") / name).write_bytes(damage)
-    assert newest_run("laptop", say=said.append).folder == whole
+    assert newest_run("laptop", report=said.append).folder == whole
     assert "b" in said[0] and "passed over" in said[0]
 
 

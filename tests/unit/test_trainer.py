@@ -143,7 +143,7 @@ def full_at(tokens: int, trainer):
 def run(settings, rows, folder, limit=None):
     folder.mkdir()
     trainer, said = build(settings, rows, folder), []
-    trainer.say = said.append
+    trainer.report = said.append
     if limit:
         full_at(limit, trainer)
     train_or_resume(trainer, trainer_run := Run(settings, folder), check=False)
@@ -171,7 +171,7 @@ def test_a_full_memory_halves_the_micro_batch_and_changes_no_loss(rows, tmp_path
 def gradients_of_two_micro_batches(rows, folder, fail: bool):
     """Gradients after two micro-batches of one step; the backward pass of the second may fail halfway, once."""
     trainer = build(replace(SMOKE, packing=False, per_device_train_batch_size=2), rows, folder)
-    trainer.say, armed = (lambda line: None), []
+    trainer.report, armed = (lambda line: None), []
 
     def full(gradient):
         if armed:
