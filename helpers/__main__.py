@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 from helpers import __version__
 
@@ -51,6 +52,36 @@ def add_series(commands: argparse._SubParsersAction) -> None:
     app.add_argument("--port", type=int, default=8866, help="on this machine's loopback address (8866)")
 
 
+def switch(text: str) -> bool:
+    """True or False, as an argument is written."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError("True or False")
+    return text.lower() == "true"
+
+
+# Settings of notebook 03's parameters cell that `train` takes too: name, type, help.
+TRAINING: tuple[tuple[str, Callable[[str], Any], str], ...] = (
+    ("columns", str, "your names of columns: question=ask,answer=reply"),
+    ("template", str, "guanaco, chatml, or model: the tokenizer's own"),
+    ("thinking", str, "of rows that have some: trained, or 'left out'"),
+    ("quantization", str, "nf4 or none"),
+    ("max_length", int, "tokens of a row at most; without it 99 %% of your rows fit"),
+    ("per_device_train_batch_size", int, "rows in a forward pass"),
+    ("gradient_checkpointing", switch, "True makes activations again in the backward pass"),
+    ("attention", str, "varlen, efficient, rows, sdpa or eager"),
+    ("learning_rate", float, "step size of AdamW; 1e-4 to 4e-3 for LoRA"),
+    ("num_train_epochs", float, "passes over the data"),
+    ("max_steps", int, "stop after so many optimizer steps"),
+    ("r", int, "rank of the adapter"),
+    ("lora_alpha", int, "scale of the adapter times r"),
+    ("lora_dropout", float, "share of inputs that the adapter does not see"),
+    ("target_modules", str, "all-linear, or names of layers with commas"),
+    ("layers_to_transform", str, "all, or 'upper half': decoder layers with an adapter"),
+    ("seed", int, "of adapter, order of the rows, and sampling"),
+    ("tracking", str, "none, tensorboard or trackio"),
+)
+
+
 def add_training(commands: argparse._SubParsersAction) -> None:
     """The commands that train: train, bench."""
     text = "training speed on this machine, against TRL alone"
@@ -61,9 +92,10 @@ def add_training(commands: argparse._SubParsersAction) -> None:
     text = "notebook 03's training as a script, on your own data if you like"
     train = command(commands, "train", run_training, text, profile=True)
     train.add_argument("--data", help="a JSONL, JSON, CSV or Parquet file, or a data set of the Hub as name@commit")
-    train.add_argument("--format", help="messages, sharegpt, alpaca, prompt_completion, question_answer or guanaco")
+    train.add_argument("--format", help="a name of docs/data.md's table; without it, what the columns say")
     train.add_argument("--model", help="a model id, or a folder with a saved model")
-    train.add_argument("--max-steps", type=int, help="stop after so many optimizer steps")
+    for name, kind, text in TRAINING:
+        train.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
     train.add_argument("--settings", metavar="FILE", help="a run's settings.json: trains in that run's folder")
     train.add_argument("--new", action="store_true", help="start a new run, even if one of these is unfinished")
 
@@ -137,13 +169,12 @@ def run_training(chosen: argparse.Namespace) -> None:
     from helpers.train.script import train_alone
     from helpers.train.trainer import TrainingError
 
-    given = {"data": chosen.data, "data_format": chosen.format, "model": chosen.model, "max_steps": chosen.max_steps}
+    given = {"data": chosen.data, "data_format": chosen.format, "model": chosen.model}
+    given |= {name: getattr(chosen, name) for name, *_ in TRAINING}
     try:
         if chosen.settings:
             if any(value is not None for value in given.values()):
-                raise SettingsError(
-                    "--settings already says everything: leave out --data, --format, --model, --max-steps."
-                )
+                raise SettingsError("--settings already says everything: leave out what else was set.")
             path = Path(chosen.settings).resolve()
             train_alone(read_settings(path), path.parent)
         else:

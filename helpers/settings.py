@@ -15,13 +15,16 @@ from helpers.machine.hardware import (
     hub_reachable,
     this_machine,
 )
-from helpers.machine.memory import FALCON_7B, SMOLLM2_135M, Batch, choose_batch, shape_in
+from helpers.machine.memory import FALCON_7B, LAYERS, SMOLLM2_135M, Batch, choose_batch, shape_in
 from helpers.machine.versions import can_import
 
 EMBEDDED = "embedded"
 TRACKERS = {"none": (), "tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",)}  # packages, one of
 KERNELS = ("varlen", "efficient", "rows", "sdpa", "eager")  # of attention; the first three are this project's
 DIVISION = {"per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"}  # of a step
+THINKING = ("trained", "left out")
+SET = "set by you"  # the reason of what was set in a notebook's parameters or on the command line
+OWN_DATA = (SHOP, GUANACO_ID)  # data sets that the profiles know
 OWN_QUESTIONS = 100  # held-out questions of a reader's own data in an evaluation, where nothing else is said
 FALCON = "tiiuae/falcon-7b"
 FALCON_REVISION = "ec89142b67d748a1865ea4451372db8313ada0d8"
@@ -40,7 +43,9 @@ class Settings:
     revision: str = ""
     data: str = SHOP
     data_format: str = ""  # a name of formats.FORMATS; "": what the columns say
-    template: str = "guanaco"
+    columns: str = ""  # the reader's own names of columns: "question=ask,answer=reply"
+    template: str = "guanaco"  # or "chatml", or "model": the tokenizer's own
+    thinking: str = "trained"  # of rows that have some; or "left out"
     quantization: str = "none"  # "nf4" or "none"
     device: str = "cpu"
     dtype: str = "float32"  # of weights that are not quantized, and of the 4-bit compute
@@ -62,6 +67,7 @@ class Settings:
     lora_alpha: int = 32
     lora_dropout: float = 0.0
     target_modules: str = "all-linear"
+    layers_to_transform: str = "all"  # or "upper half"
     evaluation_questions: int = 0  # of each slice; 0: all
     max_new_tokens: int = 64  # of an answer in the evaluation
     seed: int = 0
@@ -85,7 +91,9 @@ REASONS = {
     "revision": "pinned for models of the Hub; a local model needs none",
     "data": "the profile's own",
     "data_format": "what the columns say; for another data set a name such as alpaca or sharegpt",
+    "columns": "the columns have names that are known; else: question=<yours>,answer=<yours>",
     "template": "the form of both data sets",
+    "thinking": "what rows have of it is trained where the template writes it; 'left out' trains the answers alone",
     "quantization": "nothing is quantized unless the profile asks for it",
     "max_length": "longer than nearly all rows of the profile's data; 02 shows what it cuts",
     "assistant_only_loss": "the model shall learn to answer, not to ask",
@@ -103,6 +111,7 @@ REASONS = {
     "lora_alpha": "twice r, the usual scale",
     "lora_dropout": "off: few epochs, and faster",
     "target_modules": "facts sit in the MLP layers too, so every linear layer is adapted",
+    "layers_to_transform": "every decoder layer has an adapter",
     "evaluation_questions": "of each slice; 0 is all",
     "max_new_tokens": "room for the longest answers",
     "seed": "repeatable on the same machine",
@@ -133,7 +142,13 @@ SEVEN_BILLION = {
 }
 PROFILES: dict[str, dict] = {
     "smoke": {"model": "tiny-llama", **TINY},
-    "laptop": {"model": EMBEDDED},
+    "laptop": {
+        "model": EMBEDDED,
+        "layers_to_transform": "upper half",
+        "r": 32,
+        "lora_alpha": 64,
+        "learning_rate": 3e-3,
+    },
     "colab": {
         **SEVEN_BILLION,
         "quantization": "nf4",
@@ -172,6 +187,8 @@ def resolve(
     if chosen.value not in PROFILES:
         raise SettingsError(f"there is no profile {chosen.value!r}; there are: auto, {', '.join(PROFILES)}.")
     given = {name: value for name, value in overrides.items() if value is not None}
+    if isinstance(given.get("columns"), dict):
+        given["columns"] = ",".join(f"{meaning}={name}" for meaning, name in given["columns"].items())
     unknown = set(given) - {f.name for f in fields(Settings)} | ({"reasons"} & set(given))
     if unknown:
         raise SettingsError(f"no such setting: {', '.join(sorted(unknown))}.")
@@ -182,8 +199,8 @@ def resolve(
         settings = replace(settings, model=from_environment)
         reasons["model"] = "the environment variable FT_MODEL"
     settings = replace(settings, **given)
-    reasons |= dict.fromkeys(given, "set in the notebook")
-    if settings.data not in (SHOP, GUANACO_ID) and "evaluation_questions" not in given:
+    reasons |= dict.fromkeys(given, SET)
+    if settings.data not in OWN_DATA and "evaluation_questions" not in given:
         settings = replace(settings, evaluation_questions=settings.evaluation_questions or OWN_QUESTIONS)
         reasons["evaluation_questions"] = "of your held-out rows: enough to see a change, in a minute or two; 0 is all"
     if settings.model != FALCON:
@@ -200,7 +217,7 @@ def resolve(
 def named_profile(profile: str) -> Choice | None:
     """The profile that the parameter or $FT_PROFILE names; None means: detect it."""
     if profile != "auto":
-        return Choice(profile, "set in the notebook")
+        return Choice(profile, SET)
     if from_environment := os.environ.get("FT_PROFILE"):
         return Choice(from_environment, "the environment variable FT_PROFILE")
     return None
@@ -227,6 +244,8 @@ def fit_to_machine(settings: Settings, reasons: dict[str, str], machine: Machine
     elif settings.profile == "datacenter":
         reasons["quantization"] = f"{machine.gpu_gib:.0f} GiB hold 7B in bfloat16, which is faster than unpacking NF4"
     elif settings.profile == "laptop":
+        reasons["layers_to_transform"] = "no backward pass through the lower half, and three seeds learned as much"
+        reasons["r"] = "half of the layers carry all of it"
         reasons["quantization"] = "135 M parameters fit as they are; on a CPU NF4 answers about ten times slower"
     return settings, reasons
 
@@ -268,6 +287,10 @@ def check(settings: Settings, machine: Machine) -> None:
     for name in ("max_length", "per_device_train_batch_size", "gradient_accumulation_steps", "r", "lora_alpha"):
         if getattr(settings, name) < 1:
             raise SettingsError(f"{name}={getattr(settings, name)}: it must be at least 1.")
+    if settings.layers_to_transform not in LAYERS:
+        raise SettingsError(f"layers_to_transform={settings.layers_to_transform!r}: it is one of {', '.join(LAYERS)}.")
+    if settings.thinking not in THINKING:
+        raise SettingsError(f"thinking={settings.thinking!r}: it is one of {', '.join(THINKING)}.")
     if settings.tracking not in TRACKERS:
         raise SettingsError(f"tracking={settings.tracking!r}: it is one of {', '.join(TRACKERS)}.")
     if settings.tracking != "none" and not any(map(can_import, TRACKERS[settings.tracking])):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,19 +28,25 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 TEMPLATES = {"guanaco": GUANACO, "chatml": CHATML}
+MODEL = "model"  # the name of the tokenizer's own template
 
 TURN = re.compile(r"### (Human|Assistant):")
 ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Gives the tokenizer one of TEMPLATES; raises ValueError with the names that exist."""
-    if name not in TEMPLATES:
-        raise ValueError(f"unknown chat template {name!r}; there are: {', '.join(TEMPLATES)}")
-    if name == "chatml" and tokenizer.convert_tokens_to_ids("<|im_start|>") in (None, tokenizer.unk_token_id):
-        raise ValueError("the chatml template needs a tokenizer that knows <|im_start|>; use 'guanaco'")
+    """Gives the tokenizer one of TEMPLATES, or for "model" its own; raises ValueError with the names that exist."""
     if not hasattr(tokenizer, "own_template"):
         tokenizer.own_template = tokenizer.chat_template  # type: ignore[attr-defined]
+    if name == MODEL:
+        tokenizer.chat_template = tokenizer.own_template
+        if not tokenizer.chat_template:
+            raise ValueError("this tokenizer has no chat template of its own; use 'guanaco'")
+        return
+    if name not in TEMPLATES:
+        raise ValueError(f"unknown chat template {name!r}; there are: {MODEL}, {', '.join(TEMPLATES)}")
+    if name == "chatml" and tokenizer.convert_tokens_to_ids("<|im_start|>") in (None, tokenizer.unk_token_id):
+        raise ValueError("the chatml template needs a tokenizer that knows <|im_start|>; use 'guanaco'")
     tokenizer.chat_template = TEMPLATES[name]
 
 
@@ -100,14 +107,13 @@ def template_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
 
 
 def marker_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern:
-    """Finds in a text what would be a control token or a turn of the template in use. Kept for each template."""
-    cached: Any = getattr(tokenizer, "_marker_pattern", None)
-    state = (tokenizer.chat_template, getattr(tokenizer, "own_template", None), len(tokenizer))
-    if cached is None or cached[0] != state:
-        marks = sorted({*control_tokens(tokenizer), *template_marks(tokenizer)}, key=len, reverse=True)
-        cached = (state, re.compile("|".join(map(re.escape, marks))))
-        tokenizer._marker_pattern = cached  # type: ignore[attr-defined]
-    return cached[1]
+    """Finds in a text what would be a control token or a turn of the template in use."""
+
+    def make() -> re.Pattern:
+        marks = {*control_tokens(tokenizer), *template_marks(tokenizer)}
+        return re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))))
+
+    return kept_for(tokenizer, "_marker_pattern", make)
 
 
 def harmless(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> list[dict]:
@@ -133,17 +139,32 @@ def harmless(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> list[d
 def decode_answer(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> str:
     """Token ids of an answer as text: without control tokens, with the special tokens that were added for texts.
 
-    Upstream: decode(skip_special_tokens=True) leaves out both kinds. Breaks: nothing.
+    Upstream: decode(skip_special_tokens=True) leaves out both kinds. Breaks: a reader's own tokens vanish from answers.
     Drift: test_chat.py::test_plain_decoding_still_hides_a_token_that_was_added
     """
-    hidden = set(tokenizer.convert_tokens_to_ids(list(control_tokens(tokenizer))))
+    ids: Callable[[], set] = lambda: set(tokenizer.convert_tokens_to_ids(list(control_tokens(tokenizer))))
+    hidden = kept_for(tokenizer, "_control_ids", ids)
     text: Any = tokenizer.decode([token for token in token_ids if token not in hidden])
     return text
 
 
-def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
+def kept_for(tokenizer: PreTrainedTokenizerBase, name: str, make: Callable[[], Any]) -> Any:
+    """What `make` makes, kept on the tokenizer for as long as its templates and its vocabulary stay the same."""
+    state = (tokenizer.chat_template, getattr(tokenizer, "own_template", None), len(tokenizer))
+    kept: Any = getattr(tokenizer, name, None)
+    if kept is None or kept[0] != state:
+        kept = (state, make())
+        setattr(tokenizer, name, kept)
+    return kept[1]
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools: list | None = None) -> str:
     """What the model reads before it answers: the messages under the template, then the assistant's marker."""
-    text: Any = tokenizer.apply_chat_template(harmless(tokenizer, messages), tokenize=False, add_generation_prompt=True)
+    options = getattr(tokenizer, "template_options", {})
+    known = [{k: v for k, v in message.items() if k != "train"} for message in messages]
+    text: Any = tokenizer.apply_chat_template(
+        harmless(tokenizer, known), tools=tools, tokenize=False, add_generation_prompt=True, **options
+    )
     return text
 
 

@@ -41,3 +41,8 @@ def beyond_text(row: Mapping[str, Any]) -> str:
     if any(message["role"] == "tool" for message in messages):
         return "a tool's result"
     return "tools" if row.get("tools") else ""
+
+
+def last_question(messages: list[dict]) -> str:
+    """What the user asked last before the last answer."""
+    return next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")

@@ -14,7 +14,11 @@ from datasets import Dataset, Features, Value
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from helpers.data.chat import harmless
+from helpers.data.conversation import extras_of, tools_in, whole_messages
+from helpers.data.formats import is_trained
 from helpers.data.packing import find_documents
+from helpers.data.rendering import encode_whole, has_marks
+from helpers.data.turns import RowError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 FEATURES = Features(
     {
         "messages": [{"role": Value("string"), "content": Value("string")}],
+        "extras": Value("string"),  # of the messages, see conversation.extras_of
         "input_ids": [Value("int32")],
         "labels": [Value("int32")],
         "shortened": Value("bool"),
@@ -30,7 +35,11 @@ FEATURES = Features(
 
 
 class Token(NamedTuple):
-    """One token of a row. kind: "trained", "end" (a trained end token), "masked", or "cut" (beyond max_length)."""
+    """One token of a row.
+
+    kind: "trained", "end" (a trained end token), "call" and "thinking" (trained parts of an answer that are not said),
+    "masked", "result" (of a tool, masked), or "cut" (beyond max_length).
+    """
 
     text: str
     kind: str
@@ -46,33 +55,61 @@ class LengthSummary(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """rows: with messages, input_ids and labels; of all rows, how many lost turns or were dropped."""
+    """rows: with messages, input_ids and labels; of all rows, how many lost turns, and how many were too long.
+
+    refused: rows that the template cannot write, by reason ("a tool call").
+    """
 
     rows: Dataset
     shortened: int
     dropped: int
+    refused: Counter[str]
 
     def sentence(self) -> str:
         """What was done, in one sentence."""
-        kept = len(self.rows)
-        return f"{kept:,} of {kept + self.dropped:,} rows fit; {self.shortened} of them lost their last turns for it"
+        kept, refused = len(self.rows), self.refused.total()
+        sentence = (
+            f"{kept:,} of {kept + self.dropped + refused:,} rows fit; {self.shortened} of them lost their last turns"
+        )
+        sentence += f", {self.dropped:,} are too long with their first answer" if self.dropped else ""
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in self.refused.most_common(5))
+        return sentence + (f". Left out, since the template cannot write them: {reasons}" if refused else "")
 
 
+TRAINED = ("trained", "end", "call", "thinking")
 MARKS = {"trained": ("#0072B2", "solid"), "end": ("#D55E00", "double"), "masked": ("#888888", "none")}
+MARKS |= {"call": ("#009E73", "dashed"), "thinking": ("#56B4E9", "dotted"), "result": ("#999933", "none")}
 MARKS["cut"] = ("#CC79A7", "dotted")
+FRAMES = {"trained": "[{}]", "end": "<{}>", "masked": "{}", "call": "{{{}}}", "thinking": "({})", "result": "|{}|"}
+FRAMES["cut"] = "~{}~"
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict], assistant_only: bool = True
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict], assistant_only: bool = True, tools: list | None = None
 ) -> tuple[list[int], list[int]]:
-    """input_ids and labels of one conversation: -100 where the template's generation spans are not."""
-    return encode_many(tokenizer, [messages], assistant_only)[0]
+    """input_ids and labels of one conversation: -100 where no answer is, and in answers that are not to be trained.
+
+    messages: with all that they have (conversation.whole_messages). Raises RowError where the template cannot write it.
+    """
+    if is_plain(tokenizer, messages) and not tools:
+        return encode_many(tokenizer, [messages], assistant_only)[0]
+    ids, answers, _ = encode_whole(tokenizer, messages, tools)
+    trained = [is_trained(message) for message in messages if message["role"] == "assistant"]
+    if not assistant_only:
+        return ids, list(ids)
+    return ids, [token if one >= 0 and trained[one] else -100 for token, one in zip(ids, answers, strict=True)]
+
+
+def is_plain(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> bool:
+    """Whether messages are texts of two sides and the template marks what is trained: then one call encodes many."""
+    texts = all(len(message) == 2 and message["role"] != "tool" for message in messages)
+    return texts and has_marks(tokenizer.chat_template)
 
 
 def encode_many(
     tokenizer: PreTrainedTokenizerBase, conversations: list[list[dict]], assistant_only: bool = True
 ) -> list[tuple[list, list]]:
-    """encode() of many conversations in one call of the tokenizer; markers in their texts are made harmless."""
+    """encode() of many conversations that are plain, in one call; markers in their texts are made harmless."""
     encoded: Any = tokenizer.apply_chat_template(
         [harmless(tokenizer, messages) for messages in conversations],
         tokenize=True,
@@ -98,17 +135,23 @@ def tokenize(
     until the rest fits; a row whose first answer does not fit is dropped. Works through 500 rows at a time.
     """
 
+    refused: Counter[str] = Counter()
+
     def fit(batch: dict) -> dict:
-        kept: dict[str, list[Any]] = {"messages": [], "input_ids": [], "labels": [], "shortened": []}
-        pairs = encode_many(tokenizer, batch["messages"], assistant_only)
-        for messages, pair in zip(batch["messages"], pairs, strict=True):
-            rest = messages
-            while rest and (rest[-1]["role"] != "assistant" or len(pair[0]) > max_length):
+        kept: dict[str, list[Any]] = {name: [] for name in FEATURES}
+        batch_rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        for row, pair in zip(batch_rows, encode_rows(tokenizer, batch_rows, assistant_only), strict=True):
+            if isinstance(pair, RowError):
+                refused[pair.reason] += 1
+                continue
+            messages = rest = whole_messages(row)
+            while rest and (not is_answer(rest[-1]) or len(pair[0]) > max_length):
                 rest = rest[:-1]
-                if rest and rest[-1]["role"] == "assistant":
-                    pair = encode(tokenizer, rest, assistant_only)
-            if rest:
-                values = (harmless(tokenizer, rest), *pair, len(rest) < len(messages))
+                if rest and is_answer(rest[-1]):
+                    pair = encode(tokenizer, rest, assistant_only, tools_in(row))
+            if rest and any(label != -100 for label in pair[1]):
+                plain = [{"role": m["role"], "content": m["content"]} for m in rest]
+                values = (harmless(tokenizer, plain), extras_of(rest), *pair, len(rest) < len(messages))
                 for name, value in zip(kept, values, strict=True):
                     kept[name].append(value)
         return kept
@@ -124,7 +167,35 @@ def tokenize(
             desc="tokenizing",
         )
     shortened = sum(fitted["shortened"])
-    return Fitted(fitted.remove_columns("shortened"), shortened, len(rows) - len(fitted))
+    dropped = len(rows) - len(fitted) - refused.total()
+    return Fitted(fitted.remove_columns("shortened"), shortened, dropped, refused)
+
+
+def is_answer(message: dict) -> bool:
+    """Whether a conversation can end with this message."""
+    return message["role"] == "assistant"
+
+
+def encode_rows(
+    tokenizer: PreTrainedTokenizerBase, rows: list[dict], assistant_only: bool = True
+) -> list[tuple[list[int], list[int]] | RowError]:
+    """encode() of each row (`messages`, perhaps `extras` and `tools`); a RowError where that cannot be done."""
+    whole = [whole_messages(row) for row in rows]
+    plain = [i for i, row in enumerate(rows) if not row.get("tools") and is_plain(tokenizer, whole[i])]
+    results: dict[int, Any] = {}
+    try:
+        results |= zip(plain, encode_many(tokenizer, [whole[i] for i in plain], assistant_only), strict=True)
+    except Exception:  # a template that raises for one of them: each by itself then
+        plain = []
+    for index, row in enumerate(rows):
+        if index not in results:
+            try:
+                results[index] = encode(tokenizer, whole[index], assistant_only, tools_in(row))
+            except RowError as error:
+                results[index] = error
+            except Exception as error:
+                results[index] = RowError("the template refuses it", str(error)[:120])
+    return [results[index] for index in range(len(rows))]
 
 
 @contextmanager
@@ -162,10 +233,12 @@ def label_tokens(
     labels: list[int],
     max_length: int | None = None,
     cut: Sequence[int] = (),
+    kinds: Sequence[str] = (),
 ) -> list[Token]:
     """The tokens of one row with what happens to each.
 
     labels: -100 where there is no loss. max_length: tokens from here on are cut off; cut: tokens that were already.
+    kinds: of each token what Rendered.kinds says, where there are tools or thinking.
     A character of several tokens (Chinese, emoji) stands at the last of them; the others have an empty text.
     """
     tokens: list[Token] = []
@@ -178,6 +251,8 @@ def label_tokens(
             kind = "masked"
         else:
             kind = "end" if label == tokenizer.eos_token_id else "trained"
+        if index < len(kinds) and kind in ("trained", "masked") and kinds[index]:
+            kind = kinds[index]
         waiting.append(token_id)
         text: Any = tokenizer.decode(waiting)
         whole = not text.endswith("\ufffd") or len(waiting) == 4 or index == len(ids) - 1
@@ -206,9 +281,8 @@ def counts(tokens: list[Token]) -> dict[str, int]:
 
 
 def as_text(tokens: list[Token]) -> str:
-    """The row as plain text: [trained tokens], <end>, masked ones bare, ~cut off~."""
-    frames = {"trained": "[{}]", "end": "<{}>", "masked": "{}", "cut": "~{}~"}
-    return "".join(frames[token.kind].format(token.text) for token in tokens)
+    """The row as text: [trained], <end>, {a tool call}, (thinking), |a tool's result|, masked ones bare, ~cut off~."""
+    return "".join(FRAMES[token.kind].format(token.text) for token in tokens)
 
 
 def as_html(tokens: list[Token]) -> str:

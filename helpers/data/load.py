@@ -354,14 +354,16 @@ def written(rows: Iterator[dict]) -> Dataset:
     return Dataset.from_file(str(folder / "rows.arrow"))
 
 
-def load_chat_data(source: str = SHOP, format: str | None = None, columns: Mapping[str, str] | None = None) -> Splits:
+def load_chat_data(
+    source: str = SHOP, format: str | None = None, columns: Mapping[str, str] | str | None = None
+) -> Splits:
     """Training and held-out rows of `source`: "shop_support" (in this repository), or anything that load_chat reads.
 
-    Raises DataError.
+    columns: {"question": the reader's own name, ...}, or as text: "question=ask,answer=reply". Raises DataError.
     """
     if source == SHOP:
         return Splits(read_own("train"), read_own("test"), "data/shop_support")
-    loaded = load_chat(source, format or None, progress=True, columns=columns)
+    loaded = load_chat(source, format or None, progress=True, columns=columns_in(columns))
     train, test, note = split(loaded.dataset)
     if not len(train) or not len(test):
         raise DataError(
@@ -370,6 +372,16 @@ def load_chat_data(source: str = SHOP, format: str | None = None, columns: Mappi
         )
     loaded.report.notes.append(note)
     return Splits(train, test, str(source), loaded.report)
+
+
+def columns_in(columns: Mapping[str, str] | str | None) -> Mapping[str, str]:
+    """A mapping of columns, which may be written as "question=ask,answer=reply". Raises DataError."""
+    if not isinstance(columns, str):
+        return columns or {}
+    pairs = [pair.partition("=") for pair in columns.split(",") if pair.strip()]
+    if not all(meaning.strip() and name.strip() for meaning, _, name in pairs):
+        raise DataError(f"columns: {columns!r} is not of the form question=ask,answer=reply.")
+    return {meaning.strip(): name.strip() for meaning, _, name in pairs}
 
 
 def read_own(name: str) -> Dataset:

@@ -1,5 +1,6 @@
 """Two evaluations side by side: as a table, and in the run's card. Makes no answers."""
 
+from helpers.data.conversation import last_question
 from helpers.evaluate.evaluation import Evaluation
 from helpers.machine.paths import write_json
 from helpers.run import Run
@@ -35,7 +36,7 @@ def save_comparison(run: Run, base: Evaluation, tuned: Evaluation, rows: list[di
     }
     run.save_card(card)
     answers = [
-        {"question": row["messages"][-2]["content"], "base": one.text, "tuned": two.text}
+        {"question": last_question(row["messages"]), "base": one.text, "tuned": two.text}
         for row, one, two in zip(rows, base.answers, tuned.answers, strict=True)
     ]
     write_json(run.folder / "answers.json", {"answers": answers})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
@@ -16,6 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from tqdm.auto import tqdm
 
+from helpers.data.conversation import beyond_text, tools_in, whole_messages
+from helpers.data.labels import encode, encode_rows
+from helpers.data.turns import RowError
 from helpers.evaluate.likelihood import Forced, teacher_forced
 from helpers.generate.generation import Answer, continuations, cut_at_end, prompt_ids
 from helpers.generate.sampling import Sampling
@@ -24,7 +28,10 @@ from helpers.machine.memory import GIB, shape_of
 from helpers.models.folding import folded_adapter
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from helpers.settings import Settings
 
 SPARE_TOKENS = 8  # room beyond the longest reference answer, so that "ended" means that the model chose to stop
 
@@ -84,6 +91,10 @@ def has_facts(answer: str, row: dict) -> bool | None:
 
 
 CHECKS: Mapping[str, Check] = MappingProxyType({"fact_accuracy": has_facts})
+
+
+class EvaluationError(RuntimeError):
+    """Nothing can be measured; the message says why and what to do."""
 
 
 def silent(text: str) -> None:
@@ -221,8 +232,40 @@ def slice_names(rows: list[dict]) -> list[str]:
 
 
 def longest_answer(tokenizer: PreTrainedTokenizerBase, rows: list[dict]) -> int:
-    """Tokens of the longest reference answer."""
-    return max(len(tokenizer(row["messages"][-1]["content"])["input_ids"]) for row in rows)
+    """Tokens of the longest reference answer, its tool calls and thinking included."""
+    return max(
+        written(tokenizer, row) if beyond_text(row) else len(tokenizer(row["messages"][-1]["content"])["input_ids"])
+        for row in rows
+    )
+
+
+def written(tokenizer: PreTrainedTokenizerBase, row: dict) -> int:
+    """Tokens that the template writes for a row's last answer."""
+    messages, tools = whole_messages(row), tools_in(row)
+    return max(1, len(encode(tokenizer, messages, tools=tools)[0]) - len(prompt_ids(tokenizer, messages[:-1], tools)))
+
+
+def answerable(
+    settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, report: Callable[[str], None] = silent
+) -> Dataset:
+    """The held-out rows that can be asked: the template can write them, and they fit into max_length.
+
+    report: is told which cannot, by reason. Raises EvaluationError when none is left.
+    """
+    left, reasons = [], Counter()
+    for index, pair in enumerate(encode_rows(tokenizer, list(rows))):
+        if isinstance(pair, RowError):
+            reasons[pair.reason] += 1
+        elif len(pair[0]) > settings.max_length:
+            reasons[f"longer than max_length={settings.max_length}"] += 1
+        else:
+            left.append(index)
+    words = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common())
+    if not left:
+        raise EvaluationError(f"no held-out row can be asked: {words}. Raise max_length, or hold out other rows.")
+    if reasons:
+        report(f"{len(left):,} of {len(rows):,} held-out rows are asked; not: {words}")
+    return rows.select(left)
 
 
 def limited(rows: Iterable[dict], limit: int) -> list[dict]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from helpers.data.conversation import tools_in, whole_messages
 from helpers.data.labels import encode
 from helpers.generate.generation import inference, prompt_ids
 
@@ -37,8 +38,9 @@ def teacher_forced(
     last answer. One pass gives the likeliest next token at every position. As long as these are the reference's own,
     they are the greedy answer: speculative decoding with the reference as draft (Leviathan et al., arXiv 2211.17192).
     """
-    encoded = [encode(tokenizer, row["messages"]) for row in rows]
-    prompts = [prompt_ids(tokenizer, row["messages"][:-1]) for row in rows]
+    whole, tools = [whole_messages(row) for row in rows], [tools_in(row) for row in rows]
+    encoded = [encode(tokenizer, messages, tools=known) for messages, known in zip(whole, tools, strict=True)]
+    prompts = [prompt_ids(tokenizer, messages[:-1], known) for messages, known in zip(whole, tools, strict=True)]
     order = sorted(range(len(rows)), key=lambda i: len(encoded[i][0]))
     results: dict[int, Forced] = {}
     for first in range(0, len(order), batch_size):

@@ -108,7 +108,17 @@ def model_card(base: str, settings: dict, card: dict, data_licence: str = "") ->
     digest = hash_of_file(settings["data"])
     data = f"- data: {settings['data'] if own else Path(settings['data']).name}"
     data += f", sha256 {digest}" if digest else ""
-    chosen = ("revision", "max_length", "learning_rate", "r", "lora_alpha", "target_modules", "quantization", "seed")
+    chosen = (
+        "revision",
+        "max_length",
+        "learning_rate",
+        "r",
+        "lora_alpha",
+        "target_modules",
+        "layers_to_transform",
+        "quantization",
+        "seed",
+    )
     measured = ("steps", "tokens", "first_loss", "last_loss", "evaluation_loss", "fact_accuracy", "nll")
     lines = [f"# A LoRA adapter for {base}", "", "## Trained on", data]
     lines.append(f"- licence of the data: {'CC0-1.0' if own else data_licence or 'not stated'}")

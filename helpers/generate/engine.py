@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from helpers.data.chat import as_messages, prompt_text
+from helpers.data.chat import as_messages, decode_answer, prompt_text
 from helpers.generate.decode import Decoder
 from helpers.generate.draft import weights_key
 from helpers.generate.events import Done, Event, Look, Parting, Request
@@ -89,7 +89,7 @@ class Engine:
         one, other = base[index], tuned[index]
         return Parting(
             index + len(request.begun),
-            self.tokenizer.decode([*request.begun, *base[:index]], skip_special_tokens=True),
+            decode_answer(self.tokenizer, [*request.begun, *base[:index]]),
             self.tokenizer.decode([one]),
             self.tokenizer.decode([other]),
             base_own=float(of_base[one]),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from helpers.data.chat import as_messages, prompt_text
+from helpers.data.chat import as_messages, decode_answer, prompt_text
 from helpers.generate.decode import Decoder
 from helpers.generate.kv_cache import roomy_cache
 from helpers.generate.sampling import Sampling
@@ -47,10 +47,12 @@ def generate(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, convers
     return [cut_at_end(tokenizer, row, sampling.stop) for row in continuations(model, tokenizer, prompts, sampling)]
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, conversation: str | list[dict]) -> list[int]:
+def prompt_ids(
+    tokenizer: PreTrainedTokenizerBase, conversation: str | list[dict], tools: list | None = None
+) -> list[int]:
     """Token ids of what the model reads before it answers a question or a list of messages."""
     messages = as_messages(conversation) if isinstance(conversation, str) else conversation
-    return tokenizer(prompt_text(tokenizer, messages), add_special_tokens=False)["input_ids"]
+    return tokenizer(prompt_text(tokenizer, messages, tools), add_special_tokens=False)["input_ids"]
 
 
 def continuations(
@@ -87,8 +89,7 @@ def cut_at_end(tokenizer: PreTrainedTokenizerBase, token_ids: list[int], stop: t
     """The answer before the first end token, or the first stop string; what is after it is padding."""
     ended = tokenizer.eos_token_id in token_ids
     kept = token_ids[: token_ids.index(tokenizer.eos_token_id)] if ended else token_ids
-    decoded: Any = tokenizer.decode(kept, skip_special_tokens=True)
-    text = before_stop(decoded, stop)
+    text = before_stop(decode_answer(tokenizer, kept), stop)
     return Answer(text.strip(), len(kept), ended)
 
 
@@ -131,7 +132,7 @@ class Stream:
         for token in self.decoder.tokens(prompt, self.sampling, end, self.stop_asked.is_set):
             self.ended = token == end
             self.generated += [] if self.ended else [token]
-            whole = self.tokenizer.decode(self.begun + self.generated, skip_special_tokens=True)
+            whole = decode_answer(self.tokenizer, self.begun + self.generated)
             text = before_stop(whole, self.sampling.stop)
             self.stopped_by_text = text != whole
             ready = text if self.stopped_by_text or self.ended else text[: len(text) - held]

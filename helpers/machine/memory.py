@@ -45,13 +45,21 @@ class Shape(NamedTuple):
         """Parameters of all linear layers."""
         return self.layers * sum(i * o for i, o in self.linears())
 
-    def lora(self, r: int) -> int:
-        """Parameters of an adapter of rank r on every linear layer."""
-        return self.layers * r * sum(i + o for i, o in self.linears())
+    def lora(self, r: int, first: int = 0) -> int:
+        """Parameters of an adapter of rank r on every linear layer of the decoder layers from `first` on."""
+        return (self.layers - first) * r * sum(i + o for i, o in self.linears())
 
 
 FALCON_7B = Shape(4544, 18176, 32, 71, 1, 64, 65024, gated=False, parallel=True)
 SMOLLM2_135M = Shape(576, 1536, 30, 9, 3, 64, 49152)
+
+
+LAYERS = ("all", "upper half")  # of the decoder, that an adapter can be on
+
+
+def first_adapted(choice: str, layers: int) -> int:
+    """The first decoder layer that has an adapter. choice: one of LAYERS; layers: how many the model has."""
+    return layers // 2 if choice == "upper half" else 0
 
 
 class Forecast(NamedTuple):
@@ -128,9 +136,10 @@ def forecast(shape: Shape, settings: Any, lengths: list[int] | None = None, base
     if settings.quantization == "nf4":
         workspace += products * max(i * o for i, o in shape.linears())
     head = products * shape.vocab_size * shape.hidden_size if settings.autocast and width == 4 else 0
+    first = first_adapted(settings.layers_to_transform, shape.layers)
     return Forecast(
         weights=weight_bytes(shape, settings.quantization, width, products) + head,
-        adapter=shape.lora(settings.r) * 12,  # its gradients come when activations are already being freed
+        adapter=shape.lora(settings.r, first) * 12,  # its gradients come when activations are already being freed
         activations=activation_bytes(shape, settings, tokens, longest, width, products),
         logits=LOGITS[settings.device] * (products + 4 + products),
         workspace=workspace,
@@ -154,12 +163,12 @@ def weight_bytes(shape: Shape, quantization: str, width: int, products: int) -> 
 
 
 def activation_bytes(shape: Shape, settings: Any, tokens: int, length: int, width: int, products: int) -> int:
-    """Bytes that the forward pass leaves for the backward pass, over all layers."""
+    """Bytes that the forward pass leaves for the backward pass, over the layers that it goes back through."""
     stream = tokens * shape.hidden_size * (4 if settings.autocast else width)  # the residual stream, once
     layer = layer_bytes(shape, settings, tokens, length, width, products)
     if settings.gradient_checkpointing:
         return int(shape.layers * stream + layer)
-    return int(shape.layers * layer)
+    return int((shape.layers - first_adapted(settings.layers_to_transform, shape.layers)) * layer)
 
 
 def layer_bytes(shape: Shape, settings: Any, tokens: int, length: int, width: int, products: int) -> int:

@@ -4,12 +4,14 @@ Knows no data set and no trainer.
 """
 
 from helpers.models.forecast import forecast_memory
+from helpers.models.lengths import fit_to_data
 from helpers.models.load import ModelError, base_folder, inspect_model, load_model, load_tokenizer, locate
 from helpers.models.lora import lora_config
 
 __all__ = [
     "ModelError",
     "base_folder",
+    "fit_to_data",
     "forecast_memory",
     "inspect_model",
     "load_model",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from helpers.data.labels import encode_many
 from helpers.machine.memory import Forecast, forecast, shape_of
 from helpers.machine.meter import used_bytes
-from helpers.models.load import load_tokenizer, locate
+from helpers.models.lengths import row_lengths
+from helpers.models.load import locate
 from helpers.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,7 +26,4 @@ def forecast_memory(settings: Settings, rows: Dataset) -> Forecast | None:
         shape = shape_of(config)
     except ValueError:
         return None
-    tokenizer = load_tokenizer(settings)
-    sample = rows.select(range(0, len(rows), max(1, len(rows) // 2000)))
-    lengths = [len(ids) for ids, _ in encode_many(tokenizer, list(sample["messages"]))]
-    return forecast(shape, settings, lengths, used_bytes())
+    return forecast(shape, settings, row_lengths(settings, rows), used_bytes())

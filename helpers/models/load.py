@@ -101,6 +101,7 @@ def load_tokenizer(settings: Settings) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     set_template(tokenizer, settings.template)
+    tokenizer.template_options = {"enable_thinking": settings.thinking == "trained"}  # type: ignore[attr-defined]
     return tokenizer
 
 

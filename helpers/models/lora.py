@@ -6,18 +6,36 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
+from helpers.machine.memory import first_adapted
 from helpers.settings import Settings
 
 
-def lora_config(settings: Settings) -> LoraConfig:
-    """LoRA as the settings ask for it. PEFT alone would adapt only one kind of layer (Falcon: query_key_value)."""
+def lora_config(settings: Settings, model: Any) -> LoraConfig:
+    """LoRA as the settings ask for it. PEFT alone would adapt only one kind of layer (Falcon: query_key_value).
+
+    With adapters in the upper layers alone, no gradient has to go below them. PEFT takes numbers of layers only beside
+    names of modules, so "all-linear" is written out for it then.
+    """
+    layers, modules = None, targets(settings)
+    if settings.layers_to_transform != "all":
+        count = model.config.num_hidden_layers
+        layers = list(range(first_adapted(settings.layers_to_transform, count), count))
+        modules = linear_names(model) if modules == "all-linear" else modules
     return LoraConfig(
         r=settings.r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=targets(settings),
+        target_modules=modules,
+        layers_to_transform=layers,
         task_type="CAUSAL_LM",
     )
+
+
+def linear_names(model: Any) -> list[str]:
+    """The names of the linear layers in a decoder layer ("q_proj", ...); the output head is none of them."""
+    head = model.get_output_embeddings()
+    linears = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    return sorted({name.rsplit(".", 1)[-1] for name in linears})
 
 
 def targets(settings: Settings) -> str | list[str]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import ipywidgets as widgets
 from IPython.display import display
 
-from helpers.data.chat import TEMPLATES, set_template
-from helpers.data.labels import as_html, as_text, counts
+from helpers.data.chat import MODEL, TEMPLATES, set_template
+from helpers.data.labels import TRAINED, as_html, as_text, counts
 from helpers.settings import Settings
 from helpers.train.preview import preview_trainer, row_tokens
 from helpers.train.trainer import LoraTrainer, TrainingError
@@ -35,7 +35,7 @@ class LabelPanel:
         self.max_length = widgets.BoundedIntText(
             settings.max_length, min=8, max=32768, step=8, description="max_length", style=described
         )
-        names = [name for name in TEMPLATES if self.fits(name)]
+        names = [name for name in (*TEMPLATES, MODEL) if self.fits(name)]
         self.template = widgets.Dropdown(
             options=names, value=settings.template, description="template", style=described
         )
@@ -69,13 +69,12 @@ class LabelPanel:
     def look(self) -> str:
         """Shows the row that is chosen, and returns it as text; an error is shown in plain words."""
         self.error, before = None, self.tokenizer.chat_template
-        messages = self.rows[self.row.value]["messages"]
         try:
             set_template(self.tokenizer, self.template.value)
-            tokens = row_tokens(self.trainer(), messages)
+            tokens = row_tokens(self.trainer(), self.rows[self.row.value])
             self.text = as_text(tokens)
             share = counts(tokens)
-            trained = (share.get("trained", 0) + share.get("end", 0)) / len(tokens)
+            trained = sum(share.get(kind, 0) for kind in TRAINED) / len(tokens)
             self.output.value = f"{as_html(tokens)}<p>{trained:.0%} of the tokens are trained.</p>"
         except TrainingError as error:
             self.error, self.text = error, str(error)

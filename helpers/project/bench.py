@@ -98,7 +98,7 @@ def stock_trainer(settings: Settings, rows: Dataset, folder: Path, callbacks: li
         disable_tqdm=True,
         seed=settings.seed,
     )
-    tokenizer, adapter = load_tokenizer(settings), lora_config(settings)
+    tokenizer, adapter = load_tokenizer(settings), lora_config(settings, model)
     return SFTTrainer(
         model, args, train_dataset=rows, processing_class=tokenizer, peft_config=adapter, callbacks=callbacks
     )

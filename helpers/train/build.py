@@ -12,7 +12,9 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState
 from trl import SFTTrainer
 
-from helpers.data.labels import tokenize
+from helpers.data.labels import Fitted, encode_rows, tokenize
+from helpers.data.rendering import has_marks
+from helpers.data.turns import RowError
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.memory import Forecast
 from helpers.machine.meter import PeakMemory
@@ -50,6 +52,8 @@ def build_trainer(
     rows = fitting(settings, tokenizer, train, print)
     watched = None if evaluation is None else fitting(settings, tokenizer, evaluation, None)
     args.eval_strategy = "no" if watched is None else args.eval_strategy
+    # The rows have their labels already; TRL would look for marks in the template all the same.
+    args.assistant_only_loss = args.assistant_only_loss and has_marks(tokenizer.chat_template)
     trainer = LoraTrainer(
         settings,
         rows,
@@ -57,7 +61,7 @@ def build_trainer(
         args=args,
         eval_dataset=watched,
         processing_class=tokenizer,
-        peft_config=lora_config(settings),
+        peft_config=lora_config(settings, model),
         callbacks=[run.history, *callbacks],
     )
     trainer.args.eval_steps = math.ceil(total_steps(trainer) / 4)
@@ -83,13 +87,28 @@ def fitting(
     """The rows as messages, input_ids and labels, as far as whole answers fit into max_length; says what did not."""
     fitted = tokenize(tokenizer, rows, settings.max_length, settings.assistant_only_loss, progress=len(rows) > 10_000)
     if not len(fitted.rows):
-        raise TrainingError(
-            f"no row has an answer within max_length={settings.max_length} tokens. Raise max_length, or shorten the "
-            f"questions."
-        )
-    if report and (fitted.shortened or fitted.dropped):
+        raise TrainingError(nothing_fits(settings, tokenizer, rows, fitted))
+    if report and (fitted.shortened or fitted.dropped or fitted.refused):
         report(f"max_length={settings.max_length}: {fitted.sentence()}")
     return fitted.rows
+
+
+def nothing_fits(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, fitted: Fitted) -> str:
+    """Why none of these rows can be trained on, which row is meant, and what to do."""
+    name = f"row {rows[0]['row']} of the data" if "row" in rows.column_names else "the first row"
+    which = f"{name} cannot be trained on" if len(rows) == 1 else f"none of {len(rows):,} rows can be trained on"
+    if fitted.refused:
+        reason, count = fitted.refused.most_common(1)[0]
+        return (
+            f"{which}: template={settings.template!r} cannot write {reason} ({count:,} rows). Set TEMPLATE = 'model' "
+            f"for the model's own template, or leave these rows out."
+        )
+    first = encode_rows(tokenizer, [rows[0]], settings.assistant_only_loss)[0]
+    needed = f"{name} has {len(first[0]):,} tokens" if not isinstance(first, RowError) else str(first)
+    return (
+        f"{which} within max_length={settings.max_length}: {needed}. Raise MAX_LENGTH (up to the model's context), or "
+        f"shorten the questions."
+    )
 
 
 def remove_printing_callbacks(trainer: SFTTrainer) -> None:

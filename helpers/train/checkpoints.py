@@ -26,7 +26,7 @@ KEPT = 2  # so that a damaged one has another behind it
 SAME = (
     *("model", "revision", "quantization", "data", "data_format", "template", "max_length", "packing"),
     *("assistant_only_loss", "seed"),
-    *("r", "lora_alpha", "lora_dropout", "target_modules"),
+    *("r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform"),
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "max_grad_norm"),
 )
 

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from helpers.data.conversation import KINDS, whole_messages
+from helpers.data.formats import is_trained
 from helpers.machine.hardware import choose_dtype, this_machine
 from helpers.models import attention
 from helpers.models.load import inspect_model
@@ -64,19 +66,30 @@ def quantization_check(model: torch.nn.Module) -> Check:
 def label_checks(trainer: LoraTrainer) -> list[Check]:
     """Trained spans against the answers in the data: each answer is one, with its end token, and nothing else is."""
     tokenizer = trainer.processing_class
-    answers = (m["content"] for row in trainer.rows for m in row["messages"] if m["role"] == "assistant")
-    expected = Counter(answer.strip() + tokenizer.eos_token for answer in answers)
+    answers = [message for row in trainer.rows for message in whole_messages(row) if is_trained(message)]
     spans = [span for row in trainer.train_dataset for span in trained_spans(row["labels"])]
     ended = sum(span[-1] == tokenizer.eos_token_id for span in spans)
     trained = Counter(str(tokenizer.decode(span)).strip() for span in spans)
-    whole, wanted = sum((trained & expected).values()), expected.total()
-    foreign = len(spans) - whole
+    expected = Counter(m["content"].strip() + tokenizer.eos_token for m in answers if not m.keys() & KINDS.keys())
+    left = trained - expected
+    with_more = [m for m in answers if m.keys() & KINDS.keys()]
+    foreign = left.total() - sum(claimed(left, message) for message in with_more)
     cut = "Raise max_length, or see whether the template ends an answer with the end token inside its generation span."
     masked = "Put nothing but the answer inside the template's generation span, and keep assistant_only_loss=True."
+    count = len(answers)
     return [
-        Check("end tokens", f"{ended} of {wanted} answers", "all", ended == wanted == len(spans) > 0, cut),
+        Check("end tokens", f"{ended} of {count} answers", "all", ended == count == len(spans) > 0, cut),
         Check("human tokens", f"{foreign} spans beyond answers", "0", foreign == 0, masked),
     ]
+
+
+def claimed(spans: Counter[str], message: dict) -> bool:
+    """Whether one of the trained texts holds all parts of an answer with calls or thinking; it is taken out then."""
+    parts = [message["content"].strip(), *(call["function"]["name"] for call in message.get("tool_calls", []))]
+    text = next((text for text in spans if spans[text] and all(part in text for part in parts)), None)
+    if text is not None:
+        spans[text] -= 1
+    return text is not None
 
 
 def trained_spans(labels: list[int]) -> list[list[int]]:

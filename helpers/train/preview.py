@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers.data.conversation import beyond_text, tools_in, whole_messages
 from helpers.data.labels import Token, documents, encode, label_tokens, quiet_unless
+from helpers.data.rendering import encode_whole
 from helpers.run import Run
 from helpers.settings import Settings
 from helpers.train.build import build_trainer
@@ -45,6 +48,7 @@ def preview_trainer(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows
         "attention": "rows",
     }
     settings = replace(settings, **plain, r=1, max_steps=1, tracking="none", target_modules="all-linear")
+    settings = replace(settings, layers_to_transform="all")
     folder = Path(tempfile.gettempdir()) / "preview"  # nothing is written there
     with quiet_unless(False):
         return build_trainer(Run(settings, folder), stand_in(len(tokenizer)), tokenizer, rows)
@@ -57,16 +61,19 @@ def batch_of(trainer: LoraTrainer, indices: list[int]) -> dict:
     return trainer.data_collator([{name: row[name] for name in kept if name in row} for row in rows])
 
 
-def row_tokens(trainer: LoraTrainer, messages: list[dict]) -> list[Token]:
+def row_tokens(trainer: LoraTrainer, row: Mapping[str, Any]) -> list[Token]:
     """One conversation as the trainer takes it: the tokens of its document, and what was cut off behind them.
 
-    trainer: of preview_trainer for a few rows, or of notebook 03. Raises TrainingError when it was dropped.
+    row: with `messages`, and `extras`, `tools` where the data has them. trainer: of preview_trainer for a few rows, or
+    of notebook 03. Raises TrainingError when the row was dropped.
     """
     tokenizer = trainer.processing_class
-    whole, _ = encode(tokenizer, messages)
+    messages, tools = whole_messages(row), tools_in(row)
+    whole, _ = encode(tokenizer, messages, tools=tools)
+    kinds = encode_whole(tokenizer, messages, tools).kinds if beyond_text(row) else ()
     indices = range(min(64, len(trainer.train_dataset)))  # packing puts rows in another order
-    matches = [pair for pair in documents(batch_of(trainer, list(indices))) if pair[0] == whole[: len(pair[0])]]
-    if not matches:
+    same = [pair for pair in documents(batch_of(trainer, list(indices))) if pair[0] == whole[: len(pair[0])]]
+    if not same:
         raise TrainingError("this row is not among the first that are trained: it does not fit into max_length.")
-    ids, labels = max(matches, key=lambda pair: len(pair[0]))
-    return label_tokens(tokenizer, ids, labels, cut=whole[len(ids) :])
+    ids, labels = max(same, key=lambda pair: len(pair[0]))
+    return label_tokens(tokenizer, ids, labels, cut=whole[len(ids) :], kinds=kinds)

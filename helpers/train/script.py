@@ -4,9 +4,11 @@ import io
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
+from helpers.data.conversation import last_question
 from helpers.data.load import load_chat_data
 from helpers.machine.processes import here, shared_out
 from helpers.models.forecast import forecast_memory
+from helpers.models.lengths import fit_to_data
 from helpers.models.load import load_model
 from helpers.run import Run
 from helpers.settings import Settings, SettingsError
@@ -34,13 +36,14 @@ def train_alone(settings: Settings, folder: Path | None = None, resume: bool = T
 
 def train_in(settings: Settings, folder: Path | None, resume: bool) -> Run:
     """train_alone, with everything printed."""
-    run = Run(settings, folder) if folder else run_to_use(settings, resume)
-    data = load_chat_data(settings.data, settings.data_format)
+    data = load_chat_data(settings.data, settings.data_format, settings.columns)
     if data.report:
         print(data.report.table())
+    settings = settings if folder else fit_to_data(settings, data.train)
+    run = Run(settings, folder) if folder else run_to_use(settings, resume)
     forecast = forecast_memory(settings, data.train)
     loaded = load_model(settings)
-    question = data.test[0]["messages"][-2]["content"]
+    question = last_question(data.test[0]["messages"])
     watchers = [Samples(run.history, question), LossPlot(run.history, headless=True)]
     watched = data.test.select(range(min(32, len(data.test))))
     trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched, watchers)

@@ -63,7 +63,7 @@ def test_fp16_on_a_four_bit_model_still_fails_without_our_cast(tmp_path):
         train_dataset=data.train.select_columns("messages"),
         eval_dataset=data.test.select_columns("messages").select(range(4)),
         processing_class=loaded.tokenizer,
-        peft_config=lora_config(settings),
+        peft_config=lora_config(settings, loaded.model),
     )
     with pytest.raises(NotImplementedError, match="BFloat16"):
         trainer.train()

@@ -1,5 +1,6 @@
 """The fast LoRA product: PEFT's numbers, with fewer passes over them."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from helpers.machine.hardware import Machine
 from helpers.models import tiny
 from helpers.models.load import keep_gradients_on_cpu, load_model
-from helpers.models.lora import LoraProduct, lora_config, use_fast_product
+from helpers.models.lora import LoraProduct, linear_names, lora_config, use_fast_product
 from helpers.settings import resolve
 
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
@@ -113,9 +114,24 @@ def test_a_bias_of_the_frozen_layer_is_kept():
     torch.testing.assert_close(LoraProduct.apply(x, a, b, base, 1.0), base(x))
 
 
-def test_targets_can_be_named_with_commas():
-    assert lora_config(replace(SMOKE, target_modules="q_proj, v_proj")).target_modules == {"q_proj", "v_proj"}
-    assert lora_config(SMOKE).target_modules == "all-linear"
+def test_targets_can_be_named_with_commas(tiny_llama):
+    named = lora_config(replace(SMOKE, target_modules="q_proj, v_proj"), tiny_llama)
+    assert named.target_modules == {"q_proj", "v_proj"}
+    assert lora_config(SMOKE, tiny_llama).target_modules == "all-linear"
+
+
+@pytest.mark.parametrize("build", [tiny.build_llama, tiny.build_falcon])
+def test_the_upper_half_of_the_layers_can_be_adapted_alone(build):
+    model = build()
+    names = set(linear_names(model))
+    half = get_peft_model(model, lora_config(replace(SMOKE, layers_to_transform="upper half"), model))
+    layers = model.config.num_hidden_layers
+    adapted = {int(re.search(r"\.(?:layers|h)\.(\d+)\.", n)[1]) for n, _ in half.named_parameters() if "lora_A" in n}
+    assert adapted == set(range(layers // 2, layers))
+    per_layer = {n.split(".lora_A")[0].rsplit(".", 1)[-1] for n, _ in half.named_parameters() if "lora_A" in n}
+    assert per_layer == names and "lm_head" not in names
+    half(torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
+    assert all(p.grad is not None for p in half.parameters() if p.requires_grad)
 
 
 def test_peft_still_clones_the_result_of_a_four_bit_layer():

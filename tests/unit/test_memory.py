@@ -42,7 +42,7 @@ def test_the_shape_counts_the_parameters_of_the_model(name):
         {"tiny-llama": tiny.build_llama, "tiny-falcon": tiny.build_falcon}[name](),
     )
     assert shape.body() == sum(layer.weight.numel() for layer in body_linears(model))
-    adapted = get_peft_model(model, lora_config(SMOKE))
+    adapted = get_peft_model(model, lora_config(SMOKE, model))
     assert shape.lora(SMOKE.r) == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
 
 

@@ -19,7 +19,7 @@ def test_the_view_is_what_the_collator_makes(tokenizer, rows, form):
     for row in range(len(rows)):
         messages = rows[row]["messages"]
         trainer = preview_trainer(FORMS[form], tokenizer, rows)
-        tokens = row_tokens(trainer, messages)
+        tokens = row_tokens(trainer, {"messages": messages})
         ids, labels = encode(tokenizer, messages)
         assert len(tokens) == len(ids) and counts(tokens)["end"] == 1
         assert sum(t.kind in ("trained", "end") for t in tokens) == sum(label != -100 for label in labels)
@@ -27,7 +27,7 @@ def test_the_view_is_what_the_collator_makes(tokenizer, rows, form):
 
 def test_another_masking_of_the_collator_is_seen_in_the_view(tokenizer, rows):
     trainer = preview_trainer(SMOKE, tokenizer, rows)
-    before, collate = row_tokens(trainer, rows[0]["messages"]), trainer.data_collator
+    before, collate = row_tokens(trainer, rows[0]), trainer.data_collator
 
     def everything(features):
         batch = collate(features)
@@ -35,7 +35,7 @@ def test_another_masking_of_the_collator_is_seen_in_the_view(tokenizer, rows):
         return batch
 
     trainer.data_collator = everything
-    after = row_tokens(trainer, rows[0]["messages"])
+    after = row_tokens(trainer, rows[0])
     assert counts(before)["masked"] > 0 and "masked" not in counts(after)
     assert as_text(before) != as_text(after)
 
@@ -43,10 +43,10 @@ def test_another_masking_of_the_collator_is_seen_in_the_view(tokenizer, rows):
 def test_turns_that_do_not_fit_are_shown_as_cut(tokenizer):
     turns = [{"role": role, "content": "x" * 20} for role in ("user", "assistant") * 2]
     trainer = preview_trainer(replace(SMOKE, max_length=80), tokenizer, Dataset.from_list([{"messages": turns}]))
-    found = counts(row_tokens(trainer, turns))
+    found = counts(row_tokens(trainer, {"messages": turns}))
     assert found["cut"] > 20 and found["end"] == 1
     with pytest.raises(TrainingError, match="does not fit"):
-        row_tokens(trainer, [*turns[:1], {"role": "assistant", "content": "another"}])
+        row_tokens(trainer, {"messages": [*turns[:1], {"role": "assistant", "content": "another"}]})
 
 
 def test_the_batch_has_the_collator_s_own_columns(tokenizer, rows):
@@ -63,7 +63,7 @@ def test_the_panel_follows_every_control(tokenizer, rows):
     panel.answers_only.value = False
     assert panel.text.startswith("#[#][#]") and "98% of the tokens" in panel.output.value  # nothing precedes the first
     panel.max_length.value = 16
-    assert isinstance(panel.error, TrainingError) and "Raise max_length" in panel.output.value
+    assert isinstance(panel.error, TrainingError) and "Raise MAX_LENGTH" in panel.output.value
     panel.max_length.value, panel.packing.value = 256, True
     assert panel.error is None and "[p][e][n]" in panel.text
     assert list(panel.template.options) == ["guanaco"], "a template that the tokenizer cannot write is not offered"

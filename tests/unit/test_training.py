@@ -47,7 +47,7 @@ def test_trl_still_casts_the_adapter_of_a_four_bit_model_to_bfloat16(rows, tmp_p
         train_dataset=rows,
         eval_dataset=rows,
         processing_class=loaded.tokenizer,
-        peft_config=training.lora_config(SMOKE),
+        peft_config=training.lora_config(SMOKE, loaded.model),
     )
     assert {p.dtype for p in trainer.model.parameters() if p.requires_grad} == {torch.bfloat16}
 

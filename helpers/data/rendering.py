@@ -1,0 +1,239 @@
+"""Conversations under a tokenizer's template: the text, its tokens, and which of them are answers.
+
+Knows nothing of models or files. Trained spans are found by the template's own generation marks, else by TRL's training
+template for it, else by comparing how the text grows turn by turn, which is checked on the conversation itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from helpers.data.chat import control_tokens, harmless
+from helpers.data.turns import RowError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MARKED = re.compile(r"{%-?\s*generation\s*-?%}")
+TOOL = {"type": "function", "function": {"name": "probe_tool", "description": "d", "parameters": {"type": "object"}}}
+CALL = {"type": "function", "function": {"name": "probe_call", "arguments": {"key": "value"}}}
+ASKED = {"role": "user", "content": "q"}
+CALLED = [ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
+PROBES: dict[str, tuple[list[dict], str]] = {  # kind: a conversation, and what must stand in its text
+    "a tool call": ([*CALLED, {"role": "tool", "name": "probe_call", "content": "x"}], "probe_call"),
+    "a tool's result": ([*CALLED, {"role": "tool", "name": "probe_call", "content": "probe result"}], "probe result"),
+    "thinking": ([ASKED, {"role": "assistant", "content": "a", "reasoning_content": "probe thought"}], "probe thought"),
+    "tools": ([ASKED], "probe_tool"),
+}
+
+
+class Rendered(NamedTuple):
+    """input_ids; answers: for each token the number of the answer that it belongs to, or -1; kinds: "thinking", "call",
+    "result", or "" for a token of none of these."""
+
+    input_ids: list[int]
+    answers: list[int]
+    kinds: list[str]
+
+
+def has_marks(template: str | None) -> bool:
+    """Whether a template says itself what is trained."""
+    return bool(template) and MARKED.search(template) is not None
+
+
+def template_options(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What is handed to the template beside the messages, such as enable_thinking."""
+    return getattr(tokenizer, "template_options", {})
+
+
+def cleaned(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> list[dict]:
+    """The messages as the template gets them: markers harmless, without thinking where it is to be left out."""
+    dropped = {"train"} | (set() if template_options(tokenizer).get("enable_thinking", True) else {"reasoning_content"})
+    return harmless(tokenizer, [{k: v for k, v in message.items() if k not in dropped} for message in messages])
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[dict],
+    tools: list | None = None,
+    template: str | None = None,
+    prompt: bool = False,
+) -> str:
+    """The text of messages that are `cleaned`. template: another one than the tokenizer's; prompt: to be answered.
+
+    Raises RowError with the template's own words when it refuses the conversation.
+    """
+    try:
+        text: Any = tokenizer.apply_chat_template(
+            messages,
+            tools=tools,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=prompt,
+            **template_options(tokenizer),
+        )
+    except Exception as error:  # a template raises what it likes, jinja2 and the library add their own
+        raise RowError("the template refuses it", str(error)[:120]) from None
+    return text
+
+
+def writes(tokenizer: PreTrainedTokenizerBase, kind: str) -> bool:
+    """Whether the template in use writes this kind of content (PROBES), found out by letting it; kept."""
+    state = (tokenizer.chat_template, str(template_options(tokenizer)))
+    known: Any = getattr(tokenizer, "_writes", None)
+    if known is None or known[0] != state:
+        known = (state, {})
+        tokenizer._writes = known  # type: ignore[attr-defined]
+    if kind not in known[1]:
+        messages, wanted = PROBES[kind]
+        try:
+            known[1][kind] = wanted in render(tokenizer, messages, [TOOL] if kind == "tools" else None)
+        except RowError:
+            known[1][kind] = False
+    return known[1][kind]
+
+
+def unwritten(tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools: list | None) -> str:
+    """What of a conversation the template would drop without a word: "a tool call" and so on; "" for nothing."""
+    thinks = template_options(tokenizer).get("enable_thinking", True)
+    kinds = {
+        "a tool call": any("tool_calls" in message for message in messages),
+        "a tool's result": any(message["role"] == "tool" for message in messages),
+        "thinking": thinks and any("reasoning_content" in message for message in messages),
+        "tools": bool(tools),
+    }
+    return next((kind for kind, present in kinds.items() if present and not writes(tokenizer, kind)), "")
+
+
+def marked_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """A template with generation marks: the tokenizer's, or TRL's training template for it; None where there is none.
+
+    Upstream: trl.chat_template_utils.get_training_chat_template knows a template by equality, and raises for others.
+    Breaks: spans are found by growth, which a template that drops earlier thinking defeats.
+    Drift: test_rendering.py::test_trl_still_has_a_training_template_for_qwen3
+    """
+    if has_marks(tokenizer.chat_template):
+        return tokenizer.chat_template
+    from trl.chat_template_utils import get_training_chat_template
+
+    try:
+        return get_training_chat_template(tokenizer)
+    except Exception:  # ValueError for a template that it does not know; others for a template that it cannot try
+        return None
+
+
+def encode_whole(tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools: list | None = None) -> Rendered:
+    """Tokens of one conversation with the answers among them. Raises RowError where the template refuses it, would
+    drop a part of it, or no span can be proved to be the answer."""
+    if kind := unwritten(tokenizer, messages, tools):
+        raise RowError(kind, "the template cannot write it")
+    safe = cleaned(tokenizer, messages)
+    template = marked_template(tokenizer)
+    wanted = sum(message["role"] == "assistant" for message in messages)
+    if template is not None:
+        text = render(tokenizer, safe, tools, template)
+        encoded: Any = tokenizer.apply_chat_template(
+            safe,
+            tools=tools,
+            chat_template=template,
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+            **template_options(tokenizer),
+        )
+        ids, offsets = tokens_of(tokenizer, text)
+        runs = [
+            list(run) for kept, run in groupby(range(len(ids)), lambda i: bool(encoded["assistant_masks"][i])) if kept
+        ]
+        if list(encoded["input_ids"]) == ids and len(runs) == wanted:
+            spans = [(offsets[run[0]][0], offsets[run[-1]][1]) for run in runs]
+            answers = [-1] * len(ids)
+            for number, run in enumerate(runs):
+                for index in run:
+                    answers[index] = number
+            return Rendered(ids, answers, kinds_of(text, offsets, spans, safe))
+    text, spans = grown_spans(tokenizer, safe, tools)
+    ids, offsets = tokens_of(tokenizer, text)
+    answers = [next((n for n, span in enumerate(spans) if mostly_in(token, span)), -1) for token in offsets]
+    return Rendered(ids, answers, kinds_of(text, offsets, spans, safe))
+
+
+def tokens_of(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids of a rendered text, and where each stands in it."""
+    encoded: Any = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return list(encoded["input_ids"]), [tuple(pair) for pair in encoded["offset_mapping"]]
+
+
+def mostly_in(token: tuple[int, int], span: tuple[int, int]) -> bool:
+    """Whether more than half of a token's characters lie in a span (one without characters: whether it is inside)."""
+    (start, end), (first, last) = token, span
+    common = min(end, last) - max(start, first)
+    return common * 2 > end - start or (start == end and first <= start < last)
+
+
+def grown_spans(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools: list | None
+) -> tuple[str, list[tuple[int, int]]]:
+    """(text, the span of each answer in it): from where the text goes on after the prompt, to where the turn ends.
+
+    An answer's text must stand in its span, and no later turn's. Raises RowError where it does not.
+    """
+    whole = render(tokenizer, messages, tools)
+    ends = control_tokens(tokenizer)
+    spans = []
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        start = common_prefix(whole, render(tokenizer, messages[:index], tools, prompt=True)) if index else 0
+        end = common_prefix(whole, render(tokenizer, messages[: index + 1], tools))
+        span = whole[start:end]
+        if span.rstrip().endswith(ends):
+            end = start + len(span.rstrip())
+        names = [call["function"]["name"] for call in message.get("tool_calls") or []]
+        if start >= end or any(part not in span for part in (message["content"].strip(), *names)):
+            raise RowError("no span is the answer's", "the template writes earlier turns otherwise than the last one")
+        spans.append((start, end))
+    return whole, spans
+
+
+def common_prefix(one: str, other: str) -> int:
+    """How many characters two texts have in common at their beginning."""
+    length = min(len(one), len(other))
+    if one[:length] == other[:length]:
+        return length
+    low, high = 0, length
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle)
+    return low
+
+
+def kinds_of(
+    text: str, offsets: list[tuple[int, int]], spans: list[tuple[int, int]], messages: list[dict]
+) -> list[str]:
+    """The kind of each token by where the texts of tools and thinking stand in the rendered text."""
+    ranges: list[tuple[int, int, str]] = []
+    answers = iter(spans)
+    position = 0
+    for message in messages:
+        if message["role"] == "assistant":
+            start, end = next(answers)
+            thought = message.get("reasoning_content", "").strip()
+            if thought and (at := text.find(thought, start, end)) >= 0:
+                ranges.append((at, at + len(thought), "thinking"))
+                start = at + len(thought)
+            content = message["content"].strip()
+            if message.get("tool_calls"):
+                at = text.find(content, start, end) if content else -1
+                ranges.append((at + len(content) if at >= 0 else start, end, "call"))
+            position = end
+        elif message["role"] == "tool" and (at := text.find(message["content"].strip(), position)) >= 0:
+            position = at + len(message["content"].strip())
+            ranges.append((at, position, "result"))
+    inside: Callable[[tuple[int, int]], str] = lambda token: next(
+        (kind for first, last, kind in ranges if mostly_in(token, (first, last))), ""
+    )
+    return [inside(token) for token in offsets] if ranges else [""] * len(offsets)

@@ -1,0 +1,84 @@
+"""max_length from a reader's own rows, within the model's context and the memory. Loads no weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from helpers.data.labels import encode_rows
+from helpers.data.turns import RowError
+from helpers.machine.hardware import Machine, this_machine
+from helpers.machine.memory import SAFE, choose_batch, forecast, shape_of
+from helpers.models.load import load_tokenizer, locate
+from helpers.settings import DIVISION, OWN_DATA, SET, Settings
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PretrainedConfig
+
+SAMPLE = 2000  # rows whose lengths stand for all
+SHARE = 0.99  # of the rows that shall fit whole
+SHORTEST = 64  # tokens; packing and a later question want some room
+
+
+def fit_to_data(
+    settings: Settings, rows: Dataset, machine: Machine | None = None, report: Callable[[str], None] = print
+) -> Settings:
+    """The settings with a max_length that 99 % of the rows fit into, and a division of the step that goes with it.
+
+    rows: the training set, of load_chat_data. Only for a reader's own data, and only where max_length was not set: the
+    profiles' own data have a figure of their own. Never longer than the model's context, nor than what the memory
+    allows. report: is told the choice, and what it cuts.
+    """
+    from transformers import AutoConfig
+
+    if settings.data in OWN_DATA or settings.reasons.get("max_length") == SET:
+        return settings
+    lengths = row_lengths(settings, rows)
+    if not lengths:
+        return settings
+    config = AutoConfig.from_pretrained(locate(settings.model), revision=settings.revision or None)
+    wanted = sorted(lengths)[math.ceil(SHARE * len(lengths)) - 1]
+    chosen = max(SHORTEST, 8 * math.ceil(wanted / 8))
+    reason = f"{SHARE:.0%} of your rows have at most {wanted} tokens"
+    context = getattr(config, "max_position_embeddings", None) or chosen
+    if chosen > context:
+        chosen, reason = context, f"the model's context; {reason}"
+    settings, limit = within_memory(replace(settings, max_length=chosen), config, machine or this_machine())
+    reason = f"what the memory allows; {reason}" if limit else reason
+    longer = sum(length > settings.max_length for length in lengths)
+    reason += f"; {longer} of {len(lengths):,} are longer, and lose turns or are left out" if longer else ""
+    report(f"max_length={settings.max_length}: {reason}")
+    return replace(settings, reasons=settings.reasons | {"max_length": reason})
+
+
+def row_lengths(settings: Settings, rows: Dataset) -> list[int]:
+    """Tokens of each row of a sample, under the settings' template; rows that it cannot write are not among them."""
+    tokenizer = load_tokenizer(settings)
+    sample = rows.select(range(0, len(rows), max(1, len(rows) // SAMPLE)))
+    encoded = encode_rows(tokenizer, list(sample), settings.assistant_only_loss)
+    return [len(pair[0]) for pair in encoded if not isinstance(pair, RowError)]
+
+
+def within_memory(settings: Settings, config: PretrainedConfig, machine: Machine) -> tuple[Settings, bool]:
+    """(settings whose step fits into the memory, whether max_length had to be made smaller for it).
+
+    A division that was set by the reader stays. For a family whose memory cannot be forecast nothing is changed.
+    """
+    try:
+        shape = shape_of(config)
+    except ValueError:
+        return settings, False
+    fixed = any(settings.reasons.get(name) == SET for name in DIVISION)
+    length, made_smaller = settings.max_length, False
+    while True:
+        settings = replace(settings, max_length=length)
+        batch = None if fixed else choose_batch(shape, settings, machine.usable_gib)
+        if batch is not None:
+            return replace(settings, **{name: getattr(batch, name) for name in DIVISION}), made_smaller
+        fits = forecast(shape, settings).total_gib <= SAFE * machine.usable_gib
+        if length <= SHORTEST or (fixed and fits):
+            return settings, made_smaller
+        length, made_smaller = max(SHORTEST, length // 16 * 8), True
