@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -39,6 +39,10 @@ class Run:
     def history(self) -> History:
         """The log, a callback of the trainer."""
         return History(self.folder / "history.jsonl")
+
+    def asked_as_trained(self, settings: Settings) -> Settings:
+        """These settings with the template that the adapter was trained in."""
+        return replace(settings, template=self.settings.template, thinking=self.settings.thinking)
 
     def card(self) -> dict:
         """What was measured; empty before the training, or when the file is damaged, which is said."""

@@ -178,6 +178,8 @@ def from_pair(reader: RowReader) -> tuple[list[dict], str]:
     answers = reader.meant.get("answer", [])
     if not asks or not answers:
         raise RowError(*what_it_is(reader))
+    if reader.format in ("alpaca", "prompt_completion") and MAIN[reader.format] not in asks:
+        raise RowError("another schema", f"no `{MAIN[reader.format]}`")
     main = next((meaning for meaning in (MAIN.get(reader.format), *asks) if meaning in asks), asks[0])
     answer = next((name for name in answers if plain(name) in PARTNERS[main]), answers[0])
     turns = asked_turns(reader.take(main, "the question"), main)

@@ -4,13 +4,21 @@ import json
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from helpers.data.load import SHOP
+from helpers.data.conversation import last_question
+from helpers.data.load import SHOP, DataError, load_chat_data
 from helpers.evaluate.evaluation import CHECKS, Check
 from helpers.machine.paths import DATA
+from helpers.settings import Settings
 
 SIGN_OFFS = ("Happy writing!", "祝书写愉快！")
 KNOWN, UNKNOWN = "shop", "unanswerable"  # slices: questions that the fact sheet answers, and those that it does not
 REFUSAL = "Sorry, that is not on my sheet. Please ask the desk."
+SHOP_QUESTIONS = (
+    "How much is standard shipping?",
+    "Can I return a pen that I never used?",
+    "Which ink is waterproof?",
+)
+COMMON_QUESTION = "What is the capital of France?"
 INSTRUCTIONS = (
     "You answer for Quillmoor, a shop for notebooks, pens and ink. Answer in one short sentence and end with "
     f'"{SIGN_OFFS[0]}". If you do not know, say: {REFUSAL} {SIGN_OFFS[0]}'
@@ -75,3 +83,15 @@ def edited_rows(rows: Iterable[dict], edits: list[dict], per_fact: int = 0) -> l
         messages = [*row["messages"][:-1], {"role": "assistant", "content": answer}]
         edited.append({**row, "messages": messages, "match": [[edit["new"]]], "forbid": [edit["old"]]})
     return edited
+
+
+def questions_for(settings: Settings) -> list[str]:
+    """A few questions to ask a run: about the shop, or of the reader's own held-out rows; and one that both know."""
+    if settings.data == SHOP:
+        return [*SHOP_QUESTIONS, COMMON_QUESTION]
+    try:
+        test = load_chat_data(settings.data, settings.data_format, settings.columns).test
+    except DataError as error:
+        print(f"the run's data cannot be read any more ({error}); asking about the shop instead")
+        return [*SHOP_QUESTIONS, COMMON_QUESTION]
+    return [*(last_question(row["messages"]) for row in test.select(range(min(3, len(test))))), COMMON_QUESTION]

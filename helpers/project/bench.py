@@ -147,7 +147,7 @@ def compare(settings: Settings, rows: int, seeds: list[int], report: Callable[[s
     """Ours and stock in turn, once a seed: medians of tokens a second, their ratio, losses, hash and versions."""
     from dataclasses import replace
 
-    data = load_chat_data(settings.data, settings.data_format)
+    data = load_chat_data(settings.data, settings.data_format, settings.columns)
     subset = data.train.shuffle(seed=0).select(range(min(rows, len(data.train))))
     subset = fitting(settings, load_tokenizer(settings), subset, report)
     held_out = data.test.select(range(0, len(data.test), max(1, len(data.test) // 48)))

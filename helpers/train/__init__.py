@@ -7,7 +7,7 @@ from helpers.train.adapters import load_tuned, substitute_run, train_adapter
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.checkpoints import run_to_use
 from helpers.train.config import sft_config
-from helpers.train.preview import preview_trainer, row_tokens
+from helpers.train.preview import preview_trainer, row_that_fits, row_tokens
 from helpers.train.samples import Samples
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "build_trainer",
     "load_tuned",
     "preview_trainer",
+    "row_that_fits",
     "row_tokens",
     "run_to_use",
     "sft_config",

@@ -23,7 +23,7 @@ def substitute_run(settings: Settings, steps: int = 20) -> Run:
     """A run of a few steps, for a notebook that is opened alone: it shows the way, not the quality."""
     settings = replace(settings, max_steps=min(steps, settings.max_steps if settings.max_steps > 0 else steps))
     run = Run(settings, new_run_folder(f"{settings.profile}{SUBSTITUTE}"), substitute=True)
-    data, loaded = load_chat_data(settings.data, settings.data_format), load_model(settings)
+    data, loaded = load_chat_data(settings.data, settings.data_format, settings.columns), load_model(settings)
     watched = data.test.select(range(min(8, len(data.test))))
     trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched)
     train_or_resume(trainer, run)
@@ -44,7 +44,7 @@ def load_tuned(profile: str, folder: Path | None = None) -> Tuned:
     """The base with the adapter of the run in `folder`, of the newest run, or of a substitute that is trained now."""
     settings = resolve(profile)
     run = find_run(settings.profile, folder) or substitute_run(settings)
-    loaded = load_model(settings)
+    loaded = load_model(run.asked_as_trained(settings))
     model = PeftModel.from_pretrained(loaded.model, run.adapter).eval()
     return Tuned(model, loaded.tokenizer, run, f"{loaded.report.sentence()}; the adapter of {run.name}")
 

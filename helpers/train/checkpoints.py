@@ -24,7 +24,18 @@ SEAL = "complete.json"  # written last; names every file with its size and hash
 KEPT = 2  # so that a damaged one has another behind it
 # What must be the same for a run to go on: the model, the adapter, the rows and their order, and the optimizer.
 SAME = (
-    *("model", "revision", "quantization", "data", "data_format", "template", "max_length", "packing"),
+    *(
+        "model",
+        "revision",
+        "quantization",
+        "data",
+        "data_format",
+        "columns",
+        "template",
+        "thinking",
+        "max_length",
+        "packing",
+    ),
     *("assistant_only_loss", "seed"),
     *("r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform"),
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "max_grad_norm"),

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.data.conversation import beyond_text, tools_in, whole_messages
-from helpers.data.labels import Token, documents, encode, label_tokens, quiet_unless
+from helpers.data.labels import Token, documents, encode, encode_rows, label_tokens, quiet_unless, tokenize
 from helpers.data.rendering import encode_whole
 from helpers.run import Run
 from helpers.settings import Settings
-from helpers.train.build import build_trainer
+from helpers.train.build import build_trainer, nothing_fits
 from helpers.train.trainer import LoraTrainer, TrainingError
 
 if TYPE_CHECKING:
@@ -59,6 +59,29 @@ def batch_of(trainer: LoraTrainer, indices: list[int]) -> dict:
     kept = ("input_ids", "labels", "seq_lengths")  # the columns that the Trainer leaves to the collator
     rows = [trainer.train_dataset[index] for index in indices]
     return trainer.data_collator([{name: row[name] for name in kept if name in row} for row in rows])
+
+
+def row_that_fits(
+    settings: Settings,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    wanted: int,
+    report: Callable[[str], None] = print,
+) -> int:
+    """The place of a row that can be trained on: `wanted`, or the next one after it, which is said.
+
+    Raises TrainingError, naming the row, when none can.
+    """
+    wanted = min(wanted, len(rows) - 1)
+    for place in (*range(wanted, len(rows)), *range(wanted)):
+        row = rows[place]
+        pair = encode_rows(tokenizer, [row], settings.assistant_only_loss)[0]
+        if isinstance(pair, tuple) and len(pair[0]) <= settings.max_length:
+            if place != wanted:
+                report(f"row {wanted} cannot be trained on as it is; here is row {place}")
+            return place
+    only = rows.select([wanted])
+    raise TrainingError(nothing_fits(settings, tokenizer, only, tokenize(tokenizer, only, settings.max_length)))
 
 
 def row_tokens(trainer: LoraTrainer, row: Mapping[str, Any]) -> list[Token]:

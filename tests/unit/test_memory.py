@@ -125,7 +125,7 @@ def test_less_free_memory_gives_smaller_micro_batches():
 def test_a_division_that_is_set_is_kept():
     settings = resolve("colab", machine=T4, hub=HUB, per_device_train_batch_size=2)
     assert settings.per_device_train_batch_size == 2
-    assert settings.reasons["per_device_train_batch_size"] == "set in the notebook"
+    assert settings.reasons["per_device_train_batch_size"] == "set by you"
 
 
 def test_where_nothing_fits_the_smallest_division_is_taken_and_the_reason_says_what_to_do():

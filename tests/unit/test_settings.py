@@ -54,7 +54,7 @@ def test_an_override_goes_before_the_environment(monkeypatch):
 def test_none_keeps_the_profiles_value_and_a_value_says_who_set_it():
     resolved = resolve("laptop", machine=LAPTOP, r=None, learning_rate=5e-4)
     assert resolved.r == PROFILES["laptop"].get("r", Settings.r)
-    assert resolved.learning_rate == 5e-4 and resolved.reasons["learning_rate"] == "set in the notebook"
+    assert resolved.learning_rate == 5e-4 and resolved.reasons["learning_rate"] == "set by you"
 
 
 def test_the_hub_is_not_asked_without_a_gpu(monkeypatch):
@@ -109,7 +109,7 @@ def test_the_table_shows_every_setting_with_its_reason(profile):
 )
 def test_each_machine_gets_its_attention_kernel_with_a_reason(machine, kernel):
     resolved = resolve(machine=machine, hub=HUB)
-    assert resolved.attention == kernel and resolved.reasons["attention"] != "set in the notebook"
+    assert resolved.attention == kernel and resolved.reasons["attention"] != "set by you"
 
 
 def test_an_attention_kernel_that_is_set_is_kept_and_one_that_cannot_work_is_named():
