@@ -6,8 +6,8 @@ Knows tokenizers, but no model and no trainer.
 from helpers.data.chat import as_messages, parse_guanaco, prompt_text
 from helpers.data.conversation import last_question, whole_messages
 from helpers.data.duplicates import near_copies, question_of
-from helpers.data.formats import is_trained
 from helpers.data.load import SHOP, count_slices, load_chat, load_chat_data, read_own
+from helpers.data.order import is_trained
 
 __all__ = [
     "SHOP",

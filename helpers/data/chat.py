@@ -78,7 +78,7 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     A special token that is none of these was added to be used in texts: it stays a token there, is trained as one, and
     is shown in answers.
     """
-    named = {getattr(tokenizer, name, None) for name in ENDS} - {None}
+    named = {str(token) for name in ENDS if (token := getattr(tokenizer, name, None))}
     templates = f"{tokenizer.chat_template or ''}{getattr(tokenizer, 'own_template', None) or ''}"
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     special |= set(tokenizer.all_special_tokens)
@@ -140,9 +140,9 @@ def decode_answer(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> s
     """Token ids of an answer as text: without control tokens, with the special tokens that were added for texts.
 
     Upstream: decode(skip_special_tokens=True) leaves out both kinds. Breaks: a reader's own tokens vanish from answers.
-    Drift: test_chat.py::test_plain_decoding_still_hides_a_token_that_was_added
+    Drift: test_rendering.py::test_plain_decoding_still_hides_a_token_that_was_added
     """
-    ids: Callable[[], set] = lambda: set(tokenizer.convert_tokens_to_ids(list(control_tokens(tokenizer))))
+    ids: Callable[[], set] = lambda: {tokenizer.convert_tokens_to_ids(token) for token in control_tokens(tokenizer)}
     hidden = kept_for(tokenizer, "_control_ids", ids)
     text: Any = tokenizer.decode([token for token in token_ids if token not in hidden])
     return text

@@ -15,7 +15,7 @@ from datasets.utils import are_progress_bars_disabled, disable_progress_bars, en
 
 from helpers.data.chat import harmless
 from helpers.data.conversation import extras_of, tools_in, whole_messages
-from helpers.data.formats import is_trained
+from helpers.data.order import is_trained
 from helpers.data.packing import find_documents
 from helpers.data.rendering import encode_whole, has_marks
 from helpers.data.turns import RowError
@@ -144,14 +144,7 @@ def tokenize(
             if isinstance(pair, RowError):
                 refused[pair.reason] += 1
                 continue
-            messages = rest = whole_messages(row)
-            while rest and (not is_answer(rest[-1]) or len(pair[0]) > max_length):
-                rest = rest[:-1]
-                if rest and is_answer(rest[-1]):
-                    pair = encode(tokenizer, rest, assistant_only, tools_in(row))
-            if rest and any(label != -100 for label in pair[1]):
-                plain = [{"role": m["role"], "content": m["content"]} for m in rest]
-                values = (harmless(tokenizer, plain), extras_of(rest), *pair, len(rest) < len(messages))
+            if (values := shortened_row(tokenizer, row, pair, max_length, assistant_only)) is not None:
                 for name, value in zip(kept, values, strict=True):
                     kept[name].append(value)
         return kept
@@ -169,6 +162,28 @@ def tokenize(
     shortened = sum(fitted["shortened"])
     dropped = len(rows) - len(fitted) - refused.total()
     return Fitted(fitted.remove_columns("shortened"), shortened, dropped, refused)
+
+
+def shortened_row(
+    tokenizer: PreTrainedTokenizerBase,
+    row: dict,
+    pair: tuple[list[int], list[int]],
+    max_length: int,
+    assistant_only: bool,
+) -> tuple | None:
+    """A row's values in the order of FEATURES, last turns left out until it fits; None when no answer is left.
+
+    pair: input_ids and labels of the whole row.
+    """
+    messages = rest = whole_messages(row)
+    while rest and (not is_answer(rest[-1]) or len(pair[0]) > max_length):
+        rest = rest[:-1]
+        if rest and is_answer(rest[-1]):
+            pair = encode(tokenizer, rest, assistant_only, tools_in(row))
+    if not rest or all(label == -100 for label in pair[1]):
+        return None
+    plain = [{"role": m["role"], "content": m["content"]} for m in rest]
+    return harmless(tokenizer, plain), extras_of(rest), *pair, len(rest) < len(messages)
 
 
 def is_answer(message: dict) -> bool:

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from helpers.data.chat import MARKER
-from helpers.data.columns import Ledger, check_mapping, mapped, nearest, plain, valued
+from helpers.data.columns import plain, valued
 from helpers.data.conversation import extras_of
 from helpers.data.duplicates import digest, normalised, question_of
-from helpers.data.formats import FORMATS, Conversation, RowReader, convert, form_of
+from helpers.data.formats import FORMATS, Conversation, convert
 from helpers.data.readers import read_file
+from helpers.data.recognition import recognised
+from helpers.data.report import Report
 from helpers.data.rows import DataError, Row
 from helpers.data.split import split
 from helpers.data.turns import RowError
@@ -35,67 +37,6 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{7,40}")
 GROUPS = ("source", "slice", "category", "dataset", "lang", "language")  # a column by which a split is balanced
 HELD_OUT_PARTS = ("test", "validation", "valid", "dev", "eval")  # of a DatasetDict or the Hub; the first is taken
 MOST_SLICES = 10  # that are told apart when they are counted
-
-
-class Report:
-    """What became of the rows of one source: read = kept + skipped; mended ones are among the kept.
-
-    columns: what became of each column, a Ledger. skipped_for, mended_for: how often each reason occurred; places: for
-    each reason the first rows, as "file, row N". forms: rows of each form. notes: what else is to be known.
-    markers: rows with a marker of a chat template inside a turn.
-    """
-
-    def __init__(self, source: str):
-        self.source, self.format, self.reason = source, "", ""
-        self.read = self.kept = self.skipped = self.mended = self.markers = 0
-        self.forms: Counter[str] = Counter()
-        self.skipped_for: Counter[str] = Counter()
-        self.mended_for: Counter[str] = Counter()
-        self.places: dict[str, list[str]] = {}
-        self.ledger = Ledger()
-        self.notes: list[str] = []
-
-    @property
-    def columns(self) -> dict[str, dict[str, int]]:
-        """{column: {what became of it: rows}}."""
-        return self.ledger.as_dict()
-
-    def skip(self, number: int, error: RowError) -> None:
-        """Counts a row that cannot be used."""
-        self.skipped += 1
-        self.note(self.skipped_for, number, error.reason, error.detail)
-
-    def note(self, counter: Counter, number: int, reason: str, detail: str = "") -> None:
-        """Counts a reason, and remembers where it occurred first."""
-        counter[reason] += 1
-        places = self.places.setdefault(reason, [])
-        if len(places) < 5:
-            places.append(f"{self.source}, row {number}" + (f" ({detail})" if detail else ""))
-
-    def table(self) -> str:
-        """All counts as text, each reason with its first places, and the ledger of the columns."""
-        forms = (
-            "" if len(self.forms) < 2 else f"; in all: {', '.join(f'{n} {c:,}' for n, c in self.forms.most_common())}"
-        )
-        lines = [
-            f"{self.source}: read as {self.format} ({self.reason}{forms})",
-            f"{self.read:,} rows read, {self.kept:,} kept, {self.skipped:,} skipped, {self.mended:,} mended",
-        ]
-        for word, counter in (("skipped", self.skipped_for), ("mended", self.mended_for)):
-            for reason, count in counter.most_common():
-                lines.append(f"  {word} {count:,}: {reason}; first at {self.places[reason][0]}")
-        if self.markers:
-            lines.append(f"  {self.markers:,} rows hold what looks like a chat template's marker; it stays text")
-        lines += [f"  {note}" for note in self.notes]
-        if self.ledger.columns:
-            lines += ["columns, the rows in which they have a value, and what became of it:", self.ledger.table()]
-        return "\n".join(lines)
-
-    def as_dict(self) -> dict:
-        """The counts, for JSON."""
-        counts = {name: value for name, value in vars(self).items() if name != "ledger"}
-        counters = {name: dict(value) for name, value in counts.items() if isinstance(value, Counter)}
-        return {**counts, **counters, "columns": self.columns}
 
 
 class ChatData(NamedTuple):
@@ -143,62 +84,6 @@ def load_chat(
     if not report.kept:
         raise DataError(f"{name}: no row can be used.\n{report.table()}")
     return ChatData(dataset, report)
-
-
-def recognised(name: str, head: list[Row], format: str | None, columns: Mapping[str, str]) -> tuple[str, str]:
-    """(format, reason) for the first rows of a source. Raises DataError: what they are, and what would mend it."""
-    objects = [dict(one) for one in (row.value for row in head) if isinstance(one, dict)]
-    seen = list(dict.fromkeys(str(column) for one in objects for column in one))
-    if objects and (wrong := check_mapping(columns, seen)):
-        raise DataError(f"{name}: {wrong}")
-    forms: Counter[str] = Counter()
-    used: dict[str, str] = {}
-    refusal: RowError | None = None
-    for row in head:
-        try:
-            form, names = form_in(row, format or "", columns)
-            forms[form] += 1
-            used.setdefault(form, names)
-        except RowError as error:
-            refusal = refusal or error
-    if forms:
-        best, count = forms.most_common(1)[0]
-        return best, "as asked" if format else f"{count} of the first {len(head)} rows have {used[best]}"
-    unknown = refusal is None or refusal.reason in ("another schema", "no answer", "no question")
-    raise DataError(f"{name}: no known form. The first row: {refusal}.{remedy(objects) if unknown else ''}")
-
-
-def form_in(row: Row, format: str, columns: Mapping[str, str]) -> tuple[str, str]:
-    """(form, the columns that make it) of a row, which need not be whole. Raises RowError for one of no known form."""
-    if isinstance(row.value, RowError):
-        raise row.value
-    try:
-        conversation = convert(row.value, format, columns)
-        made_of = [name for name, fate in conversation.fates.items() if fate.startswith(("the ", "joined", "earlier"))]
-        return conversation.format, " and ".join(f"`{name}`" for name in made_of if "[]" not in name)
-    except RowError:
-        if not isinstance(row.value, dict):
-            raise
-        form = format or form_of(RowReader(mapped(row.value, columns)))
-        return form, FORMATS[form]
-
-
-def remedy(objects: list[dict]) -> str:
-    """The one line that would mend rows of no known form, with the reader's own columns in it."""
-    if not objects:
-        return ""
-    texts = [str(column) for column in valued(objects[0]) if isinstance(objects[0][column], (str, int, float))]
-    asked, answered = (*texts, "...", "...")[:2]
-    near = [f"`{column}`{close}" for column in list(objects[0])[:12] if (close := nearest(str(column), KNOWN))]
-    return (
-        f" Its columns are {', '.join(f'`{str(column)[:30]}`' for column in list(objects[0])[:12])}."
-        + (f" Of them {'; '.join(near)}." if near else "")
-        + f' Say which is which: COLUMNS = {{"question": "{asked}", "answer": "{answered}"}} in the notebooks, or'
-        + f" --columns question={asked},answer={answered}."
-    )
-
-
-KNOWN = ("messages", "conversations", "instruction", "input", "output", "prompt", "completion", "question", "answer")
 
 
 def rows_of(source: Any) -> tuple[str, Iterator[Row], str]:

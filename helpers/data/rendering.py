@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 MARKED = re.compile(r"{%-?\s*generation\s*-?%}")
 TOOL = {"type": "function", "function": {"name": "probe_tool", "description": "d", "parameters": {"type": "object"}}}
 CALL = {"type": "function", "function": {"name": "probe_call", "arguments": {"key": "value"}}}
-ASKED = {"role": "user", "content": "q"}
-CALLED = [ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
+ASKED: dict[str, Any] = {"role": "user", "content": "q"}
+CALLED: list[dict] = [ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
 PROBES: dict[str, tuple[list[dict], str]] = {  # kind: a conversation, and what must stand in its text
     "a tool call": ([*CALLED, {"role": "tool", "name": "probe_call", "content": "x"}], "probe_call"),
     "a tool's result": ([*CALLED, {"role": "tool", "name": "probe_call", "content": "probe result"}], "probe result"),
@@ -41,7 +41,7 @@ class Rendered(NamedTuple):
 
 def has_marks(template: str | None) -> bool:
     """Whether a template says itself what is trained."""
-    return bool(template) and MARKED.search(template) is not None
+    return template is not None and MARKED.search(template) is not None
 
 
 def template_options(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

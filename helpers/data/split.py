@@ -29,7 +29,7 @@ def split(dataset: Dataset, share: float = HELD_OUT) -> Split:
     own = dataset["held_out"]
     if any(own) and not all(own):
         sides = [i for i, out in enumerate(own) if not out], [i for i, out in enumerate(own) if out]
-        return Split(*(dataset.select(side) for side in sides), "held out: the part that the source holds out")
+        return Split(dataset.select(sides[0]), dataset.select(sides[1]), "held out: the part that the source holds out")
     groups, keys, wholes = dataset["group"], dataset["key"], dataset["whole"]
     sizes = Counter(groups)
     by_group = len(sizes) > 1 and min(sizes.values()) >= ENOUGH
@@ -50,7 +50,7 @@ def split(dataset: Dataset, share: float = HELD_OUT) -> Split:
     note = f"held out: {len(held_out):,} of {len(keys):,} rows, chosen by their content"
     note += ", each group's share" if by_group else ""
     note += "; many rows ask the same, so some of these stand on both sides" if torn else ""
-    return Split(*(dataset.select(side) for side in sides), note)
+    return Split(dataset.select(sides[0]), dataset.select(sides[1]), note)
 
 
 def allotted(sizes: dict[str, int], share: float) -> dict[str, int]:

@@ -207,7 +207,7 @@ def call_list(value: object) -> list[dict]:
     calls = []
     for call in value if isinstance(value, (list, tuple)) else [value]:
         function = call.get("function", call) if isinstance(call, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        if not isinstance(call, dict) or not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise RowError("a tool call of another form", repr(call)[:60])
         arguments = from_json(function.get("arguments", function.get("parameters")) or {})
         if not isinstance(arguments, dict):

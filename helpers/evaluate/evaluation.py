@@ -252,7 +252,8 @@ def answerable(
 
     report: is told which cannot, by reason. Raises EvaluationError when none is left.
     """
-    left, reasons = [], Counter()
+    left: list[int] = []
+    reasons: Counter[str] = Counter()
     for index, pair in enumerate(encode_rows(tokenizer, list(rows))):
         if isinstance(pair, RowError):
             reasons[pair.reason] += 1

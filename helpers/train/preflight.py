@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from helpers.data.conversation import KINDS, whole_messages
-from helpers.data.formats import is_trained
+from helpers.data.order import is_trained
 from helpers.machine.hardware import choose_dtype, this_machine
 from helpers.models import attention
 from helpers.models.load import inspect_model

@@ -31,7 +31,7 @@ def tracked_text():
     for name in filter(None, listed.split("\0")):
         path = PROJECT / name
         if path.suffix not in (".png", ".jsonl") and path.is_file():
-            yield name, path.read_text(encoding="utf-8")
+            yield name, path.read_text(encoding="utf-8", errors="replace")  # tests/cases holds other encodings
 
 
 def test_every_dependency_is_pinned_in_the_tested_set():

@@ -37,3 +37,21 @@ def test_long_texts_are_compared_by_words():
     long = "one two three four five six seven eight nine ten eleven twelve thirteen"
     assert len(pieces_of(long)) == 11
     assert near_copies([long], [long + " fourteen"]) and not near_copies([long], [" ".join(long.split()[::-1])])
+
+
+def test_near_copies_are_those_that_comparing_all_with_all_would_give():
+    import random
+
+    chance = random.Random(0)
+    words = [f"w{i}" for i in range(30)]
+    texts = [" ".join(chance.choices(words, k=8)) for _ in range(120)]
+    changed = [text.replace("w1 ", "w2 ", 1) for text in texts[:60]]
+    train, test = texts, changed
+
+    def likeness(one, other):
+        first, second = pieces_of(one), pieces_of(other)
+        return len(first & second) / len(first | second)
+
+    expected = {j: max(likeness(one, other) for one in train) for j, other in enumerate(test)}
+    expected = {j: value for j, value in expected.items() if value >= 0.7}
+    assert {pair.other: pair.likeness for pair in near_copies(train, test)} == expected and len(expected) > 20

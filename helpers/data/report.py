@@ -1,0 +1,67 @@
+"""What became of the rows and columns of a source, counted. Knows nothing of files or forms."""
+
+from collections import Counter
+
+from helpers.data.columns import Ledger
+from helpers.data.turns import RowError
+
+
+class Report:
+    """What became of the rows of one source: read = kept + skipped; mended ones are among the kept.
+
+    columns: what became of each column, a Ledger. skipped_for, mended_for: how often each reason occurred; places: for
+    each reason the first rows, as "file, row N". forms: rows of each form. notes: what else is to be known.
+    markers: rows with a marker of a chat template inside a turn.
+    """
+
+    def __init__(self, source: str):
+        self.source, self.format, self.reason = source, "", ""
+        self.read = self.kept = self.skipped = self.mended = self.markers = 0
+        self.forms: Counter[str] = Counter()
+        self.skipped_for: Counter[str] = Counter()
+        self.mended_for: Counter[str] = Counter()
+        self.places: dict[str, list[str]] = {}
+        self.ledger = Ledger()
+        self.notes: list[str] = []
+
+    @property
+    def columns(self) -> dict[str, dict[str, int]]:
+        """{column: {what became of it: rows}}."""
+        return self.ledger.as_dict()
+
+    def skip(self, number: int, error: RowError) -> None:
+        """Counts a row that cannot be used."""
+        self.skipped += 1
+        self.note(self.skipped_for, number, error.reason, error.detail)
+
+    def note(self, counter: Counter, number: int, reason: str, detail: str = "") -> None:
+        """Counts a reason, and remembers where it occurred first."""
+        counter[reason] += 1
+        places = self.places.setdefault(reason, [])
+        if len(places) < 5:
+            places.append(f"{self.source}, row {number}" + (f" ({detail})" if detail else ""))
+
+    def table(self) -> str:
+        """All counts as text, each reason with its first places, and the ledger of the columns."""
+        forms = (
+            "" if len(self.forms) < 2 else f"; in all: {', '.join(f'{n} {c:,}' for n, c in self.forms.most_common())}"
+        )
+        lines = [
+            f"{self.source}: read as {self.format} ({self.reason}{forms})",
+            f"{self.read:,} rows read, {self.kept:,} kept, {self.skipped:,} skipped, {self.mended:,} mended",
+        ]
+        for word, counter in (("skipped", self.skipped_for), ("mended", self.mended_for)):
+            for reason, count in counter.most_common():
+                lines.append(f"  {word} {count:,}: {reason}; first at {self.places[reason][0]}")
+        if self.markers:
+            lines.append(f"  {self.markers:,} rows hold what looks like a chat template's marker; it stays text")
+        lines += [f"  {note}" for note in self.notes]
+        if self.ledger.columns:
+            lines += ["columns, the rows in which they have a value, and what became of it:", self.ledger.table()]
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict:
+        """The counts, for JSON."""
+        counts = {name: value for name, value in vars(self).items() if name != "ledger"}
+        counters = {name: dict(value) for name, value in counts.items() if isinstance(value, Counter)}
+        return {**counts, **counters, "columns": self.columns}
