@@ -1,4 +1,4 @@
-"""The laptop profile over several seeds: `python benchmarks/seeds.py [--seeds 0 1 2] [--json FILE]`.
+"""The laptop profile over several seeds: `python benchmarks/seeds.py [--seeds 0 1 2] [--json FILE] [--with JSON]`.
 
 Trains and evaluates as notebook 03 does, once a seed, and writes every figure with mean and spread.
 """
@@ -27,9 +27,9 @@ from helpers.train.preflight import preflight
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def one_seed(seed: int) -> dict:
-    """Figures of one training: scores by slice before and after, and the run card."""
-    settings = resolve("laptop", seed=seed)
+def one_seed(seed: int, overrides: dict) -> dict:
+    """Figures of one training: scores by slice before and after, and the run card. overrides: settings by name."""
+    settings = resolve("laptop", seed=seed, **overrides)
     data = load_chat_data(settings.data, settings.data_format)
     forecast, loaded = forecast_memory(settings, data.train), load_model(settings)
     measure = {"max_new_tokens": settings.max_new_tokens, "checks": checks_for(settings.data)}
@@ -91,15 +91,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--json", type=Path, default=RESULTS / "laptop-seeds.json")
+    parser.add_argument("--with", dest="overrides", type=json.loads, default={}, help='{"r": 16}: settings by name')
     chosen = parser.parse_args()
     runs = []
     for seed in chosen.seeds:
-        runs.append(one_seed(seed))
+        runs.append(one_seed(seed, chosen.overrides))
         print(json.dumps(summarize(runs[-1:]), indent=1), flush=True)
         machine = this_machine()._asdict()
         content = {"date": str(date.today()), "machine": machine, "versions": versions()}
         write_json(
-            chosen.json, {**content, "settings": resolve("laptop").as_dict(), "summary": summarize(runs), "runs": runs}
+            chosen.json,
+            {
+                **content,
+                "settings": resolve("laptop", **chosen.overrides).as_dict(),
+                "summary": summarize(runs),
+                "runs": runs,
+            },
         )
     print(json.dumps(summarize(runs), indent=1))
 
