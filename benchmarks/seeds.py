@@ -1,5 +1,6 @@
 """The laptop profile over several seeds: `python benchmarks/seeds.py [--seeds 0 1 2] [--json FILE] [--with JSON]`.
 
+laptop-seeds-all-layers.json has the settings that the profile had before: every layer, r=16, a learning rate of 2e-3.
 Trains and evaluates as notebook 03 does, once a seed, and writes every figure with mean and spread.
 """
 

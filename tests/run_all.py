@@ -75,7 +75,7 @@ def steps() -> list[Step]:
         Step(
             "papermill",
             "notebooks and solutions run by papermill, on a tiny Llama",
-            pytest(PYTHON, "tests/notebooks/test_run.py", dist="load"),
+            pytest(PYTHON, "tests/notebooks/test_run.py", "tests/notebooks/test_own_data.py", dist="load"),
             ONE_THREAD,
         ),
         Step("nbval", "notebooks and solutions run by nbval, on a tiny Falcon", nbval(PYTHON, notebooks()), falcon),
