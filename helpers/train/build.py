@@ -50,7 +50,7 @@ def build_trainer(
     """
     settings, args = run.settings, sft_config(run.settings, run.folder)
     rows = fitting(settings, tokenizer, train, print)
-    watched = None if evaluation is None else fitting(settings, tokenizer, evaluation, None)
+    watched = None if evaluation is None else watchable(settings, tokenizer, evaluation)
     args.eval_strategy = "no" if watched is None else args.eval_strategy
     # The rows have their labels already; TRL would look for marks in the template all the same.
     args.assistant_only_loss = args.assistant_only_loss and has_marks(tokenizer.chat_template)
@@ -91,6 +91,15 @@ def fitting(
     if report and (fitted.shortened or fitted.dropped or fitted.refused):
         report(f"max_length={settings.max_length}: {fitted.sentence()}")
     return fitted.rows
+
+
+def watchable(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> Dataset | None:
+    """The held-out rows for the evaluation loss; None, and a word, where none of them can be used."""
+    try:
+        return fitting(settings, tokenizer, rows, None)
+    except TrainingError as error:
+        print(f"nothing is evaluated while it trains: {error}")
+        return None
 
 
 def nothing_fits(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, fitted: Fitted) -> str:

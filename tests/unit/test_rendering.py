@@ -1,16 +1,24 @@
 """Tools, thinking and templates of a model's own: what is trained, what is masked, and what is refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 from datasets import Dataset
 
 from helpers.data.chat import added_tokens, control_tokens, decode_answer, prompt_text, set_template
 from helpers.data.conversation import extras_of
-from helpers.data.labels import as_text, encode, encode_rows, label_tokens, tokenize
+from helpers.data.labels import as_text, documents, encode, encode_rows, label_tokens, tokenize
 from helpers.data.rendering import encode_whole, grown_spans, marked_template, writes
 from helpers.data.turns import RowError
+from helpers.machine.hardware import Machine
 from helpers.models import tiny
+from helpers.models.load import load_model
+from helpers.run import Run
+from helpers.settings import resolve
+from helpers.train.build import build_trainer
+from helpers.train.preflight import label_checks
+from helpers.train.preview import batch_of, preview_trainer, row_tokens
 
 # A template of a family's own kind: no generation marks, tools, calls and thinking written, answers stripped.
 OWN = (
@@ -177,3 +185,25 @@ def test_own_templates_are_refused_where_there_is_none():
     made.chat_template = None
     with pytest.raises(ValueError, match="no chat template of its own"):
         set_template(made, "model")
+
+
+def test_the_trainer_takes_tools_in_a_template_without_marks():
+    tokenizer = own()
+    row = {"messages": plain(WITH_TOOLS), "extras": extras_of(WITH_TOOLS), "tools": json.dumps(TOOLS)}
+    settings = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False), packing=False, template="model")
+    trainer = preview_trainer(settings, tokenizer, Dataset.from_list([row, row]))
+    ids, labels = documents(batch_of(trainer, [0]))[0]
+    trained = tokenizer.decode([label for label in labels if label != -100])
+    assert '"city": "Ulm"' in trained and "It rains." in trained and "rain all day" not in trained
+    assert "rain all day" in tokenizer.decode(ids)
+    assert {token.kind for token in row_tokens(trainer, row)} == {"trained", "end", "masked", "call", "result"}
+    assert all(check.ok for check in label_checks(trainer))
+
+
+def test_held_out_rows_that_cannot_be_written_do_not_stop_a_training(capsys):
+    settings = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
+    loaded = load_model(settings)
+    held_out = Dataset.from_list([{"messages": plain(WITH_TOOLS), "extras": extras_of(WITH_TOOLS), "tools": ""}])
+    rows = Dataset.from_list([{"messages": plain(THINKING)}] * 4)
+    trainer = build_trainer(Run(settings, Path("nowhere")), loaded.model, loaded.tokenizer, rows, held_out)
+    assert trainer.args.eval_strategy == "no" and "a tool call" in capsys.readouterr().out
