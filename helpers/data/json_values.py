@@ -255,7 +255,7 @@ def array_items(pieces: Pieces) -> Iterator[object]:
 def members(pieces: Pieces) -> Iterator[tuple[object, bool]]:
     """(row, whether it is held out) of the lists in an object that is too large to be one row."""
     pieces.at += 1
-    found_lists = 0
+    list_count = 0
     while (sign := pieces.peek()) != "}":
         if sign != '"':
             raise pieces.broken("an object's member begins with its name")
@@ -264,10 +264,10 @@ def members(pieces: Pieces) -> Iterator[tuple[object, bool]]:
             raise pieces.broken("a colon is missing")
         pieces.at += 1
         if pieces.peek() == "[":
-            found_lists += 1
+            list_count += 1
             yield from ((value, plain(name) in HELD_OUT) for value in array_items(pieces))
         else:
             pieces.value()
     pieces.at += 1
-    if not found_lists:
+    if not list_count:
         raise DataError(f"{pieces.name}: an object of more than {MAX_VALUE:,} characters that holds no list of rows.")

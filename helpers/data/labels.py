@@ -231,15 +231,15 @@ def documents(batch: dict) -> list[tuple[list[int], list[int]]]:
 
     batch: tensors of shape (rows, length). Documents laid end to end are told apart by position_ids that begin at 0.
     """
-    found = []
+    pairs = []
     for row in range(len(batch["input_ids"])):
         ids, labels = batch["input_ids"][row].tolist(), batch["labels"][row].tolist()
         if "position_ids" in batch:
             starts = find_documents(batch["position_ids"][row]).starts.tolist()
         else:
             starts = [0, int(batch["attention_mask"][row].sum())]
-        found += [(ids[a:b], labels[a:b]) for a, b in pairwise(starts)]
-    return found
+        pairs += [(ids[a:b], labels[a:b]) for a, b in pairwise(starts)]
+    return pairs
 
 
 def label_tokens(

@@ -68,18 +68,18 @@ def row_that_fits(
     wanted: int,
     report: Callable[[str], None] = print,
 ) -> int:
-    """The place of a row that can be trained on: `wanted`, or the next one after it, which is said.
+    """The position of a row that can be trained on: `wanted`, or the next one after it, which is said.
 
     Raises TrainingError, naming the row, when none can.
     """
     wanted = min(wanted, len(rows) - 1)
-    for place in (*range(wanted, len(rows)), *range(wanted)):
-        row = rows[place]
+    for position in (*range(wanted, len(rows)), *range(wanted)):
+        row = rows[position]
         pair = encode_rows(tokenizer, [row], settings.assistant_only_loss)[0]
         if isinstance(pair, tuple) and len(pair[0]) <= settings.max_length:
-            if place != wanted:
-                report(f"row {wanted} cannot be trained on as it is; here is row {place}")
-            return place
+            if position != wanted:
+                report(f"row {wanted} cannot be trained on as it is; here is row {position}")
+            return position
     only = rows.select([wanted])
     raise TrainingError(nothing_fits(settings, tokenizer, only, tokenize(tokenizer, only, settings.max_length)))
 
