@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from datasets import Dataset, Features, Value
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-from helpers.data.chat import harmless
+from helpers.data.chat import added_tokens, harmless
 from helpers.data.conversation import extras_of, tools_in, whole_messages
 from helpers.data.order import is_trained
 from helpers.data.packing import find_documents
@@ -288,6 +288,18 @@ def shares(rows: Dataset, tokenizer: PreTrainedTokenizerBase, full_length: int |
         unended += tokenizer.eos_token_id not in kept
     before = full_length or total
     return {"trained": trained / max(1, total), "cut": 1 - total / before, "rows without end token": unended}
+
+
+def count_added(tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> dict[str, int]:
+    """How often each special token that was added for texts (chat.added_tokens) stands in tokenized rows."""
+    import pyarrow.compute as compute
+
+    ids = {tokenizer.convert_tokens_to_ids(token): token for token in added_tokens(tokenizer)}
+    if not ids or not len(rows):
+        return {}
+    column = rows.with_format("arrow")["input_ids"]
+    values = compute.value_counts(compute.list_flatten(column if hasattr(column, "type") else column[:]))
+    return {ids[pair["values"]]: pair["counts"] for pair in values.to_pylist() if pair["values"] in ids}
 
 
 def counts(tokens: list[Token]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState
 from trl import SFTTrainer
 
-from helpers.data.labels import Fitted, encode_rows, tokenize
+from helpers.data.labels import Fitted, count_added, encode_rows, tokenize
 from helpers.data.rendering import has_marks
 from helpers.data.turns import RowError
 from helpers.machine.hardware import is_out_of_memory
@@ -90,6 +90,8 @@ def fitting(
         raise TrainingError(nothing_fits(settings, tokenizer, rows, fitted))
     if report and (fitted.shortened or fitted.dropped or fitted.refused):
         report(f"max_length={settings.max_length}: {fitted.sentence()}")
+    if report and (own := count_added(tokenizer, fitted.rows)):
+        report(f"special tokens in the rows: {', '.join(f'{token} {count:,} times' for token, count in own.items())}")
     return fitted.rows
 
 

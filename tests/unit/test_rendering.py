@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from helpers.data.chat import added_tokens, control_tokens, decode_answer, prompt_text, set_template
 from helpers.data.conversation import extras_of
-from helpers.data.labels import as_text, documents, encode, encode_rows, label_tokens, tokenize
+from helpers.data.labels import as_text, count_added, documents, encode, encode_rows, label_tokens, tokenize
 from helpers.data.rendering import encode_whole, grown_spans, marked_template, writes
 from helpers.data.turns import RowError
 from helpers.machine.hardware import Machine
@@ -171,6 +171,8 @@ def test_a_special_token_that_was_added_is_a_token_in_texts_and_shown_in_answers
     ids, labels = encode(tokenizer, messages)
     assert ids.count(city) == labels.count(city) == 1
     assert decode_answer(tokenizer, [*ids[-8:]]).endswith("<city>.")
+    rows = tokenize(tokenizer, Dataset.from_list([{"messages": messages}] * 3), 200).rows
+    assert count_added(tokenizer, rows) == {"<city>": 3}
 
 
 def test_plain_decoding_still_hides_a_token_that_was_added():
