@@ -12,9 +12,7 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState
 from trl import SFTTrainer
 
-from helpers.data.labels import Fitted, count_added, encode_rows, tokenize
 from helpers.data.rendering import has_marks
-from helpers.data.turns import RowError
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.memory import Forecast
 from helpers.machine.meter import PeakMemory
@@ -28,6 +26,7 @@ from helpers.run import Run
 from helpers.settings import Settings
 from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, identity, newest
 from helpers.train.config import sft_config
+from helpers.train.fitting import fitting, watchable
 from helpers.train.interrupt import StopGuard
 from helpers.train.preflight import preflight
 from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
@@ -79,47 +78,6 @@ def build_trainer(
     if settings.autocast == "float16":
         keep_stream_in_float32(trainer.model)
     return trainer
-
-
-def fitting(
-    settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, report: Callable[[str], None] | None
-) -> Dataset:
-    """The rows as messages, input_ids and labels, as far as whole answers fit into max_length; says what did not."""
-    fitted = tokenize(tokenizer, rows, settings.max_length, settings.assistant_only_loss, progress=len(rows) > 10_000)
-    if not len(fitted.rows):
-        raise TrainingError(nothing_fits(settings, tokenizer, rows, fitted))
-    if report and (fitted.shortened or fitted.dropped or fitted.refused):
-        report(f"max_length={settings.max_length}: {fitted.sentence()}")
-    if report and (own := count_added(tokenizer, fitted.rows)):
-        report(f"special tokens in the rows: {', '.join(f'{token} {count:,} times' for token, count in own.items())}")
-    return fitted.rows
-
-
-def watchable(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> Dataset | None:
-    """The held-out rows for the evaluation loss; None, and a word, where none of them can be used."""
-    try:
-        return fitting(settings, tokenizer, rows, None)
-    except TrainingError as error:
-        print(f"nothing is evaluated while it trains: {error}")
-        return None
-
-
-def nothing_fits(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, fitted: Fitted) -> str:
-    """Why none of these rows can be trained on, which row is meant, and what to do."""
-    name = f"row {rows[0]['row']} of the data" if "row" in rows.column_names else "the first row"
-    which = f"{name} cannot be trained on" if len(rows) == 1 else f"none of {len(rows):,} rows can be trained on"
-    if fitted.refused:
-        reason, count = fitted.refused.most_common(1)[0]
-        return (
-            f"{which}: template={settings.template!r} cannot write {reason} ({count:,} rows). Set TEMPLATE = 'model' "
-            f"for the model's own template, or leave these rows out."
-        )
-    first = encode_rows(tokenizer, [rows[0]], settings.assistant_only_loss)[0]
-    needed = f"{name} has {len(first[0]):,} tokens" if not isinstance(first, RowError) else str(first)
-    return (
-        f"{which} within max_length={settings.max_length}: {needed}. Raise MAX_LENGTH (up to the model's context), or "
-        f"shorten the questions."
-    )
 
 
 def remove_printing_callbacks(trainer: SFTTrainer) -> None:

@@ -13,7 +13,8 @@ from helpers.data.labels import Token, documents, encode, encode_rows, label_tok
 from helpers.data.rendering import encode_whole
 from helpers.run import Run
 from helpers.settings import Settings
-from helpers.train.build import build_trainer, nothing_fits
+from helpers.train.build import build_trainer
+from helpers.train.fitting import nothing_fits
 from helpers.train.trainer import LoraTrainer, TrainingError
 
 if TYPE_CHECKING:

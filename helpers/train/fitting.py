@@ -1,0 +1,52 @@
+"""Rows as tokens that fit into max_length, and words for what does not. Builds no trainer."""
+
+from collections.abc import Callable
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from helpers.data.labels import Fitted, count_added, encode_rows, tokenize
+from helpers.data.turns import RowError
+from helpers.settings import Settings
+from helpers.train.trainer import TrainingError
+
+
+def fitting(
+    settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, report: Callable[[str], None] | None
+) -> Dataset:
+    """The rows as messages, input_ids and labels, as far as whole answers fit into max_length; says what did not."""
+    fitted = tokenize(tokenizer, rows, settings.max_length, settings.assistant_only_loss, progress=len(rows) > 10_000)
+    if not len(fitted.rows):
+        raise TrainingError(nothing_fits(settings, tokenizer, rows, fitted))
+    if report and (fitted.shortened or fitted.dropped or fitted.refused):
+        report(f"max_length={settings.max_length}: {fitted.sentence()}")
+    if report and (own := count_added(tokenizer, fitted.rows)):
+        report(f"special tokens in the rows: {', '.join(f'{token} {count:,} times' for token, count in own.items())}")
+    return fitted.rows
+
+
+def watchable(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> Dataset | None:
+    """The held-out rows for the evaluation loss; None, and a word, where none of them can be used."""
+    try:
+        return fitting(settings, tokenizer, rows, None)
+    except TrainingError as error:
+        print(f"nothing is evaluated while it trains: {error}")
+        return None
+
+
+def nothing_fits(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, fitted: Fitted) -> str:
+    """Why none of these rows can be trained on, which row is meant, and what to do."""
+    name = f"row {rows[0]['row']} of the data" if "row" in rows.column_names else "the first row"
+    which = f"{name} cannot be trained on" if len(rows) == 1 else f"none of {len(rows):,} rows can be trained on"
+    if fitted.refused:
+        reason, count = fitted.refused.most_common(1)[0]
+        return (
+            f"{which}: template={settings.template!r} cannot write {reason} ({count:,} rows). Set TEMPLATE = 'model' "
+            f"for the model's own template, or leave these rows out."
+        )
+    first = encode_rows(tokenizer, [rows[0]], settings.assistant_only_loss)[0]
+    needed = f"{name} has {len(first[0]):,} tokens" if not isinstance(first, RowError) else str(first)
+    return (
+        f"{which} within max_length={settings.max_length}: {needed}. Raise MAX_LENGTH (up to the model's context), or "
+        f"shorten the questions."
+    )
