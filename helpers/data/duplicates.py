@@ -5,6 +5,7 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
+from functools import lru_cache
 from typing import NamedTuple
 
 # Marks that only end or frame words. What computes or names (+ # * / % & @ = -, emoji, a dot in 3.5) is text.
@@ -27,9 +28,10 @@ class Pair(NamedTuple):
 def normalised(text: str) -> str:
     """The words of a text in one Unicode form and lower case, without the marks around them and double blanks."""
     plain = WIDE.sub(" ", unicodedata.normalize("NFC", text.casefold()))
-    return " ".join(word for piece in plain.split() if (word := bare(piece)))
+    return " ".join(filter(None, map(bare, plain.split())))
 
 
+@lru_cache(2**16)
 def bare(word: str) -> str:
     """A word without the marks around it; "5!" keeps its mark, which computes, and so does "!="."""
     if not any(letter.isalnum() for letter in word):

@@ -24,7 +24,8 @@ from helpers.models.load import check_model, describe_model, load_model, load_to
 from helpers.models.lora import lora_config
 from helpers.run import Run
 from helpers.settings import Settings
-from helpers.train.build import build_trainer, fitting, remove_printing_callbacks
+from helpers.train.build import build_trainer, remove_printing_callbacks
+from helpers.train.fitting import fitting
 
 WARM_UP = 2  # steps before the clock starts
 
