@@ -31,7 +31,7 @@ def normalised(text: str) -> str:
     return " ".join(filter(None, map(bare, plain.split())))
 
 
-@lru_cache(2**16)
+@lru_cache(2**12)
 def bare(word: str) -> str:
     """A word without the marks around it; "5!" keeps its mark, which computes, and so does "!="."""
     if not any(letter.isalnum() for letter in word):

@@ -1,7 +1,6 @@
 """Tools, thinking and templates of a model's own: what is trained, what is masked, and what is refused."""
 
 import json
-from pathlib import Path
 
 import pytest
 from datasets import Dataset
@@ -202,10 +201,10 @@ def test_the_trainer_takes_tools_in_a_template_without_marks():
     assert all(check.ok for check in label_checks(trainer))
 
 
-def test_held_out_rows_that_cannot_be_written_do_not_stop_a_training(capsys):
+def test_held_out_rows_that_cannot_be_written_do_not_stop_a_training(tmp_path, capsys):
     settings = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
     loaded = load_model(settings)
     held_out = Dataset.from_list([{"messages": plain(WITH_TOOLS), "extras": extras_of(WITH_TOOLS), "tools": ""}])
     rows = Dataset.from_list([{"messages": plain(THINKING)}] * 4)
-    trainer = build_trainer(Run(settings, Path("nowhere")), loaded.model, loaded.tokenizer, rows, held_out)
+    trainer = build_trainer(Run(settings, tmp_path), loaded.model, loaded.tokenizer, rows, held_out)
     assert trainer.args.eval_strategy == "no" and "a tool call" in capsys.readouterr().out
