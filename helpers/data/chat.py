@@ -124,16 +124,27 @@ def harmless(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> list[d
     Breaks: nothing; once every marker is harmless by itself, this can go.
     Drift: test_labels.py::test_the_model_still_forgives_a_marker_without_the_correction
     """
-    pattern = marker_pattern(tokenizer)
+    return [{**without_markers(tokenizer, message), "role": message["role"]} for message in messages]
 
-    def broken(value: Any) -> Any:
-        if isinstance(value, str):
-            return pattern.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", value)
-        if isinstance(value, list):
-            return [broken(one) for one in value]
-        return {name: broken(one) for name, one in value.items()} if isinstance(value, dict) else value
 
-    return [{**broken(message), "role": message["role"]} for message in messages]
+def without_markers(tokenizer: PreTrainedTokenizerBase, value: Any) -> Any:
+    """A value (a message, a list of tools) with a space inside every marker in any of its texts."""
+    if isinstance(value, str):
+        return marker_pattern(tokenizer).sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", value)
+    if isinstance(value, list):
+        return [without_markers(tokenizer, one) for one in value]
+    return {k: without_markers(tokenizer, v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def template_options(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What is handed to the template beside the messages, such as enable_thinking."""
+    return getattr(tokenizer, "template_options", {})
+
+
+def cleaned(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> list[dict]:
+    """The messages as the template gets them: markers harmless, without thinking where it is to be left out."""
+    dropped = {"train"} | (set() if template_options(tokenizer).get("enable_thinking", True) else {"reasoning_content"})
+    return harmless(tokenizer, [{k: v for k, v in message.items() if k not in dropped} for message in messages])
 
 
 def decode_answer(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> str:
@@ -150,7 +161,8 @@ def decode_answer(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> s
 
 def kept_for(tokenizer: PreTrainedTokenizerBase, name: str, make: Callable[[], Any]) -> Any:
     """What `make` makes, kept on the tokenizer for as long as its templates and its vocabulary stay the same."""
-    state = (tokenizer.chat_template, getattr(tokenizer, "own_template", None), len(tokenizer))
+    templates = tokenizer.chat_template, getattr(tokenizer, "own_template", None)
+    state = (*templates, str(template_options(tokenizer)), len(tokenizer))
     kept: Any = getattr(tokenizer, name, None)
     if kept is None or kept[0] != state:
         kept = (state, make())
@@ -160,10 +172,12 @@ def kept_for(tokenizer: PreTrainedTokenizerBase, name: str, make: Callable[[], A
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools: list | None = None) -> str:
     """What the model reads before it answers: the messages under the template, then the assistant's marker."""
-    options = getattr(tokenizer, "template_options", {})
-    known = [{k: v for k, v in message.items() if k != "train"} for message in messages]
     text: Any = tokenizer.apply_chat_template(
-        harmless(tokenizer, known), tools=tools, tokenize=False, add_generation_prompt=True, **options
+        cleaned(tokenizer, messages),
+        tools=without_markers(tokenizer, tools),
+        tokenize=False,
+        add_generation_prompt=True,
+        **template_options(tokenizer),
     )
     return text
 

@@ -50,6 +50,7 @@ class RowReader:
     def __init__(self, row: Mapping):
         self.row, self.meant, self.format = row, by_meaning(row), ""
         self.fates: dict[str, str] = {}
+        self.joined: list[str] = []  # texts for the last question
 
     def has(self, meaning: str) -> bool:
         """Whether a column of this meaning has a value."""
@@ -86,10 +87,9 @@ def convert(row: object, format: str = "", columns: Mapping[str, str] | None = N
         raise RowError("not only text", f"`{name}` is given; only text is trained here")
     name = reader.format = format or form_of(reader)
     turns, rejected = READERS[name](reader)
-    turns = around(reader, turns)
     mended: list[str] = []
     column = reader.meant.get("messages", ["turns"])[0]
-    messages = [message_of(turn, mended, reader.fates, column) for turn in turns]
+    messages = around(reader, [message_of(turn, mended, reader.fates, column) for turn in turns], mended)
     tools = tools_of(reader)
     wanted_row(reader)
     if reader.has("thinking") and messages and messages[-1]["role"] == "assistant":
@@ -187,7 +187,7 @@ def from_pair(reader: RowReader) -> tuple[list[dict], str]:
         written_out = meaning == "prompt" and isinstance(text, str) and str(turns[-1].get("content")).strip() in text
         if meaning == main or written_out or (len(answers) > 1 and meaning != "input"):
             continue  # the whole prompt once more, or the question of another pair
-        join_to(turns, joined_text(reader.take(meaning, "joined to the question"), meaning), last=True)
+        reader.joined.append(joined_text(reader.take(meaning, "joined to the question"), meaning))
     return turns + answer_turns(reader.take("answer", "the answer", answer)), ""
 
 
@@ -239,7 +239,7 @@ def from_preference(reader: RowReader) -> tuple[list[dict], str]:
     turns = asked_turns(reader.take(ask, "the question"), "prompt")
     for meaning in ASKS[ASKS.index(ask) + 1 :]:
         if reader.has(meaning):
-            join_to(turns, joined_text(reader.take(meaning, "joined to the question"), meaning), last=True)
+            reader.joined.append(joined_text(reader.take(meaning, "joined to the question"), meaning))
     return turns + answer, rejected
 
 
@@ -271,42 +271,37 @@ READERS = {
 }
 
 
-def around(reader: RowReader, turns: list[dict]) -> list[dict]:
-    """The turns with what stands in other columns: earlier turns, a passage, an input, a system prompt."""
+def around(reader: RowReader, messages: list[dict], mended: list[str]) -> list[dict]:
+    """The messages with what stands in other columns: earlier turns, a passage, an input, a system prompt."""
+    for text in reader.joined:
+        join_to(messages, text, last=True)
     if reader.has("history"):
         history = reader.take("history", "earlier turns")
         if not isinstance(from_json(history), (list, tuple)):
             raise RowError("a history that is no list of turns", f"it is {kind_of(history)}")
-        turns = [*as_turns(history, "history"), *turns]
+        earlier = as_turns(history, "history")
+        messages = [*(message_of(turn, mended, reader.fates, "history") for turn in earlier), *messages]
     for meaning in ("input", "context"):
         for name in reader.meant.get(meaning, []):
             if name not in reader.fates:
-                join_to(turns, joined_text(reader.take(meaning, "joined to the question", name), name), last=False)
-    if reader.has("system"):
-        value = reader.take("system", "system prompt")
-        system = joined_text(value, "system") if isinstance(value, (list, tuple)) else text_of(value, "system")
-        first = turns[0] if turns else {}
-        if role_in(first) == "system" and isinstance(text := first.get("content", first.get("value")), str):
-            merged = text if system.strip() in text else f"{system}\n\n{text}"
-            turns = [{"role": "system", "content": merged}, *turns[1:]]
-        else:
-            turns = [{"role": "system", "content": system}, *turns]
-    return turns
+                join_to(messages, joined_text(reader.take(meaning, "joined to the question", name), name), last=False)
+    systems = []
+    for name in reader.meant.get("system", []):
+        systems.append(joined_text(reader.take("system", "system prompt", name), name))
+    if messages and messages[0]["role"] == "system":
+        systems, messages = [*systems, messages[0]["content"]], messages[1:]
+    system = "\n\n".join(dict.fromkeys(text.strip() for text in systems)) if len(systems) > 1 else "".join(systems)
+    return [{"role": "system", "content": system}, *messages] if systems else messages
 
 
-def role_in(turn: dict) -> str:
-    """The role that a turn names, in lower case; "" where it names none."""
-    return str(turn.get("role", turn.get("from", ""))).lower()
-
-
-def join_to(turns: list[dict], text: str, last: bool) -> None:
-    """Adds a text to the last or first question among the turns, after a blank line. Raises RowError without one."""
-    for index in reversed(range(len(turns))) if last else range(len(turns)):
-        key = next((k for k in ("content", "value") if isinstance(turns[index].get(k), str)), None)
-        if role_in(turns[index]) in ("user", "human", "prompter") and key:
-            turns[index] = {**turns[index], key: "\n\n".join(filter(str.strip, (turns[index][key], text)))}
-            return
-    raise RowError("no question", "there is a text to join, and no question to join it to")
+def join_to(messages: list[dict], text: str, last: bool) -> None:
+    """Adds a text to the last or first question, after a blank line. Raises RowError where there is none."""
+    asked = [index for index, message in enumerate(messages) if message["role"] == "user"]
+    if not asked:
+        raise RowError("no question", "there is a text to join, and no question to join it to")
+    index = asked[-1 if last else 0]
+    content = "\n\n".join(filter(str.strip, (messages[index]["content"], text)))
+    messages[index] = {**messages[index], "content": content}
 
 
 def tools_of(reader: RowReader) -> list | None:

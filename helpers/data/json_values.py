@@ -195,14 +195,10 @@ class Pieces:
 
 def stream_rows(path: Path, encoding: str) -> Iterator[Row]:
     """Arrays and objects, one after the other, read piece by piece."""
-    number, only = 0, None
+    number = 0
     with path.open(encoding=encoding, errors="strict") as file:
         pieces = Pieces(file, path.name)
         while sign := pieces.peek():
-            if only is not None:
-                number += 1
-                yield Row(number, only)
-                only = None
             if sign == "{":
                 try:
                     value = pieces.value()

@@ -197,12 +197,10 @@ def usable(
 
 
 def as_one_text(conversation: Conversation) -> str:
-    """All that a row says, for telling copies of it."""
-    said = [
-        f"{m['role']}: {m['content']}{json.dumps(m['tool_calls']) if 'tool_calls' in m else ''}"
-        for m in conversation.messages
-    ]
-    return "\n".join(said)
+    """All that a row says, its tools, calls and thinking included, for telling copies of it."""
+    said = [f"{message['role']}: {message['content']}" for message in conversation.messages]
+    beside = [extras_of(conversation.messages), json.dumps(conversation.tools) if conversation.tools else ""]
+    return "\n".join(filter(None, [*said, *beside]))
 
 
 def group_of(row: object) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from helpers.data.chat import control_tokens, harmless
+from helpers.data.chat import cleaned, control_tokens, kept_for, template_options, without_markers
 from helpers.data.turns import RowError
 
 if TYPE_CHECKING:
@@ -44,17 +44,6 @@ def has_marks(template: str | None) -> bool:
     return template is not None and MARKED.search(template) is not None
 
 
-def template_options(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What is handed to the template beside the messages, such as enable_thinking."""
-    return getattr(tokenizer, "template_options", {})
-
-
-def cleaned(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> list[dict]:
-    """The messages as the template gets them: markers harmless, without thinking where it is to be left out."""
-    dropped = {"train"} | (set() if template_options(tokenizer).get("enable_thinking", True) else {"reasoning_content"})
-    return harmless(tokenizer, [{k: v for k, v in message.items() if k not in dropped} for message in messages])
-
-
 def render(
     tokenizer: PreTrainedTokenizerBase,
     messages: list[dict],
@@ -82,18 +71,15 @@ def render(
 
 def writes(tokenizer: PreTrainedTokenizerBase, kind: str) -> bool:
     """Whether the template in use writes this kind of content (PROBES), found out by letting it; kept."""
-    state = (tokenizer.chat_template, str(template_options(tokenizer)))
-    known: Any = getattr(tokenizer, "_writes", None)
-    if known is None or known[0] != state:
-        known = (state, {})
-        tokenizer._writes = known  # type: ignore[attr-defined]
-    if kind not in known[1]:
-        messages, wanted = PROBES[kind]
+    messages, wanted = PROBES[kind]
+
+    def try_it() -> bool:
         try:
-            known[1][kind] = wanted in render(tokenizer, messages, [TOOL] if kind == "tools" else None)
+            return wanted in render(tokenizer, messages, [TOOL] if kind == "tools" else None)
         except RowError:
-            known[1][kind] = False
-    return known[1][kind]
+            return False
+
+    return kept_for(tokenizer, f"_writes_{kind}", try_it)
 
 
 def unwritten(tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools: list | None) -> str:
@@ -130,7 +116,7 @@ def encode_whole(tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools
     drop a part of it, or no span can be proved to be the answer."""
     if kind := unwritten(tokenizer, messages, tools):
         raise RowError(kind, "the template cannot write it")
-    safe = cleaned(tokenizer, messages)
+    safe, tools = cleaned(tokenizer, messages), without_markers(tokenizer, tools)
     template = marked_template(tokenizer)
     wanted = sum(message["role"] == "assistant" for message in messages)
     if template is not None:

@@ -101,6 +101,7 @@ def pair_in(turn: dict) -> list[dict] | None:
     if "user" not in sides and "assistant" not in sides:
         return None
     known = [{"role": role, "content": sides[role]} for role in ("system", "user", "assistant") if role in sides]
+    known[-1] |= {key: value for key, value in turn.items() if plain(key) not in ROLE_NAMES}  # a weight, a note
     return [turn for turn in known if not (turn["role"] == "system" and is_missing(turn["content"]))]
 
 
@@ -110,11 +111,8 @@ def message_of(turn: dict, mended: list[str], fates: dict[str, str], column: str
     mended: gets what had to be done. fates: gets what became of each key, as "column[].key". Raises RowError.
     """
     keys = {plain(key): key for key in turn}
-    used = {
-        next((keys[k] for k in ROLE_KEYS if k in keys), None),
-        next((keys[k] for k in TEXT_KEYS if k in keys), None),
-    }
     role_key, content_key = (next((keys[k] for k in names if k in keys), None) for names in (ROLE_KEYS, TEXT_KEYS))
+    used = {role_key, content_key}
     raw_role, content = turn.get(role_key), turn.get(content_key)
     role = ROLE_NAMES.get(plain(raw_role)) if isinstance(raw_role, str) else None
     if role is None:
@@ -123,7 +121,7 @@ def message_of(turn: dict, mended: list[str], fates: dict[str, str], column: str
     calls = calls_of(turn, keys, used)
     if role == "call":
         message["role"], calls, content = "assistant", calls or call_list(content), ""
-    message["content"] = content_text(content, message["role"], bool(calls), mended)
+    message["content"] = content_text(content, message["role"], mended)
     if calls:
         message["tool_calls"] = calls
     for key in BESIDE_KEYS:
@@ -150,7 +148,7 @@ def message_of(turn: dict, mended: list[str], fates: dict[str, str], column: str
     return message
 
 
-def content_text(content: object, role: str, has_calls: bool, mended: list[str]) -> str:
+def content_text(content: object, role: str, mended: list[str]) -> str:
     """The text of a turn. Raises RowError for what is none."""
     if isinstance(content, dict) and role == "tool":
         content = json.dumps(content, ensure_ascii=False, default=str)

@@ -77,7 +77,9 @@ def within_memory(settings: Settings, config: PretrainedConfig, machine: Machine
         settings = replace(settings, max_length=length)
         batch = None if fixed else choose_batch(shape, settings, machine.usable_gib)
         if batch is not None:
-            return replace(settings, **{name: getattr(batch, name) for name in DIVISION}), made_smaller
+            reasons = settings.reasons | {"per_device_train_batch_size": batch.reason}
+            divided = {name: getattr(batch, name) for name in DIVISION}
+            return replace(settings, **divided, reasons=reasons), made_smaller
         fits = forecast(shape, settings).total_gib <= SAFE * machine.usable_gib
         if length <= SHORTEST or (fixed and fits):
             return settings, made_smaller

@@ -51,6 +51,11 @@ def test_nothing_is_lost_in_silence(form, more):
     [
         ({"question": "q", "answer": "a", "context": ["one", "two"]}, "q\n\none\n\ntwo"),
         ({"question": "q", "answer": "a", "input": {"n": 1}}, 'q\n\n{"n": 1}'),
+        ({"conversation": [{"角色": "用户", "内容": "q"}, {"角色": "助手", "内容": "a"}], "context": "c"}, "q\n\nc"),
+        (
+            {"messages": [{"role": "user", "content": [{"text": "q"}]}, {"role": "bot", "content": "a"}], "input": 1},
+            "q\n\n1",
+        ),
         ({"Question ": "q", "ANSWER": "a"}, "q"),
         ({"问题": "q", "答案": "a"}, "q"),
         ({"user": "q", "assistant": "a"}, "q"),
@@ -140,3 +145,20 @@ def test_other_encodings_are_recognised_and_said(tmp_path, encoding):
     loaded = load_chat(tmp_path / "a.csv")
     assert tuple(m["content"] for m in loaded.dataset[0]["messages"]) == texts
     assert "which its bytes look like" in loaded.report.table()
+
+
+def test_a_key_beside_a_pair_of_turns_is_in_the_ledger():
+    conversation = convert({"conversation": [{"human": "q", "assistant": "a", "note": "n"}]})
+    assert conversation.fates["conversation[].note"] == "not used: no part of a turn"
+
+
+def test_two_system_prompts_are_both_used():
+    messages = convert({"system": "one", "system_prompt": "two", "question": "q", "answer": "a"}).messages
+    assert messages[0] == {"role": "system", "content": "one\n\ntwo"}
+
+
+def test_rows_that_differ_in_their_tools_are_no_copies(tmp_path):
+    talk = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": talk, "tools": [{"name": name}]} for name in ("one", "two", "two")]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert load_chat(tmp_path / "mine.jsonl").report.kept == 2

@@ -30,6 +30,7 @@ def test_99_in_100_rows_fit_and_the_reason_says_what_is_cut():
     rows = rows_of([100] * 199 + [900])
     fitted = fit_to_data(SMOKE, rows, LARGE, said.append)
     assert tokens(rows, 0) <= fitted.max_length < tokens(rows, 0) + 8 and fitted.max_length % 8 == 0
+    assert "GiB that are free" in fitted.reasons["per_device_train_batch_size"], "the reason is that of this length"
     assert "1 of 200 are longer" in fitted.reasons["max_length"] and fitted.reasons["max_length"] in said[0]
 
 
