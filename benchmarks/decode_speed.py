@@ -15,6 +15,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from helpers.data.chat import as_messages, prompt_text
+from helpers.data.ends import end_ids
 from helpers.generate.decode import Decoder
 from helpers.generate.sampling import Sampling
 from helpers.machine.hardware import this_machine
@@ -53,7 +54,7 @@ def plain(model, tokenizer, prompt: list[int], sampling: Sampling) -> tuple[list
 def ours(decoder: Decoder, tokenizer, prompt: list[int], sampling: Sampling) -> tuple[list[int], float, float]:
     """Tokens, seconds, and seconds to the first token."""
     start, made, first = time.perf_counter(), [], None
-    for token in decoder.tokens(prompt, sampling, tokenizer.eos_token_id):
+    for token in decoder.tokens(prompt, sampling, end_ids(tokenizer)):
         first = first or time.perf_counter() - start
         made.append(token)
     return made, time.perf_counter() - start, first
@@ -65,7 +66,7 @@ def compare(model, tokenizer, rounds: int, length: int) -> dict:
     prompts = [
         tokenizer(prompt_text(tokenizer, as_messages(q)), add_special_tokens=False)["input_ids"] for q in QUESTIONS
     ]
-    list(decoder.tokens(prompts[0], Sampling(max_new_tokens=10), None))  # builds the draft
+    list(decoder.tokens(prompts[0], Sampling(max_new_tokens=10), ()))  # builds the draft
     for _ in range(rounds):
         for prompt in prompts:
             for knobs in KNOBS.values():

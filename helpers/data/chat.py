@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,26 +30,56 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 TEMPLATES = {"guanaco": GUANACO, "chatml": CHATML}
-MODEL = "model"  # the name of the tokenizer's own template
+MODEL, AUTO = "model", "auto"  # names: the tokenizer's own template; that one where it has one, else guanaco
 
 TURN = re.compile(r"### (Human|Assistant):")
 ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Gives the tokenizer one of TEMPLATES, or for "model" its own; raises ValueError with the names that exist."""
+    """Gives the tokenizer one of TEMPLATES, or for "model" its own, or for "auto" its own where it has one.
+
+    A text begins as the tokenizer begins texts: what it puts before each of them is part of the template then, so that
+    training, prompts and exports have it once. Raises ValueError with the names that exist.
+    """
     if not hasattr(tokenizer, "own_template"):
         tokenizer.own_template = tokenizer.chat_template  # type: ignore[attr-defined]
-    if name == MODEL:
-        tokenizer.chat_template = tokenizer.own_template
-        if not tokenizer.chat_template:
-            raise ValueError("this tokenizer has no chat template of its own; use 'guanaco'")
-        return
-    if name not in TEMPLATES:
-        raise ValueError(f"unknown chat template {name!r}; there are: {MODEL}, {', '.join(TEMPLATES)}")
+    own = tokenizer.own_template
+    name = (MODEL if own else "guanaco") if name == AUTO else name
+    if name not in (MODEL, *TEMPLATES):
+        raise ValueError(f"unknown chat template {name!r}; there are: {AUTO}, {MODEL}, {', '.join(TEMPLATES)}")
+    if name == MODEL and not isinstance(own, str):
+        several = (
+            f"several ({', '.join(own)}): set tokenizer.chat_template to one of them" if own else "none of its own"
+        )
+        raise ValueError(f"this tokenizer has {several}; or use 'guanaco'")
     if name == "chatml" and tokenizer.convert_tokens_to_ids("<|im_start|>") in (None, tokenizer.unk_token_id):
         raise ValueError("the chatml template needs a tokenizer that knows <|im_start|>; use 'guanaco'")
-    tokenizer.chat_template = TEMPLATES[name]
+    tokenizer.chat_template = with_begin(tokenizer, own if name == MODEL else TEMPLATES[name])
+
+
+def begin_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer puts before every text: <bos> for Llama, Gemma and Mistral, nothing for Qwen and GPT-2."""
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return list(takewhile(lambda token: token in special, tokenizer("a")["input_ids"]))
+
+
+def with_begin(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+    """The template, with what the tokenizer puts before every text in front, unless the template writes that itself."""
+    begin = begin_ids(tokenizer)
+    if not begin:
+        return template
+    asked = [{"role": "user", "content": PROBES[0]}]
+    try:
+        text: Any = tokenizer.apply_chat_template(asked, chat_template=template, tokenize=False)
+    except Exception:  # a template may raise whatever it likes; then it is left as it is
+        return template
+    if tokenizer(text, add_special_tokens=False)["input_ids"][: len(begin)] == begin:
+        return template
+    if begin == [tokenizer.bos_token_id]:
+        return "{{ bos_token }}" + template
+    words: Any = tokenizer.convert_ids_to_tokens(begin)
+    return "{{ " + json.dumps("".join(words)) + " }}" + template
 
 
 def parse_guanaco(text: str) -> list[dict[str, str]]:
@@ -73,16 +105,31 @@ PROBES = ("\u2402question\u2403", "\u2402answer\u2403")  # stand for texts, to s
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """The special tokens that end a text or stand in the tokenizer's templates, its own one and the one in use.
+    """The special tokens that end a text, stand in the tokenizer's templates, or are written by the one in use.
 
     A special token that is none of these was added to be used in texts: it stays a token there, is trained as one, and
     is shown in answers.
     """
-    named = {str(token) for name in ENDS if (token := getattr(tokenizer, name, None))}
-    templates = f"{tokenizer.chat_template or ''}{getattr(tokenizer, 'own_template', None) or ''}"
-    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    special |= set(tokenizer.all_special_tokens)
-    return tuple(sorted(named | {token for token in special if token in templates}, key=len, reverse=True))
+
+    def find() -> tuple[str, ...]:
+        named = {str(token) for name in ENDS if (token := getattr(tokenizer, name, None))}
+        own = getattr(tokenizer, "own_template", None) or ""
+        written = f"{tokenizer.chat_template or ''}{own}{probe_text(tokenizer)}"
+        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        special |= set(tokenizer.all_special_tokens)
+        return tuple(sorted(named | {token for token in special if token in written}, key=len, reverse=True))
+
+    return kept_for(tokenizer, "_control_tokens", find)
+
+
+def probe_text(tokenizer: PreTrainedTokenizerBase, turns: int = 2) -> str:
+    """PROBES as a conversation of so many messages under the template in use; "" where it refuses them."""
+    sides = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), PROBES, strict=True)]
+    try:
+        text: Any = tokenizer.apply_chat_template((sides * turns)[:turns], tokenize=False)
+    except Exception:  # a template may raise whatever it likes, and there may be none
+        return ""
+    return text
 
 
 def added_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
@@ -93,13 +140,7 @@ def added_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
 
 def template_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """What the template in use writes around texts, line by line, special tokens left out: "### Human:" for guanaco."""
-    asked, answered = (
-        {"role": role, "content": text} for role, text in zip(("user", "assistant"), PROBES, strict=True)
-    )
-    try:
-        text: Any = tokenizer.apply_chat_template([asked, answered, asked, answered], tokenize=False)
-    except Exception:  # a template may raise whatever it likes; then only its special tokens are known
-        return ()
+    text = probe_text(tokenizer, 4)
     for mark in (*PROBES, *control_tokens(tokenizer)):
         text = text.replace(mark, "\n")
     lines = {line.strip() for line in text.splitlines()}

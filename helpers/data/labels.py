@@ -15,6 +15,7 @@ from datasets.utils import are_progress_bars_disabled, disable_progress_bars, en
 
 from helpers.data.chat import added_tokens, harmless
 from helpers.data.conversation import extras_of, tools_in, whole_messages
+from helpers.data.ends import end_ids
 from helpers.data.order import is_trained
 from helpers.data.packing import find_documents
 from helpers.data.rendering import encode_whole, has_marks
@@ -259,13 +260,14 @@ def label_tokens(
     tokens: list[Token] = []
     waiting: list[int] = []
     ids, marks = [*input_ids, *cut], [*labels, *[-100] * len(cut)]
+    ends = end_ids(tokenizer)
     for index, (token_id, label) in enumerate(zip(ids, marks, strict=True)):
         if index >= len(input_ids) or (max_length is not None and index >= max_length):
             kind = "cut"
         elif label == -100:
             kind = "masked"
         else:
-            kind = "end" if label == tokenizer.eos_token_id else "trained"
+            kind = "end" if label in ends else "trained"
         if index < len(kinds) and kind in ("trained", "masked") and kinds[index]:
             kind = kinds[index]
         waiting.append(token_id)
@@ -282,10 +284,11 @@ def shares(rows: Dataset, tokenizer: PreTrainedTokenizerBase, full_length: int |
     full_length: tokens before anything was cut off.
     """
     total = trained = unended = 0
+    ends = set(end_ids(tokenizer))
     for labels in rows["labels"]:
         kept = [label for label in labels if label != -100]
         total, trained = total + len(labels), trained + len(kept)
-        unended += tokenizer.eos_token_id not in kept
+        unended += not ends & set(kept)
     before = full_length or total
     return {"trained": trained / max(1, total), "cut": 1 - total / before, "rows without end token": unended}
 

@@ -18,6 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from helpers.data.conversation import beyond_text, tools_in, whole_messages
+from helpers.data.ends import end_ids
 from helpers.data.labels import encode, encode_rows
 from helpers.data.turns import RowError
 from helpers.evaluate.likelihood import Forced, teacher_forced
@@ -150,14 +151,15 @@ def finish_answers(
 ) -> list[Answer]:
     """The greedy answers whose beginnings teacher forcing found; only what is left is generated."""
     begun = [one.begun[:room] for one, room in zip(forced, rooms, strict=True)]
-    open_rows = [i for i, room in enumerate(rooms) if tokenizer.eos_token_id not in begun[i] and len(begun[i]) < room]
+    ends = end_ids(tokenizer, model)
+    open_rows = [i for i, room in enumerate(rooms) if not set(ends) & set(begun[i]) and len(begun[i]) < room]
     report(f"{len(rooms) - len(open_rows)} of {len(rooms)} questions answered")
     tell = lambda count: report(f"{len(rooms) - len(open_rows) + count} of {len(rooms)} questions answered")
     prompts = [forced[i].prompt + begun[i] for i in open_rows]
     left = [rooms[i] - len(begun[i]) for i in open_rows]
     for i, ids in zip(open_rows, in_batches(model, tokenizer, prompts, left, batch_size, tell), strict=True):
         begun[i] = begun[i] + ids
-    return [cut_at_end(tokenizer, ids) for ids in begun]
+    return [cut_at_end(tokenizer, ids, ends) for ids in begun]
 
 
 def folded(model: torch.nn.Module) -> AbstractContextManager[None]:
@@ -183,7 +185,8 @@ def answer_all(
     tell = lambda count: report(f"{count} of {len(prompts)} questions answered")
     with folded(model):
         answers = in_batches(model, tokenizer, prompts, rooms, batch_size, tell)
-    return [cut_at_end(tokenizer, ids) for ids in answers]
+    ends = end_ids(tokenizer, model)
+    return [cut_at_end(tokenizer, ids, ends) for ids in answers]
 
 
 def in_batches(

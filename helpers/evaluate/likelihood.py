@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from helpers.data.chat import begin_ids
 from helpers.data.conversation import tools_in, whole_messages
 from helpers.data.labels import encode
 from helpers.generate.generation import inference, prompt_ids
@@ -77,7 +78,8 @@ def text_nll(
     model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str], batch_size: int = 8
 ) -> float:
     """Mean negative log-likelihood of plain texts, in nats a token, the first token of each not counted."""
-    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    begin = begin_ids(tokenizer)
+    encoded = [begin + tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     total, count = 0.0, 0
     for first in range(0, len(encoded), batch_size):
         batch = [(ids, ids) for ids in encoded[first : first + batch_size]]

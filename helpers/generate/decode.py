@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,28 +34,28 @@ class Decoder:
         self.passes = 0  # forward passes of the model or the target, in the last answer
 
     def tokens(
-        self, prompt: list[int], sampling: Sampling, end: int | None, stopped: Callable[[], bool] = lambda: False
+        self, prompt: list[int], sampling: Sampling, ends: Sequence[int], stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[int]:
-        """Yields the answer's tokens, the end token included, up to max_new_tokens or until `stopped()` is true."""
+        """Yields the answer's tokens up to the first of `ends`, which is included, max_new_tokens or `stopped()`."""
         chosen, most = Choices(sampling, prompt, self.device()), sampling.max_new_tokens
         self.cache: DynamicCache | None = None
         self.passes = 0
         logits = self.logits(prompt)
         token = chosen.take(logits)
         yield token
-        speculation = self.speculation(prompt, logits, len(prompt) + most) if most > 1 and token != end else None
-        while token != end and len(chosen.generated) < most and not stopped():
+        speculation = self.speculation(prompt, logits, len(prompt) + most) if most > 1 and token not in ends else None
+        while token not in ends and len(chosen.generated) < most and not stopped():
             proposed: list[int] = []
             rows: Any = None
             if speculation:
                 room = min(DRAFT_TOKENS, most - len(chosen.generated) - 1)
-                proposed = speculation.propose(token, chosen.propose, room, lambda token: token == end or stopped())
+                proposed = speculation.propose(token, chosen.propose, room, lambda token: token in ends or stopped())
                 rows, self.passes = speculation.target.logits([token, *proposed]), self.passes + 1
             for index, logits in enumerate(rows if speculation else [self.logits([token])]):
                 token = chosen.take(logits)
                 yield token
                 missed = index == len(proposed) or token != proposed[index]
-                if missed or token == end or len(chosen.generated) >= most or stopped():
+                if missed or token in ends or len(chosen.generated) >= most or stopped():
                     break
             if speculation:
                 speculation.keep(len(chosen.all) - 1)  # the last token is not in the cache yet

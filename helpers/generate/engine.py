@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from helpers.data.chat import as_messages, decode_answer, prompt_text
+from helpers.data.ends import end_ids
 from helpers.generate.decode import Decoder
 from helpers.generate.draft import weights_key
 from helpers.generate.events import Done, Event, Look, Parting, Request
@@ -71,7 +72,7 @@ class Engine:
             if not free:
                 return None
             token_ids = [*self.prompt_ids(request), *request.begun]
-            if request.begun and request.begun[-1] == self.tokenizer.eos_token_id:
+            if request.begun and request.begun[-1] in end_ids(self.tokenizer, self.model):
                 return Look([], self.tokenizer.decode(list(request.begun)), 0)  # nothing follows the end
             logits = self.logits(request.models[-1], token_ids)
         after = chances(logits, token_ids, request.sampling)
@@ -150,4 +151,4 @@ class Job:
 
     def ids(self, stream: Stream) -> list[int]:
         """What a stream made, its end token included."""
-        return [*stream.generated, *([self.engine.tokenizer.eos_token_id] if stream.ended else [])]
+        return [*stream.generated, *stream.end]

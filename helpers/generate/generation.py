@@ -6,11 +6,13 @@ import textwrap
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from helpers.data.chat import as_messages, decode_answer, prompt_text
+from helpers.data.ends import end_ids
 from helpers.generate.decode import Decoder
 from helpers.generate.kv_cache import roomy_cache
 from helpers.generate.sampling import Sampling
@@ -44,7 +46,8 @@ def generate(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, convers
     """
     sampling = Sampling(**knobs).drawn()
     prompts = [prompt_ids(tokenizer, conversation) for conversation in conversations]
-    return [cut_at_end(tokenizer, row, sampling.stop) for row in continuations(model, tokenizer, prompts, sampling)]
+    rows, ends = continuations(model, tokenizer, prompts, sampling), end_ids(tokenizer, model)
+    return [cut_at_end(tokenizer, row, ends, sampling.stop) for row in rows]
 
 
 def prompt_ids(
@@ -77,7 +80,7 @@ def continuations(
             input_ids=torch.tensor(padded, device=device),
             attention_mask=torch.tensor(mask, device=device),
             pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=end_ids(tokenizer, model),
             past_key_values=roomy_cache(model),
             **sampling.arguments(),
             **stops,
@@ -85,10 +88,12 @@ def continuations(
     return output[:, longest:].tolist()
 
 
-def cut_at_end(tokenizer: PreTrainedTokenizerBase, token_ids: list[int], stop: tuple[str, ...] = ()) -> Answer:
-    """The answer before the first end token, or the first stop string; what is after it is padding."""
-    ended = tokenizer.eos_token_id in token_ids
-    kept = token_ids[: token_ids.index(tokenizer.eos_token_id)] if ended else token_ids
+def cut_at_end(
+    tokenizer: PreTrainedTokenizerBase, token_ids: list[int], ends: Sequence[int], stop: tuple[str, ...] = ()
+) -> Answer:
+    """The answer before the first of the end tokens, or the first stop string; what is after it is padding."""
+    kept = list(takewhile(lambda token: token not in ends, token_ids))
+    ended = len(kept) < len(token_ids)
     text = before_stop(decode_answer(tokenizer, kept), stop)
     return Answer(text.strip(), len(kept), ended)
 
@@ -122,16 +127,17 @@ class Stream:
         self.sampling = Sampling(**knobs).drawn()
         self.prompt = prompt_text(tokenizer, as_messages(messages) if isinstance(messages, str) else messages)
         self.stop_asked, self.begun = threading.Event(), list(begun)
+        self.ends = end_ids(tokenizer, model)
         self.generated: list[int] = []
+        self.end: list[int] = []  # the end token, once it has come
         self.ended = self.stopped_by_text = False
 
     def __iter__(self) -> Iterator[str]:
         prompt = [*self.tokenizer(self.prompt, add_special_tokens=False)["input_ids"], *self.begun]
         shown, held = "", max(map(len, self.sampling.stop), default=1) - 1  # what may be the beginning of a stop string
-        end = self.tokenizer.eos_token_id
-        for token in self.decoder.tokens(prompt, self.sampling, end, self.stop_asked.is_set):
-            self.ended = token == end
-            self.generated += [] if self.ended else [token]
+        for token in self.decoder.tokens(prompt, self.sampling, self.ends, self.stop_asked.is_set):
+            self.ended = token in self.ends
+            (self.end if self.ended else self.generated).append(token)
             whole = decode_answer(self.tokenizer, self.begun + self.generated)
             text = before_stop(whole, self.sampling.stop)
             self.stopped_by_text = text != whole
@@ -170,6 +176,7 @@ class Stream:
             f"    stop_strings={list(self.sampling.stop)!r},\n    tokenizer=tokenizer,\n" if self.sampling.stop else ""
         )
         off = "model.disable_adapter(), " if base else ""
+        end = "tokenizer.eos_token_id" if self.ends == [self.tokenizer.eos_token_id] else repr(self.ends)
         begun = (
             f"begun = torch.tensor([{self.begun!r}], device=model.device)  # the answer's beginning\n"
             'ids = torch.cat([batch["input_ids"], begun], dim=1)\n'
@@ -184,7 +191,7 @@ class Stream:
             f"with {off}torch.no_grad():\n"
             "    output = model.generate(\n        input_ids=ids,\n        attention_mask=torch.ones_like(ids),\n"
             + textwrap.indent(self.sampling.as_code() + stops, "    ")
-            + "        pad_token_id=tokenizer.pad_token_id,\n        eos_token_id=tokenizer.eos_token_id,\n    )\n"
+            + f"        pad_token_id=tokenizer.pad_token_id,\n        eos_token_id={end},\n    )\n"
             'answer = tokenizer.decode(output[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)\n'
             "print(answer)\n"
         )

@@ -9,6 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from helpers.adapted import base_of
 from helpers.data.packing import Documents, find_documents
+from helpers.machine.hardware import Choice
 from helpers.models import falcon
 
 LIBRARY = ("sdpa", "eager")  # transformers' own: packed rows get a mask over all of their tokens
@@ -195,6 +196,18 @@ def mark_documents(core: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -
 def for_loading(kernel: str) -> str:
     """What from_pretrained takes as attn_implementation before `install` puts ours in its place."""
     return kernel if kernel in LIBRARY else "sdpa"
+
+
+def serving(model: Any, kernel: str) -> Choice:
+    """The kernel that serves a model, which may be an empty one, where `kernel` is asked for, and why.
+
+    Some families compute scores that PyTorch's fused attention does not know (Gemma 2 caps them), and say so.
+    Upstream: they say it through the private _supports_sdpa of their class. Breaks: from_pretrained raises ValueError.
+    Drift: test_attention.py::test_gemma_2_still_says_that_it_has_no_fused_attention
+    """
+    if kernel == "eager" or model._supports_sdpa:
+        return Choice(kernel, "as in the settings")
+    return Choice("eager", f"{model.config.model_type} computes its scores in a way that the fused kernels do not know")
 
 
 def install(model: Any, kernel: str) -> None:

@@ -13,7 +13,7 @@ from helpers.models import attention, embedded, falcon, tiny
 from helpers.settings import EMBEDDED, Settings
 
 if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 class LoadReport(NamedTuple):
@@ -114,25 +114,28 @@ def load_model(settings: Settings) -> Loaded:
     from transformers import AutoModelForCausalLM
 
     tokenizer = load_tokenizer(settings)
-    config = check_model(settings)
-    with falcon.quantizable(config.model_type):
+    empty = check_model(settings)
+    kernel = attention.serving(empty, settings.attention)
+    if kernel.value != settings.attention:
+        print(f"attention={kernel.value!r}: {kernel.reason}")
+    with falcon.quantizable(empty.config.model_type):
         model = AutoModelForCausalLM.from_pretrained(
             locate(settings.model),
             revision=settings.revision or None,
             dtype=getattr(torch, settings.dtype),
             quantization_config=quantization_config(settings),
             device_map={"": here().local if settings.device == "cuda" else "cpu"},
-            attn_implementation=attention.for_loading(settings.attention),
+            attn_implementation=attention.for_loading(kernel.value),
         )
     keep_gradients_on_cpu(model)
-    attention.install(model, settings.attention)
+    attention.install(model, kernel.value)
     report = inspect_model(model)
     check_quantized(settings, report)
     return Loaded(model.eval(), tokenizer, report)
 
 
-def check_model(settings: Settings) -> PretrainedConfig:
-    """The configuration of a model that can serve the settings.
+def check_model(settings: Settings) -> Any:
+    """An empty model (on the meta device) of those that can serve the settings.
 
     Raises ModelError when its type is unknown, its context too short, or a target module not in it.
 
@@ -156,7 +159,7 @@ def check_model(settings: Settings) -> PretrainedConfig:
         )
     if settings.target_modules != "all-linear":
         check_targets(empty, settings)
-    return config
+    return empty
 
 
 def check_targets(model: torch.nn.Module, settings: Settings) -> None:

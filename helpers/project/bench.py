@@ -72,7 +72,7 @@ def stock_trainer(settings: Settings, rows: Dataset, folder: Path, callbacks: li
     Only what decides the result is set: the adapter, the learning rate and its schedule, the labels, the seed. A Falcon
     is quantized as it should be, or it would not fit.
     """
-    with falcon.quantizable(check_model(settings).model_type):
+    with falcon.quantizable(check_model(settings).config.model_type):
         model = AutoModelForCausalLM.from_pretrained(
             locate(settings.model),
             dtype=getattr(torch, settings.dtype),

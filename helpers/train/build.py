@@ -29,6 +29,7 @@ from helpers.train.config import sft_config
 from helpers.train.fitting import fitting, watchable
 from helpers.train.interrupt import StopGuard
 from helpers.train.preflight import preflight
+from helpers.train.reference import dropouts
 from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
 from helpers.watch.history import History, read_history, seconds_at, series, write_csv
 from helpers.watch.reading import read
@@ -47,7 +48,8 @@ def build_trainer(
     run: settings, folder, and the log, which is the first of the callbacks. train, evaluation: datasets with
     `messages`; without the second nothing is evaluated while it trains. Raises TrainingError when no row fits.
     """
-    settings, args = run.settings, sft_config(run.settings, run.folder)
+    settings = run.settings
+    args = sft_config(settings, run.folder, random=settings.lora_dropout > 0 or bool(dropouts(model)))
     rows = fitting(settings, tokenizer, train, print)
     watched = None if evaluation is None else watchable(settings, tokenizer, evaluation)
     args.eval_strategy = "no" if watched is None else args.eval_strategy
@@ -77,6 +79,8 @@ def build_trainer(
         fuse_norms(trainer.model)
     if settings.autocast == "float16":
         keep_stream_in_float32(trainer.model)
+    if not trainer.fast_head:
+        print("the loss is made by the model's own forward pass: it does more to its logits than the fast head knows")
     return trainer
 
 

@@ -6,11 +6,17 @@ from typing import Any, NamedTuple
 
 import torch
 
+from helpers.adapted import base_of
+from helpers.data.chat import PROBES, begin_ids, prompt_text
 from helpers.data.conversation import KINDS, whole_messages
+from helpers.data.ends import end_ids, trained_end, turn_end
 from helpers.data.order import is_trained
+from helpers.data.rendering import encode_whole
+from helpers.data.turns import RowError
 from helpers.machine.hardware import choose_dtype, this_machine
 from helpers.models import attention
 from helpers.models.load import inspect_model
+from helpers.train.reference import library_forward, own_loss, without_dropout
 from helpers.train.trainer import LoraTrainer, TrainingError
 
 
@@ -48,7 +54,7 @@ def preflight(trainer: LoraTrainer, allow: tuple[str, ...] = (), report: Callabl
 
 def proofs(trainer: LoraTrainer) -> list[Check]:
     """The rows of the preflight; each can fail."""
-    checks = [*label_checks(trainer), isolation_check(trainer.model), gradient_check(trainer)]
+    checks = [*label_checks(trainer), ends_check(trainer), isolation_check(trainer.model), *loss_checks(trainer)]
     checks += [kernel_check(trainer), adapter_check(trainer)]
     if trainer.settings.quantization == "nf4":
         checks.insert(0, quantization_check(trainer.model))
@@ -64,17 +70,25 @@ def quantization_check(model: torch.nn.Module) -> Check:
 
 
 def label_checks(trainer: LoraTrainer) -> list[Check]:
-    """Trained spans against the answers in the data: each answer is one, with its end token, and nothing else is."""
+    """Trained spans against the answers in the data: each answer is one, with its end token, and nothing else is.
+
+    Both are compared as the tokenizer gives them back, without blanks: some tokenizers normalise letters, some lose
+    spaces, and templates may trim.
+    """
     tokenizer = trainer.processing_class
     answers = [message for row in trainer.rows for message in whole_messages(row) if is_trained(message)]
     spans = [span for row in trainer.train_dataset for span in trained_spans(row["labels"])]
-    ended = sum(span[-1] == tokenizer.eos_token_id for span in spans)
-    trained = Counter(str(tokenizer.decode(span)).strip() for span in spans)
-    expected = Counter(m["content"].strip() + tokenizer.eos_token for m in answers if not m.keys() & KINDS.keys())
-    left = trained - expected
+    ends = [trained_end(tokenizer, trainer.model, span) for span in spans]
+    ended = sum(end is not None for end in ends)
+    bodies = [[t for t in span if t not in end_ids(tokenizer, trainer.model)] for span in spans]
+    plain = [m["content"] for m in answers if not m.keys() & KINDS.keys()]
+    left = Counter(given_back(tokenizer, bodies))
+    expected = given_back(tokenizer, ids_of(tokenizer, plain))
+    framed, before, after = left - Counter(expected), *frame(tokenizer)
+    left = framed - Counter(before + text + after for text in expected)
     with_more = [m for m in answers if m.keys() & KINDS.keys()]
-    foreign = left.total() - sum(claimed(left, message) for message in with_more)
-    cut = "Raise max_length, or see whether the template ends an answer with the end token inside its generation span."
+    foreign = left.total() - sum(claimed(tokenizer, left, message) for message in with_more)
+    cut = "Raise max_length, or see whether the template ends an answer with an end token inside its generation span."
     masked = "Put nothing but the answer inside the template's generation span, and keep assistant_only_loss=True."
     count = len(answers)
     return [
@@ -83,13 +97,54 @@ def label_checks(trainer: LoraTrainer) -> list[Check]:
     ]
 
 
-def claimed(spans: Counter[str], message: dict) -> bool:
+def ids_of(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Token ids of texts by themselves."""
+    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
+
+def given_back(tokenizer: Any, rows: list[list[int]]) -> list[str]:
+    """What the tokenizer makes of token ids, without any blanks or line breaks."""
+    return ["".join(text.split()) for text in tokenizer.batch_decode(rows)]
+
+
+def frame(tokenizer: Any) -> tuple[str, str]:
+    """What the template itself writes into an answer before and after its text, such as an empty thinking block."""
+    asked = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), PROBES, strict=True)]
+    try:
+        ids, answers, _ = encode_whole(tokenizer, asked)
+    except RowError:
+        return "", ""
+    ends = end_ids(tokenizer)
+    span = [token for token, answer in zip(ids, answers, strict=True) if answer >= 0 and token not in ends]
+    before, _, after = "".join(str(tokenizer.decode(span)).split()).partition(PROBES[1])
+    return ("", "") if PROBES[0] in before + after else (before, after)
+
+
+def claimed(tokenizer: Any, spans: Counter[str], message: dict) -> bool:
     """Whether one of the trained texts holds all parts of an answer with calls or thinking; it is taken out then."""
-    parts = [message["content"].strip(), *(call["function"]["name"] for call in message.get("tool_calls", []))]
-    text = next((text for text in spans if spans[text] and all(part in text for part in parts)), None)
+    parts = [message["content"], *(call["function"]["name"] for call in message.get("tool_calls", []))]
+    wanted = given_back(tokenizer, ids_of(tokenizer, parts))
+    text = next((text for text in spans if spans[text] and all(part in text for part in wanted)), None)
     if text is not None:
         spans[text] -= 1
     return text is not None
+
+
+def ends_check(trainer: LoraTrainer) -> Check:
+    """Every row begins as the tokenizer begins texts, prompts too, and what ends an answer ends a generation."""
+    tokenizer, begin = trainer.processing_class, begin_ids(trainer.processing_class)
+    documents = [part["input_ids"] for row in trainer.train_dataset for part in split_row(row)]
+    once = sum(ids[: len(begin)] == begin and not (begin and begin[0] in ids[1:]) for ids in documents)
+    asked = whole_messages(trainer.rows[0])[:1]
+    prompt = tokenizer(prompt_text(tokenizer, asked), add_special_tokens=False)["input_ids"]
+    written, stops = turn_end(tokenizer), end_ids(tokenizer, trainer.model)
+    stopped = written is not None and written in stops
+    names = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(stops)))
+    begun = "".join(tokenizer.convert_ids_to_tokens(begin)) or "no token"
+    actual = f"{once} of {len(documents)} rows begin with {begun} once; generation stops at {names}"
+    remedy = "Set TEMPLATE = 'guanaco', or give the tokenizer a template that ends each answer with an end token."
+    right = once == len(documents) and prompt[: len(begin)] == begin and stopped
+    return Check("begin and end", actual, "all, and the template's end among them", right, remedy)
 
 
 def trained_spans(labels: list[int]) -> list[list[int]]:
@@ -129,26 +184,50 @@ def isolation_check(model: Any, length: int = 12) -> Check:
     return Check("isolated", f"logits move by {share:.2%}", f"below {bar:.1%} of their spread", share < bar, remedy)
 
 
-def gradient_check(trainer: LoraTrainer) -> Check:
-    """Cosine between the gradient of a batch and that of its documents one by one, after an evaluation pass.
+def loss_checks(trainer: LoraTrainer) -> list[Check]:
+    """Loss and gradient of a batch as training makes them, after an evaluation pass, against the model's own.
 
-    Documents that see each other, wrong masks and layers that lost their backward pass all turn it.
+    Its own are those of `model(labels=...)`, its documents one by one, with the library's attention, norms, products
+    and head. What a family does to its logits, documents that see each other, wrong masks and layers that lost their
+    backward pass all show here. 16 bits round the sums, and other kernels do so differently.
     Upstream: a batch gets to the model's device through the private Trainer._prepare_inputs.
     Breaks: the preflight ends in an AttributeError.
     Drift: test_upstream.py::test_a_batch_is_still_prepared_by_this_name
     """
     batch, alone = one_batch(trainer)
     model, was_training = trainer.model, trainer.model.training
-    reference: Any = sum(adapter_gradient(trainer, document) for document in alone)
-    model.eval()
-    with torch.no_grad():
-        trainer.compute_loss(model, trainer._prepare_inputs(alone[0]))
-    cosine = torch.cosine_similarity(reference, adapter_gradient(trainer, batch), dim=0).item()
+    with without_dropout(model):
+        with library_forward(model):
+            own, reference = added_up([loss_and_gradient(trainer, document, own=True) for document in alone])
+        model.eval()
+        with torch.no_grad():
+            trainer.compute_loss(model, trainer._prepare_inputs(alone[0]))
+        loss, gradient = loss_and_gradient(trainer, batch)
     model.train(was_training)
+    cosine = torch.cosine_similarity(reference, gradient, dim=0).item()
+    length = (gradient.norm() / reference.norm()).item()
+    exact = not trainer.settings.autocast and trainer.settings.dtype == "float32"
+    loss_bar, length_bar = (1e-3, 1e-2) if exact else (2e-2, 1e-1)
+    same = abs(loss - own) <= loss_bar * abs(own) and abs(length - 1) <= length_bar
     repacked = sum(has_no_backward(module) for module in model.modules())
     actual = f"cosine {cosine:.4f}" + (f", {repacked} layers without backward pass" if repacked else "")
     remedy = "Load the model again with load_model; if it stays, set ATTENTION = 'sdpa'."
-    return Check("gradient", actual, "above 0.99, as of the documents alone", cosine > 0.99 and not repacked, remedy)
+    return [
+        Check(
+            "loss",
+            f"{loss:.4g}, the model's own {own:.4g}; gradient {length:.3f} times as long",
+            f"the model's own within {loss_bar:.1%}, its gradient within {length_bar:.0%}",
+            same,
+            remedy + " Or set trainer.fast_head = False: the model's own forward pass makes the loss then.",
+        ),
+        Check("gradient", actual, "above 0.99, as of the documents alone", cosine > 0.99 and not repacked, remedy),
+    ]
+
+
+def added_up(pairs: list[tuple[float, torch.Tensor]]) -> tuple[float, torch.Tensor]:
+    """The sum of losses, and of gradients."""
+    losses, gradients = zip(*pairs, strict=True)
+    return sum(losses), torch.stack(gradients).sum(0)
 
 
 def has_no_backward(module: torch.nn.Module) -> bool:
@@ -176,13 +255,23 @@ def split_row(row: dict) -> list[dict]:
     return documents if row.get("seq_lengths") else [{k: v for k, v in documents[0].items() if k != "seq_lengths"}]
 
 
-def adapter_gradient(trainer: LoraTrainer, batch: dict) -> torch.Tensor:
-    """Gradient of the summed loss of a batch with respect to the trained parameters, as one float64 vector."""
+def loss_and_gradient(trainer: LoraTrainer, batch: dict, own: bool = False) -> tuple[float, torch.Tensor]:
+    """Summed loss of a batch, and its gradient with respect to the trained parameters as one float64 vector.
+
+    own: as the model itself makes it, for a single document.
+    """
     trainer.model.train()
-    loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(dict(batch)), num_items_in_batch=1)
+    inputs: Any = trainer._prepare_inputs(dict(batch))
+    if own:
+        ids = inputs["input_ids"]
+        with trainer.accelerator.autocast():
+            loss = own_loss(trainer.model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, inputs["labels"])
+    else:
+        loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=1)
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(loss, trained, allow_unused=True)
-    return torch.cat([gradient.flatten().double().cpu() for gradient in gradients if gradient is not None])
+    vector = torch.cat([gradient.flatten().double().cpu() for gradient in gradients if gradient is not None])
+    return loss.item(), vector
 
 
 def kernel_check(trainer: LoraTrainer) -> Check:
@@ -191,10 +280,12 @@ def kernel_check(trainer: LoraTrainer) -> Check:
     kernel, native = attention.kernel_of(trainer.model), choose_dtype(this_machine()).value
     computes = settings.autocast or settings.dtype
     emulated = settings.device == "cuda" and computes == "bfloat16" and native != torch.bfloat16
-    right = kernel == settings.attention and not emulated and (settings.device == "cuda" or computes != "float16")
+    wanted = attention.serving(base_of(trainer.model), settings.attention)
+    right = kernel == wanted.value and not emulated and (settings.device == "cuda" or computes != "float16")
     remedy = "Load the model with load_model(settings), and leave dtype and autocast to the settings."
-    reason = settings.reasons.get("attention", "as in the settings")
-    return Check("kernel", f"{kernel or 'unknown'} in {computes}", f"{settings.attention}: {reason}", right, remedy)
+    reason = settings.reasons.get("attention", "") if wanted.value == settings.attention else wanted.reason
+    needed = f"{wanted.value}: {reason or wanted.reason}"
+    return Check("kernel", f"{kernel or 'unknown'} in {computes}", needed, right, remedy)
 
 
 def adapter_check(trainer: LoraTrainer) -> Check:

@@ -16,53 +16,23 @@ from trl import SFTTrainer
 
 from helpers.data.packing import find_documents
 from helpers.machine.hardware import is_out_of_memory
-from helpers.machine.memory import LOGITS
 from helpers.machine.processes import agree, sharded
 from helpers.settings import Settings
 from helpers.train import checkpoints
+from helpers.train.head import FrozenHeadLoss, Head, head_of, is_models_own
 from helpers.train.interrupt import EvaluationStopped
+from helpers.train.reference import own_loss
 
 
 class TrainingError(RuntimeError):
     """Training cannot start, or went wrong; the message says why and what to do."""
 
 
-class FrozenHeadLoss(torch.autograd.Function):
-    """Summed cross-entropy of a frozen output head, with its gradient made on the way: no logits are kept.
-
-    hidden: (tokens, hidden_size); weight: (vocab_size, hidden_size), not trained; targets: (tokens,).
-    The gradient for one token is probabilities @ weight - weight[target], so it needs no second pass over the
-    vocabulary. Works through as many tokens at a time as LOGITS allows.
-    """
-
-    @staticmethod
-    def forward(ctx, hidden, weight, targets):
-        total, gradient = hidden.new_zeros((), dtype=torch.float32), torch.empty_like(hidden)
-        chunk = head_chunk(len(weight), hidden.device.type)
-        for first in range(0, len(hidden), chunk):
-            rows, wanted = hidden[first : first + chunk], targets[first : first + chunk]
-            logits = (rows @ weight.T).float()  # (chunk, vocab_size)
-            largest, right = logits.amax(1, keepdim=True), logits.gather(1, wanted[:, None])
-            exponentials = logits.sub_(largest).exp_()
-            sums = exponentials.sum(1, keepdim=True)
-            total = total + (sums.log() + largest - right).sum()
-            probabilities = exponentials.div_(sums).to(hidden.dtype)
-            gradient[first : first + chunk] = probabilities @ weight - weight[wanted]
-        ctx.save_for_backward(gradient)
-        return total
-
-    @staticmethod
-    def backward(ctx, outer):
-        return ctx.saved_tensors[0] * outer, None, None
-
-
-def head_chunk(vocab_size: int, device: str) -> int:
-    """How many trained positions the output head takes at a time."""
-    return max(1, LOGITS[device] // vocab_size)
-
-
 class LoraTrainer(SFTTrainer):
     """SFTTrainer for a frozen base model with an adapter.
+
+    fast_head: whether the head's loss is computed at trained positions only; false for a model that does something else
+    to its logits, or whose head is trained: then its own forward pass makes the loss.
 
     Upstream: TRL's fused head (compute_loss in sft_trainer.py) runs over every position, and on a CPU takes 2.3 to
     2.8 times as long as a plain head. Here the head sees only the positions that are trained. Breaks: nothing; once TRL
@@ -92,6 +62,8 @@ class LoraTrainer(SFTTrainer):
         """settings: of the run. rows: the training set with its messages, for the preflight. options: SFTTrainer's."""
         self.settings, self.rows = settings, rows
         super().__init__(train_dataset=rows, **options)
+        # FSDP has no whole weights to try it with; the preflight compares the loss there as everywhere.
+        self.fast_head = sharded() or is_models_own(self.model.get_base_model())
 
     def compute_loss(
         self,
@@ -103,9 +75,12 @@ class LoraTrainer(SFTTrainer):
         inputs = round_up(inputs) if self.args.use_cpu else inputs
         labels = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=-100).flatten()
         trained = (labels != -100).nonzero().flatten()  # here, not after the decoder: it waits for the GPU
-        known = {k: inputs[k] for k in ("input_ids", "attention_mask", "position_ids") if k in inputs}
+        known: dict[str, Any] = {k: inputs[k] for k in ("input_ids", "attention_mask", "position_ids") if k in inputs}
         tuned = self.accelerator.unwrap_model(model)
-        if self.args.world_size == 1 and not sharded():
+        if not self.fast_head:
+            with self.accelerator.autocast():
+                summed = own_loss(model, known, inputs["labels"])
+        elif self.args.world_size == 1 and not sharded():
             summed = self.summed_loss(tuned, known, trained, labels)
         else:  # the gradients of all processes meet only if the wrapper itself is called
             with forward_as(tuned, lambda **given: self.summed_loss(tuned, given, trained, labels)):
@@ -125,23 +100,23 @@ class LoraTrainer(SFTTrainer):
         hidden, targets = hidden.flatten(0, 1)[trained], labels[trained]
 
         def head_loss(hidden, targets):
-            weight = self.head_weight(base)
-            return FrozenHeadLoss.apply(hidden.to(weight.dtype), weight, targets)
+            own = self.head(base)
+            return FrozenHeadLoss.apply(hidden.to(own.weight.dtype), own, targets)
 
         if not sharded():
             return head_loss(hidden, targets)
-        head = base.get_output_embeddings()  # FSDP gathers its weight, and frees it, around a call
-        with forward_as(head, head_loss):
-            return head(hidden, targets)
+        layer = base.get_output_embeddings()  # FSDP gathers its weight, and frees it, around a call
+        with forward_as(layer, head_loss):
+            return layer(hidden, targets)
 
-    def head_weight(self, base: Any) -> torch.Tensor:
-        """The output head's weight in the dtype of mixed precision, cast once: it is frozen."""
+    def head(self, base: Any) -> Head:
+        """The output head in the dtype of mixed precision, cast once: it is frozen."""
         if not hasattr(self, "cast_head") or sharded():  # FSDP frees what it has gathered
-            head = base.get_output_embeddings()
-            if head.weight.requires_grad or getattr(head, "bias", None) is not None:
-                raise TrainingError("the output head must be frozen and without bias: use TRL's SFTTrainer for it.")
-            dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else head.weight.dtype
-            self.cast_head = head.weight.detach().to(dtype)
+            dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
+            head = head_of(base, dtype)
+            if head is None:
+                raise TrainingError("the output head must be a frozen linear layer: build the trainer anew.")
+            self.cast_head = head
         return self.cast_head
 
     def training_step(

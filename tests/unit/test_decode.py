@@ -50,23 +50,23 @@ def test_the_tokens_are_those_of_generate(tiny_llama, tiny_falcon, form, knobs):
         sampling = Sampling(max_new_tokens=length, **knobs)
         if form == "base of adapter":
             with model.disable_adapter():
-                assert list(decoder.tokens(PROMPT, sampling, 1)) == expected(model, sampling)
+                assert list(decoder.tokens(PROMPT, sampling, [1])) == expected(model, sampling)
         else:
-            assert list(decoder.tokens(PROMPT, sampling, 1)) == expected(model, sampling)
+            assert list(decoder.tokens(PROMPT, sampling, [1])) == expected(model, sampling)
 
 
 def test_a_draft_saves_passes_of_the_model(tiny_llama):
     with_draft, alone = Decoder(tiny_llama), Decoder(tiny_llama)
     with_draft.how, alone.how = Choice(True, ""), Choice(False, "")
     sampling = Sampling(max_new_tokens=41)
-    assert list(with_draft.tokens(PROMPT, sampling, None)) == list(alone.tokens(PROMPT, sampling, None))
+    assert list(with_draft.tokens(PROMPT, sampling, ())) == list(alone.tokens(PROMPT, sampling, ()))
     assert alone.passes == 41 and with_draft.passes < 25
 
 
 def test_the_draft_goes_on_from_what_the_judge_knows(tiny_llama):
     decoder, prompt = Decoder(tiny_llama), PROMPT * 5
     decoder.how = Choice(True, "")
-    for _ in decoder.tokens(prompt, Sampling(max_new_tokens=30), None):
+    for _ in decoder.tokens(prompt, Sampling(max_new_tokens=30), ()):
         pass
     assert decoder.how.value and decoder.passes < 15
     (speculation,) = decoder.speculations.values()
@@ -81,7 +81,7 @@ def test_the_draft_goes_on_from_what_the_judge_knows(tiny_llama):
 def test_drawn_tokens_are_guessed_with_the_same_random_numbers(tiny_llama):
     decoder = Decoder(tiny_llama)
     decoder.how = Choice(True, "")
-    assert len(list(decoder.tokens(PROMPT, Sampling(max_new_tokens=41, temperature=1.0, seed=2), None))) == 41
+    assert len(list(decoder.tokens(PROMPT, Sampling(max_new_tokens=41, temperature=1.0, seed=2), ()))) == 41
     assert decoder.passes < 25
 
 
@@ -105,7 +105,7 @@ def test_wrong_guesses_cost_time_and_change_nothing(tiny_llama, monkeypatch):
     for knobs in KNOBS:
         decoder, sampling = Decoder(tiny_llama), Sampling(max_new_tokens=20, **knobs)
         decoder.how = Choice(True, "")
-        assert list(decoder.tokens(PROMPT, sampling, 1)) == expected(tiny_llama, sampling)
+        assert list(decoder.tokens(PROMPT, sampling, [1])) == expected(tiny_llama, sampling)
 
 
 def test_an_end_token_ends_it_in_the_middle_of_guesses(tiny_llama):
@@ -113,14 +113,14 @@ def test_an_end_token_ends_it_in_the_middle_of_guesses(tiny_llama):
     for end in whole[3:12]:
         decoder = Decoder(tiny_llama)
         decoder.how = Choice(True, "")
-        made = list(decoder.tokens(PROMPT, Sampling(max_new_tokens=30, temperature=1.0, seed=9), end))
+        made = list(decoder.tokens(PROMPT, Sampling(max_new_tokens=30, temperature=1.0, seed=9), [end]))
         assert made == whole[: whole.index(end) + 1]
 
 
 def test_a_stop_is_seen_within_one_token(tiny_llama):
     decoder, made = Decoder(tiny_llama), []
     decoder.how = Choice(True, "")
-    for token in decoder.tokens(PROMPT, Sampling(max_new_tokens=200), None, lambda: len(made) >= 5):
+    for token in decoder.tokens(PROMPT, Sampling(max_new_tokens=200), (), lambda: len(made) >= 5):
         made.append(token)
     assert 5 <= len(made) <= 6
 
@@ -161,7 +161,7 @@ def test_a_model_that_a_lean_copy_does_not_know_answers_by_itself(tiny_llama):
         layer.self_attn.q_proj.bias = torch.nn.Parameter(torch.full((layer.self_attn.q_proj.out_features,), 0.5))
     decoder, sampling = Decoder(tiny_llama), Sampling(max_new_tokens=12)
     decoder.how = Choice(True, "")
-    assert list(decoder.tokens(PROMPT, sampling, 1)) == expected(tiny_llama, sampling)
+    assert list(decoder.tokens(PROMPT, sampling, [1])) == expected(tiny_llama, sampling)
     assert not decoder.how.value and "other logits" in decoder.how.reason and not decoder.speculations
 
 
@@ -258,7 +258,7 @@ def test_where_an_operator_of_the_draft_fails_the_model_answers_and_says_so(tiny
         monkeypatch.setattr("helpers.generate.products.Four.__call__", gone)
     decoder = Decoder(tiny_llama)
     sampling = Sampling(max_new_tokens=8)
-    assert list(decoder.tokens(PROMPT, sampling, 1)) == expected(tiny_llama, sampling)
+    assert list(decoder.tokens(PROMPT, sampling, [1])) == expected(tiny_llama, sampling)
     assert not decoder.how.value and "answers by itself: an operator of the draft fails" in decoder.how.reason
 
 

@@ -27,8 +27,12 @@ def test_a_seed_repeats_a_sampled_answer(tiny_llama, tokenizer):
 
 def test_an_answer_ends_before_its_end_token(tokenizer):
     ids = tokenizer("yes")["input_ids"]
-    assert cut_at_end(tokenizer, [*ids, tokenizer.eos_token_id, tokenizer.pad_token_id]) == ("yes", len(ids), True)
-    assert cut_at_end(tokenizer, ids) == ("yes", len(ids), False)
+    assert cut_at_end(tokenizer, [*ids, tokenizer.eos_token_id, tokenizer.pad_token_id], [tokenizer.eos_token_id]) == (
+        "yes",
+        len(ids),
+        True,
+    )
+    assert cut_at_end(tokenizer, ids, [tokenizer.eos_token_id]) == ("yes", len(ids), False)
 
 
 def test_a_stream_gives_the_text_of_generate(tiny_llama, tokenizer):
