@@ -17,7 +17,7 @@ from helpers.data.load import read_own
 from helpers.export.merge import merge
 from helpers.machine.paths import write_json
 from helpers.machine.versions import versions
-from helpers.models.load import base_folder
+from helpers.models.source import base_folder
 from helpers.run import read_settings
 
 TARGET = Path(__file__).resolve().parent / "results" / "outside-check.json"

@@ -191,7 +191,7 @@ def run_export(chosen: argparse.Namespace) -> None:
     from helpers.export.errors import ExportError
     from helpers.export.gguf import write_gguf
     from helpers.export.merge import merge
-    from helpers.models.load import ModelError, base_folder
+    from helpers.models.source import ModelError, base_folder
     from helpers.project import series
     from helpers.run import read_settings
     from helpers.settings import SettingsError

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from helpers.machine.paths import fixed_run, read_json, runs_folder, write_json
-from helpers.settings import Settings, SettingsError
+from helpers.settings import SET, Settings, SettingsError
 from helpers.watch.history import History
 
 SUBSTITUTE = "-substitute"  # in the folder's name
@@ -41,8 +41,18 @@ class Run:
         return History(self.folder / "history.jsonl")
 
     def asked_as_trained(self, settings: Settings) -> Settings:
-        """These settings with the template that the adapter was trained in."""
-        return replace(settings, template=self.settings.template, thinking=self.settings.thinking)
+        """These settings with the model that the adapter was trained on, and the template that it was trained in.
+
+        Raises SettingsError when another model was set by the reader.
+        """
+        if settings.model != self.settings.model and settings.reasons.get("model") == SET:
+            raise SettingsError(
+                f"model={settings.model!r}, but {self.name} was trained on {self.settings.model!r}: set MODEL = "
+                f"None, or choose another RUN."
+            )
+        names = ("model", "revision", "template", "thinking")
+        reasons = settings.reasons | dict.fromkeys(names, f"as {self.name} was trained")
+        return replace(settings, reasons=reasons, **{name: getattr(self.settings, name) for name in names})
 
     def card(self) -> dict:
         """What was measured; empty before the training, or when the file is damaged, which is said."""

@@ -3,6 +3,7 @@
 import os
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from helpers.data.load import GUANACO_ID, SHOP
 from helpers.machine.hardware import (
@@ -16,6 +17,7 @@ from helpers.machine.hardware import (
     this_machine,
 )
 from helpers.machine.memory import FALCON_7B, LAYERS, SMOLLM2_135M, Batch, choose_batch, shape_in
+from helpers.machine.pins import is_hub_name, pinned
 from helpers.machine.versions import can_import
 
 EMBEDDED = "embedded"
@@ -44,7 +46,7 @@ class Settings:
     data: str = SHOP
     data_format: str = ""  # a name of formats.FORMATS; "": what the columns say
     columns: str = ""  # the reader's own names of columns: "question=ask,answer=reply"
-    template: str = "guanaco"  # or "chatml", or "model": the tokenizer's own
+    template: str = "guanaco"  # or "chatml", or "model": the tokenizer's own; "auto": that one where there is one
     thinking: str = "trained"  # of rows that have some; or "left out"
     quantization: str = "none"  # "nf4" or "none"
     device: str = "cpu"
@@ -88,7 +90,7 @@ class Settings:
 # Why each value is what it is where neither the profile nor the machine decides.
 REASONS = {
     "model": "the profile's own",
-    "revision": "pinned for models of the Hub; a local model needs none",
+    "revision": "a folder or a model of this project needs none",
     "data": "the profile's own",
     "data_format": "what the columns say; for another data set a name such as alpaca or sharegpt",
     "columns": "the columns have names that are known; else: question=<yours>,answer=<yours>",
@@ -200,11 +202,10 @@ def resolve(
         reasons["model"] = "the environment variable FT_MODEL"
     settings = replace(settings, **given)
     reasons |= dict.fromkeys(given, SET)
+    settings, reasons = own_model(settings, reasons, PROFILES[chosen.value]["model"])
     if settings.data not in OWN_DATA and "evaluation_questions" not in given:
         settings = replace(settings, evaluation_questions=settings.evaluation_questions or OWN_QUESTIONS)
         reasons["evaluation_questions"] = "of your held-out rows: enough to see a change, in a minute or two; 0 is all"
-    if settings.model != FALCON:
-        settings = replace(settings, revision=given.get("revision", ""))
     if "attention" not in given:
         kernel = choose_attention(machine, "16" in (settings.autocast or settings.dtype))
         settings, reasons["attention"] = replace(settings, attention=kernel.value), kernel.reason
@@ -212,6 +213,25 @@ def resolve(
         settings, reasons = fit_to_memory(settings, reasons, machine)
     check(settings, machine)
     return replace(settings, reasons=REASONS | reasons)
+
+
+def own_model(settings: Settings, reasons: dict[str, str], model: str) -> tuple[Settings, dict[str, str]]:
+    """The settings of a reader's own model: the commit that is meant, and its own chat template where it has one.
+
+    model: the profile's, which keeps the form of the profile's data.
+    """
+    if settings.model == model:
+        return settings, reasons
+    name, _, commit = settings.model.partition("@")
+    if not is_hub_name(name):
+        name, commit = settings.model, ""
+    chosen: dict[str, Any] = {"model": name}
+    if reasons.get("revision") != SET:
+        pin = Choice(commit, "as you named it") if commit or not is_hub_name(name) else pinned(name)
+        chosen["revision"], reasons["revision"] = pin.value, pin.reason if is_hub_name(name) else REASONS["revision"]
+    if reasons.get("template") != SET:
+        chosen["template"], reasons["template"] = "auto", "the model's own where it has one, else guanaco"
+    return replace(settings, **chosen), reasons
 
 
 def named_profile(profile: str) -> Choice | None:

@@ -42,10 +42,7 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     A text begins as the tokenizer begins texts: what it puts before each of them is part of the template then, so that
     training, prompts and exports have it once. Raises ValueError with the names that exist.
     """
-    if not hasattr(tokenizer, "own_template"):
-        tokenizer.own_template = tokenizer.chat_template  # type: ignore[attr-defined]
-    own = tokenizer.own_template
-    name = (MODEL if own else "guanaco") if name == AUTO else name
+    name, own = template_name(tokenizer, name), own_template(tokenizer)
     if name not in (MODEL, *TEMPLATES):
         raise ValueError(f"unknown chat template {name!r}; there are: {AUTO}, {MODEL}, {', '.join(TEMPLATES)}")
     if name == MODEL and not isinstance(own, str):
@@ -56,6 +53,18 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     if name == "chatml" and tokenizer.convert_tokens_to_ids("<|im_start|>") in (None, tokenizer.unk_token_id):
         raise ValueError("the chatml template needs a tokenizer that knows <|im_start|>; use 'guanaco'")
     tokenizer.chat_template = with_begin(tokenizer, own if name == MODEL else TEMPLATES[name])
+
+
+def own_template(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """The template that a tokenizer came with: a text, several by name, or None."""
+    if not hasattr(tokenizer, "own_template"):
+        tokenizer.own_template = tokenizer.chat_template  # type: ignore[attr-defined]
+    return tokenizer.own_template
+
+
+def template_name(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
+    """Which template "auto" is for this tokenizer: its own where it has one, else guanaco. Other names stay."""
+    return name if name != AUTO else MODEL if own_template(tokenizer) else "guanaco"
 
 
 def begin_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -45,7 +45,7 @@ def shape_for(model: str) -> Shape:
     from transformers import AutoConfig
 
     try:
-        return shape_of(AutoConfig.from_pretrained(model))
+        return shape_of(AutoConfig.from_pretrained(model, trust_remote_code=False))
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise PlanError(

@@ -116,7 +116,7 @@ def shape_in(folder: Path) -> Shape | None:
 
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-        return shape_of(AutoConfig.from_pretrained(folder)) if kind else None
+        return shape_of(AutoConfig.from_pretrained(folder, trust_remote_code=False)) if kind else None
     except (OSError, KeyError, ValueError):
         return None
 

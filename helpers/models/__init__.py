@@ -5,8 +5,9 @@ Knows no data set and no trainer.
 
 from helpers.models.forecast import forecast_memory
 from helpers.models.lengths import fit_to_data
-from helpers.models.load import ModelError, base_folder, inspect_model, load_model, load_tokenizer, locate
+from helpers.models.load import inspect_model, load_model, load_tokenizer
 from helpers.models.lora import lora_config
+from helpers.models.source import ModelError, base_folder, locate
 
 __all__ = [
     "ModelError",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from helpers.machine.memory import Forecast, forecast, shape_of
 from helpers.machine.meter import used_bytes
 from helpers.models.lengths import row_lengths
-from helpers.models.load import locate
+from helpers.models.source import load_config
 from helpers.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,9 +19,7 @@ def forecast_memory(settings: Settings, rows: Dataset) -> Forecast | None:
 
     rows: the training set, with `messages`.
     """
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(locate(settings.model), revision=settings.revision or None)
+    config = load_config(settings)
     try:
         shape = shape_of(config)
     except ValueError:

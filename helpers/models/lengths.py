@@ -11,7 +11,8 @@ from helpers.data.labels import encode_rows
 from helpers.data.turns import RowError
 from helpers.machine.hardware import Machine, this_machine
 from helpers.machine.memory import SAFE, choose_batch, forecast, shape_of
-from helpers.models.load import load_tokenizer, locate
+from helpers.models.load import load_tokenizer
+from helpers.models.source import load_config
 from helpers.settings import DIVISION, OWN_DATA, SET, Settings
 
 if TYPE_CHECKING:
@@ -32,14 +33,12 @@ def fit_to_data(
     profiles' own data have a figure of their own. Never longer than the model's context, nor than what the memory
     allows. report: is told the choice, and what it cuts.
     """
-    from transformers import AutoConfig
-
     if settings.data in OWN_DATA or settings.reasons.get("max_length") == SET:
         return settings
     lengths = row_lengths(settings, rows)
     if not lengths:
         return settings
-    config = AutoConfig.from_pretrained(locate(settings.model), revision=settings.revision or None)
+    config = load_config(settings)
     wanted = sorted(lengths)[math.ceil(SHARE * len(lengths)) - 1]
     chosen = max(SHORTEST, 8 * math.ceil(wanted / 8))
     reason = f"{SHARE:.0%} of your rows have at most {wanted} tokens"

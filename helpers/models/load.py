@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from helpers.data.chat import set_template
+from helpers.data.ends import end_ids
 from helpers.machine.processes import here, sharded
-from helpers.models import attention, embedded, falcon, tiny
+from helpers.models import attention, embedded, falcon
+from helpers.models.source import ModelError, load_config, origin, told_in_words
 from helpers.settings import EMBEDDED, Settings
 
 if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 class LoadReport(NamedTuple):
@@ -38,35 +39,9 @@ class Loaded(NamedTuple):
     report: LoadReport
 
 
-class ModelError(RuntimeError):
-    """A model is not what it was asked to be; the message says what was found and what to do."""
-
-
 def describe_model(settings: Settings) -> str:
     """The base model's name as a reader would search for it."""
     return f"{embedded.BASE_MODEL} (embedded)" if settings.model == EMBEDDED else settings.model
-
-
-def locate(model: str) -> str:
-    """What from_pretrained takes for `model`: a folder for the embedded and the tiny models, else the name itself."""
-    if model == EMBEDDED:
-        return str(embedded.model_folder())
-    if model in tiny.NAMES:
-        return str(tiny.model_folder(model))
-    if model.startswith((".", "/", "~")) and not (Path(model).expanduser() / "config.json").is_file():
-        raise ModelError(f"{model}: no config.json there. Give the folder that holds a saved model.")
-    return str(Path(model).expanduser()) if model.startswith("~") else model
-
-
-def base_folder(settings: Settings) -> Path:
-    """The folder of the base model's 16 or 32-bit weights; of the Hub's models they are fetched, safetensors only."""
-    folder = Path(locate(settings.model))
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*.safetensors", "*.json", "*.jinja"]
-    return Path(snapshot_download(settings.model, revision=settings.revision or None, allow_patterns=wanted))
 
 
 def quantization_config(settings: Settings) -> BitsAndBytesConfig | None:
@@ -95,7 +70,8 @@ def load_tokenizer(settings: Settings) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(locate(settings.model), revision=settings.revision or None)
+    with told_in_words(settings):
+        tokenizer = AutoTokenizer.from_pretrained(**origin(settings))
     if tokenizer.eos_token is None:
         raise ModelError(f"the tokenizer of {settings.model} has no end token, so the model could not learn to stop.")
     if tokenizer.pad_token is None:
@@ -118,10 +94,10 @@ def load_model(settings: Settings) -> Loaded:
     kernel = attention.serving(empty, settings.attention)
     if kernel.value != settings.attention:
         print(f"attention={kernel.value!r}: {kernel.reason}")
-    with falcon.quantizable(empty.config.model_type):
+    with falcon.quantizable(empty.config.model_type), told_in_words(settings):
         model = AutoModelForCausalLM.from_pretrained(
-            locate(settings.model),
-            revision=settings.revision or None,
+            **origin(settings),
+            use_safetensors=True,
             dtype=getattr(torch, settings.dtype),
             quantization_config=quantization_config(settings),
             device_map={"": here().local if settings.device == "cuda" else "cpu"},
@@ -134,6 +110,28 @@ def load_model(settings: Settings) -> Loaded:
     return Loaded(model.eval(), tokenizer, report)
 
 
+def generation_config(tokenizer: PreTrainedTokenizerBase, model: Any) -> GenerationConfig:
+    """How the model is to generate after its training: as before, with the end tokens that it was trained with.
+
+    Upstream: some published configurations hold values that contradict each other, and save_pretrained refuses them
+    (ValueError); only the special tokens are kept then. Breaks: a training ends without this file.
+    Drift: test_ends.py::test_a_generation_config_that_contradicts_itself_is_still_refused
+    """
+    from transformers import GenerationConfig
+
+    tokens = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": end_ids(tokenizer, model),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = GenerationConfig.from_dict({**model.generation_config.to_dict(), **tokens})
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        config = GenerationConfig(**tokens)
+    return config
+
+
 def check_model(settings: Settings) -> Any:
     """An empty model (on the meta device) of those that can serve the settings.
 
@@ -141,17 +139,11 @@ def check_model(settings: Settings) -> Any:
 
     Reads the configuration only; the layers' names come from an empty model on the meta device.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    try:
-        config = AutoConfig.from_pretrained(locate(settings.model), revision=settings.revision or None)
-        with torch.device("meta"):
-            empty = AutoModelForCausalLM.from_config(config)
-    except ValueError as error:
-        raise ModelError(
-            f"{settings.model}: the installed transformers cannot build this model ({str(error).splitlines()[0]}). "
-            f"Choose a decoder that it knows, such as falcon, llama, mistral or qwen2."
-        ) from None
+    config = load_config(settings)
+    with told_in_words(settings), torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     context = getattr(config, "max_position_embeddings", None) or settings.max_length
     if settings.max_length > context:
         raise ModelError(

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer, its weight as (in, out)
 
 from helpers.machine.memory import first_adapted
 from helpers.settings import Settings
@@ -27,6 +28,7 @@ def lora_config(settings: Settings, model: Any) -> LoraConfig:
         lora_dropout=settings.lora_dropout,
         target_modules=modules,
         layers_to_transform=layers,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         task_type="CAUSAL_LM",
     )
 
@@ -34,7 +36,8 @@ def lora_config(settings: Settings, model: Any) -> LoraConfig:
 def linear_names(model: Any) -> list[str]:
     """The names of the linear layers in a decoder layer ("q_proj", ...); the output head is none of them."""
     head = model.get_output_embeddings()
-    linears = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    kinds = (torch.nn.Linear, Conv1D)
+    linears = [name for name, m in model.named_modules() if isinstance(m, kinds) and m is not head]
     return sorted({name.rsplit(".", 1)[-1] for name in linears})
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import ipywidgets as widgets
 from IPython.display import display
 
-from helpers.data.chat import MODEL, TEMPLATES, set_template
+from helpers.data.chat import MODEL, TEMPLATES, set_template, template_name
 from helpers.data.labels import TRAINED, as_html, as_text, counts
 from helpers.settings import Settings
 from helpers.train.preview import preview_trainer, row_tokens
@@ -37,7 +37,10 @@ class LabelPanel:
         )
         names = [name for name in (*TEMPLATES, MODEL) if self.fits(name)]
         self.template = widgets.Dropdown(
-            options=names, value=settings.template, description="template", style=described
+            options=names,
+            value=template_name(self.tokenizer, settings.template),
+            description="template",
+            style=described,
         )
         self.packing = widgets.Checkbox(settings.packing, description="packing", indent=True, style=described)
         self.answers_only = widgets.Checkbox(

@@ -20,8 +20,9 @@ from helpers.evaluate.likelihood import answer_nll
 from helpers.machine.hardware import this_machine
 from helpers.machine.versions import versions
 from helpers.models import falcon
-from helpers.models.load import check_model, describe_model, load_model, load_tokenizer, locate, quantization_config
+from helpers.models.load import check_model, describe_model, load_model, load_tokenizer, quantization_config
 from helpers.models.lora import lora_config
+from helpers.models.source import origin
 from helpers.run import Run
 from helpers.settings import Settings
 from helpers.train.build import build_trainer, remove_printing_callbacks
@@ -74,7 +75,7 @@ def stock_trainer(settings: Settings, rows: Dataset, folder: Path, callbacks: li
     """
     with falcon.quantizable(check_model(settings).config.model_type):
         model = AutoModelForCausalLM.from_pretrained(
-            locate(settings.model),
+            **origin(settings),
             dtype=getattr(torch, settings.dtype),
             quantization_config=quantization_config(settings),
             device_map={"": 0 if settings.device == "cuda" else "cpu"},

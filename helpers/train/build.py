@@ -19,7 +19,7 @@ from helpers.machine.meter import PeakMemory
 from helpers.machine.paths import write_json
 from helpers.machine.processes import here, is_lost_peer, sharded
 from helpers.machine.versions import versions
-from helpers.models.load import describe_model, keep_gradients_on_cpu, keep_stream_in_float32
+from helpers.models.load import describe_model, generation_config, keep_gradients_on_cpu, keep_stream_in_float32
 from helpers.models.lora import lora_config, use_fast_product
 from helpers.models.norm import fuse_norms
 from helpers.run import Run
@@ -268,6 +268,7 @@ def finish(
     check_losses(history, settings)
     trainer.model.save_pretrained(str(run.adapter), state_dict=whole)
     trainer.processing_class.save_pretrained(run.adapter)
+    generation_config(trainer.processing_class, trainer.model).save_pretrained(run.adapter)
     write_csv(history.rows, folder / "history.csv")
     before = run.card()
     if checkpoint and checkpoint.step == step == before.get("steps"):

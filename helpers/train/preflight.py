@@ -13,7 +13,7 @@ from helpers.data.ends import end_ids, trained_end, turn_end
 from helpers.data.order import is_trained
 from helpers.data.rendering import encode_whole
 from helpers.data.turns import RowError
-from helpers.machine.hardware import choose_dtype, this_machine
+from helpers.machine.hardware import choose_dtype, is_out_of_memory, this_machine
 from helpers.models import attention
 from helpers.models.load import inspect_model
 from helpers.train.reference import library_forward, own_loss, without_dropout
@@ -196,9 +196,17 @@ def loss_checks(trainer: LoraTrainer) -> list[Check]:
     """
     batch, alone = one_batch(trainer)
     model, was_training = trainer.model, trainer.model.training
+    remedy = "Load the model again with load_model; if it stays, set ATTENTION = 'sdpa'."
     with without_dropout(model):
-        with library_forward(model):
-            own, reference = added_up([loss_and_gradient(trainer, document, own=True) for document in alone])
+        try:
+            with library_forward(model):
+                own, reference = added_up([loss_and_gradient(trainer, document, own=True) for document in alone])
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            return [
+                Check("loss", f"unknown: the model's own fails ({error})", "that it can be compared", False, remedy)
+            ]
         model.eval()
         with torch.no_grad():
             trainer.compute_loss(model, trainer._prepare_inputs(alone[0]))
@@ -211,7 +219,6 @@ def loss_checks(trainer: LoraTrainer) -> list[Check]:
     same = abs(loss - own) <= loss_bar * abs(own) and abs(length - 1) <= length_bar
     repacked = sum(has_no_backward(module) for module in model.modules())
     actual = f"cosine {cosine:.4f}" + (f", {repacked} layers without backward pass" if repacked else "")
-    remedy = "Load the model again with load_model; if it stays, set ATTENTION = 'sdpa'."
     return [
         Check(
             "loss",

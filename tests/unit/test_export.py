@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM
 
 from helpers.__main__ import main
 from helpers.models import tiny
-from helpers.models.load import ModelError, base_folder
+from helpers.models.source import ModelError, base_folder
 from helpers.settings import Settings, resolve
 from helpers.train.adapters import substitute_run
 

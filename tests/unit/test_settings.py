@@ -62,9 +62,24 @@ def test_the_hub_is_not_asked_without_a_gpu(monkeypatch):
     assert resolve(machine=LAPTOP).profile == "laptop"
 
 
-def test_another_model_does_not_get_falcons_revision():
-    assert resolve("datacenter", machine=H100, hub=HUB).revision
-    assert resolve("datacenter", machine=H100, hub=HUB, model="org/other").revision == ""
+def test_another_model_does_not_get_falcons_revision(monkeypatch):
+    monkeypatch.setattr(module, "pinned", lambda model: Choice(f"commit of {model}", "so it was"))
+    assert resolve("datacenter", machine=H100, hub=HUB).revision == module.FALCON_REVISION
+    other = resolve("datacenter", machine=H100, hub=HUB, model="org/other")
+    assert (other.revision, other.reasons["revision"]) == ("commit of org/other", "so it was")
+
+
+def test_a_commit_can_be_named_behind_the_models_name(monkeypatch):
+    monkeypatch.setattr(module, "pinned", lambda model: pytest.fail("nothing is to be looked up"))
+    settings = resolve("datacenter", machine=H100, hub=HUB, model="org/other@abc123")
+    assert (settings.model, settings.revision) == ("org/other", "abc123")
+    assert resolve("laptop", machine=LAPTOP, model="./a/folder@x").model == "./a/folder@x"
+
+
+def test_a_model_of_ones_own_keeps_its_own_template():
+    assert resolve("laptop", machine=LAPTOP).template == "guanaco"
+    assert resolve("laptop", machine=LAPTOP, model="./own").template == "auto"
+    assert resolve("laptop", machine=LAPTOP, model="./own", template="chatml").template == "chatml"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train import trainer as module
 from helpers.train.build import build_trainer, train_or_resume
-from helpers.train.trainer import FrozenHeadLoss, TrainingError, head_chunk, split_batch
+from helpers.train.head import FrozenHeadLoss, Head, head_chunk
+from helpers.train.trainer import TrainingError, split_batch
 from helpers.watch.history import read_history
 
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False), max_steps=4)
@@ -29,7 +30,7 @@ def test_the_frozen_head_loss_is_the_cross_entropy_with_its_gradient():
     weight, targets = torch.randn(50, 16, dtype=torch.float64), torch.randint(0, 50, (300,))
     expected = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="sum")
     (wanted,) = torch.autograd.grad(expected, hidden)
-    loss = FrozenHeadLoss.apply(hidden, weight, targets)
+    loss = FrozenHeadLoss.apply(hidden, Head(weight), targets)
     (found,) = torch.autograd.grad(loss * 3, hidden)
     torch.testing.assert_close(loss.item(), expected.item(), rtol=1e-5, atol=0)
     torch.testing.assert_close(found, wanted * 3, rtol=1e-4, atol=1e-5)
@@ -87,11 +88,11 @@ def test_the_head_takes_fewer_tokens_at_a_time_for_a_large_vocabulary():
     assert head_chunk(2**40, "cpu") == 1
 
 
-def test_a_head_that_is_trained_is_refused(rows, tmp_path):
+def test_a_head_that_is_trained_later_is_refused(rows, tmp_path):
     trainer = build(SMOKE, rows, tmp_path)
     trainer.model.get_output_embeddings().weight.requires_grad_(True)
     with pytest.raises(TrainingError, match="frozen"):
-        trainer.head_weight(trainer.model.get_base_model())
+        trainer.head(trainer.model.get_base_model())
 
 
 def flops_of_forward(compute, trainer, batch):

@@ -1,0 +1,86 @@
+"""Where a model's files come from: of one commit, without code of their own, without pickles. Loads no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers.models import embedded, tiny
+from helpers.settings import EMBEDDED, Settings
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+class ModelError(RuntimeError):
+    """A model is not what it was asked to be; the message says what was found and what to do."""
+
+
+def locate(model: str) -> str:
+    """What from_pretrained takes for `model`: a folder for the embedded and the tiny models, else the name itself."""
+    if model == EMBEDDED:
+        return str(embedded.model_folder())
+    if model in tiny.NAMES:
+        return str(tiny.model_folder(model))
+    if model.startswith((".", "/", "~")) and not (Path(model).expanduser() / "config.json").is_file():
+        raise ModelError(f"{model}: no config.json there. Give the folder that holds a saved model.")
+    return str(Path(model).expanduser()) if model.startswith("~") else model
+
+
+def base_folder(settings: Settings) -> Path:
+    """The folder of the base model's 16 or 32-bit weights; of the Hub's models they are fetched, safetensors only."""
+    folder = Path(locate(settings.model))
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.safetensors", "*.json", "*.jinja"]
+    return Path(snapshot_download(settings.model, revision=settings.revision or None, allow_patterns=wanted))
+
+
+def origin(settings: Settings) -> dict[str, Any]:
+    """What every from_pretrained call is given: the place, the commit, and that no code out of it is run.
+
+    Upstream: without trust_remote_code=False transformers asks on stdin whether to run a model's own code, and "y"
+    runs it (dynamic_module_utils.resolve_trust_remote_code).
+    Breaks: a line in a shared notebook's input could run it.
+    Drift: test_source.py::test_the_library_still_asks_on_stdin
+    """
+    return {
+        "pretrained_model_name_or_path": locate(settings.model),
+        "revision": settings.revision or None,
+        "trust_remote_code": False,
+    }
+
+
+@contextmanager
+def told_in_words(settings: Settings) -> Iterator[None]:
+    """While it is open, what the library says of a model that it cannot load becomes a ModelError with what to do."""
+    try:
+        yield
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        said = " ".join(str(error).split())
+        if "custom code" in said or "trust_remote_code" in said:
+            reason = (
+                "it brings code of its own, which is not run here; choose a model of a family that transformers has"
+            )
+        elif "safetensors" in said or "pytorch_model" in said:
+            reason = "it has no weights as safetensors, and pickles may run code; convert it, or choose another"
+        elif isinstance(error, OSError):
+            reason = f"its files cannot be read ({said[:160]}); is the name right, and the download whole?"
+        else:
+            reason = (
+                f"the installed transformers cannot build this model ({said[:160]}); choose a decoder that it knows, "
+            )
+            reason += "such as falcon, llama, mistral or qwen2"
+        raise ModelError(f"{settings.model}: {reason}.") from None
+
+
+def load_config(settings: Settings) -> PretrainedConfig:
+    """The configuration of the settings' model. Raises ModelError."""
+    from transformers import AutoConfig
+
+    with told_in_words(settings):
+        return AutoConfig.from_pretrained(**origin(settings))
