@@ -8,12 +8,12 @@ from typing import Any
 
 from helpers.data.load import SHOP
 from helpers.export.errors import ExportError
-from helpers.export.merge import read_adapter, shared_json
+from helpers.export.merge import TOKENIZER_FILES, read_adapter, shared_json
 from helpers.machine.paths import DATA, read_json
 from helpers.models.embedded import BASE_MODEL, GGUF_FILE, WHEEL
 from helpers.settings import EMBEDDED
 
-FILES = ("adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+FILES = ("adapter_model.safetensors", "generation_config.json", *TOKENIZER_FILES)
 LICENCES = {BASE_MODEL: "apache-2.0", "tiiuae/falcon-7b": "apache-2.0", "tiiuae/falcon-40b": "apache-2.0"}
 VLLM_RANK = 16  # its --max-lora-rank when nothing is said
 

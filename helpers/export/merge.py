@@ -1,120 +1,180 @@
-"""An adapter added into its base's 16-bit weights, file by file. Works on safetensors; loads no model."""
+"""An adapter added into its base's 16-bit weights, file by file. Works on safetensors."""
+
+from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from helpers.export.agreement import Agreement, compare
 from helpers.export.errors import ExportError
+from helpers.models import adapter as adapters
+from helpers.models.adapter import Change
+from helpers.models.load import generation_config
+from helpers.models.source import ModelError
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 SHARD_BYTES = 2 * 10**9
-PREFIX = "base_model.model."
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "additional_chat_templates"),
+    *("tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
+)
 
 
 class Merged(NamedTuple):
-    """A merged model in `folder`. bytes: of its weights, base_bytes: before. changed: adapted tensors."""
+    """A merged model in `folder`. bytes: of its weights, base_bytes: before. changed: how many weights are others now.
+
+    agreement: with base + adapter; None where it was not compared.
+    """
 
     folder: Path
     bytes: int
     base_bytes: int
     changed: int
+    agreement: Agreement | None = None
 
 
 def read_adapter(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """(configuration, tensors) of an adapter in PEFT's format.
+    """(configuration, tensors) of an adapter, as models.adapter reads and checks it. Raises ExportError."""
+    try:
+        return adapters.read_adapter(folder)
+    except ModelError as error:
+        raise ExportError(str(error)) from None
 
-    Raises ExportError for a pickle, a damaged file, and for kinds of adapter that a plain sum cannot express.
+
+def base_files(folder: Path) -> dict[str, list[str]]:
+    """The names of a saved model's weights by file, as from_pretrained reads them: each weight once.
+
+    A folder may hold weights twice, such as a half-precision variant or a whole file beside its parts: what the index
+    names counts, or model.safetensors. Raises ExportError when that is not one whole model.
     """
     folder = Path(folder)
-    weights, config_file = folder / "adapter_model.safetensors", folder / "adapter_config.json"
-    if not weights.exists():
-        pickles = [path.name for path in folder.glob("adapter_model.*")]
-        there = f"only {', '.join(pickles)}, which may run code and is not loaded" if pickles else "nothing"
-        raise ExportError(f"{folder.name} has no adapter_model.safetensors: {there}. Save it with save_pretrained.")
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-        with safe_open(weights, "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ExportError(f"{folder.name} is damaged ({error}): take an older checkpoint, or train again.") from None
-    odd = [
-        name
-        for name in ("use_dora", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern")
-        if config.get(name)
-    ]
-    if odd or config.get("bias", "none") != "none" or config.get("peft_type") != "LORA":
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if single.exists():  # from_pretrained looks for this one first
+        return {single.name: keys_of(single)}
+    if not index.exists():
+        others = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))) or "no safetensors files"
         raise ExportError(
-            f"{folder.name} is not plain LoRA ({', '.join(odd) or config.get('peft_type')}): use PEFT's merge."
+            f"{folder.name} has no model.safetensors and no index of several, but {others}: pickles may run code and "
+            f"are not loaded, and of variants nobody knows which is meant."
         )
-    return config, tensors
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{folder.name}/{index.name} is damaged ({error}): fetch it again.") from None
+    files: dict[str, list[str]] = {}
+    for key, name in places.items():
+        files.setdefault(name, []).append(key)
+    for name, keys in files.items():
+        there = keys_of(folder / name)
+        if wrong := sorted(set(keys) ^ set(there)):
+            where = "the index" if wrong[0] in there else name
+            raise ExportError(f"{folder.name}: {wrong[0]} is not in {where}: the files are of different models.")
+    if stray := sorted({path.name for path in folder.glob("model-*-of-*.safetensors")} - set(files)):
+        raise ExportError(f"{folder.name}: {stray[0]} is not in the index: the files are of different models.")
+    return dict(sorted(files.items()))
 
 
-def deltas(config: dict, tensors: dict[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
-    """For each adapted layer, by the name of its weight in the base: A (r, in), B (out, r) and their scale."""
-    factors = {}
-    for key, matrix in tensors.items():
-        if not key.endswith(".lora_A.weight"):
-            continue
-        layer = key.removesuffix(".lora_A.weight")
-        scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
-        factors[layer.removeprefix(PREFIX) + ".weight"] = (matrix, tensors[layer + ".lora_B.weight"], scale)
-    return factors
+def keys_of(path: Path) -> list[str]:
+    """The names of the tensors in a file, without reading them. Raises ExportError for a damaged one."""
+    try:
+        with safe_open(path, "pt") as file:
+            return list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise ExportError(f"{path.parent.name}/{path.name} cannot be read ({error}): fetch it again.") from None
 
 
 def base_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of a model saved as safetensors, one at a time."""
-    files = sorted(Path(folder).glob("*.safetensors"))
-    if not files:
-        raise ExportError(f"{Path(folder).name} has no safetensors files: pickles may run code and are not loaded.")
-    for path in files:
-        with safe_open(path, "pt") as file:
-            for key in file.keys():  # noqa: SIM118
+    for name, keys in base_files(folder).items():
+        with safe_open(Path(folder) / name, "pt") as file:
+            for key in keys:
                 yield key, file.get_tensor(key)
 
 
+def named_as_stored(wanted: dict[str, list[Change]], stored: set[str]) -> dict[str, list[Change]]:
+    """The changes by the names that the base's files use: some leave the first part of a name out (GPT-2).
+
+    Raises ExportError with the name of a weight that the base does not have.
+    """
+    found = {}
+    for name, how in wanted.items():
+        shorter = name.partition(".")[2]
+        key = name if name in stored else shorter if shorter in stored else None
+        if key is None:
+            hint = " It has no head of its own (tied weights)." if name.startswith("lm_head.") else ""
+            raise ExportError(f"the adapter is of another model: the base has no {name}.{hint}")
+        found[key] = how
+    return found
+
+
 def merge(
-    base: Path, adapter: Path, target: Path, *, dtype: torch.dtype = torch.bfloat16, shard_bytes: int = SHARD_BYTES
+    base: Path,
+    adapter: Path,
+    target: Path,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    shard_bytes: int = SHARD_BYTES,
+    check: bool = True,
 ) -> Merged:
-    """Writes base + adapter into `target`: weights in `dtype`, configuration, tokenizer and chat template.
+    """Writes base + adapter into `target`: weights in `dtype`, and the configuration and tokenizer of the training.
 
     base: a folder with 16 or 32-bit safetensors, never 4-bit ones: those would be rounded a second time (peft#2321).
-    At most one file's bytes and one tensor in float32 are in memory at a time.
-    Raises ExportError when the adapter is of another model.
+    At most one file's bytes and one tensor in float32 are in memory at a time. check: afterwards, where both models fit
+    into the memory, their logits are compared.
+    Raises ExportError when the adapter is of another model, a tensor of it has no place, or the result is not
+    base + adapter.
     """
     base, adapter, target = Path(base), Path(adapter), Path(target)
-    wanted = deltas(*read_adapter(adapter))
-    if "quantization_config" in json.loads((base / "config.json").read_text(encoding="utf-8")):
+    wanted = adapters.changes(*read_adapter(adapter))
+    if "quantization_config" in read_config(base):
         raise ExportError(f"{base.name} is quantized: merge into the 16-bit weights that it was made from.")
     if target.exists() and any(target.iterdir()):
         raise ExportError(f"{target.name} is not empty: choose another folder.")
+    wanted = named_as_stored(wanted, {key for keys in base_files(base).values() for key in keys})
     half_done = target.with_name(target.name + ".part")
     shutil.rmtree(half_done, ignore_errors=True)
     half_done.mkdir(parents=True)
     try:
-        shards, old = write_shards(base, half_done, wanted, dtype, shard_bytes)
+        shards, old, grown = write_shards(base, half_done, wanted, dtype, shard_bytes)
         total = name_shards(half_done, shards)
-        copy_rest(base, adapter, half_done, dtype)
+        write_rest(base, adapter, half_done, dtype, grown)
+        agreement = compare(base, adapter, half_done) if check else None
         half_done.replace(target)
     finally:
         shutil.rmtree(half_done, ignore_errors=True)
-    return Merged(target, total, old, len(wanted))
+    return Merged(target, total, old, len(wanted), agreement)
 
 
-def write_shards(base: Path, target: Path, wanted: dict, dtype: torch.dtype, shard_bytes: int) -> tuple[list, int]:
-    """Writes the sums into files of about `shard_bytes`; returns them as write_shard does, and the base's bytes."""
+def write_shards(
+    base: Path, target: Path, wanted: dict[str, list[Change]], dtype: torch.dtype, shard_bytes: int
+) -> tuple[list, int, dict[str, int]]:
+    """Writes the changed weights into files of about `shard_bytes`.
+
+    Returns those as write_shard does, the base's bytes, and the rows of weights that have more of them now.
+    """
     shard: dict[str, torch.Tensor] = {}
     shards: list[tuple[Path, dict[str, int]]] = []
-    held, left, old = 0, dict(wanted), 0
+    held, old, grown = 0, 0, {}
     for key, weight in base_tensors(base):
         old += weight.nbytes
-        if key in left:
-            weight = added(key, weight, *left.pop(key))
+        if key in wanted:
+            changed = weight.float()
+            for change in wanted[key]:
+                changed = applied(change, changed)
+            if changed.shape != weight.shape:
+                grown[key] = len(changed)
+            weight = changed
         shard[key] = weight.to(dtype) if weight.is_floating_point() else weight
         held += shard[key].nbytes
         if held >= shard_bytes:
@@ -122,19 +182,15 @@ def write_shards(base: Path, target: Path, wanted: dict, dtype: torch.dtype, sha
             shard, held = {}, 0
     if shard:
         shards.append(write_shard(target, len(shards), shard))
-    if left:
-        raise ExportError(f"the adapter is of another model: {base.name} has no {next(iter(left))}.")
-    return shards, old
+    return shards, old, grown
 
 
-def added(key: str, weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """The weight with scale * B @ A added, in float32. Raises ExportError when the shapes do not fit."""
-    if weight.shape != (b.shape[0], a.shape[1]):
-        raise ExportError(
-            f"the adapter is of another model: {key} is {tuple(weight.shape)}, the adapter's product "
-            f"{(b.shape[0], a.shape[1])}."
-        )
-    return weight.float() + scale * (b.float() @ a.float())
+def applied(change: Change, weight: torch.Tensor) -> torch.Tensor:
+    """The changed weight. Raises ExportError when the shapes do not fit."""
+    try:
+        return change(weight)
+    except ModelError as error:
+        raise ExportError(str(error)) from None
 
 
 def write_shard(target: Path, number: int, tensors: dict[str, torch.Tensor]) -> tuple[Path, dict[str, int]]:
@@ -162,13 +218,51 @@ def shared_json(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def copy_rest(base: Path, adapter: Path, target: Path, dtype: torch.dtype) -> None:
-    """Configuration in the new dtype; tokenizer and chat template of the adapter, else of the base."""
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+def read_config(folder: Path) -> dict:
+    """A saved model's config.json. Raises ExportError when it is missing or damaged."""
+    try:
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{Path(folder).name}/config.json cannot be read ({error}): is this a saved model?") from None
+    if not isinstance(config, dict):
+        raise ExportError(f"{Path(folder).name}/config.json holds no object: is this a saved model?")
+    return config
+
+
+def write_rest(base: Path, adapter: Path, target: Path, dtype: torch.dtype, grown: dict[str, int]) -> None:
+    """Configuration, generation settings and tokenizer: those of the training where the adapter's folder has them.
+
+    A model's end tokens stand in three places, and each engine reads another one: they get what the training stopped
+    at, the tokenizer's and the template's included.
+    """
+    own = adapter if (adapter / "tokenizer_config.json").exists() else base
+    for name in TOKENIZER_FILES:
+        if (own / name).is_dir():
+            shutil.copytree(own / name, target / name)
+        elif (own / name).exists():
+            shutil.copyfile(own / name, target / name)
+    config = read_config(base)
     config.pop("torch_dtype", None)
-    shared_json(target / "config.json", config | {"dtype": str(dtype).removeprefix("torch.")})
-    for name in ("generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        for source in (adapter / name, base / name):
-            if source.exists():
-                shutil.copyfile(source, target / name)
-                break
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    if grown:
+        if len(set(grown.values())) > 1 or (not config.get("tie_word_embeddings") and len(grown) == 1):
+            raise ExportError(f"the vocabulary has grown in {', '.join(grown)} only: save embedding and head together.")
+        config["vocab_size"] = next(iter(grown.values()))
+    if (own / "tokenizer_config.json").exists():
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(own, trust_remote_code=False)
+        source = adapter if (adapter / "generation_config.json").exists() else base
+        generation = generation_config(tokenizer, SimpleNamespace(generation_config=saved_generation(source, config)))
+        generation.save_pretrained(target)
+        config |= {name: value for name in SPECIAL if (value := getattr(generation, name)) is not None}
+    shared_json(target / "config.json", config)
+
+
+def saved_generation(folder: Path, config: dict) -> GenerationConfig:
+    """The generation config in a folder; without one, what config.json says of special tokens."""
+    from transformers import GenerationConfig
+
+    if (folder / "generation_config.json").exists():
+        return GenerationConfig.from_pretrained(folder)
+    return GenerationConfig(**{name: config.get(name) for name in SPECIAL})

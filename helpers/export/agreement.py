@@ -1,0 +1,62 @@
+"""Does a merged model answer as base + adapter? Both are loaded, where they fit, and their logits compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from helpers.export.errors import ExportError
+from helpers.machine.hardware import this_machine
+
+TOKENS = 48
+
+
+class Agreement(NamedTuple):
+    """Differences of logits, as root mean squares over the spread of base + adapter's: 0.01 is one percent.
+
+    merged: of the merged model to base + adapter. adapter: of base + adapter to the base.
+    """
+
+    merged: float
+    adapter: float
+
+    def sentence(self) -> str:
+        """Both figures in words."""
+        merged = f"the merged model's logits differ by {self.merged:.2%} of their spread from those of base + adapter"
+        return f"{merged}; the adapter moves them by {self.adapter:.2%}"
+
+
+def compare(base: Path, adapter: Path, merged: Path) -> Agreement | None:
+    """How far the merged model is from base + adapter; None where two of them do not fit into the memory.
+
+    Raises ExportError when it is no nearer to it than rounding would leave it.
+    """
+    size = sum(path.stat().st_size for path in Path(merged).glob("*.safetensors"))
+    if 6 * size > this_machine().ram_gib * 2**30:  # two models, in float32
+        return None
+    from peft import PeftModel
+
+    model, other = load(base), load(merged)
+    known = model.config.vocab_size
+    ids = torch.arange(7, 7 + TOKENS).remainder(known)[None]
+    with torch.no_grad():
+        without, ours = model(input_ids=ids).logits, other(input_ids=ids).logits
+        if (rows := len(other.get_input_embeddings().weight)) != len(model.get_input_embeddings().weight):
+            model.resize_token_embeddings(rows, mean_resizing=False)
+        wanted = PeftModel.from_pretrained(model, str(adapter)).eval()(input_ids=ids).logits
+    differences = (ours - wanted, (without - wanted[..., : without.shape[-1]]))
+    found = Agreement(*((one.square().mean().sqrt() / wanted.std()).item() for one in differences))
+    if found.merged > 0.05 and found.merged > 0.3 * found.adapter:
+        raise ExportError(f"the merge is not base + adapter: {found.sentence()}. Use PEFT's merge_and_unload.")
+    return found
+
+
+def load(folder: Path) -> Any:
+    """A saved model in float32, on the CPU."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+    ).eval()

@@ -1,0 +1,246 @@
+"""An adapter's folder: its configuration, and what each tensor does to which weight of a base. Loads no model."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from helpers.models.source import ModelError
+
+PREFIX = "base_model.model."
+# Keys of adapter_config.json that say how an adapter was trained, or what is read below. Any other key with a value
+# could change what its tensors mean.
+READ = {
+    *("peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "bias"),
+    *("lora_bias", "use_dora", "modules_to_save", "trainable_token_indices", "init_lora_weights"),
+}
+HARMLESS = {
+    *("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"),
+    *("target_modules", "exclude_modules", "lora_dropout", "layers_to_transform", "layers_pattern", "megatron_core"),
+    *("eva_config", "qalora_group_size", "ensure_weight_tying", "corda_config", "loftq_config", "lora_ga_config"),
+    "runtime_config",
+}
+COPY = re.compile(r"\.(modules_to_save|original_module)\.")  # what PEFT saves again with a grown vocabulary
+INITS = (True, False, "gaussian", "eva", "orthogonal")  # the others (PiSSA, OLoRA, LoftQ) change the base, too
+Change = Callable[[torch.Tensor], torch.Tensor]  # from a weight of the base, in float32, to the new one
+
+
+def read_adapter(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """(configuration, tensors) of an adapter in PEFT's format.
+
+    Raises ModelError for a pickle, for a damaged file, for a configuration that is not plain, and for a tensor of
+    which nobody would know what to do with it: by its name.
+    """
+    folder = Path(folder)
+    weights, config_file = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    if not weights.exists():
+        pickles = [path.name for path in folder.glob("adapter_model.*")]
+        there = f"only {', '.join(pickles)}, which may run code and is not loaded" if pickles else "nothing"
+        raise ModelError(f"{folder.name} has no adapter_model.safetensors: {there}. Save it with save_pretrained.")
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        with safe_open(weights, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{folder.name} is damaged ({error}): take an older checkpoint, or train again.") from None
+    try:
+        check_config(config)
+        changes(config, tensors)
+    except ModelError as error:
+        raise ModelError(f"{folder.name}: {error}") from None
+    return config, tensors
+
+
+def check_config(config: Any) -> None:
+    """Raises ModelError unless the configuration is one of LoRA whose tensors can be accounted for."""
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        kind = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
+        raise ModelError(f"adapter_config.json is not plain LoRA ({kind}): use PEFT's own merge.")
+    odd = [key for key, value in config.items() if value and key not in READ | HARMLESS]
+    if config.get("init_lora_weights", True) not in INITS:
+        odd.append(f"init_lora_weights={config['init_lora_weights']}")
+    if odd:
+        raise ModelError(f"it is not plain LoRA ({', '.join(odd)}): use the merge of the library that made it.")
+    whole = lambda value: isinstance(value, int) and not isinstance(value, bool) and value > 0
+    numbers = {"r": config.get("r"), "lora_alpha": config.get("lora_alpha")}
+    for name, single in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
+        pattern = config.get(name) or {}
+        if not isinstance(pattern, dict):
+            raise ModelError(f"{name}={pattern!r} in adapter_config.json: it must be names with numbers.")
+        numbers |= {f"{single} of {key}": value for key, value in pattern.items()}
+    for name, value in numbers.items():
+        if not (whole(value) or (name.startswith("lora_alpha") and isinstance(value, float) and value > 0)):
+            raise ModelError(f"{name}={value!r} in adapter_config.json: it must be a number above 0.")
+
+
+def changes(config: dict, tensors: dict[str, torch.Tensor]) -> dict[str, list[Change]]:
+    """For each weight of the base that the adapter changes, by its name: how, in order; every tensor is used once.
+
+    Raises ModelError with the name of a tensor that is left over, or lacks its partner, or has another rank than the
+    configuration says. Source: peft/tuners/lora/layer.py and peft/utils/save_and_load.py.
+    """
+    left = {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()}
+    if not left:
+        raise ModelError("adapter_model.safetensors holds no tensor: nothing was trained, or nothing was saved.")
+    announced(config, left)
+    found: dict[str, list[Change]] = {}
+    for key in [key for key in sorted(left) if COPY.search(key)]:  # beside the module that is saved whole
+        whole = left.get(COPY.sub(".", key))
+        if whole is None or (".modules_to_save." in key and not torch.equal(whole, left[key])):
+            raise ModelError(f"{key} is not a copy of {COPY.sub('.', key)}: the file is cut, or of two trainings.")
+        del left[key]
+    for key in sorted(left):  # what replaces a weight comes before what is added to it
+        if (target := replaced(config, key)) is not None:
+            found.setdefault(target, []).insert(0, replacing(target, left.pop(key)))
+        elif key.endswith(".token_adapter.trainable_tokens_delta"):
+            layer = key.removesuffix(".token_adapter.trainable_tokens_delta")
+            found.setdefault(f"{layer}.weight", []).append(token_rows(config, layer, left.pop(key)))
+    for key in [key for key in sorted(left) if re.search(r"\.lora_(A\.weight|embedding_A)$", key)]:
+        layer, on_embedding = re.sub(r"\.lora_(A\.weight|embedding_A)$", "", key), key.endswith("embedding_A")
+        partner = f"{layer}.lora_{'embedding_B' if on_embedding else 'B.weight'}"
+        if partner not in left:
+            raise ModelError(f"{key} is there without {partner}: the file is cut, or of another kind.")
+        a, b = left.pop(key), left.pop(partner)
+        scale = scale_of(config, layer, len(a))
+        magnitude = left.pop(f"{layer}.lora_magnitude_vector", None) if not on_embedding else None
+        turned = on_embedding or bool(config.get("fan_in_fan_out"))
+        found.setdefault(f"{layer}.weight", []).append(adding(layer, a, b, scale, turned, magnitude))
+        if (bias := left.pop(f"{layer}.lora_B.bias", None)) is not None:
+            found.setdefault(f"{layer}.bias", []).append(adding_bias(bias, scale))
+    if left:
+        raise ModelError(
+            f"nothing is known to do with {min(left)} ({len(left)} such): merge it with the library it was made by."
+        )
+    return found
+
+
+def announced(config: dict, tensors: dict[str, torch.Tensor]) -> None:
+    """Raises ModelError when the configuration names a part of which the file has no tensor."""
+    parts = {
+        "use_dora": "lora_magnitude_vector",
+        "lora_bias": "lora_B.bias",
+        "trainable_token_indices": "trainable_tokens_delta",
+    }
+    parts = {setting: part for setting, part in parts.items() if config.get(setting)}
+    parts |= {f"modules_to_save={name}": f"{name}.weight" for name in config.get("modules_to_save") or []}
+    for setting, part in parts.items():
+        if not any(key.endswith(part) for key in tensors):
+            raise ModelError(f"adapter_config.json says {setting}, and no tensor ends with {part}: the file is cut.")
+
+
+def replaced(config: dict, key: str) -> str | None:
+    """The weight of the base that a saved tensor takes the place of; None for another kind of tensor."""
+    layer, _, part = key.rpartition(".")
+    if part not in ("weight", "bias") or re.search(r"\.lora_[A-Za-z]+$|token_adapter", layer):
+        return None
+    if layer.endswith(".base_layer"):
+        return f"{layer.removesuffix('.base_layer')}.{part}"
+    whole = any(layer == name or layer.endswith(f".{name}") for name in config.get("modules_to_save") or [])
+    bias = part == "bias" and config.get("bias", "none") != "none"
+    return key if whole or bias else None
+
+
+def scale_of(config: dict, layer: str, rank: int) -> float:
+    """lora_alpha / r of a layer, or lora_alpha / sqrt(r) for rank-stabilised LoRA (https://arxiv.org/abs/2312.03732).
+
+    Raises ModelError when its matrix has another rank than the configuration says.
+    """
+    r, alpha = (by_pattern(config, pattern, layer, config[one]) for pattern, one in PATTERNS)
+    if r != rank:
+        raise ModelError(f"adapter_config.json says r={r} for {layer}, its matrix has {rank}: they are of two runs.")
+    return alpha / (math.sqrt(r) if config.get("use_rslora") else r)
+
+
+PATTERNS = (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha"))
+
+
+def by_pattern(config: dict, pattern: str, layer: str, otherwise: Any) -> Any:
+    """A layer's own rank or alpha: of the first name in the pattern that matches the layer's end, as PEFT finds it."""
+    named = config.get(pattern) or {}
+    return next((value for key, value in named.items() if re.match(rf"(.*\.)?({key})$", layer)), otherwise)
+
+
+def replacing(name: str, tensor: torch.Tensor) -> Change:
+    """The tensor in place of the weight; more rows where the vocabulary has grown."""
+
+    def change(old: torch.Tensor) -> torch.Tensor:
+        if tensor.shape[1:] != old.shape[1:]:
+            raise of_another_model(name, old, tuple(tensor.shape))
+        return tensor.float()
+
+    return change
+
+
+def token_rows(config: dict, layer: str, rows: torch.Tensor) -> Change:
+    """The rows of trained tokens in place of the embedding's: they are values, not differences."""
+    indices: Any = config.get("trainable_token_indices")
+    if isinstance(indices, dict):
+        indices = next((ids for name, ids in indices.items() if layer.endswith(name)), None)
+    if not isinstance(indices, list) or len(indices) != len(rows):
+        raise ModelError(f"{layer} has {len(rows)} trained rows; adapter_config.json names {indices}.")
+
+    def change(old: torch.Tensor) -> torch.Tensor:
+        if rows.shape[1] != old.shape[1] or max(indices) >= len(old):
+            raise of_another_model(layer, old, tuple(rows.shape))
+        return old.index_copy(0, torch.tensor(indices), rows.float())
+
+    return change
+
+
+def adding(
+    layer: str, a: torch.Tensor, b: torch.Tensor, scale: float, turned: bool, magnitude: torch.Tensor | None
+) -> Change:
+    """scale * B @ A added; turned: the base holds the weight as (in, out). magnitude: DoRA's, one for each output."""
+
+    def change(old: torch.Tensor) -> torch.Tensor:
+        product = scale * (b.float() @ a.float())
+        product = product.T if turned else product
+        if old.shape != product.shape:
+            raise of_another_model(f"{layer}.weight", old, tuple(product.shape))
+        new = old + product
+        if magnitude is None:
+            return new
+        dim = 0 if turned else 1
+        factor = magnitude.float() / torch.linalg.vector_norm(new, dim=dim)
+        return new * factor.unsqueeze(dim)
+
+    return change
+
+
+def adding_bias(bias: torch.Tensor, scale: float) -> Change:
+    """The bias of matrix B, scaled as its product is, added to the layer's own."""
+    return lambda old: old + scale * bias.float()
+
+
+def of_another_model(name: str, old: torch.Tensor, shape: tuple[int, ...]) -> ModelError:
+    """The error for shapes that do not fit."""
+    return ModelError(f"the adapter is of another model: {name} is {tuple(old.shape)}, the adapter's {shape}.")
+
+
+def check_loaded(model: Any, folder: Path, name: str = "default") -> str:
+    """Looks for every tensor of the file in a PeftModel, in words; raises ModelError for one that is not there.
+
+    Upstream: PeftModel.from_pretrained passes over tensors that it cannot place, and gives layers that the file lacks
+    random ones. Breaks: a model answers without a part of its training.
+    Drift: test_adapter.py::test_a_tensor_that_belongs_nowhere_is_still_passed_over_by_peft
+    """
+    from peft import get_peft_model_state_dict
+
+    _, tensors = read_adapter(folder)
+    loaded = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    for key, tensor in tensors.items():
+        own = loaded.get(key)
+        if own is None and ".base_layer." not in key and not COPY.search(key):
+            raise ModelError(f"{Path(folder).name}: {key} belongs to no layer of this model: it is of another one.")
+        if own is not None and not torch.equal(own.detach().float().cpu(), tensor.float()):
+            raise ModelError(f"{Path(folder).name}: {key} is not what the model holds: load the adapter again.")
+    if more := sorted(set(loaded) - set(tensors)):
+        raise ModelError(f"{Path(folder).name} has no {more[0]} ({len(more)} such): it is of another model, or cut.")
+    return f"all {len(tensors)} tensors of the adapter are in the model"
