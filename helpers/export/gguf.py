@@ -1,122 +1,155 @@
-"""A merged Llama as one GGUF file, for llama.cpp and Ollama. Works on safetensors; loads no model."""
+"""A merged model as one GGUF file, for llama.cpp and Ollama. Works on safetensors; loads no model."""
 
 from __future__ import annotations
 
-import json
 import math
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from helpers.data import chat
 from helpers.export.errors import ExportError
-from helpers.export.merge import base_tensors
-from helpers.models import embedded
+from helpers.export.gguf_tokenizer import add_tokenizer, read_words
+from helpers.export.merge import base_tensors, read_config, saved_generation
+from helpers.export.modelfile import modelfile
 
 if TYPE_CHECKING:
     import numpy as np
-    from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
+    from gguf import GGMLQuantizationType, GGUFWriter
 
-KINDS = ("F16", "Q8_0")
-LAYER = {
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-# The chat forms of helpers/data/chat.py as Ollama's TEMPLATE, and the texts that end an answer besides the end token.
-FORMS = {
-    chat.GUANACO: (
-        "{{ if .System }}{{ .System }}\n{{ end }}### Human: {{ .Prompt }}### Assistant:",
-        ["### Human:"],
-    ),
-    chat.CHATML: (
-        "{{ if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n{{ end }}"
-        "<|im_start|>user\n{{ .Prompt }}<|im_end|>\n"
-        "<|im_start|>assistant\n",
-        [],
-    ),
-}
+KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
+# transformers' name of a family: the format's, and whether it turns neighbouring pairs of q and k, not halves.
+FAMILIES = {"llama": ("llama", True), "mistral": ("llama", True), "qwen2": ("qwen2", False), "qwen3": ("qwen3", False)}
 
 
-def write_gguf(model: Path, target: Path, kind: str = "F16") -> Path:
-    """Writes a saved Llama (safetensors) with the embedded model's tokenizer as GGUF, and a Modelfile beside it.
+def write_gguf(model: Path, target: Path, kind: str = "F16", llama_cpp: Path | None = None) -> Path:
+    """Writes a saved model (safetensors) as GGUF, and a Modelfile for Ollama beside it.
 
-    kind: F16, or Q8_0 (8 bits a weight, in blocks of 32 with a scale). Names and sizes are those of llama.cpp's own
-    converter; q and k are reordered, since llama.cpp turns neighbouring pairs and transformers halves.
-    Raises ExportError for other families and other tokenizers: use convert_hf_to_gguf.py of llama.cpp for them.
-    Source: gguf-py/gguf/constants.py and convert_hf_to_gguf.py in ggml-org/llama.cpp; read, not copied.
+    kind: F32, F16, BF16, or 8 or 4 bits a weight in blocks of 32 with a scale (Q8_0, Q4_0; embedding and head keep 8).
+    llama_cpp: a checkout of llama.cpp, whose own converter is run then, for families and tokenizers that this writer
+    does not know. Names and sizes are that converter's.
+    Raises ExportError, before anything is written, for what cannot be expressed.
+    Source: gguf-py/gguf/constants.py and conversion/ in ggml-org/llama.cpp; read, not copied.
     """
-    import gguf
+    from transformers import AutoTokenizer
 
     model, target = Path(model), Path(target)
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    reader = gguf.GGUFReader(embedded.gguf_file())
-    check(config, kind, reader)
+    if kind not in KINDS:
+        raise ExportError(f"{kind!r}: it is one of {', '.join(KINDS)}. llama.cpp's llama-quantize makes the others.")
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     target.parent.mkdir(parents=True, exist_ok=True)
     half_done = target.with_name(target.name + ".part")
-    writer = gguf.GGUFWriter(half_done, "llama")
     try:
-        add_sizes(writer, config, kind)
-        add_tokenizer(writer, reader, model)
-        heads = config["num_attention_heads"], config["num_key_value_heads"]
-        for key, weight in base_tensors(model):
-            if key == "lm_head.weight" and config.get("tie_word_embeddings"):
-                continue
-            name, data, quantization = as_gguf(key, weight.float(), heads, kind)
-            writer.add_tensor(name, data, raw_dtype=quantization)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        if llama_cpp:
+            convert(Path(llama_cpp), model, half_done, kind)
+        else:
+            write(model, half_done, kind, tokenizer)
         half_done.replace(target)
     finally:
         half_done.unlink(missing_ok=True)
-    end = reader.fields["tokenizer.ggml.tokens"].contents(config["eos_token_id"])
-    (target.parent / "Modelfile").write_text(modelfile(target.name, chat_template(model), end), encoding="utf-8")
+    (target.parent / "Modelfile").write_text(modelfile(target.name, tokenizer, end_tokens(model)), encoding="utf-8")
     return target
 
 
-def chat_template(model: Path) -> str:
-    """The chat template that a model was saved with; "" if there is none."""
-    file = model / "chat_template.jinja"
-    return file.read_text(encoding="utf-8") if file.exists() else ""
+def end_tokens(model: Path) -> list[int]:
+    """Every end token of a saved model."""
+    ends = saved_generation(model, read_config(model)).eos_token_id
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
-def modelfile(file: str, template: str, end: str) -> str:
-    """Ollama's Modelfile for a chat template of this project; with another, Ollama takes the one inside the file."""
-    form, stops = FORMS.get(template, ("", []))
-    lines = [f"FROM ./{file}", *([f'TEMPLATE """{form}"""'] if form else [])]
-    return (
-        "\n".join([*lines, *[f'PARAMETER stop "{stop}"' for stop in [*stops, end]], "PARAMETER temperature 0"]) + "\n"
-    )
+def convert(llama_cpp: Path, model: Path, target: Path, kind: str) -> None:
+    """llama.cpp's own converter, in a process of its own. Raises ExportError with its last words."""
+    script = llama_cpp.expanduser() / "convert_hf_to_gguf.py"
+    if not script.is_file():
+        raise ExportError(f"{llama_cpp} has no convert_hf_to_gguf.py: name the folder of llama.cpp's repository.")
+    if kind == "Q4_0":
+        raise ExportError("llama.cpp's converter makes no Q4_0: take F16, then its llama-quantize.")
+    command = [sys.executable, str(script), str(model), "--outfile", str(target), "--outtype", kind.lower()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not target.exists():
+        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
+        raise ExportError(f"llama.cpp's converter failed: {last}")
 
 
-def check(config: dict, kind: str, reader: GGUFReader) -> None:
+def write(model: Path, target: Path, kind: str, tokenizer: Any) -> None:
+    """The file, by this writer; everything is checked before its first byte."""
+    import gguf
+
+    config = read_config(model)
+    check(config)
+    words = read_words(model, config["vocab_size"])
+    arch, turns_pairs = FAMILIES[config["model_type"]]
+    names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), config["num_hidden_layers"])
+    heads = (config["num_attention_heads"], config["num_key_value_heads"]) if turns_pairs else None
+    writer = gguf.GGUFWriter(target, arch)
+    add_sizes(writer, config, kind)
+    add_tokenizer(writer, words, tokenizer, end_tokens(model), tokenizer.chat_template or "")
+    for key, weight in weights(model):
+        name = names.get_name(key, try_suffixes=(".weight", ".bias"))
+        if name is None:
+            raise ExportError(f"the format has no name for {key}: name llama.cpp's folder to use its own converter.")
+        data, quantization = as_gguf(key, weight.float(), heads, kind)
+        writer.add_tensor(name, data, raw_dtype=quantization)
+    if (factors := rope_factors(config)) is not None:
+        writer.add_tensor("rope_freqs.weight", factors.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def weights(model: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors that the file gets: a head that equals the embedding is left out, whatever the configuration says."""
+    embedding = None
+    for key, weight in base_tensors(model):
+        if key == "model.embed_tokens.weight":
+            embedding = weight
+        if key == "lm_head.weight":
+            if embedding is None:
+                embedding = dict(base_tensors(model)).get("model.embed_tokens.weight")
+            if embedding is not None and torch.equal(weight, embedding):
+                continue
+        yield key, weight
+
+
+def check(config: dict) -> None:
     """Raises ExportError when this writer cannot express the model."""
-    if kind not in KINDS:
-        raise ExportError(f"{kind!r}: it is one of {', '.join(KINDS)}. llama.cpp's llama-quantize makes the others.")
-    tokens = len(reader.fields["tokenizer.ggml.tokens"].contents())
-    if config["model_type"] != "llama" or config.get("attention_bias") or config["vocab_size"] != tokens:
+    kind, other = config.get("model_type"), "name llama.cpp's folder (--llama-cpp) to use its own converter."
+    if kind not in FAMILIES:
+        raise ExportError(f"this writer knows {', '.join(FAMILIES)}, and this model is {kind}: {other}")
+    scaling = rope_of(config).get("rope_type", "default")
+    if scaling not in ("default", "llama3", "linear", "yarn"):
+        raise ExportError(f"rope scaling {scaling!r} is none that this writer knows: {other}")
+    window, context = config.get("sliding_window"), config["max_position_embeddings"]
+    if window and window < context and (kind == "mistral" or config.get("use_sliding_window")):
         raise ExportError(
-            f"{config['model_type']} with {config['vocab_size']:,} tokens: this writer knows Llamas with the embedded "
-            f"model's {tokens:,} tokens. For others take convert_hf_to_gguf.py of llama.cpp on the merged folder."
+            f"this model sees the last {window:,} of {context:,} tokens, and llama.cpp all of them in this family: "
+            f"set max_position_embeddings to {window:,} in the merged config.json, which is what it can use."
         )
+    if config.get("hidden_act", "silu") != "silu" or config.get("mlp_bias"):
+        raise ExportError(f"this model's MLP is not the family's usual one: {other}")
+
+
+def rope_of(config: dict) -> dict:
+    """The rotary embedding's parameters; older configurations keep them in two places."""
+    old = config.get("rope_scaling") or {}
+    return {
+        **{"rope_theta": config.get("rope_theta", 10_000.0)},
+        **old,
+        **({"rope_type": old["type"]} if "type" in old else {}),
+        **(config.get("rope_parameters") or {}),
+    }
 
 
 def add_sizes(writer: GGUFWriter, config: dict, kind: str) -> None:
     """The model's shape."""
     import gguf
 
-    rope = config.get("rope_parameters") or {}
-    heads = config["num_attention_heads"]
+    rope, heads = rope_of(config), config["num_attention_heads"]
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
     writer.add_name("fine-tuned")
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -124,45 +157,52 @@ def add_sizes(writer: GGUFWriter, config: dict, kind: str) -> None:
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(heads)
     writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_rope_dimension_count(config.get("head_dim") or config["hidden_size"] // heads)
-    writer.add_rope_freq_base(config.get("rope_theta") or rope["rope_theta"])
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    if rope.get("rope_type") in ("linear", "yarn"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType(rope["rope_type"]))
+        writer.add_rope_scaling_factor(rope["factor"])
+    if rope.get("rope_type") == "yarn":
+        length = rope.get("original_max_position_embeddings") or config["max_position_embeddings"]
+        writer.add_rope_scaling_orig_ctx_len(length)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if kind == "F16" else gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_file_type(getattr(gguf.LlamaFileType, "ALL_F32" if kind == "F32" else f"MOSTLY_{kind}"))
 
 
-def add_tokenizer(writer: GGUFWriter, reader: GGUFReader, model: Path) -> None:
-    """The embedded file's tokenizer, with the chat template that the model was trained in."""
-    from gguf import GGUFValueType
+def rope_factors(config: dict) -> torch.Tensor | None:
+    """(head_dim / 2,): what Llama 3's scaling divides each frequency by, which the format keeps as a tensor.
 
-    for name, field in reader.fields.items():
-        if not name.startswith("tokenizer.") or name == "tokenizer.chat_template":
-            continue
-        parts = field.types[1] if field.types[0] == GGUFValueType.ARRAY else None
-        writer.add_key_value(name, field.contents(), field.types[0], parts)
-    if template := chat_template(model):
-        for mark in ("{% generation %}", "{% endgeneration %}"):  # for training; other engines do not know them
-            template = template.replace(mark, "")
-        writer.add_chat_template(template)
+    Long waves are divided by the factor, short ones are left, between them it rises smoothly. Source:
+    transformers/modeling_rope_utils.py.
+    """
+    rope = rope_of(config)
+    if rope.get("rope_type") != "llama3":
+        return None
+    dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    frequencies = rope["rope_theta"] ** -(torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    waves = 2 * math.pi / frequencies
+    low, high, factor = rope["low_freq_factor"], rope["high_freq_factor"], rope["factor"]
+    turns = rope["original_max_position_embeddings"] / waves
+    smooth = ((turns - low) / (high - low)).clamp(0, 1)
+    return (1 / ((1 - smooth) / factor + smooth)).float()
 
 
 def as_gguf(
-    key: str, weight: torch.Tensor, heads: tuple[int, int], kind: str
-) -> tuple[str, np.ndarray, GGMLQuantizationType]:
-    """(name, numbers, type) of one tensor of a Llama; vectors stay float32."""
+    key: str, weight: torch.Tensor, heads: tuple[int, int] | None, kind: str
+) -> tuple[np.ndarray, GGMLQuantizationType]:
+    """(numbers, type) of one tensor; vectors stay float32. heads: of q and of k where their pairs are reordered."""
     import gguf
 
-    stem = key.removesuffix(".weight")
-    if stem in WHOLE:
-        name = WHOLE[stem]
-    else:
-        _, _, number, part = stem.split(".", 3)
-        name = f"blk.{number}.{LAYER[part]}"
-        if part in ("self_attn.q_proj", "self_attn.k_proj"):
-            count = heads[part.endswith("k_proj")]
-            weight = weight.unflatten(0, (count, 2, -1)).transpose(1, 2).flatten(0, 2)
-    quantization = gguf.GGMLQuantizationType[kind if weight.ndim == 2 else "F32"]
-    if weight.ndim == 2 and kind == "Q8_0" and math.remainder(weight.shape[1], 32):
-        quantization = gguf.GGMLQuantizationType.F16
-    data = gguf.quants.quantize(weight.contiguous().numpy(), quantization)
-    return name + ".weight", data, quantization
+    if heads and (".q_proj." in key or ".k_proj." in key):
+        weight = weight.unflatten(0, (heads[".k_proj." in key], 2, -1)).transpose(1, 2).flatten(0, 2)
+    if weight.ndim == 1:
+        kind = "F32"
+    elif kind == "Q4_0" and (".embed_tokens." in key or key.startswith("lm_head")):
+        kind = "Q8_0"
+    if kind in ("Q8_0", "Q4_0") and weight.shape[1] % 32:
+        kind = "F16"
+    quantization = gguf.GGMLQuantizationType[kind]
+    return gguf.quants.quantize(weight.contiguous().numpy(), quantization), quantization

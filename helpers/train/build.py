@@ -51,6 +51,7 @@ def build_trainer(
     settings = run.settings
     args = sft_config(settings, run.folder, random=settings.lora_dropout > 0 or bool(dropouts(model)))
     rows = fitting(settings, tokenizer, train, print)
+    check_ids(rows, model, tokenizer)
     watched = None if evaluation is None else watchable(settings, tokenizer, evaluation)
     args.eval_strategy = "no" if watched is None else args.eval_strategy
     # The rows have their labels already; TRL would look for marks in the template all the same.
@@ -82,6 +83,16 @@ def build_trainer(
     if not trainer.fast_head:
         print("the loss is made by the model's own forward pass: it does more to its logits than the fast head knows")
     return trainer
+
+
+def check_ids(rows: Dataset, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises TrainingError when the rows hold a token for which the model has no embedding."""
+    known, largest = model.get_input_embeddings().num_embeddings, max(max(ids) for ids in rows["input_ids"])
+    if largest >= known:
+        raise TrainingError(
+            f"the rows hold the token {tokenizer.convert_ids_to_tokens(largest)!r} (id {largest:,}), and the model has "
+            f"{known:,}: it was added to the tokenizer alone. Resize the model's embeddings, and save it so."
+        )
 
 
 def remove_printing_callbacks(trainer: SFTTrainer) -> None:

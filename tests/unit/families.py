@@ -78,11 +78,11 @@ FAMILIES = [
 
 
 def build_tokenizer(family: Family) -> PreTrainedTokenizerFast:
-    """Bytes as tokens, and the family's special ones."""
+    """Bytes as tokens with two merges, and the family's special ones."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = [PAD, END, BEGIN, USER, ANSWER, TURN]
-    vocabulary = {token: number for number, token in enumerate([*special, *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    vocabulary = {token: number for number, token in enumerate([*special, *alphabet, "Ġt", "he"])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[("Ġ", "t"), ("h", "e")]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     if family.begin:
@@ -104,7 +104,7 @@ def build(family: Family, folder: Path) -> Path:
     tokenizer = build_tokenizer(family)
     ids = {"bos_token_id": 2 if family.begin else None, "eos_token_id": 1, "pad_token_id": 0}
     long = {} if family.kind == "GPT2" else {"max_position_embeddings": 1024}
-    config = config_class(**{"vocab_size": len(tokenizer), **long, **ids, **family.options})
+    config = config_class(**{"vocab_size": 272, **long, **ids, **family.options})
     name = "GPT2LMHeadModel" if family.kind == "GPT2" else f"{family.kind}ForCausalLM"
     model = seeded(getattr(transformers, name), config, 0)
     with torch.no_grad():  # weights of 0.02 make scores so even that no cap and no scale would show

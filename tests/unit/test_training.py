@@ -139,3 +139,14 @@ def test_rows_that_are_too_long_lose_their_last_turns_and_that_is_said(tmp_path,
     trainer = build(replace(SMOKE, max_length=256, packing=False), rows, tmp_path)
     assert [len(row["messages"]) for row in trainer.rows] == [4, 2]
     assert "2 of 3 rows fit; 1 of them lost their last turns" in capsys.readouterr().out
+
+
+def test_a_token_that_only_the_tokenizer_has_is_named(smoke, tmp_path):
+    """An embedding is looked up by its number: past the last one, the library says only that an index is wrong."""
+    from datasets import Dataset
+
+    loaded = load_model(smoke)
+    loaded.tokenizer.add_special_tokens({"additional_special_tokens": ["<city>"]})
+    talk = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "In <city>."}]
+    with pytest.raises(TrainingError, match=r"'<city>' \(id 258\), and the model has 258"):
+        build_trainer(Run(smoke, tmp_path), loaded.model, loaded.tokenizer, Dataset.from_list([{"messages": talk}]))

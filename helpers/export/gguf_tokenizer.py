@@ -1,0 +1,128 @@
+"""A saved tokenizer as the keys of a GGUF file: byte-level BPE. Knows no weights."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from helpers.export.errors import ExportError
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # token types, of llama.h
+# How text is split before the merges, by the names that llama.cpp has for it (llama-vocab.cpp): patterns of published
+# tokenizers. Digits alone, then GPT-2's own pattern; Llama 3 by three digits; Qwen by one.
+LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLITS = {LETTERS + r"\p{N}{1,3}" + REST: "llama-bpe", LETTERS + r"\p{N}" + REST: "qwen2"}
+GENERATION = re.compile(r"\{%(-?)\s*(?:end)?generation\s*(-?)%\}")
+
+
+class Words(NamedTuple):
+    """tokens: by id; types: of each; merges: "a b"; split: llama.cpp's name of how text is split; begins: whether the
+    tokenizer puts its begin token before every text."""
+
+    tokens: list[str]
+    types: list[int]
+    merges: list[str]
+    split: str
+    begins: bool
+
+
+def read_words(folder: Path, vocab_size: int) -> Words:
+    """The tokenizer in a folder, its vocabulary filled up to the model's. Raises ExportError for another kind than
+    byte-level BPE, and for a way of splitting that llama.cpp has no name for."""
+    try:
+        content = json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{Path(folder).name}/tokenizer.json cannot be read ({type(error).__name__}).") from None
+    split = split_of(content)
+    known = {number: token for token, number in content["model"]["vocab"].items()}
+    added = {token["id"]: token for token in content.get("added_tokens") or []}
+    known |= {number: token["content"] for number, token in added.items()}
+    if known and max(known) >= vocab_size:
+        raise ExportError(f"the tokenizer has ids up to {max(known):,}, the model {vocab_size:,} tokens: two models'.")
+    tokens = [known.get(number, f"[PAD{number}]") for number in range(vocab_size)]
+    types = [
+        UNUSED if number not in known else NORMAL if number not in added
+        else CONTROL if added[number].get("special") else USER_DEFINED
+        for number in range(vocab_size)
+    ]  # fmt: skip
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in content["model"].get("merges") or []]
+    if not merges:
+        raise ExportError(
+            "the tokenizer has no merges, and llama.cpp reads none without: it is byte-level without BPE."
+        )
+    begins = any("SpecialToken" in part for part in single_of(content))
+    return Words(tokens, types, merges, split, begins)
+
+
+def split_of(content: dict) -> str:
+    """llama.cpp's name for how a tokenizer splits texts. Raises ExportError where it has none."""
+    kind, before = (content.get("model") or {}).get("type"), content.get("pre_tokenizer") or {}
+    steps: list[dict[str, Any]] = before.get("pretokenizers", [before])
+    byte_level = [step for step in steps if step.get("type") == "ByteLevel"]
+    others = [step for step in steps if step.get("type") != "ByteLevel"]
+    plain = not (content.get("normalizer") or {}).get("normalizers") and (content.get("normalizer") or {}).get(
+        "type", "NFC"
+    ) in ("NFC", "Sequence")
+    if kind == "BPE" and len(byte_level) == 1 and plain and not byte_level[0].get("add_prefix_space"):
+        own = byte_level[0].get("use_regex", True)
+        if not others and own:
+            return "gpt-2"
+        if own and [(s.get("type"), s.get("individual_digits")) for s in others] == [("Digits", True)]:
+            return "smollm"
+        patterns = [(step.get("pattern") or {}).get("Regex") for step in others if step.get("type") == "Split"]
+        if not own and len(others) == len(patterns) == 1 and patterns[0] in SPLITS:
+            return SPLITS[patterns[0]]
+    raise ExportError(
+        f"this writer knows byte-level BPE that splits as GPT-2, SmolLM, Llama 3 or Qwen 2 do, and this tokenizer "
+        f"({kind}) does not: name llama.cpp's folder (--llama-cpp) to use its own converter."
+    )
+
+
+def single_of(content: dict) -> list[dict]:
+    """What the tokenizer puts around a single text."""
+    processor = content.get("post_processor") or {}
+    parts = processor.get("processors", [processor])
+    return next((part["single"] for part in parts if part.get("type") == "TemplateProcessing"), [])
+
+
+def add_tokenizer(writer: GGUFWriter, words: Words, tokenizer: Any, ends: list[int], template: str) -> None:
+    """The keys of the tokenizer, its special tokens, and the chat template without the marks of training.
+
+    ends: every end token of the training; the format has room for three: end of text, of turn, of message.
+    """
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(words.split)
+    writer.add_token_list(words.tokens)
+    writer.add_token_types(words.types)
+    writer.add_token_merges(words.merges)
+    writer.add_add_bos_token(words.begins)
+    writer.add_add_space_prefix(False)
+    if len(ends) > 3:
+        raise ExportError(f"generation stops at {len(ends)} tokens, and the format has room for three.")
+    for add, token in zip(
+        (writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id), ends, strict=False
+    ):
+        add(token)
+    for add, token in (
+        (writer.add_bos_token_id, tokenizer.bos_token_id),
+        (writer.add_pad_token_id, tokenizer.pad_token_id),
+    ):
+        if token is not None:
+            add(token)
+    if template:
+        writer.add_chat_template(without_marks(template))
+
+
+def without_marks(template: str) -> str:
+    """The template without {% generation %}: comments in their place, which take the same blanks away.
+
+    Upstream: the tag is transformers' own (utils/chat_template_utils.py); other engines end in a syntax error.
+    Breaks: a file that no server can chat with. Drift: test_gguf.py::test_plain_jinja_still_does_not_know_the_mark
+    """
+    return GENERATION.sub(r"{#\1 \2#}", template)
