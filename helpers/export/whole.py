@@ -1,0 +1,75 @@
+"""A run as a whole model: merged, as GGUF where it is wanted, compared where it is wanted, with its card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from helpers.export.card import merged_card
+from helpers.export.errors import ExportError
+from helpers.export.gguf import write_gguf
+from helpers.export.merge import merge
+from helpers.export.parity import Form, Parity, Reference, compare_forms, llama_cpp_form, merged_form, read_questions
+from helpers.machine.paths import read_json
+from helpers.models.embedded import BASE_MODEL
+from helpers.settings import EMBEDDED
+
+
+def export_whole(
+    run: Path,
+    base: Path,
+    target: Path,
+    *,
+    gguf: str | None = None,
+    llama_cpp: str | None = None,
+    questions: str | Path | None = None,
+    data_licence: str = "",
+    forms: dict[str, Form] | None = None,
+    report: Callable[[str], None] = print,
+) -> Parity | None:
+    """Writes base + the run's adapter into `target`, and says what was found; returns the comparison if there is one.
+
+    gguf: a kind of file, llama_cpp: its repository (gguf.write_gguf). questions: a file to compare the exports with
+    (parity.json, and a table in the card). forms: further ones to ask, by name. Raises ExportError.
+    """
+    run, base, target = Path(run), Path(base), Path(target)
+    settings, card = read_json(run / "settings.json"), read_json(run / "run_card.json")
+    if not settings or not card:
+        raise ExportError(f"{run.name} has no whole settings.json and run_card.json: train it again, or take another.")
+    asked = read_questions(Path(questions)) if questions else []
+    done = merge(base, run / "adapter", target)
+    before, after = done.base_bytes / 2**20, done.bytes / 2**20
+    report(f"{target}: {done.changed} layers changed; {before:,.0f} MiB before, {after:,.0f} MiB now")
+    agreement = done.agreement.sentence() if done.agreement else "not compared with base + adapter: two do not fit here"
+    report(agreement)
+    file = None
+    if gguf:
+        file = write_gguf(target, target / f"model-{gguf}.gguf", gguf, Path(llama_cpp) if llama_cpp else None)
+        report(f"{file}: {file.stat().st_size / 2**20:,.0f} MiB, with a Modelfile for Ollama")
+    found = compared(base, run / "adapter", target, file, asked, forms or {}, report) if asked else None
+    added = f"## Compared\n- {agreement}\n" + (f"\n{found.table()}\n" if found else "")
+    name = BASE_MODEL if settings["model"] == EMBEDDED else settings["model"]
+    (target / "README.md").write_text(merged_card(name, settings, card, data_licence, added), encoding="utf-8")
+    return found
+
+
+def compared(
+    base: Path,
+    adapter: Path,
+    target: Path,
+    file: Path | None,
+    questions: list[str],
+    forms: dict[str, Form],
+    report: Callable[[str], None],
+) -> Parity:
+    """Asks every form that there is, writes parity.json, and says the table."""
+    reference = Reference(base, adapter)
+    forms = {"merged, in transformers": merged_form(target), **forms}
+    if file and (spoken := llama_cpp_form(file, reference.tokenizer)):
+        forms["GGUF, in llama.cpp"] = spoken
+    elif file and not any("GGUF" in name for name in forms):
+        report("the GGUF was not asked: pip install llama-cpp-python, and export again")
+    found = compare_forms(reference, forms, reference.turns(questions))
+    found.save(target / "parity.json")
+    report(found.table())
+    return found
