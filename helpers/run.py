@@ -95,8 +95,27 @@ def open_run(folder: Path) -> Run:
 def find_run(profile: str, chosen: str | Path | None = None, data: str | None = None) -> Run | None:
     """The run in the folder `chosen`, or else the newest; prints which, and None when there is none."""
     run = open_run(Path(chosen)) if chosen else newest_run(profile, data)
+    if run and not run.card():
+        raise SettingsError(f"{run.name} has no whole run_card.json: take another RUN, or train it to its end in 03.")
     print(run.sentence() if run else "no run yet" + (f" on {data}" if data else ""))
     return run
+
+
+def adapter_fault(folder: Path) -> str:
+    """What keeps an adapter from being loaded, as far as its files' sizes and heads say; "" for nothing."""
+    weights = folder / "adapter_model.safetensors"
+    if read_json(folder / "adapter_config.json", report=lambda text: None) is None:
+        return "its adapter has no whole adapter_config.json"
+    try:
+        size = weights.stat().st_size
+        with weights.open("rb") as file:
+            head_size = min(size, int.from_bytes(file.read(8), "little"))
+            head = json.loads(file.read(head_size))
+        ends = [entry["data_offsets"][1] for name, entry in head.items() if name != "__metadata__"]
+        whole = size == 8 + head_size + max(ends)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError):
+        whole = False
+    return "" if whole else "its adapter_model.safetensors is missing or damaged"
 
 
 def newest_run(
@@ -111,7 +130,10 @@ def newest_run(
     cards = sorted(runs_folder().glob("*/run_card.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for folder in [*([fixed] if fixed else []), *(path.parent for path in cards)]:
         card = read_json(folder / "run_card.json", report)
-        if card is None or not (folder / "adapter" / "adapter_config.json").exists():
+        if card is None:
+            continue
+        if wrong := adapter_fault(folder / "adapter"):
+            report(f"{folder.name} is passed over: {wrong}")
             continue
         if profile not in (None, card.get("profile")) or data not in (None, card.get("data")):
             continue

@@ -36,8 +36,13 @@ class Engine:
         self.model, self.decoder, self.turns = model, Decoder(model), turns_of(model)
         self.tokenizer: Any = tokenizer  # its annotations let decode() return a list of texts, too
         self.models = ("tuned", "base") if hasattr(model, "disable_adapter") else ("base",)
-        self.own, self.how = model_preset(model), self.decoder.how.reason
+        self.own = model_preset(model)
         self.known: dict[tuple, torch.Tensor] = {}
+
+    @property
+    def how(self) -> str:
+        """How answers are made now, and why: a draft that fails is given up."""
+        return self.decoder.how.reason
 
     def ask(self, request: Request) -> Job:
         """The answer to a request; iterate over it for its events."""

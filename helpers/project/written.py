@@ -11,6 +11,7 @@ from helpers.machine.versions import lower_bounds, pyproject
 
 READING_ORDER: tuple[str, ...] = (
     "machine",
+    "adapted",
     "data",
     "settings",
     "run",
@@ -82,9 +83,9 @@ def map_page() -> str:
     lines = [
         "# What is where in `helpers/`",
         "",
-        "Written by `python -m helpers write`. Imports point one way: up this",
+        "Written by `python -m helpers write`, in an order to read it in. Imports between wings point one way;",
     ]
-    lines += ["list, from `train` to `data`, never back; `tests/static/test_wings.py` holds the order.", ""]
+    lines += ["`tests/static/test_wings.py` has their floors and holds them.", ""]
     for name in READING_ORDER:
         wing = PROJECT / "helpers" / name
         if wing.is_dir():

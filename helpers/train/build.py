@@ -49,7 +49,10 @@ def build_trainer(
     `messages`; without the second nothing is evaluated while it trains. Raises TrainingError when no row fits.
     """
     settings = run.settings
-    args = sft_config(settings, run.folder, random=settings.lora_dropout > 0 or bool(dropouts(model)))
+    args = sft_config(settings, run.folder)
+    # A layer that drops numbers, as GPT-2's do, must drop the same ones when checkpointing computes it again.
+    random = settings.lora_dropout > 0 or bool(dropouts(model))
+    args.gradient_checkpointing_kwargs = {"use_reentrant": False, "preserve_rng_state": random}
     rows = fitting(settings, tokenizer, train, print)
     check_ids(rows, model, tokenizer)
     watched = None if evaluation is None else watchable(settings, tokenizer, evaluation)
@@ -74,15 +77,20 @@ def build_trainer(
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    speed_up(trainer)
+    return trainer
+
+
+def speed_up(trainer: LoraTrainer) -> None:
+    """This project's products and norms in place of the library's, where they can be; says what cannot."""
     keep_gradients_on_cpu(trainer.model)
     if not sharded():  # they hold on to weights that FSDP gathers for a moment
         use_fast_product(trainer.model)
         fuse_norms(trainer.model)
-    if settings.autocast == "float16":
+    if trainer.settings.autocast == "float16":
         keep_stream_in_float32(trainer.model)
     if not trainer.fast_head:
         print("the loss is made by the model's own forward pass: it does more to its logits than the fast head knows")
-    return trainer
 
 
 def check_ids(rows: Dataset, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -8,10 +8,8 @@ from helpers.machine.processes import here, shared_out
 from helpers.settings import Settings
 
 
-def sft_config(settings: Settings, folder: Path, random: bool = True) -> SFTConfig:
+def sft_config(settings: Settings, folder: Path) -> SFTConfig:
     """TRL's configuration of this run, for one of the processes that share it out.
-
-    random: whether a layer drops numbers while it trains (GPT-2's do), so that checkpointing must keep random states.
 
     Upstream: SFTConfig() turns bf16 on by itself, which fails where there is no GPU and is emulated on a T4; so
     use_cpu, bf16 and fp16 are always set together. Its learning rate of 2e-5 is for full fine-tuning. Breaks: nothing;
@@ -32,7 +30,7 @@ def sft_config(settings: Settings, folder: Path, random: bool = True) -> SFTConf
         per_device_eval_batch_size=rows,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         gradient_checkpointing=settings.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": random},
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         num_train_epochs=settings.num_train_epochs,
         max_steps=settings.max_steps,
         learning_rate=settings.learning_rate,

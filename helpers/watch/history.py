@@ -97,13 +97,15 @@ def plain(logs: dict) -> dict:
 
 
 def read_history(path: Path) -> list[dict]:
-    """The rows of a history.jsonl; a last line that was cut off while it was written is passed over."""
+    """The rows of a history.jsonl; a damaged line, such as one cut off while it was written, is passed over."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
     return rows
 
 

@@ -180,3 +180,12 @@ def test_falcons_keys_reach_the_fused_kernel_with_all_heads(tiny_falcon, monkeyp
 def test_upstream_still_gives_the_fused_kernel_one_key_head(tiny_falcon, monkeypatch):
     """Drift: when this fails, Falcon expands its keys or asks for enable_gqa; see falcon.replace_attention."""
     assert recorded_heads(tiny_falcon, monkeypatch) == [(4, 1)] * 2
+
+
+def test_gemma_2_still_says_that_it_has_no_fused_attention(tiny_llama):
+    """Drift: when this fails, Gemma 2 may have a fast kernel, or says otherwise that it has none."""
+    from transformers import Gemma2ForCausalLM
+
+    assert not Gemma2ForCausalLM._supports_sdpa and tiny_llama._supports_sdpa
+    assert attention.serving(tiny_llama, "rows").value == "rows"
+    assert attention.serving(Gemma2ForCausalLM, "eager").value == "eager"

@@ -8,6 +8,7 @@ from helpers.adapted import weight_with_adapter
 from helpers.generate.choices import SHORT, Choices
 from helpers.generate.decode import Decoder
 from helpers.generate.draft import Speculation, can_draft, weights_key
+from helpers.generate.engine import Engine
 from helpers.generate.products import in_blocks, in_four
 from helpers.generate.sampling import Sampling
 from helpers.machine.hardware import Choice
@@ -247,7 +248,9 @@ def test_a_weight_that_was_stored_in_four_bits_loses_next_to_nothing():
 
 
 @pytest.mark.parametrize("operator", ["_weight_int8pack_mm", "_weight_int4pack_mm_for_cpu"])
-def test_where_an_operator_of_the_draft_fails_the_model_answers_and_says_so(tiny_llama, monkeypatch, operator):
+def test_where_an_operator_of_the_draft_fails_the_model_answers_and_says_so(
+    tiny_llama, tokenizer, monkeypatch, operator
+):
     def gone(*arguments):
         raise NotImplementedError(f"aten::{operator}")
 
@@ -256,10 +259,15 @@ def test_where_an_operator_of_the_draft_fails_the_model_answers_and_says_so(tiny
         monkeypatch.setattr(torch, operator, gone)
     else:
         monkeypatch.setattr("helpers.generate.products.Four.__call__", gone)
-    decoder = Decoder(tiny_llama)
-    sampling = Sampling(max_new_tokens=8)
+    engine = Engine(tiny_llama, tokenizer)
+    decoder, sampling = engine.decoder, Sampling(max_new_tokens=8)
+    assert engine.how == "assumed"
     assert list(decoder.tokens(PROMPT, sampling, [1])) == expected(tiny_llama, sampling)
-    assert not decoder.how.value and "answers by itself: an operator of the draft fails" in decoder.how.reason
+    assert (
+        engine.how == decoder.how.reason
+        and not decoder.how.value
+        and "answers by itself: an operator of the draft fails" in decoder.how.reason
+    )
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from helpers.machine.paths import runs_folder, write_json
 from helpers.run import Run, find_run, newest_run, open_run, read_settings
@@ -14,6 +16,7 @@ def make_run(name, profile="laptop", **card):
     folder = runs_folder() / name
     (folder / "adapter").mkdir(parents=True)
     (folder / "adapter" / "adapter_config.json").write_text("{}")
+    save_file({"a": torch.ones(3), "b": torch.ones(2)}, folder / "adapter" / "adapter_model.safetensors")
     write_json(folder / "settings.json", Settings(profile=profile).as_dict())
     write_json(folder / "run_card.json", {"profile": profile, "steps": 8, "data": "shop_support"} | card)
     return folder
@@ -64,6 +67,33 @@ def test_a_damaged_file_costs_its_run_and_is_said(name, damage):
     (make_run("b") / name).write_bytes(damage)
     assert newest_run("laptop", report=said.append).folder == whole
     assert "b" in said[0] and "passed over" in said[0]
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"\xff" * 40, "cut"])
+def test_a_damaged_adapter_costs_its_run_and_is_said(damage):
+    whole, said = make_run("a"), []
+    weights = make_run("b") / "adapter" / "adapter_model.safetensors"
+    if damage is None:
+        weights.unlink()
+    else:
+        weights.write_bytes(weights.read_bytes()[:-4] if damage == "cut" else damage)
+    assert newest_run("laptop", report=said.append).folder == whole
+    assert said == ["b is passed over: its adapter_model.safetensors is missing or damaged"]
+
+
+def test_a_run_that_is_named_must_have_been_measured():
+    folder = make_run("a")
+    (folder / "run_card.json").write_text("{")
+    with pytest.raises(SettingsError, match=r"no whole run_card\.json"):
+        find_run("laptop", folder)
+
+
+def test_a_run_is_asked_on_the_model_that_it_was_trained_on():
+    run = Run(Settings(model="./own", revision="abc", template="auto"), make_run("a"))
+    asked = run.asked_as_trained(Settings())
+    assert (asked.model, asked.revision, asked.template) == ("./own", "abc", "auto")
+    with pytest.raises(SettingsError, match="was trained on './own'"):
+        run.asked_as_trained(Settings(model="another", reasons={"model": "set by you"}))
 
 
 def test_which_run_was_taken_is_printed_with_its_steps_and_data(capsys):
