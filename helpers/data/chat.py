@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,7 @@ MARKERS: tuple[str, ...] = (
 )
 MARKER = re.compile("|".join(map(re.escape, MARKERS)))
 ENDS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+THINKS = ("<think>", "</think>")  # parts of an answer, and no turn of anybody
 PROBES = ("\u2402question\u2403", "\u2402answer\u2403")  # stand for texts, to see what a template writes around them
 
 
@@ -152,8 +154,10 @@ def template_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     text = probe_text(tokenizer, 4)
     for mark in (*PROBES, *control_tokens(tokenizer)):
         text = text.replace(mark, "\n")
-    lines = {line.strip() for line in text.splitlines()}
-    return tuple(line for line in lines if 2 < len(line) < 40 and not line.replace(" ", "").isalnum())
+    lines = Counter(line.strip() for line in text.splitlines())
+    once = {line for line, count in lines.items() if count < 2}  # a default system prompt is no turn's header
+    named = [line for line in lines if 2 < len(line) < 40 and not line.replace(" ", "").isalnum()]
+    return tuple(line for line in named if line not in once and line not in THINKS)
 
 
 def marker_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern:

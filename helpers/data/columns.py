@@ -37,6 +37,14 @@ NAMES: dict[str, tuple[str, ...]] = {
 MEANINGS = {name: meaning for meaning, names in NAMES.items() for name in names}
 
 
+HELD_OUT = re.compile(r"(^|[_.\-])(test|testing|validation|valid|val|dev|eval|evaluation)([_.\-]|$)")
+
+
+def is_held_out(name: object) -> bool:
+    """Whether a part of a data set is not for training, by its name: "test", "test_sft", "validation"."""
+    return HELD_OUT.search(plain(name)) is not None
+
+
 @lru_cache(4096)
 def plain(name: object) -> str:
     """A column's name as NAMES has it: lower case, one script form, no blanks at its ends, `_` for those inside."""

@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 # Marks that only end or frame words. What computes or names (+ # * / % & @ = -, emoji, a dot in 3.5) is text.
-FRAMES = ".,;:!?\"'()[]{}«»“”„‘’‚…¿¡–—"
+BEFORE, BEHIND = "\"'([{«“„‘‚¿¡", ".,;:!?…\"')]}»”’"
+PAUSES = ".,;:!?…–—\"'«»“”„‘’‚"  # standing alone they say nothing; brackets and ":)" do
 WIDE = re.compile(
     r"[。，、！？；：「」『』《》（）【】·…]+"
 )  # the same in Chinese and Japanese, where no blank follows
@@ -27,7 +28,7 @@ class Pair(NamedTuple):
 
 def normalised(text: str) -> str:
     """The words of a text in one Unicode form and lower case, without the marks around them and double blanks."""
-    plain = WIDE.sub(" ", unicodedata.normalize("NFC", text.casefold()))
+    plain = WIDE.sub(" ", unicodedata.normalize("NFC", text.lower()))
     return " ".join(filter(None, map(bare, plain.split())))
 
 
@@ -35,11 +36,13 @@ def normalised(text: str) -> str:
 def bare(word: str) -> str:
     """A word without the marks around it; "5!" keeps its mark, which computes, and so does "!="."""
     if not any(letter.isalnum() for letter in word):
-        return word if word.strip(FRAMES) else ""
+        return word if word.strip(PAUSES) else ""
+    if word[-1] in "'\"" and word[-2:-1].isdigit():  # feet and inches, minutes and seconds
+        return word.lstrip(BEFORE)
     factorial = word.rstrip("?.,;:\"')]}")
     if len(factorial) > 1 and factorial[-1] == "!" and factorial[-2].isdigit():
-        return factorial.lstrip(FRAMES)
-    return word.strip(FRAMES)
+        return factorial.lstrip(BEFORE)
+    return word.lstrip(BEFORE).rstrip(BEHIND)
 
 
 def digest(text: str) -> int:

@@ -9,8 +9,22 @@ from typing import Any, NamedTuple
 from helpers.data.columns import MEANINGS, by_meaning, mapped, plain, valued
 from helpers.data.order import checked
 from helpers.data.templated import NO_TURN, parse_templated
-from helpers.data.turns import RowError, as_turns, from_json, is_wanted, joined_text, kind_of, message_of, text_of
+from helpers.data.turns import (
+    RowError,
+    answer_turns,
+    as_turns,
+    asked_turns,
+    from_json,
+    is_wanted,
+    joined_text,
+    kind_of,
+    message_of,
+    speaks,
+    text_of,
+    without_halves,
+)
 
+WANTED, UNWANTED = ("true", "desirable", "good"), ("false", "undesirable", "bad")  # of an answer, as KTO has it
 FORMATS = {  # name: what a row needs, in words
     "messages": "`messages`, a list of turns with `role` and `content`",
     "sharegpt": "`conversations`, a list of turns with `from` and `value`",
@@ -81,21 +95,21 @@ def convert(row: object, format: str = "", columns: Mapping[str, str] | None = N
         row = {"messages": row}
     if not isinstance(row, dict):
         raise RowError("another schema", f"{kind_of(row)} instead of an object")
-    reader = RowReader(unwrapped(mapped(row, columns or {})))
+    mended: list[str] = []
+    reader = RowReader(unwrapped(mapped(without_halves(row, mended), columns or {})))
     if reader.has("media"):
         name = reader.meant["media"][0]
         raise RowError("not only text", f"`{name}` is given; only text is trained here")
     name = reader.format = format or form_of(reader)
     turns, rejected = READERS[name](reader)
-    mended: list[str] = []
     column = reader.meant.get("messages", ["turns"])[0]
     messages = around(reader, [message_of(turn, mended, reader.fates, column) for turn in turns], mended)
     tools = tools_of(reader)
     wanted_row(reader)
     if reader.has("thinking") and messages and messages[-1]["role"] == "assistant":
-        messages[-1].setdefault(
-            "reasoning_content", text_of(reader.take("thinking", "the model's thinking"), "thinking")
-        )
+        told = "reasoning_content" in messages[-1]
+        fate = "not used: other thinking is there" if told else "the model's thinking"
+        messages[-1].setdefault("reasoning_content", text_of(reader.take("thinking", fate), "thinking"))
     messages = checked(messages, mended)
     said = "\n".join(str(message["content"]) for message in messages)
     reader.rest(f"not used: the row is read as {reader.format}", said)
@@ -115,7 +129,9 @@ def unwrapped(row: dict) -> dict:
 
 def form_of(reader: RowReader) -> str:
     """The form that a row's valued columns make. Raises RowError with the columns that were found."""
-    has = reader.has
+    has, names = reader.has, {plain(name) for name in valued(reader.row)}
+    if {"a", "b", "c"} <= names or ("choices" in names and has("answer")):
+        raise RowError("a multiple-choice row", "write the options into the question, and the right one as the answer")
     if has("chosen"):
         return "preference"
     if has("messages"):
@@ -168,7 +184,10 @@ def from_turns(reader: RowReader) -> tuple[list[dict], str]:
     if not reader.has("messages"):
         raise RowError("another schema", "no list of turns")
     name = reader.meant["messages"][0]
-    return as_turns(reader.take("messages", "the turns"), name), ""
+    turns = as_turns(reader.take("messages", "the turns"), name)
+    if turns and reader.has("answer") and speaks(turns[-1]) == "user":
+        turns += answer_turns(reader.take("answer", "the answer"))
+    return turns, ""
 
 
 def from_pair(reader: RowReader) -> tuple[list[dict], str]:
@@ -191,37 +210,14 @@ def from_pair(reader: RowReader) -> tuple[list[dict], str]:
     return turns + answer_turns(reader.take("answer", "the answer", answer)), ""
 
 
-def asked_turns(asked: object, what: str) -> list[dict]:
-    """A question as turns: a text, or a list of turns that ends with it."""
-    listed = from_json(asked) if what == "prompt" else asked
-    if isinstance(listed, (list, tuple)) and listed and all(isinstance(turn, dict) for turn in listed):
-        return as_turns(listed, what)
-    return [{"role": "user", "content": text_of(asked, what)}]
-
-
-def answer_turns(answer: object) -> list[dict]:
-    """An answer as turns: a text, one turn, or turns. A list of texts is several answers, which are no one answer."""
-    listed = from_json(answer)
-    if isinstance(listed, dict) and any(key in listed for key in ("role", "from")):
-        return [listed]
-    if (
-        isinstance(listed, (list, tuple))
-        and listed
-        and all(isinstance(turn, dict) and len(turn) > 1 for turn in listed)
-    ):
-        return as_turns(listed, "the answer")
-    if isinstance(answer, (list, tuple)):
-        if len(answer) == 1 and isinstance(answer[0], str):
-            return [{"role": "assistant", "content": answer[0]}]
-        raise RowError(
-            "a list of answers", f"{len(answer)} alternatives, and one is trained: name it, or write a row for each"
-        )
-    return [{"role": "assistant", "content": text_of(answer, "the answer")}]
-
-
 def from_preference(reader: RowReader) -> tuple[list[dict], str]:
     """A preference row: trained on the chosen answer; the rejected one is kept beside it."""
     chosen = reader.take("chosen", "the answer (chosen)")
+    if isinstance(chosen, (int, float)):
+        raise RowError("a number that points at the chosen answer", "write the answer itself into `chosen`")
+    if isinstance(chosen, str) and chosen in reader.row and isinstance(reader.row[chosen], str):
+        reader.fates[reader.meant["chosen"][0]] = "says which answer is chosen"
+        reader.fates[chosen], chosen = "the answer (chosen)", reader.row[chosen]
     answer = answer_turns(chosen)
     rejected = (
         reader.take("rejected", "kept beside (not trained): the rejected answer") if reader.has("rejected") else ""
@@ -281,8 +277,10 @@ def around(reader: RowReader, messages: list[dict], mended: list[str]) -> list[d
             raise RowError("a history that is no list of turns", f"it is {kind_of(history)}")
         earlier = as_turns(history, "history")
         messages = [*(message_of(turn, mended, reader.fates, "history") for turn in earlier), *messages]
-    for meaning in ("input", "context"):
+    for meaning in ("input", "context", "text"):
         for name in reader.meant.get(meaning, []):
+            if meaning == "text" and (reader.format not in MAIN or says_it_again(reader.row[name], messages)):
+                continue  # the whole row written out once more
             if name not in reader.fates:
                 join_to(messages, joined_text(reader.take(meaning, "joined to the question", name), name), last=False)
     systems = []
@@ -292,6 +290,12 @@ def around(reader: RowReader, messages: list[dict], mended: list[str]) -> list[d
         systems, messages = [*systems, messages[0]["content"]], messages[1:]
     system = "\n\n".join(dict.fromkeys(text.strip() for text in systems)) if len(systems) > 1 else "".join(systems)
     return [{"role": "system", "content": system}, *messages] if systems else messages
+
+
+def says_it_again(text: object, messages: list[dict]) -> bool:
+    """Whether a text holds a question or an answer of the conversation already."""
+    said = [str(message["content"]).strip() for message in messages]
+    return not isinstance(text, str) or any(len(one) > 1 and one in text for one in said)
 
 
 def join_to(messages: list[dict], text: str, last: bool) -> None:
@@ -321,7 +325,9 @@ def wanted_row(reader: RowReader) -> None:
         raise RowError("a weight of 0", "the row is not trained")
     name = reader.meant.get("label", [""])[0]
     label = reader.row.get(name) if name else None
-    if isinstance(label, bool) or str(label).lower() in ("true", "false"):
-        reader.take("label", "which answers are wanted (true)")
-        if str(label).lower() == "false":
-            raise RowError("an unwanted answer", "label is false")
+    word = str(label).strip().lower().removesuffix(".0")
+    numbers = ("0", "1") if reader.format in ("prompt_completion", "messages", "sharegpt") else ()
+    if word in (*WANTED, *UNWANTED, *numbers):
+        reader.take("label", "which answers are wanted")
+        if word in (*UNWANTED, *numbers[:1]):
+            raise RowError("an unwanted answer", f"{name} is {word}")

@@ -11,13 +11,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from helpers.data.columns import MEANINGS, plain
+from helpers.data.columns import MEANINGS, is_held_out, plain
 from helpers.data.rows import DataError, Row
 from helpers.data.turns import ROLE_KEYS, TEXT_KEYS, RowError
 
 CHUNK = 2**20  # characters read at a time
 MAX_VALUE = 4_000_000  # characters of a row
-HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval", "evaluation")  # names of a part that is not trained
 ROW_MEANINGS = {"answer", "text", "chosen", "messages"}  # what makes an object a row rather than a file in one object
 FIRST_LINES = 20
 HALF = re.compile("[\ud800-\udfff]")  # what a byte becomes that is no character of the encoding
@@ -96,13 +95,18 @@ def only_value(number: int, value: object) -> Iterator[Row]:
             Row(i, dict(zip(columns, row, strict=True))) for i, row in enumerate(zip(*columns.values(), strict=True), 1)
         )
     elif lists := {name: rows for name, rows in value.items() if is_list_of_rows(rows)}:
-        count = 0
+        count, beside = 0, {name: one for name, one in value.items() if isinstance(one, (str, int, float))}
         for name, rows in lists.items():
             for one in rows:
                 count += 1
-                yield Row(count, one, plain(name) in HELD_OUT)
+                yield Row(count, with_values(one, beside), is_held_out(name))
     else:
         yield Row(number, value)
+
+
+def with_values(row: object, beside: dict) -> object:
+    """A row with the single values that stand beside the list of rows, such as one system prompt for all of them."""
+    return {**beside, **row} if isinstance(row, dict) and beside else row
 
 
 def is_cell(name: str, value: object) -> bool:
@@ -252,6 +256,7 @@ def members(pieces: Pieces) -> Iterator[tuple[object, bool]]:
     """(row, whether it is held out) of the lists in an object that is too large to be one row."""
     pieces.at += 1
     list_count = 0
+    beside: dict[str, object] = {}
     while (sign := pieces.peek()) != "}":
         if sign != '"':
             raise pieces.broken("an object's member begins with its name")
@@ -261,9 +266,9 @@ def members(pieces: Pieces) -> Iterator[tuple[object, bool]]:
         pieces.at += 1
         if pieces.peek() == "[":
             list_count += 1
-            yield from ((value, plain(name) in HELD_OUT) for value in array_items(pieces))
-        else:
-            pieces.value()
+            yield from ((with_values(value, beside), is_held_out(name)) for value in array_items(pieces))
+        elif isinstance(value := pieces.value(), (str, int, float)):
+            beside[name] = value
     pieces.at += 1
     if not list_count:
         raise DataError(f"{pieces.name}: an object of more than {MAX_VALUE:,} characters that holds no list of rows.")

@@ -104,6 +104,7 @@ def encode(
 def is_plain(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> bool:
     """Whether messages are texts of two sides and the template marks what is trained: then one call encodes many."""
     texts = all(len(message) == 2 and message["role"] != "tool" for message in messages)
+    texts = texts and not any("<think>" in message["content"] for message in messages)
     return texts and has_marks(tokenizer.chat_template)
 
 

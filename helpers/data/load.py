@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from helpers.data.chat import MARKER
-from helpers.data.columns import plain, valued
+from helpers.data.columns import is_held_out, plain, valued
 from helpers.data.conversation import extras_of
 from helpers.data.duplicates import digest, normalised, question_of
 from helpers.data.formats import FORMATS, Conversation, convert
@@ -23,7 +23,7 @@ from helpers.data.recognition import recognised
 from helpers.data.report import Report
 from helpers.data.rows import DataError, Row
 from helpers.data.split import split
-from helpers.data.turns import RowError
+from helpers.data.turns import NOT_TEXT, RowError
 from helpers.machine.paths import DATA
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ GUANACO_REVISION = "831dabac2283d99420cda0b673d7a2a43849f17a"
 SHOP = "shop_support"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{7,40}")
 GROUPS = ("source", "slice", "category", "dataset", "lang", "language")  # a column by which a split is balanced
-HELD_OUT_PARTS = ("test", "validation", "valid", "dev", "eval")  # of a DatasetDict or the Hub; the first is taken
 MOST_SLICES = 10  # that are told apart when they are counted
 
 
@@ -110,10 +109,12 @@ def rows_of(source: Any) -> tuple[str, Iterator[Row], str]:
 
 
 def part_rows(parts: Any) -> tuple[Iterator[Row], str]:
-    """(rows, what is to be known) of a DatasetDict: `train`, and the first of HELD_OUT_PARTS as what is held out."""
+    """(rows, what is to be known) of a DatasetDict: `train`, and the first part for tests as what is held out."""
     names = list(parts)
-    train = "train" if "train" in names else names[0]
-    test = next((name for name in HELD_OUT_PARTS if name in names and name != train), None)
+    train = next(
+        (name for name in [*sorted(names, key=lambda name: name != "train")] if not is_held_out(name)), names[0]
+    )
+    test = next((name for name in names if is_held_out(name) and name != train), None)
     rows = chain(parts[train], parts[test] if test else ())
     count = len(parts[train])
     numbered = (Row(i, row, held_out=i > count) for i, row in enumerate(rows, start=1))
@@ -167,6 +168,7 @@ def usable(
             if isinstance(row, RowError):
                 raise row
             conversation = convert(row, format, columns)
+            held_out = held_out or said_held_out(row, conversation.fates)
             whole = as_one_text(conversation)
             refuse_copies(number, digest(whole), digest(normalised(whole) or whole), exact, same)
         except RowError as error:
@@ -196,6 +198,16 @@ def usable(
         }
 
 
+def said_held_out(row: object, fates: dict[str, str]) -> bool:
+    """Whether a column `split` says that a row is for tests; notes the column."""
+    names = [name for name in row if plain(name) == "split"] if isinstance(row, dict) else []
+    if not names or not isinstance(row[names[0]], str):  # type: ignore[index]
+        return False
+    held_out = is_held_out(row[names[0]])  # type: ignore[index]
+    fates[names[0]] = "held out, as it says" if held_out else "trained, as it says"
+    return held_out
+
+
 def as_one_text(conversation: Conversation) -> str:
     """All that a row says, its tools, calls and thinking included, for telling copies of it."""
     said = [f"{message['role']}: {message['content']}" for message in conversation.messages]
@@ -208,7 +220,7 @@ def group_of(row: object) -> str:
     if not isinstance(row, dict):
         return ""
     names = {plain(name): value for name, value in row.items()}
-    return next((str(names[name]) for name in GROUPS if names.get(name)), "")
+    return NOT_TEXT.sub("", next((str(names[name]) for name in GROUPS if names.get(name)), ""))
 
 
 def refuse_copies(number: int, whole: int, normal: int, exact: dict, same: dict) -> None:
@@ -238,13 +250,13 @@ def written(rows: Iterator[dict]) -> Dataset:
 
 
 def load_chat_data(
-    source: str = SHOP, format: str | None = None, columns: Mapping[str, str] | str | None = None
+    source: Any = SHOP, format: str | None = None, columns: Mapping[str, str] | str | None = None
 ) -> Splits:
     """Training and held-out rows of `source`: "shop_support" (in this repository), or anything that load_chat reads.
 
     columns: {"question": the reader's own name, ...}, or as text: "question=ask,answer=reply". Raises DataError.
     """
-    if source == SHOP:
+    if isinstance(source, str) and source == SHOP:
         return Splits(read_own("train"), read_own("test"), "data/shop_support")
     loaded = load_chat(source, format or None, progress=True, columns=columns_in(columns))
     train, test, note = split(loaded.dataset)
@@ -254,7 +266,7 @@ def load_chat_data(
             f"and one to hold out.\n{loaded.report.table()}"
         )
     loaded.report.notes.append(note)
-    return Splits(train, test, str(source), loaded.report)
+    return Splits(train, test, str(source) if isinstance(source, (str, Path)) else loaded.report.source, loaded.report)
 
 
 def columns_in(columns: Mapping[str, str] | str | None) -> Mapping[str, str]:

@@ -41,7 +41,10 @@ def one_question_a_turn(messages: list[dict], mended: list[str]) -> list[dict]:
     """Questions that follow each other as one turn; a greeting before the first question stays and is not trained."""
     joined: list[dict] = []
     for message in messages:
-        if joined and message["role"] == joined[-1]["role"] == "user":
+        if joined and message["role"] == joined[-1]["role"] == "assistant" and is_call_alone(joined[-1], message):
+            joined[-1] = {**joined[-1], **{k: v for k, v in message.items() if k != "content"}}
+            mended.append("an answer and its tool call joined")
+        elif joined and message["role"] == joined[-1]["role"] == "user":
             joined[-1] = {**joined[-1], "content": f"{joined[-1]['content']}\n\n{message['content']}"}
             mended.append("questions in a row joined")
         else:
@@ -52,6 +55,11 @@ def one_question_a_turn(messages: list[dict], mended: list[str]) -> list[dict]:
         joined[first] = {**joined[first], "train": False}
         mended.append("greeting before the first question kept, not trained")
     return joined
+
+
+def is_call_alone(before: dict, message: dict) -> bool:
+    """Whether a message is nothing but a tool call behind an answer that has none."""
+    return "tool_calls" in message and not message["content"].strip() and "tool_calls" not in before
 
 
 def check_order(messages: list[dict]) -> None:

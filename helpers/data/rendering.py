@@ -82,6 +82,25 @@ def writes(tokenizer: PreTrainedTokenizerBase, kind: str) -> bool:
     return kept_for(tokenizer, f"_writes_{kind}", try_it)
 
 
+THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*(.*)", re.DOTALL)
+
+
+def thinking_told_apart(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> list[dict]:
+    """Answers that begin with <think>...</think>, with that as thinking where the template in use writes some itself.
+
+    Many reasoning data sets keep it inside the answer; a template that writes thinking would write an empty block
+    before it, or drop it. Under any other template it stays the text that it is.
+    """
+
+    def apart(message: dict) -> dict:
+        found = THOUGHT.fullmatch(message["content"]) if message["role"] == "assistant" else None
+        if found is None or "reasoning_content" in message or not writes(tokenizer, "thinking"):
+            return message
+        return {**message, "reasoning_content": found[1].strip(), "content": found[2]}
+
+    return [apart(message) for message in messages]
+
+
 def unwritten(tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools: list | None) -> str:
     """What of a conversation the template would drop without a word: "a tool call" and so on; "" for nothing."""
     thinks = template_options(tokenizer).get("enable_thinking", True)
@@ -114,6 +133,7 @@ def marked_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
 def encode_whole(tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools: list | None = None) -> Rendered:
     """Tokens of one conversation with the answers among them. Raises RowError where the template refuses it, would
     drop a part of it, or no span can be proved to be the answer."""
+    messages = thinking_told_apart(tokenizer, messages)
     if kind := unwritten(tokenizer, messages, tools):
         raise RowError(kind, "the template cannot write it")
     safe, tools = cleaned(tokenizer, messages), without_markers(tokenizer, tools)
@@ -136,6 +156,7 @@ def encode_whole(tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools
         ]
         if list(encoded["input_ids"]) == ids and len(runs) == wanted:
             spans = [(offsets[run[0]][0], offsets[run[-1]][1]) for run in runs]
+            check_written(text, spans, safe)
             answers = [-1] * len(ids)
             for number, run in enumerate(runs):
                 for index in run:
@@ -145,6 +166,17 @@ def encode_whole(tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools
     ids, offsets = tokens_of(tokenizer, text)
     answers = [next((n for n, span in enumerate(spans) if mostly_in(token, span)), -1) for token in offsets]
     return Rendered(ids, answers, kinds_of(text, offsets, spans, safe))
+
+
+def check_written(text: str, spans: list[tuple[int, int]], messages: list[dict]) -> None:
+    """Raises RowError unless each answer's text, thinking and calls stand in its span: a template may drop a part."""
+    answers = [message for message in messages if message["role"] == "assistant"]
+    for (start, end), message in zip(spans, answers, strict=True):
+        names = [call["function"]["name"] for call in message.get("tool_calls") or []]
+        if any(part not in text[start:end] for part in (message["content"].strip(), *names)):
+            raise RowError("an answer of which the template drops a part", message["content"][:40])
+        if message.get("reasoning_content", "").strip() not in text[start:end]:
+            raise RowError("thinking", "of an earlier turn, which the template leaves out: THINKING = 'left out'")
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -178,10 +210,10 @@ def grown_spans(
         span = whole[start:end]
         if span.rstrip().endswith(ends):
             end = start + len(span.rstrip())
-        names = [call["function"]["name"] for call in message.get("tool_calls") or []]
-        if start >= end or any(part not in span for part in (message["content"].strip(), *names)):
+        if start >= end or message["content"].strip() not in span:
             raise RowError("no span is the answer's", "the template writes earlier turns otherwise than the last one")
         spans.append((start, end))
+    check_written(whole, spans, messages)
     return whole, spans
 
 

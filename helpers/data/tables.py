@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -91,7 +92,7 @@ def table_rows(path: Path, encoding: str) -> Iterator[Row]:
     dialect = dialect_of(path, encoding)
     with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
         rows = dialect.reader(file, strict=False)
-        header = next(rows, [])
+        header = told_apart(next(rows, []))
         for number, cells in enumerate(filter(None, rows), start=1):
             if len(cells) != len(header):
                 yield Row(number, RowError("another schema", f"{len(cells)} cells where the header has {len(header)}"))
@@ -99,6 +100,16 @@ def table_rows(path: Path, encoding: str) -> Iterator[Row]:
                 yield Row(number, RowError(f"not {encoding.upper()}", "bytes that are no characters"))
             else:
                 yield Row(number, dict(zip(header, cells, strict=True)))
+
+
+def told_apart(header: list[str]) -> list[str]:
+    """The header with a number behind a name that stands in it before: two columns of one name would be one."""
+    seen: Counter[str] = Counter()
+    names = []
+    for name in header:
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return names
 
 
 def is_text(cell: str) -> bool:

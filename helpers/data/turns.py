@@ -18,9 +18,11 @@ ROLE_NAMES = {
 ROLE_KEYS = ("role", "from", "author", "speaker", "角色")
 TEXT_KEYS = ("content", "value", "text", "message", "内容")
 THINKING_KEYS = ("reasoning_content", "thinking", "reasoning")
-WEIGHT_KEYS = ("weight", "train")
+WEIGHT_KEYS = ("weight", "train", "loss")
 BESIDE_KEYS = ("name", "tool_call_id")  # go to the template with the message
 NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # control characters and half surrogates
+ARGUMENTS = ("arguments", "parameters", "args", "input")  # of a tool call
+Fates = tuple[dict[str, str], str]  # (what became of each key, the column that it stands in)
 MAX_TEXT = 1_000_000  # characters of a text that is read as JSON
 
 
@@ -118,9 +120,13 @@ def message_of(turn: dict, mended: list[str], fates: dict[str, str], column: str
     if role is None:
         raise RowError("unknown role", repr(raw_role)[:40])
     message: dict[str, Any] = {"role": role}
-    calls = calls_of(turn, keys, used)
+    noted: Fates = (fates, column)
+    calls = calls_of(turn, keys, used, noted)
     if role == "call":
-        message["role"], calls, content = "assistant", calls or call_list(content), ""
+        message["role"], calls, content = "assistant", calls or call_list(content, noted), ""
+    if isinstance(content, (list, tuple)) and message["role"] == "assistant":
+        content, thought = thinking_apart(content, noted)
+        message |= {"reasoning_content": thought} if thought else {}
     message["content"] = content_text(content, message["role"], mended)
     if calls:
         message["tool_calls"] = calls
@@ -130,18 +136,21 @@ def message_of(turn: dict, mended: list[str], fates: dict[str, str], column: str
             used.add(keys[key])
     for key in THINKING_KEYS:
         if key in keys and not is_missing(turn[keys[key]]):
-            message["reasoning_content"] = text_of(turn[keys[key]], key)
             used.add(keys[key])
-            fates[f"{column}[].{key}"] = "the model's thinking"
+            told = "reasoning_content" in message
+            fates[f"{column}[].{key}"] = "not used: other thinking is there" if told else "the model's thinking"
+            message.setdefault("reasoning_content", text_of(turn[keys[key]], key))
     for key in WEIGHT_KEYS:
         if key in keys and turn[keys[key]] is not None:
             used.add(keys[key])
             if message["role"] != "assistant":
                 fates[f"{column}[].{key}"] = "not used: only answers are trained"
             else:
-                fates[f"{column}[].{key}"] = "0: the answer is not trained"
-                if not is_wanted(turn[keys[key]]):
-                    message["train"] = False
+                wanted = is_wanted(turn[keys[key]])
+                if wanted:
+                    fates.setdefault(f"{column}[].{key}", "1: the answer is trained")
+                else:
+                    message["train"], fates[f"{column}[].{key}"] = False, "0: the answer is not trained"
     for key in turn:
         if key not in used and not is_missing(turn[key]):
             fates[f"{column}[].{key}"] = "not used: no part of a turn"
@@ -150,7 +159,8 @@ def message_of(turn: dict, mended: list[str], fates: dict[str, str], column: str
 
 def content_text(content: object, role: str, mended: list[str]) -> str:
     """The text of a turn. Raises RowError for what is none."""
-    if isinstance(content, dict) and role == "tool":
+    no_parts = isinstance(content, (list, tuple)) and not any(isinstance(p, dict) and "type" in p for p in content)
+    if role == "tool" and (isinstance(content, dict) or no_parts):
         content = json.dumps(content, ensure_ascii=False, default=str)
     if isinstance(content, dict) and "text" in content:
         content = [content]
@@ -187,19 +197,30 @@ def is_wanted(value: object) -> bool:
     return words[str(value).strip().lower()]
 
 
-def calls_of(turn: dict, keys: dict[str, str], used: set) -> list[dict]:
+def thinking_apart(parts: list | tuple, noted: Fates) -> tuple[list, str]:
+    """(the other parts of an answer, the text of those that are thinking)."""
+    kinds = ("reasoning", "thinking")
+    thoughts = [part for part in parts if isinstance(part, dict) and part.get("type") in kinds]
+    if thoughts:
+        noted[0][f"{noted[1]}[].content[] of thinking"] = "the model's thinking"
+    words = [part.get("text") or part.get("thinking") or part.get("reasoning") or "" for part in thoughts]
+    return [part for part in parts if part not in thoughts], "\n".join(map(text_of, words))
+
+
+def calls_of(turn: dict, keys: dict[str, str], used: set, noted: Fates) -> list[dict]:
     """The tool calls of a turn, in OpenAI's form; adds the keys that held them to `used`."""
     for key in ("tool_calls", "function_call"):
         if key in keys and not is_missing(turn[keys[key]]):
             used.add(keys[key])
-            return call_list(turn[keys[key]])
+            return call_list(turn[keys[key]], noted)
     return []
 
 
-def call_list(value: object) -> list[dict]:
+def call_list(value: object, noted: Fates = ({}, "")) -> list[dict]:
     """Calls in OpenAI's form, arguments as an object: [{"type": "function", "function": {"name", "arguments"}}].
 
-    Arguments that are JSON text are read: most templates would write a text once more in quotes. Raises RowError.
+    Arguments that are JSON text are read: most templates would write a text once more in quotes. noted: gets what
+    became of keys that have no place there. Raises RowError.
     """
     value = from_json(value)
     calls = []
@@ -207,9 +228,58 @@ def call_list(value: object) -> list[dict]:
         function = call.get("function", call) if isinstance(call, dict) else None
         if not isinstance(call, dict) or not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise RowError("a tool call of another form", repr(call)[:60])
-        arguments = from_json(function.get("arguments", function.get("parameters")) or {})
+        named = next((key for key in ARGUMENTS if key in function), "arguments")
+        arguments = from_json(function.get(named) or {})
+        for key in {**call, **function}.keys() - {"id", "type", "function", "name", named}:
+            noted[0][f"{noted[1]}[].tool_calls[].{key}"] = "not used: no part of a call"
         if not isinstance(arguments, dict):
             raise RowError("a tool call whose arguments are no object", repr(arguments)[:60])
         kept = {"id": str(call["id"])} if call.get("id") else {}
         calls.append({**kept, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
     return calls
+
+
+def asked_turns(asked: Any, what: str) -> list[dict]:
+    """A question as turns: a text, or a list of turns that ends with it."""
+    listed: Any = from_json(asked) if what == "prompt" else asked
+    objects = isinstance(listed, (list, tuple)) and listed and all(isinstance(turn, dict) for turn in listed)
+    if objects and (not isinstance(asked, str) or all(speaks(turn) for turn in listed)):
+        return as_turns(listed, what)
+    return [{"role": "user", "content": text_of(asked, what)}]
+
+
+def answer_turns(answer: Any) -> list[dict]:
+    """An answer as turns: a text, one turn, or turns. A list of texts is several answers, which are no one answer."""
+    listed: Any = from_json(answer)
+    turns: Any = [listed] if isinstance(listed, dict) else listed
+    said = isinstance(turns, (list, tuple)) and turns and all(speaks(turn) for turn in turns)
+    if said and (not isinstance(answer, str) or speaks(turns[0]) != "user"):  # type: ignore[index]
+        return as_turns(turns, "the answer")
+    if isinstance(answer, (list, tuple)):
+        if len(answer) == 1 and isinstance(answer[0], str):
+            return [{"role": "assistant", "content": answer[0]}]
+        raise RowError(
+            "a list of answers", f"{len(answer)} alternatives, and one is trained: name it, or write a row for each"
+        )
+    return [{"role": "assistant", "content": text_of(answer, "the answer")}]
+
+
+def speaks(turn: object) -> str:
+    """Who speaks in a turn, as ROLE_NAMES has it; "" where a value is none, such as an answer that is JSON."""
+    if not isinstance(turn, dict) or len(turn) < 2:
+        return ""
+    keys = {plain(key): value for key, value in turn.items()}
+    said = next((keys[key] for key in ROLE_KEYS if key in keys), None)
+    return ROLE_NAMES.get(plain(said), "") if isinstance(said, str) else ""
+
+
+def without_halves(value: Any, mended: list[str]) -> Any:
+    """A row without half surrogates and control characters in any of its texts: they are no text, and stop writers."""
+    if isinstance(value, str):
+        if not NOT_TEXT.search(value):
+            return value
+        mended.append("characters that are no text removed")
+        return NOT_TEXT.sub("", value)
+    if isinstance(value, dict):
+        return {without_halves(name, mended): without_halves(one, mended) for name, one in value.items()}
+    return [without_halves(one, mended) for one in value] if isinstance(value, (list, tuple)) else value

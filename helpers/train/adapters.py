@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from helpers.data.load import load_chat_data
 from helpers.machine.paths import new_run_folder
+from helpers.models.adapter import check_loaded
 from helpers.models.load import load_model
 from helpers.run import SUBSTITUTE, Run, find_run
 from helpers.settings import Settings, resolve
@@ -46,6 +47,7 @@ def load_tuned(profile: str, folder: Path | None = None) -> Tuned:
     run = find_run(settings.profile, folder) or substitute_run(settings)
     loaded = load_model(run.asked_as_trained(settings))
     model = PeftModel.from_pretrained(loaded.model, run.adapter).eval()
+    check_loaded(model, run.adapter)
     return Tuned(model, loaded.tokenizer, run, f"{loaded.report.sentence()}; the adapter of {run.name}")
 
 

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
+from families import FAMILIES, build
 from IPython.core.interactiveshell import InteractiveShell
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
@@ -50,12 +51,12 @@ def run_cells(name, parameters):
     return shell.user_ns
 
 
-def run_series(data, tmp_path, monkeypatch):
-    """02, 03 and 04 on a file of data; returns the run."""
+def run_series(data, tmp_path, monkeypatch, **model):
+    """02, 03 and 04 on a file of data, with a MODEL in 02 and 03; returns the run."""
     monkeypatch.setenv("FT_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(NOTEBOOKS)
     for name, parameters in PARAMETERS.items():
-        own = {} if name.startswith("04") else {"DATA": str(data)}
+        own = {} if name.startswith("04") else {"DATA": str(data), **model}
         namespace = run_cells(name, parameters | own)
     assert namespace["run"].settings.data == str(data)
     return newest_run("smoke")
@@ -67,6 +68,15 @@ def test_a_readers_file_goes_through_the_notebooks(name, tmp_path, monkeypatch):
     assert run.card()["steps"] == 2 and run.settings.max_length % 8 == 0
     answers = json.loads((run.folder / "answers.json").read_text())["answers"]
     assert answers and all(answer["question"].strip() for answer in answers)
+
+
+@pytest.mark.filterwarnings("ignore:.*loss_type=None.*")
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_readers_model_goes_through_the_notebooks(family, tmp_path, monkeypatch):
+    """With its own tokenizer and template; some refuse a system message or two questions in a row."""
+    folder = build(family, tmp_path / "model")
+    run = run_series(CASES / "dolly.jsonl", tmp_path, monkeypatch, MODEL=str(folder))
+    assert run.card()["steps"] == 2 and run.settings.model == str(folder)
 
 
 @pytest.mark.parametrize("rows", SIZES)

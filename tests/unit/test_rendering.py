@@ -184,7 +184,7 @@ def test_plain_decoding_still_hides_a_token_that_was_added():
 def test_own_templates_are_refused_where_there_is_none():
     made = tiny.build_tokenizer()
     made.chat_template = None
-    with pytest.raises(ValueError, match="no chat template of its own"):
+    with pytest.raises(ValueError, match="none of its own"):
         set_template(made, "model")
 
 

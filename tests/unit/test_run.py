@@ -92,7 +92,7 @@ def test_a_run_is_asked_on_the_model_that_it_was_trained_on():
     run = Run(Settings(model="./own", revision="abc", template="auto"), make_run("a"))
     asked = run.asked_as_trained(Settings())
     assert (asked.model, asked.revision, asked.template) == ("./own", "abc", "auto")
-    with pytest.raises(SettingsError, match="was trained on './own'"):
+    with pytest.raises(SettingsError, match=r"was trained on '\./own'"):
         run.asked_as_trained(Settings(model="another", reasons={"model": "set by you"}))
 
 
