@@ -134,6 +134,16 @@ def message_of(turn: dict, mended: list[str], fates: dict[str, str], column: str
         if key in keys and not is_missing(turn[keys[key]]):
             message[key] = str(turn[keys[key]])
             used.add(keys[key])
+    beside_text(turn, message, keys, used, noted)
+    for key in turn:
+        if key not in used and not is_missing(turn[key]):
+            fates[f"{column}[].{key}"] = "not used: no part of a turn"
+    return message
+
+
+def beside_text(turn: dict, message: dict[str, Any], keys: dict[str, str], used: set, noted: Fates) -> None:
+    """Puts a turn's thinking into the message, and whether it is trained; notes what became of these keys."""
+    fates, column = noted
     for key in THINKING_KEYS:
         if key in keys and not is_missing(turn[keys[key]]):
             used.add(keys[key])
@@ -151,10 +161,6 @@ def message_of(turn: dict, mended: list[str], fates: dict[str, str], column: str
                     fates.setdefault(f"{column}[].{key}", "1: the answer is trained")
                 else:
                     message["train"], fates[f"{column}[].{key}"] = False, "0: the answer is not trained"
-    for key in turn:
-        if key not in used and not is_missing(turn[key]):
-            fates[f"{column}[].{key}"] = "not used: no part of a turn"
-    return message
 
 
 def content_text(content: object, role: str, mended: list[str]) -> str:

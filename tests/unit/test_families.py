@@ -1,6 +1,6 @@
 """Each family from loading to export, on tiny models; docs/models.md is written from what comes out.
 
-`python tests/unit/test_families.py` writes the table anew.
+`PYTHONPATH=.:tests python tests/unit/test_families.py` writes the table anew.
 """
 
 import sys
