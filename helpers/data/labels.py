@@ -18,7 +18,7 @@ from helpers.data.conversation import extras_of, tools_in, whole_messages
 from helpers.data.ends import end_ids
 from helpers.data.order import is_trained
 from helpers.data.packing import find_documents
-from helpers.data.rendering import encode_whole, has_marks
+from helpers.data.rendering import encode_whole, has_marks, refusal
 from helpers.data.turns import RowError
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def encode_rows(
             except RowError as error:
                 results[index] = error
             except Exception as error:
-                results[index] = RowError("the template refuses it", str(error)[:120])
+                results[index] = refusal(error)
     return [results[index] for index in range(len(rows))]
 
 

@@ -65,8 +65,14 @@ def render(
             **template_options(tokenizer),
         )
     except Exception as error:  # a template raises what it likes, jinja2 and the library add their own
-        raise RowError("the template refuses it", str(error)[:120]) from None
+        raise refusal(error) from None
     return text
+
+
+def refusal(error: Exception) -> RowError:
+    """What a strict template says of a conversation, such as that roles must alternate, as a row's error."""
+    said = " ".join(str(error).split())[:80]
+    return RowError(f"the template refuses it ({said})")
 
 
 def writes(tokenizer: PreTrainedTokenizerBase, kind: str) -> bool:

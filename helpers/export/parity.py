@@ -192,6 +192,26 @@ def llama_cpp_form(file: Path, tokenizer: Any, max_new_tokens: int = 40) -> Form
     return spoken_form(complete, tokenizer, max_new_tokens)
 
 
+def served_form(folder: Path, tokenizer: Any, max_new_tokens: int = 40) -> Form | None:
+    """A saved folder behind `transformers serve`, which runs while it is asked; None where its client is missing."""
+    try:
+        from openai import OpenAI
+    except ImportError:
+        return None
+    from helpers.serve.api import Api
+
+    def ask(talks: Sequence[Talk]) -> list[Reply]:
+        with Api(folder, dtype="float32") as api:
+            client = OpenAI(base_url=api.address, api_key="none")
+            chat: Any = client.chat.completions.create
+            complete = lambda talk, most: chat(
+                model=api.model, messages=talk, max_tokens=most, temperature=0
+            ).model_dump()
+            return spoken_form(complete, tokenizer, max_new_tokens)(talks)
+
+    return ask
+
+
 def compare_forms(reference: Reference, forms: dict[str, Form], talks: list[Talk]) -> Parity:
     """Asks every form the same; what is not answered as base + adapter answers it is a difference."""
     if not talks:

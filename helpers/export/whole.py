@@ -9,7 +9,16 @@ from helpers.export.card import merged_card
 from helpers.export.errors import ExportError
 from helpers.export.gguf import write_gguf
 from helpers.export.merge import merge
-from helpers.export.parity import Form, Parity, Reference, compare_forms, llama_cpp_form, merged_form, read_questions
+from helpers.export.parity import (
+    Form,
+    Parity,
+    Reference,
+    compare_forms,
+    llama_cpp_form,
+    merged_form,
+    read_questions,
+    served_form,
+)
 from helpers.machine.paths import read_json
 from helpers.models.embedded import BASE_MODEL
 from helpers.settings import EMBEDDED
@@ -65,6 +74,8 @@ def compared(
     """Asks every form that there is, writes parity.json, and says the table."""
     reference = Reference(base, adapter)
     forms = {"merged, in transformers": merged_form(target), **forms}
+    if served := served_form(target, reference.tokenizer):
+        forms["merged, in transformers serve"] = served
     if file and (spoken := llama_cpp_form(file, reference.tokenizer)):
         forms["GGUF, in llama.cpp"] = spoken
     elif file and not any("GGUF" in name for name in forms):

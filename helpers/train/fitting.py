@@ -40,10 +40,9 @@ def nothing_fits(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: D
     which = f"{name} cannot be trained on" if len(rows) == 1 else f"none of {len(rows):,} rows can be trained on"
     if fitted.refused:
         reason, count = fitted.refused.most_common(1)[0]
-        return (
-            f"{which}: template={settings.template!r} cannot write {reason} ({count:,} rows). Set TEMPLATE = 'model' "
-            f"for the model's own template, or leave these rows out."
-        )
+        other = "'guanaco', which takes any order of roles" if "refuses" in reason else "'model', the model's own"
+        wrong = reason if "refuses" in reason else f"the template cannot write {reason}"
+        return f"{which}: {wrong} ({count:,} rows). Set TEMPLATE = {other}, or leave these rows out."
     first = encode_rows(tokenizer, [rows[0]], settings.assistant_only_loss)[0]
     needed = f"{name} has {len(first[0]):,} tokens" if not isinstance(first, RowError) else str(first)
     return (

@@ -21,7 +21,7 @@ from helpers.export.parity import (
     compare_forms,
     merged_form,
     read_questions,
-    spoken_form,
+    served_form,
 )
 from helpers.export.whole import export_whole
 from helpers.models.load import load_model
@@ -155,32 +155,24 @@ def test_llama_cpp_is_asked_as_well(trained, tmp_path):
     found = export_whole(
         run, base, tmp_path / "out", gguf="F32", questions=asked, forms=forms, report=lambda text: None
     )
-    assert set(found.differences) == {"merged, in transformers", "GGUF, in llama.cpp"}
+    assert set(found.differences) == {*forms, "merged, in transformers", "merged, in transformers serve"}
     assert all(one.reason.startswith("rounding") for form in found.differences.values() for one in form)
 
 
 @pytest.mark.processes
 @pytest.mark.slow
 def test_transformers_serve_is_asked_as_well(trained, tmp_path):
-    from openai import OpenAI
-
     from helpers.export.adapter import with_base
-    from helpers.serve.api import Api
 
     run, base = trained
     reference = Reference(base, run / "adapter", 12)
-    with Api(with_base(run / "adapter", base, tmp_path / "both"), dtype="float32") as api:
-        client = OpenAI(base_url=api.address, api_key="none")
-        ask = lambda talk, most: client.chat.completions.create(
-            model=api.model, messages=talk, max_tokens=most, temperature=0
-        ).model_dump()
-        form = spoken_form(ask, reference.tokenizer, 12)
-        found = compare_forms(reference, {"served": form}, reference.turns(QUESTIONS))
+    form = served_form(with_base(run / "adapter", base, tmp_path / "both"), reference.tokenizer, 12)
+    found = compare_forms(reference, {"served": form}, reference.turns(QUESTIONS))
     assert found.differences == {"served": []}
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("a.txt", "\n\n"), ("b.jsonl", "{}"), ("c.txt", None), ("d.txt", b"\xff")]
+    ("name", "content"), [("a.txt", b"\n\n"), ("b.jsonl", b"{}"), ("c.txt", None), ("d.txt", b"\xff")]
 )
 def test_questions_that_cannot_be_read_are_told(tmp_path, name, content):
     file = tmp_path / name

@@ -130,7 +130,7 @@ def test_a_strict_templates_own_words_are_told_as_the_rows_error():
     tokenizer = own(STRICT)
     rows = [{"messages": [{"role": "system", "content": "s"}, *plain(THINKING)]}, {"messages": plain(THINKING)}]
     first, second = encode_rows(tokenizer, rows)
-    assert isinstance(first, RowError) and "no system role here" in first.detail
+    assert isinstance(first, RowError) and "no system role here" in first.reason
     assert tokenizer.decode(second[0]).endswith(f"2{tokenizer.eos_token}\n")
 
 
