@@ -205,7 +205,8 @@ def serving(model: Any, kernel: str) -> Choice:
     Upstream: they say it through the private _supports_sdpa of their class. Breaks: from_pretrained raises ValueError.
     Drift: test_attention.py::test_gemma_2_still_says_that_it_has_no_fused_attention
     """
-    if kernel == "eager" or model._supports_sdpa:
+    capped = getattr(getattr(model, "config", None), "attn_logit_softcapping", None)  # older releases say sdpa will do
+    if kernel == "eager" or (model._supports_sdpa and not capped):
         return Choice(kernel, "as in the settings")
     return Choice("eager", f"{model.config.model_type} computes its scores in a way that the fused kernels do not know")
 
