@@ -93,7 +93,9 @@ def encode(
     messages: with all that they have (conversation.whole_messages). Raises RowError where the template cannot write it.
     """
     if is_plain(tokenizer, messages) and not tools:
-        return encode_many(tokenizer, [messages], assistant_only)[0]
+        (pair,) = encode_many(tokenizer, [messages], assistant_only)
+        if not assistant_only or has_all_answers(pair[1], messages):
+            return pair
     ids, answers, _ = encode_whole(tokenizer, messages, tools)
     trained = [is_trained(message) for message in messages if message["role"] == "assistant"]
     if not assistant_only:
@@ -106,6 +108,17 @@ def is_plain(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> bool:
     texts = all(len(message) == 2 and message["role"] != "tool" for message in messages)
     texts = texts and not any("<think>" in message["content"] for message in messages)
     return texts and has_marks(tokenizer.chat_template)
+
+
+def has_all_answers(labels: list[int], messages: list[dict]) -> bool:
+    """Whether there are as many runs of trained tokens as answers.
+
+    Upstream: apply_chat_template loses a span that begins or ends at a character of which the tokenizer makes no token,
+    such as a space that it drops (transformers issue 47325). Breaks: nothing; a row would be encoded once more.
+    Drift: test_labels.py::test_a_span_that_begins_at_a_lost_space_is_still_lost
+    """
+    starts = sum(label != -100 and before == -100 for before, label in pairwise([-100, *labels]))
+    return starts == sum(message["role"] == "assistant" for message in messages)
 
 
 def encode_many(
@@ -201,7 +214,9 @@ def encode_rows(
     plain = [i for i, row in enumerate(rows) if not row.get("tools") and is_plain(tokenizer, whole[i])]
     results: dict[int, Any] = {}
     try:
-        results |= zip(plain, encode_many(tokenizer, [whole[i] for i in plain], assistant_only), strict=True)
+        pairs = encode_many(tokenizer, [whole[i] for i in plain], assistant_only)
+        told = zip(plain, pairs, strict=True)
+        results |= {i: pair for i, pair in told if not assistant_only or has_all_answers(pair[1], whole[i])}
     except Exception:  # a template that raises for one of them: each by itself then
         plain = []
     for index, row in enumerate(rows):

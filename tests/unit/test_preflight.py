@@ -174,3 +174,28 @@ def test_the_model_is_left_as_it_was(rows, tmp_path):
     proofs(trainer)
     assert not trainer.model.training
     assert all(p.grad is None for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("template", ["guanaco", "auto"])
+@pytest.mark.parametrize("kind", ["plain", "composes letters", "loses spaces"])
+def test_answers_that_the_tokenizer_gives_back_otherwise_are_no_fault(tmp_path, kind, template):
+    """Line breaks at an answer's end, decomposed letters, spaces that are lost: the ids are right all the same."""
+    import families
+    from tokenizers import normalizers
+    from transformers import AutoTokenizer
+
+    folder = families.build(next(f for f in families.FAMILIES if f.name == "SmolLM3"), tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    normalizer = {"composes letters": normalizers.NFC(), "loses spaces": normalizers.Replace(" ", "")}.get(kind)
+    if normalizer is not None:
+        tokenizer._tokenizer.normalizer = normalizer
+        tokenizer.save_pretrained(folder)
+    answers = ["Yes.\n", "Cafe\u0301 au lait, s'il vous plai\u0302t.", "  two  spaces ", "1\n\n2\n\n"]
+    pairs = [[{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": a}] for i, a in enumerate(answers)]
+    rows = Dataset.from_list([{"messages": messages} for messages in pairs])
+    settings = replace(SMOKE, model=str(folder), template=template)
+    loaded = load_model(settings)
+    trainer = build_trainer(Run(settings, tmp_path / "run"), loaded.model, loaded.tokenizer, rows)
+    assert not failing(trainer)
+    trainer.train_dataset = trainer.train_dataset.map(lambda row: {"labels": row["input_ids"]})
+    assert "human tokens" in failing(trainer)
