@@ -1,3 +1,12 @@
-"""Helpers of the notebook series; one concept a module, and importing any of them does nothing by itself."""
+"""Helpers of the notebook series; one concept a module. Importing any of them does one thing: it silences libraries.
+
+Upstream: every trainer of TRL reports architecture, device and source of the data to the Hub, and huggingface_hub asks
+it for a list of programs, unless this variable is set before they are imported. Set it to 0 to let them.
+Breaks: something leaves the machine that nobody asked for.
+Drift: test_silence.py::test_the_libraries_still_send_something_where_they_are_let
+"""
+
+import os
 
 __version__ = "0.1.0"
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
