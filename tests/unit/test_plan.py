@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from helpers.export.adapter import export_adapter, vllm_faults
@@ -80,7 +81,7 @@ def test_the_known_shape_of_falcon_is_that_of_its_configuration():
 
 def test_an_unknown_model_without_a_network_names_those_that_are_known(monkeypatch):
     monkeypatch.setattr(
-        "transformers.AutoConfig.from_pretrained", lambda *_: (_ for _ in ()).throw(OSError("no network"))
+        "transformers.AutoConfig.from_pretrained", lambda *_, **__: (_ for _ in ()).throw(OSError("no network"))
     )
     with pytest.raises(PlanError, match="tiiuae/falcon-40b"):
         shape_for("somebody/something")
@@ -119,7 +120,8 @@ def test_what_vllm_refuses_is_named(run, tmp_path):
     broken = config | {"r": 64, "target_modules": None, "base_model_name_or_path": str(tmp_path.resolve())}
     (target / "adapter_config.json").write_text(json.dumps(broken))
     tensors = load_file(target / "adapter_model.safetensors")
-    save_file({f"other.{key}": value for key, value in tensors.items()}, target / "adapter_model.safetensors")
+    wide = lambda key, value: torch.zeros((64, value.shape[1]) if "lora_A" in key else (value.shape[0], 64))
+    save_file({f"other.{k}": wide(k, value) for k, value in tensors.items()}, target / "adapter_model.safetensors")
     faults = " ".join(vllm_faults(target))
     for word in ("target_modules is missing", "--max-lora-rank 64", "does not begin with", "a path of this machine"):
         assert word in faults
