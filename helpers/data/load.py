@@ -19,10 +19,11 @@ from helpers.data.conversation import extras_of
 from helpers.data.duplicates import digest, normalised, question_of
 from helpers.data.formats import FORMATS, Conversation, convert
 from helpers.data.readers import read_file
-from helpers.data.recognition import recognised
+from helpers.data.recognition import recognised, remedy
 from helpers.data.report import Report
 from helpers.data.rows import DataError, Row
 from helpers.data.split import split
+from helpers.data.templated import NO_TURN
 from helpers.data.turns import NOT_TEXT, RowError
 from helpers.machine.paths import DATA
 
@@ -81,7 +82,9 @@ def load_chat(
     report.format, report.reason = recognised(name, head, format, columns or {})
     dataset = written(usable(chain(head, rows), report, format or "", columns or {}, progress))
     if not report.kept:
-        raise DataError(f"{name}: no row can be used.\n{report.table()}")
+        objects = [row.value for row in head if isinstance(row.value, dict) and len(row.value) > 1]
+        advice = remedy(objects) if NO_TURN in report.skipped_for else ""
+        raise DataError(f"{name}: no row can be used.{advice}\n{report.table()}")
     return ChatData(dataset, report)
 
 

@@ -33,9 +33,22 @@ def split(dataset: Dataset, share: float = HELD_OUT) -> Split:
     groups, keys, wholes = dataset["group"], dataset["key"], dataset["whole"]
     sizes = Counter(groups)
     by_group = len(sizes) > 1 and min(sizes.values()) >= ENOUGH
+    held_out, torn = drawn(groups if by_group else [""] * len(keys), keys, wholes, share)
+    if by_group and len(held_out) > 1.25 * share * len(keys):  # the same questions stand in many groups
+        by_group = False
+        held_out, torn = drawn([""] * len(keys), keys, wholes, share)
+    sides = [i for i in range(len(keys)) if i not in held_out], sorted(held_out)
+    note = f"held out: {len(held_out):,} of {len(keys):,} rows, chosen by their content"
+    note += ", each group's share" if by_group else ""
+    note += "; many rows ask the same, so some of these stand on both sides" if torn else ""
+    return Split(dataset.select(sides[0]), dataset.select(sides[1]), note)
+
+
+def drawn(groups: list[str], keys: list[int], wholes: list[int], share: float) -> tuple[set[int], bool]:
+    """(the rows that are held out, whether rows that ask the same were torn apart); each group gives its share."""
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
-        members.setdefault(group if by_group else "", []).append(index)
+        members.setdefault(group, []).append(index)
     wanted = allotted({name: len(rows) for name, rows in members.items()}, share)
     held_out: set[int] = set()
     torn = False
@@ -46,11 +59,7 @@ def split(dataset: Dataset, share: float = HELD_OUT) -> Split:
     asked = {keys[index] for index in held_out}
     if not torn:  # the same question in another group
         held_out = {index for index, key in enumerate(keys) if key in asked}
-    sides = [i for i in range(len(keys)) if i not in held_out], sorted(held_out)
-    note = f"held out: {len(held_out):,} of {len(keys):,} rows, chosen by their content"
-    note += ", each group's share" if by_group else ""
-    note += "; many rows ask the same, so some of these stand on both sides" if torn else ""
-    return Split(dataset.select(sides[0]), dataset.select(sides[1]), note)
+    return held_out, torn
 
 
 def allotted(sizes: dict[str, int], share: float) -> dict[str, int]:
@@ -73,6 +82,6 @@ def chosen_rows(rows: list[int], keys: list[int], wholes: list[int], wanted: int
     for key in sorted(asking):
         if len(chosen) + len(asking[key]) <= wanted:
             chosen |= set(asking[key])
-    if len(chosen) * 2 >= wanted:
+    if len(chosen) >= min(wanted - 1, 0.8 * wanted) and chosen:
         return chosen, False
     return set(sorted(rows, key=lambda index: wholes[index])[:wanted]), True

@@ -202,6 +202,35 @@ def test_what_says_something_else_is_no_copy(one, other):
     assert normalised(one) != normalised(other)
 
 
+@pytest.mark.parametrize(
+    ("row", "advice"),
+    [
+        ({"id": 1, "query": "q", "answers": "[1]", "tools": "[]"}, "question=query,answer=answers"),
+        ({"kind": "poem", "input": "q", "target": "a"}, "question=input,answer=target"),
+        ({"department": "x", "title": "t", "ask": "q", "reply": "a"}, "question=title,answer=reply"),
+        ({"sql_prompt": "q", "sql_context": "c", "sql": "a"}, "question=sql_prompt,answer=sql"),
+        ({"text": "A long article.", "summary": "Short."}, "question=text,answer=summary"),
+    ],
+)
+def test_the_advice_names_the_columns_that_ask_and_answer(tmp_path, row, advice):
+    with pytest.raises(DataError, match=advice):
+        read(tmp_path, [row])
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda i: "the same" if i < 95 else f"q{i}",
+        lambda i: f"q{i % 100}",
+    ],
+)
+def test_a_tenth_is_held_out_where_many_ask_the_same(asked):
+    rows = [{"question": asked(i), "answer": f"a{i}", "source": f"s{i % 10}"} for i in range(300)]
+    rows = rows[:100] if asked(0) == "the same" else rows
+    splits = load_chat_data(pandas.DataFrame(rows))
+    assert 0.08 <= len(splits.test) / len(rows) <= 0.125
+
+
 THINKS = (
     "{% for m in messages %}<|{{ m.role }}|>\n{% if m.role == 'assistant' %}{% generation %}<think>\n"
     "{{ m.reasoning_content or '' }}\n</think>\n\n{{ m.content }}{{ eos_token }}{% endgeneration %}\n"
