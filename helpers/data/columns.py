@@ -88,6 +88,10 @@ def mapped(row: dict, columns: Mapping[str, str]) -> dict:
     renamed |= {
         f"{name} (by name)": value for name, value in row.items() if name not in taken and plain(name) in columns
     }
+    for path in columns.values():  # what else stands in a column of which a part is used
+        root = path.split(".")[0]
+        if path not in row and not is_missing(row.get(root)):
+            renamed[f"{root} (the rest)"] = row[root]
     for meaning, path in columns.items():
         value: object = row
         for step in [path] if path in row else path.split("."):

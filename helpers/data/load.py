@@ -23,6 +23,7 @@ from helpers.data.recognition import recognised, remedy
 from helpers.data.report import Report
 from helpers.data.rows import DataError, Row
 from helpers.data.split import split
+from helpers.data.tables import told_apart
 from helpers.data.templated import NO_TURN
 from helpers.data.turns import NOT_TEXT, RowError
 from helpers.machine.paths import DATA
@@ -118,17 +119,22 @@ def part_rows(parts: Any) -> tuple[Iterator[Row], str]:
         (name for name in [*sorted(names, key=lambda name: name != "train")] if not is_held_out(name)), names[0]
     )
     test = next((name for name in names if is_held_out(name) and name != train), None)
-    rows = chain(parts[train], parts[test] if test else ())
-    count = len(parts[train])
-    numbered = (Row(i, row, held_out=i > count) for i, row in enumerate(rows, start=1))
-    left = [f"{name} ({len(parts[name]):,} rows)" for name in names if name not in (train, test)]
+    sides = [(parts[train], False), *([(parts[test], True)] if test else [])]
+    told = ((row, held_out) for part, held_out in sides for row in part)
+    numbered = (Row(i, row, held_out) for i, (row, held_out) in enumerate(told, start=1))
+    size = lambda name: f" ({len(parts[name]):,} rows)" if hasattr(parts[name], "__len__") else ""
+    left = [f"{name}{size(name)}" for name in names if name not in (train, test)]
     return numbered, f"not used: the part {', '.join(left)}" if left else ""
 
 
 def whole_numbers(frame: pandas.DataFrame) -> pandas.DataFrame:
     """The table with whole numbers as such: pandas makes 7 to 7.0 in a column where one value is missing."""
+    if frame.columns.duplicated().any():
+        frame = frame.set_axis(told_apart(list(map(str, frame.columns))), axis="columns")
     floats = [name for name in frame.columns if str(frame[name].dtype).startswith("float")]
-    whole = [name for name in floats if (frame[name].dropna() % 1 == 0).all()]
+    whole = [
+        name for name in floats if ((known := frame[name].dropna()) % 1 == 0).all() and (known.abs() < 2**53).all()
+    ]
     return frame.astype(dict.fromkeys(whole, "Int64")).astype(dict.fromkeys(whole, object)) if whole else frame
 
 

@@ -4,7 +4,7 @@ import json
 
 import pandas
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, IterableDatasetDict
 
 from helpers.data.chat import prompt_text, set_template, template_marks
 from helpers.data.duplicates import normalised
@@ -182,6 +182,29 @@ def test_half_of_a_character_anywhere_costs_nothing(tmp_path):
 def test_a_dataframe_is_a_source_of_notebooks_too():
     frame = pandas.DataFrame([{"question": f"q{i}", "answer": f"a{i}"} for i in range(9)])
     assert len(load_chat_data(frame).train) == 8
+
+
+def test_tables_of_odd_columns_are_read():
+    rows = [[f"q{i}", f"a{i}", f"b{i}", 1e20 * i] for i in range(4)]
+    twice = pandas.DataFrame(rows, columns=["question", "answer", "answer", "size"])
+    loaded = load_chat(twice)
+    assert texts(loaded)[1] == ["q1", "a1"] and loaded.report.columns["answer (2)"]
+
+
+def test_parts_that_nobody_has_counted_are_read():
+    rows = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(12)]
+    parts = {"train": rows[:9], "test": rows[9:]}
+    source = IterableDatasetDict({k: Dataset.from_list(v).to_iterable_dataset() for k, v in parts.items()})
+    splits = load_chat_data(source)
+    assert (len(splits.train), len(splits.test)) == (9, 3)
+
+
+def test_what_else_stands_in_a_column_of_which_a_part_is_used_is_in_the_ledger(tmp_path):
+    path = tmp_path / "own.jsonl"
+    rows = [{"translation": {"en": f"e{i}", "de": f"d{i}", "fr": f"f{i}"}} for i in range(2)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    loaded = load_chat(path, columns={"question": "translation.en", "answer": "translation.de"})
+    assert texts(loaded)[0] == ["e0", "d0"] and "translation (the rest)" in loaded.report.columns
 
 
 @pytest.mark.parametrize(
