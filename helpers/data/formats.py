@@ -222,6 +222,8 @@ def from_preference(reader: RowReader) -> tuple[list[dict], str]:
     rejected = (
         reader.take("rejected", "kept beside (not trained): the rejected answer") if reader.has("rejected") else ""
     )
+    if isinstance(rejected, (list, tuple)) and all(isinstance(one, str) for one in rejected):
+        rejected = joined_text(rejected, "rejected")
     if not isinstance(rejected, str):
         last = answer_turns(rejected)[-1]
         rejected = joined_text(last.get("content", last.get("value")) or "", "rejected")
@@ -230,6 +232,8 @@ def from_preference(reader: RowReader) -> tuple[list[dict], str]:
     if reader.has("messages"):
         return from_turns(reader)[0] + answer, rejected
     ask = next((meaning for meaning in ASKS if reader.has(meaning)), None)
+    if ask is None and isinstance(chosen, str):  # hh-rlhf: both are whole conversations, written as one text
+        return parse_templated(chosen)[1], rejected
     if ask is None:
         raise RowError("no question", "a preference row with answers alone")
     turns = asked_turns(reader.take(ask, "the question"), "prompt")

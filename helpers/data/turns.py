@@ -15,7 +15,8 @@ ROLE_NAMES = {
     **dict.fromkeys(("tool", "function", "observation", "ipython", "tool_response", "工具"), "tool"),
     **dict.fromkeys(("function_call", "tool_call"), "call"),
 }
-ROLE_KEYS = ("role", "from", "author", "speaker", "角色")
+PAIR = {"input": "user", "instruction": "user", "prompt": "user", "output": "assistant", "response": "assistant"}
+ROLE_KEYS = ("role", "from", "author", "speaker", "sender", "角色")
 TEXT_KEYS = ("content", "value", "text", "message", "内容")
 THINKING_KEYS = ("reasoning_content", "thinking", "reasoning")
 WEIGHT_KEYS = ("weight", "train", "loss")
@@ -99,11 +100,13 @@ def pair_in(turn: dict) -> list[dict] | None:
     """The turns of an object such as {"human": ..., "assistant": ...}; None where a role is named."""
     if any(plain(key) in ROLE_KEYS for key in turn):
         return None
-    sides = {ROLE_NAMES.get(plain(key)): value for key, value in turn.items()}
+    sides = {PAIR.get(plain(key), ROLE_NAMES.get(plain(key))): value for key, value in turn.items()}
     if "user" not in sides and "assistant" not in sides:
         return None
     known = [{"role": role, "content": sides[role]} for role in ("system", "user", "assistant") if role in sides]
-    known[-1] |= {key: value for key, value in turn.items() if plain(key) not in ROLE_NAMES}  # a weight, a note
+    known[-1] |= {
+        key: value for key, value in turn.items() if plain(key) not in {**ROLE_NAMES, **PAIR}
+    }  # a weight, a note
     return [turn for turn in known if not (turn["role"] == "system" and is_missing(turn["content"]))]
 
 
@@ -113,7 +116,11 @@ def message_of(turn: dict, mended: list[str], fates: dict[str, str], column: str
     mended: gets what had to be done. fates: gets what became of each key, as "column[].key". Raises RowError.
     """
     keys = {plain(key): key for key in turn}
-    role_key, content_key = (next((keys[k] for k in names if k in keys), None) for names in (ROLE_KEYS, TEXT_KEYS))
+    said = {k: key for k, key in keys.items() if not is_missing(turn[key])}  # null where another row has the key
+    role_key, content_key = (
+        next((known[k] for known in (said, keys) for k in names if k in known), None)
+        for names in (ROLE_KEYS, TEXT_KEYS)
+    )
     used = {role_key, content_key}
     raw_role, content = turn.get(role_key), turn.get(content_key)
     role = ROLE_NAMES.get(plain(raw_role)) if isinstance(raw_role, str) else None

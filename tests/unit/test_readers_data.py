@@ -184,6 +184,27 @@ def test_a_dataframe_is_a_source_of_notebooks_too():
     assert len(load_chat_data(frame).train) == 8
 
 
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"conversation": [{"input": "q", "output": "a"}, {"input": "r", "output": "b"}]}, ["q", "a", "r", "b"]),
+        ({"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: x"}, ["q", "a"]),
+        ({"prompt": "q", "chosen": "a", "rejected": ["x", "y", "z"]}, ["q", "a"]),
+        (
+            {
+                "messages": [
+                    {"role": None, "from": "human", "content": None, "value": "q"},
+                    {"sender": "assistant", "text": "a"},
+                ]
+            },
+            ["q", "a"],
+        ),
+    ],
+)
+def test_further_ways_to_write_conversations_down(row, expected):
+    assert texts(load_chat(Dataset.from_list([row]))) == [expected]
+
+
 def test_tables_of_odd_columns_are_read():
     rows = [[f"q{i}", f"a{i}", f"b{i}", 1e20 * i] for i in range(4)]
     twice = pandas.DataFrame(rows, columns=["question", "answer", "answer", "size"])
