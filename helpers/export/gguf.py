@@ -78,9 +78,9 @@ def write(model: Path, target: Path, kind: str, tokenizer: Any) -> None:
     """The file, by this writer; everything is checked before its first byte."""
     import gguf
 
-    config = read_config(model)
+    config = whole_config(model)
     check(config)
-    words = read_words(model, config["vocab_size"])
+    words = read_words(model, config["vocab_size"], tokenizer)
     arch, turns_pairs = FAMILIES[config["model_type"]]
     names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), config["num_hidden_layers"])
     heads = (config["num_attention_heads"], config["num_key_value_heads"]) if turns_pairs else None
@@ -99,6 +99,18 @@ def write(model: Path, target: Path, kind: str, tokenizer: Any) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def whole_config(model: Path) -> dict:
+    """The configuration with what transformers assumes where config.json says nothing. Raises ExportError."""
+    from transformers import AutoConfig
+
+    own = read_config(model)
+    try:
+        return AutoConfig.from_pretrained(model, trust_remote_code=False).to_dict() | own
+    except (KeyError, OSError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())[:160]
+        raise ExportError(f"{model.name}/config.json is none that transformers can read ({said}).") from None
 
 
 def weights(model: Path) -> Iterator[tuple[str, torch.Tensor]]:
@@ -129,6 +141,11 @@ def check(config: dict) -> None:
             f"this model sees the last {window:,} of {context:,} tokens, and llama.cpp all of them in this family: "
             f"set max_position_embeddings to {window:,} in the merged config.json, which is what it can use."
         )
+    own = [name for name in ("beta_fast", "beta_slow", "attention_factor", "mscale") if rope_of(config).get(name)]
+    if scaling == "yarn" and own:
+        raise ExportError(f"yarn with its own {', '.join(own)} is none that this writer knows: {other}")
+    if kind == "qwen3" and config.get("attention_bias"):
+        raise ExportError(f"a Qwen3 with biases in its attention is none that llama.cpp knows: {other}")
     if config.get("hidden_act", "silu") != "silu" or config.get("mlp_bias"):
         raise ExportError(f"this model's MLP is not the family's usual one: {other}")
 

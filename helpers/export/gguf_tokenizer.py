@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from helpers.data.chat import begin_ids
 from helpers.export.errors import ExportError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Words(NamedTuple):
     begins: bool
 
 
-def read_words(folder: Path, vocab_size: int) -> Words:
+def read_words(folder: Path, vocab_size: int, tokenizer: Any) -> Words:
     """The tokenizer in a folder, its vocabulary filled up to the model's. Raises ExportError for another kind than
     byte-level BPE, and for a way of splitting that llama.cpp has no name for."""
     try:
@@ -56,7 +57,10 @@ def read_words(folder: Path, vocab_size: int) -> Words:
         raise ExportError(
             "the tokenizer has no merges, and llama.cpp reads none without: it is byte-level without BPE."
         )
-    begins = any("SpecialToken" in part for part in single_of(content))
+    begin = begin_ids(tokenizer)
+    if begin not in ([], [tokenizer.bos_token_id]):
+        raise ExportError(f"the tokenizer begins texts with {tokenizer.decode(begin)!r}; the format knows one token.")
+    begins = bool(begin)
     return Words(tokens, types, merges, split, begins)
 
 
@@ -82,13 +86,6 @@ def split_of(content: dict) -> str:
         f"this writer knows byte-level BPE that splits as GPT-2, SmolLM, Llama 3 or Qwen 2 do, and this tokenizer "
         f"({kind}) does not: name llama.cpp's folder (--llama-cpp) to use its own converter."
     )
-
-
-def single_of(content: dict) -> list[dict]:
-    """What the tokenizer puts around a single text."""
-    processor = content.get("post_processor") or {}
-    parts = processor.get("processors", [processor])
-    return next((part["single"] for part in parts if part.get("type") == "TemplateProcessing"), [])
 
 
 def add_tokenizer(writer: GGUFWriter, words: Words, tokenizer: Any, ends: list[int], template: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 
 from helpers.export.agreement import Agreement, compare
 from helpers.export.errors import ExportError
+from helpers.machine.hardware import is_out_of_memory
 from helpers.models import adapter as adapters
 from helpers.models.adapter import Change
 from helpers.models.load import generation_config
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig
 
 SHARD_BYTES = 2 * 10**9
+EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in")
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "additional_chat_templates"),
@@ -52,6 +55,25 @@ def read_adapter(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
         raise ExportError(str(error)) from None
 
 
+@contextmanager
+def told_in_words(base: Path, adapter: Path) -> Iterator[None]:
+    """While it is open, what is wrong with a base or an adapter becomes an ExportError."""
+    try:
+        yield
+    except ExportError:
+        raise
+    except ModelError as error:
+        raise ExportError(str(error)) from None
+    except (AttributeError, IndexError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise ExportError(
+            f"{adapter.name} on {base.name}: {said} ({type(error).__name__}). One of the two is not what its "
+            f"configuration says, or brings code of its own, which is not run."
+        ) from error
+
+
 def base_files(folder: Path) -> dict[str, list[str]]:
     """The names of a saved model's weights by file, as from_pretrained reads them: each weight once.
 
@@ -69,7 +91,9 @@ def base_files(folder: Path) -> dict[str, list[str]]:
             f"are not loaded, and of variants nobody knows which is meant."
         )
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+        if not places or not all(isinstance(name, str) for name in places.values()):
+            raise ValueError("weight_map is no map of names")
     except (ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{folder.name}/{index.name} is damaged ({error}): fetch it again.") from None
     files: dict[str, list[str]] = {}
@@ -102,15 +126,43 @@ def base_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 yield key, file.get_tensor(key)
 
 
+def check_tied(stored: set[str], wanted: dict[str, list[Change]]) -> None:
+    """Raises ExportError where the adapter changes only one of two tied weights: a folder can hold but one of them."""
+    whole = [name for name in wanted if name.rpartition(".weight")[0].endswith(EMBEDDINGS)]
+    heads = [name for name in (*stored, *wanted) if name.endswith(("lm_head.weight", "embed_out.weight"))]
+    if (
+        whole
+        and not heads
+        and not all(how.__qualname__.startswith("token_rows") for name in whole for how in wanted[name])
+    ):
+        raise ExportError(
+            f"this model's head and embedding are one weight, and the adapter changes {whole[0]} alone: use PEFT's "
+            f"merge_and_unload on a model whose weights are no longer tied."
+        )
+
+
+def stored_name(name: str, stored: set[str]) -> str | None:
+    """The name that the base's files have for a weight: without its first part, or with the parts in another order."""
+    shorter = name.partition(".")[2]
+    if name in stored or shorter in stored:
+        return name if name in stored else shorter
+    _, mark, end = name.partition(".layers.")
+    like = [key for key in stored if mark and key.endswith(mark + end)]
+    return like[0] if len(like) == 1 else None
+
+
 def named_as_stored(wanted: dict[str, list[Change]], stored: set[str]) -> dict[str, list[Change]]:
     """The changes by the names that the base's files use: some leave the first part of a name out (GPT-2).
 
     Raises ExportError with the name of a weight that the base does not have.
     """
     found = {}
+    tied = "lm_head.weight" not in stored
+    embeddings = [name for name in wanted if name.endswith("embed_tokens.weight")]
     for name, how in wanted.items():
-        shorter = name.partition(".")[2]
-        key = name if name in stored else shorter if shorter in stored else None
+        key = stored_name(name, stored)
+        if key is None and name.endswith("lm_head.weight") and tied and embeddings:
+            continue  # saved along with the embedding that it is tied to; the comparison shows whether they are one
         if key is None:
             hint = " It has no head of its own (tied weights)." if name.startswith("lm_head.") else ""
             raise ExportError(f"the adapter is of another model: the base has no {name}.{hint}")
@@ -141,15 +193,18 @@ def merge(
         raise ExportError(f"{base.name} is quantized: merge into the 16-bit weights that it was made from.")
     if target.exists() and any(target.iterdir()):
         raise ExportError(f"{target.name} is not empty: choose another folder.")
-    wanted = named_as_stored(wanted, {key for keys in base_files(base).values() for key in keys})
+    stored = {key for keys in base_files(base).values() for key in keys}
+    check_tied(stored, wanted)
+    wanted = named_as_stored(wanted, stored)
     half_done = target.with_name(target.name + ".part")
     shutil.rmtree(half_done, ignore_errors=True)
     half_done.mkdir(parents=True)
     try:
-        shards, old, grown = write_shards(base, half_done, wanted, dtype, shard_bytes)
-        total = name_shards(half_done, shards)
-        write_rest(base, adapter, half_done, dtype, grown)
-        agreement = compare(base, adapter, half_done) if check else None
+        with told_in_words(base, adapter):
+            shards, old, grown = write_shards(base, half_done, wanted, dtype, shard_bytes)
+            total = name_shards(half_done, shards)
+            write_rest(base, adapter, half_done, dtype, grown)
+            agreement = compare(base, adapter, half_done, dtype == torch.float32) if check else None
         half_done.replace(target)
     finally:
         shutil.rmtree(half_done, ignore_errors=True)
@@ -171,7 +226,7 @@ def write_shards(
         if key in wanted:
             changed = weight.float()
             for change in wanted[key]:
-                changed = applied(change, changed)
+                changed = change(changed)
             if changed.shape != weight.shape:
                 grown[key] = len(changed)
             weight = changed
@@ -183,14 +238,6 @@ def write_shards(
     if shard:
         shards.append(write_shard(target, len(shards), shard))
     return shards, old, grown
-
-
-def applied(change: Change, weight: torch.Tensor) -> torch.Tensor:
-    """The changed weight. Raises ExportError when the shapes do not fit."""
-    try:
-        return change(weight)
-    except ModelError as error:
-        raise ExportError(str(error)) from None
 
 
 def write_shard(target: Path, number: int, tensors: dict[str, torch.Tensor]) -> tuple[Path, dict[str, int]]:

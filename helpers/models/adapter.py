@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from helpers.models.source import ModelError
 
 PREFIX = "base_model.model."
+EMBEDDINGS = ("embed_tokens", "lm_head")  # peft/utils/constants.py: EMBEDDING_LAYER_NAMES
 # Keys of adapter_config.json that say how an adapter was trained, or what is read below. Any other key with a value
 # could change what its tensors mean.
 READ = {
@@ -69,14 +70,25 @@ def check_config(config: Any) -> None:
     if odd:
         raise ModelError(f"it is not plain LoRA ({', '.join(odd)}): use the merge of the library that made it.")
     whole = lambda value: isinstance(value, int) and not isinstance(value, bool) and value > 0
+    named = config.get("modules_to_save") or []
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise ModelError(f"modules_to_save={named!r} in adapter_config.json: it must be a list of names.")
+    if config.get("bias", "none") not in ("none", "all", "lora_only"):
+        raise ModelError(f"bias={config['bias']!r} in adapter_config.json: it is none, all or lora_only.")
     numbers = {"r": config.get("r"), "lora_alpha": config.get("lora_alpha")}
     for name, single in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
         pattern = config.get(name) or {}
         if not isinstance(pattern, dict):
             raise ModelError(f"{name}={pattern!r} in adapter_config.json: it must be names with numbers.")
+        for key in pattern:
+            try:
+                re.compile(key)
+            except re.error:
+                raise ModelError(f"{name} in adapter_config.json: {key!r} is no pattern of names.") from None
         numbers |= {f"{single} of {key}": value for key, value in pattern.items()}
     for name, value in numbers.items():
-        if not (whole(value) or (name.startswith("lora_alpha") and isinstance(value, float) and value > 0)):
+        real = isinstance(value, float) and math.isfinite(value) and value > 0
+        if not (whole(value) or (name.startswith("lora_alpha") and real)):
             raise ModelError(f"{name}={value!r} in adapter_config.json: it must be a number above 0.")
 
 
@@ -108,8 +120,14 @@ def changes(config: dict, tensors: dict[str, torch.Tensor]) -> dict[str, list[Ch
         if partner not in left:
             raise ModelError(f"{key} is there without {partner}: the file is cut, or of another kind.")
         a, b = left.pop(key), left.pop(partner)
+        if a.ndim != 2 or b.ndim != 2 or b.shape[1] != a.shape[0]:
+            raise ModelError(f"{key} is {tuple(a.shape)} and {partner} {tuple(b.shape)}: they do not fit together.")
         scale = scale_of(config, layer, len(a))
         magnitude = left.pop(f"{layer}.lora_magnitude_vector", None) if not on_embedding else None
+        if config.get("use_dora") and magnitude is None:
+            raise ModelError(f"{layer} has no lora_magnitude_vector, and adapter_config.json says use_dora: it is cut.")
+        if magnitude is not None and magnitude.shape != (len(b),):
+            raise ModelError(f"{layer}'s lora_magnitude_vector is {tuple(magnitude.shape)}, its layer has {len(b)}.")
         turned = on_embedding or bool(config.get("fan_in_fan_out"))
         found.setdefault(f"{layer}.weight", []).append(adding(layer, a, b, scale, turned, magnitude))
         if (bias := left.pop(f"{layer}.lora_B.bias", None)) is not None:
@@ -138,6 +156,8 @@ def announced(config: dict, tensors: dict[str, torch.Tensor]) -> None:
 def replaced(config: dict, key: str) -> str | None:
     """The weight of the base that a saved tensor takes the place of; None for another kind of tensor."""
     layer, _, part = key.rpartition(".")
+    if part == "weight" and layer.rpartition(".")[2] in EMBEDDINGS:  # saved along when the vocabulary has grown
+        return key
     if part not in ("weight", "bias") or re.search(r"\.lora_[A-Za-z]+$|token_adapter", layer):
         return None
     if layer.endswith(".base_layer"):
@@ -171,7 +191,7 @@ def replacing(name: str, tensor: torch.Tensor) -> Change:
     """The tensor in place of the weight; more rows where the vocabulary has grown."""
 
     def change(old: torch.Tensor) -> torch.Tensor:
-        if tensor.shape[1:] != old.shape[1:]:
+        if tensor.shape[1:] != old.shape[1:] or (tensor.ndim == 1 and tensor.shape != old.shape):
             raise of_another_model(name, old, tuple(tensor.shape))
         return tensor.float()
 
@@ -183,7 +203,8 @@ def token_rows(config: dict, layer: str, rows: torch.Tensor) -> Change:
     indices: Any = config.get("trainable_token_indices")
     if isinstance(indices, dict):
         indices = next((ids for name, ids in indices.items() if layer.endswith(name)), None)
-    if not isinstance(indices, list) or len(indices) != len(rows):
+    plain = isinstance(indices, list) and all(isinstance(one, int) and one >= 0 for one in indices)
+    if not plain or len(indices) != len(rows):
         raise ModelError(f"{layer} has {len(rows)} trained rows; adapter_config.json names {indices}.")
 
     def change(old: torch.Tensor) -> torch.Tensor:
@@ -237,7 +258,8 @@ def check_loaded(model: Any, folder: Path, name: str = "default") -> str:
     loaded = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     for key, tensor in tensors.items():
         own = loaded.get(key)
-        if own is None and ".base_layer." not in key and not COPY.search(key):
+        saved_along = ".base_layer." in key or COPY.search(key) or key.removesuffix(".weight").endswith(EMBEDDINGS)
+        if own is None and not saved_along:
             raise ModelError(f"{Path(folder).name}: {key} belongs to no layer of this model: it is of another one.")
         if own is not None and not torch.equal(own.detach().float().cpu(), tensor.float()):
             raise ModelError(f"{Path(folder).name}: {key} is not what the model holds: load the adapter again.")

@@ -198,8 +198,18 @@ def for_loading(kernel: str) -> str:
     return kernel if kernel in LIBRARY else "sdpa"
 
 
-def serving(model: Any, kernel: str) -> Choice:
+def window_of(config: Any) -> int | None:
+    """How many tokens a model's sliding window sees, where it has one that is in use."""
+    known = config.get_text_config()
+    used = getattr(known, "use_sliding_window", True)
+    window = getattr(known, "sliding_window", None) or getattr(known, "attention_window_size", None)
+    return window if used and isinstance(window, int) else None
+
+
+def serving(model: Any, kernel: str, longest: int = 0) -> Choice:
     """The kernel that serves a model, which may be an empty one, where `kernel` is asked for, and why.
+
+    longest: how many tokens a document may have.
 
     Some families compute scores that PyTorch's fused attention does not know (Gemma 2 caps them), and say so.
     Upstream: they say it through the private _supports_sdpa of their class. Breaks: from_pretrained raises ValueError.
@@ -207,6 +217,9 @@ def serving(model: Any, kernel: str) -> Choice:
     """
     capped = getattr(getattr(model, "config", None), "attn_logit_softcapping", None)  # older releases say sdpa will do
     if kernel == "eager" or (model._supports_sdpa and not capped):
+        window = window_of(model.config) if kernel == "rows" else None
+        if window and window < longest:
+            return Choice("sdpa", f"a document may be longer than the window of {window:,} tokens, which 'rows' lacks")
         return Choice(kernel, "as in the settings")
     return Choice("eager", f"{model.config.model_type} computes its scores in a way that the fused kernels do not know")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from helpers.data.chat import set_template
 from helpers.data.ends import end_ids
@@ -14,7 +15,13 @@ from helpers.models.source import ModelError, load_config, origin, told_in_words
 from helpers.settings import EMBEDDED, Settings
 
 if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import (
+        BitsAndBytesConfig,
+        GenerationConfig,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
 
 class LoadReport(NamedTuple):
@@ -76,7 +83,10 @@ def load_tokenizer(settings: Settings) -> PreTrainedTokenizerBase:
         raise ModelError(f"the tokenizer of {settings.model} has no end token, so the model could not learn to stop.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    set_template(tokenizer, settings.template)
+    try:
+        set_template(tokenizer, settings.template)
+    except ValueError as error:
+        raise ModelError(f"{settings.model}: {error}.") from None
     tokenizer.template_options = {"enable_thinking": settings.thinking == "trained"}  # type: ignore[attr-defined]
     return tokenizer
 
@@ -91,7 +101,7 @@ def load_model(settings: Settings) -> Loaded:
 
     tokenizer = load_tokenizer(settings)
     empty = check_model(settings)
-    kernel = attention.serving(empty, settings.attention)
+    kernel = attention.serving(empty, settings.attention, settings.max_length)
     if kernel.value != settings.attention:
         print(f"attention={kernel.value!r}: {kernel.reason}")
     with falcon.quantizable(empty.config.model_type), told_in_words(settings):
@@ -144,7 +154,8 @@ def check_model(settings: Settings) -> Any:
     config = load_config(settings)
     with told_in_words(settings), torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    context = getattr(config, "max_position_embeddings", None) or settings.max_length
+    check_family(settings, config)
+    context = getattr(config.get_text_config(), "max_position_embeddings", None) or settings.max_length
     if settings.max_length > context:
         raise ModelError(
             f"max_length={settings.max_length} is longer than {settings.model}'s context: set it to at most {context}."
@@ -154,13 +165,28 @@ def check_model(settings: Settings) -> Any:
     return empty
 
 
-def check_targets(model: torch.nn.Module, settings: Settings) -> None:
+def check_family(settings: Settings, config: PretrainedConfig) -> None:
+    """Raises ModelError for what this project is known not to train, before anything is loaded."""
+    known = config.get_text_config()
+    experts = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+    if settings.target_modules == "all-linear" and any((getattr(known, name, 0) or 0) > 1 for name in experts):
+        raise ModelError(
+            f"{settings.model} is a mixture of experts, whose experts are no linear layers: adapt its attention, "
+            f"TARGET_MODULES = 'q_proj,k_proj,v_proj,o_proj'."
+        )
+    if config.model_type == "falcon" and config.alibi:
+        raise ModelError(f"{settings.model} has alibi positions, which rows laid end to end do not: choose another.")
+
+
+def check_targets(model: Any, settings: Settings) -> None:
     """Raises ModelError when target_modules names a linear layer that the model does not have.
 
     PEFT alone complains only when none of several names is found.
     """
     wanted = {name.strip() for name in settings.target_modules.split(",")}
-    linears = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
+    head = model.get_output_embeddings()
+    inside = [name for name, m in model.named_modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and m is not head]
+    linears = sorted({name.rsplit(".", 1)[-1] for name in inside})
     missing = sorted(wanted - set(linears))
     if missing:
         raise ModelError(

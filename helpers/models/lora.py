@@ -19,7 +19,7 @@ def lora_config(settings: Settings, model: Any) -> LoraConfig:
     """
     layers, modules = None, targets(settings)
     if settings.layers_to_transform != "all":
-        count = model.config.num_hidden_layers
+        count = model.config.get_text_config().num_hidden_layers
         layers = list(range(first_adapted(settings.layers_to_transform, count), count))
         modules = linear_names(model) if modules == "all-linear" else modules
     return LoraConfig(

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -59,16 +59,17 @@ def build_trainer(
     args.eval_strategy = "no" if watched is None else args.eval_strategy
     # The rows have their labels already; TRL would look for marks in the template all the same.
     args.assistant_only_loss = args.assistant_only_loss and has_marks(tokenizer.chat_template)
-    trainer = LoraTrainer(
-        settings,
-        rows,
-        model=model,
-        args=args,
-        eval_dataset=watched,
-        processing_class=tokenizer,
-        peft_config=lora_config(settings, model),
-        callbacks=[run.history, *callbacks],
-    )
+    with adapter_fits():
+        trainer = LoraTrainer(
+            settings,
+            rows,
+            model=model,
+            args=args,
+            eval_dataset=watched,
+            processing_class=tokenizer,
+            peft_config=lora_config(settings, model),
+            callbacks=[run.history, *callbacks],
+        )
     trainer.args.eval_steps = math.ceil(total_steps(trainer) / 4)
     remove_printing_callbacks(trainer)
     # Upstream: TRL casts the adapter of a 4-bit model to bfloat16; the fp16 gradient scaler has no kernel for that.
@@ -79,6 +80,15 @@ def build_trainer(
             parameter.data = parameter.data.float()
     speed_up(trainer)
     return trainer
+
+
+@contextmanager
+def adapter_fits() -> Iterator[None]:
+    """While it is open, what PEFT or TRL has against a model becomes a TrainingError."""
+    try:
+        yield
+    except ValueError as error:
+        raise TrainingError(f"no adapter can be put on this model: {' '.join(str(error).split())[:200]}") from error
 
 
 def speed_up(trainer: LoraTrainer) -> None:

@@ -97,7 +97,8 @@ def head_of(base: Any, dtype: torch.dtype | None = None) -> Head | None:
 def is_models_own(base: Any, tokens: int = 16) -> bool:
     """Whether `head_of` gives the model's own logits for some token ids, within its dtype's rounding."""
     head, embedding = head_of(base), base.get_input_embeddings()
-    if head is None or not torch.is_floating_point(embedding.weight):
+    router = getattr(base.config.get_text_config(), "output_router_logits", False)  # its loss is a part of the model's
+    if head is None or router or not torch.is_floating_point(embedding.weight):
         return False
     ids = torch.arange(1, tokens + 1, device=embedding.weight.device).remainder(embedding.num_embeddings)[None]
     was_training = base.training
@@ -106,6 +107,8 @@ def is_models_own(base: Any, tokens: int = 16) -> bool:
         own = base(input_ids=ids, use_cache=False).logits[0].float()
         hidden = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0]
         ours = head.logits(hidden.to(head.weight.dtype))
+    except (AttributeError, TypeError, ValueError):  # a decoder with another interface
+        return False
     finally:
         base.train(was_training)
     bar = 1e-3 if head.weight.dtype == torch.float32 else 3e-2

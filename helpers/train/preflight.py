@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from helpers.data.rendering import encode_whole
 from helpers.data.turns import RowError
 from helpers.machine.hardware import choose_dtype, is_out_of_memory, this_machine
 from helpers.models import attention
+from helpers.models.attention import AttentionError
 from helpers.models.load import inspect_model
 from helpers.train.reference import library_forward, own_loss, without_dropout
 from helpers.train.trainer import LoraTrainer, TrainingError
@@ -36,7 +38,14 @@ def preflight(trainer: LoraTrainer, allow: tuple[str, ...] = (), report: Callabl
     trainer: from `build_trainer`. allow: names of rows that may fail, for a reader who knows better.
     Raises TrainingError with what to do.
     """
-    checks = proofs(trainer)
+    try:
+        checks = proofs(trainer)
+    except (AttentionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise TrainingError(
+            f"this model does something that the preflight cannot follow ({type(error).__name__}: {said}). Set "
+            f"ATTENTION = 'sdpa'; if it stays, choose another model: docs/models.md has those that were tried."
+        ) from error
     unknown = set(allow) - {check.name for check in checks}
     if unknown:
         raise TrainingError(f"there is no proof {sorted(unknown)}; there are: {', '.join(c.name for c in checks)}.")
@@ -135,8 +144,9 @@ def ends_check(trainer: LoraTrainer) -> Check:
     tokenizer, begin = trainer.processing_class, begin_ids(trainer.processing_class)
     documents = [part["input_ids"] for row in trainer.train_dataset for part in split_row(row)]
     once = sum(ids[: len(begin)] == begin and not (begin and begin[0] in ids[1:]) for ids in documents)
-    asked = whole_messages(trainer.rows[0])[:1]
-    prompt = tokenizer(prompt_text(tokenizer, asked), add_special_tokens=False)["input_ids"]
+    asked = list(takewhile(lambda message: message["role"] != "assistant", whole_messages(trainer.rows[0])))
+    text = prompt_text(tokenizer, asked or whole_messages(trainer.rows[0])[:2])  # a greeting may come first
+    prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
     written, stops = turn_end(tokenizer), end_ids(tokenizer, trainer.model)
     stopped = written is not None and written in stops
     names = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(stops)))
@@ -180,7 +190,7 @@ def isolation_check(model: Any, length: int = 12) -> Check:
     model.train(was_training)
     share = ((packed - alone).float().std() / alone.float().std()).item()
     bar = 1e-3 if packed.dtype == torch.float32 else 1e-1
-    remedy = "Set ATTENTION = 'sdpa', or another kernel of helpers/models/attention.py."
+    remedy = "Set ATTENTION = 'sdpa' or 'eager'; if it stays, this family cannot keep documents of a row apart."
     return Check("isolated", f"logits move by {share:.2%}", f"below {bar:.1%} of their spread", share < bar, remedy)
 
 
@@ -288,7 +298,7 @@ def kernel_check(trainer: LoraTrainer) -> Check:
     kernel, native = attention.kernel_of(trainer.model), choose_dtype(this_machine()).value
     computes = settings.autocast or settings.dtype
     emulated = settings.device == "cuda" and computes == "bfloat16" and native != torch.bfloat16
-    wanted = attention.serving(base_of(trainer.model), settings.attention)
+    wanted = attention.serving(base_of(trainer.model), settings.attention, settings.max_length)
     right = kernel == wanted.value and not emulated and (settings.device == "cuda" or computes != "float16")
     remedy = "Load the model with load_model(settings), and leave dtype and autocast to the settings."
     reason = settings.reasons.get("attention", "") if wanted.value == settings.attention else wanted.reason

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-DROPOUTS = ("attention_dropout", "dropout", "attn_pdrop", "resid_pdrop", "hidden_dropout")
+DROPOUTS = ("attention_dropout", "dropout", "attn_pdrop", "resid_pdrop", "hidden_dropout", "router_jitter_noise")
 
 
 @contextmanager

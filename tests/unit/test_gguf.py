@@ -232,7 +232,7 @@ def test_what_it_cannot_express_is_refused(name, options, why, tmp_path):
 
 @pytest.mark.parametrize("fault", ["merges", "kind", "split", "file", "vocabulary"])
 def test_tokenizers_that_it_cannot_express_are_refused(fault, tmp_path):
-    folder, _ = saved("Qwen2", tmp_path)
+    folder, tokenizer = saved("Qwen2", tmp_path)
     file = folder / "tokenizer.json"
     content = json.loads(file.read_text())
     if fault == "merges":
@@ -245,7 +245,7 @@ def test_tokenizers_that_it_cannot_express_are_refused(fault, tmp_path):
         content["added_tokens"][0]["id"] = 9999
     file.write_text("{" if fault == "file" else json.dumps(content))
     with pytest.raises(ExportError, match=r"no merges|this tokenizer|cannot be read|up to 9,999"):
-        read_words(folder, 272)
+        read_words(folder, 272, tokenizer)
 
 
 @pytest.mark.parametrize(("pattern", "name"), [(r"\p{N}{1,3}", "llama-bpe"), (r"\p{N}", "qwen2")])
