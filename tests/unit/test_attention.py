@@ -184,8 +184,10 @@ def test_upstream_still_gives_the_fused_kernel_one_key_head(tiny_falcon, monkeyp
 
 def test_gemma_2_still_says_that_it_has_no_fused_attention(tiny_llama):
     """Drift: when this fails, Gemma 2 may have a fast kernel, or says otherwise that it has none."""
-    from transformers import Gemma2ForCausalLM
+    from transformers import Gemma2Config, Gemma2ForCausalLM
 
-    assert not Gemma2ForCausalLM._supports_sdpa and tiny_llama._supports_sdpa
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    capped = Gemma2ForCausalLM(Gemma2Config(vocab_size=50, num_key_value_heads=2, head_dim=16, **sizes))
+    assert hasattr(capped, "_supports_sdpa") and capped.config.attn_logit_softcapping and tiny_llama._supports_sdpa
+    assert attention.serving(capped, "rows").value == attention.serving(capped, "eager").value == "eager"
     assert attention.serving(tiny_llama, "rows").value == "rows"
-    assert attention.serving(Gemma2ForCausalLM, "eager").value == "eager"
