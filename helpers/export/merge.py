@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig
 
 SHARD_BYTES = 2 * 10**9
-EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in")
+EMBEDDINGS, HEADS = ("embed_tokens", "wte", "word_embeddings", "embed_in"), ("lm_head", "embed_out")
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "additional_chat_templates"),
@@ -126,18 +126,16 @@ def base_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 yield key, file.get_tensor(key)
 
 
-def check_tied(stored: set[str], wanted: dict[str, list[Change]]) -> None:
-    """Raises ExportError where the adapter changes only one of two tied weights: a folder can hold but one of them."""
-    whole = [name for name in wanted if name.rpartition(".weight")[0].endswith(EMBEDDINGS)]
-    heads = [name for name in (*stored, *wanted) if name.endswith(("lm_head.weight", "embed_out.weight"))]
-    if (
-        whole
-        and not heads
-        and not all(how.__qualname__.startswith("token_rows") for name in whole for how in wanted[name])
-    ):
+def check_tied(stored: set[str], tensors: Iterable[str]) -> None:
+    """Raises ExportError where the adapter changes only one of two tied weights: a folder can hold but one of them.
+
+    Trained tokens are no fault: PEFT lets the head follow them.
+    """
+    whole = [key for key in tensors if any(f".{name}." in key for name in EMBEDDINGS) and ".token_adapter." not in key]
+    if whole and not any(f".{name}." in f".{key}" for name in HEADS for key in (*stored, *tensors)):
         raise ExportError(
-            f"this model's head and embedding are one weight, and the adapter changes {whole[0]} alone: use PEFT's "
-            f"merge_and_unload on a model whose weights are no longer tied."
+            f"this model's head and embedding are one weight, and the adapter changes one alone ({whole[0]}): use "
+            f"PEFT's merge_and_unload on a model whose weights are no longer tied."
         )
 
 
@@ -188,13 +186,14 @@ def merge(
     base + adapter.
     """
     base, adapter, target = Path(base), Path(adapter), Path(target)
-    wanted = adapters.changes(*read_adapter(adapter))
+    config, tensors = read_adapter(adapter)
+    wanted = adapters.changes(config, tensors)
     if "quantization_config" in read_config(base):
         raise ExportError(f"{base.name} is quantized: merge into the 16-bit weights that it was made from.")
     if target.exists() and any(target.iterdir()):
         raise ExportError(f"{target.name} is not empty: choose another folder.")
     stored = {key for keys in base_files(base).values() for key in keys}
-    check_tied(stored, wanted)
+    check_tied(stored, tensors)
     wanted = named_as_stored(wanted, stored)
     half_done = target.with_name(target.name + ".part")
     shutil.rmtree(half_done, ignore_errors=True)

@@ -32,53 +32,27 @@ def go(template, messages):
             return not system
         return message["role"] == re.fullmatch(r'eq \.Role "(\w+)"', test)[1]
 
-    def block(index, message, live):
-        """Runs from a piece on until its end; returns where that is."""
-        done = False  # whether a branch of this if was taken
-        active = live
+    def block(index, message, live, test=None):
+        """Runs from a piece on until its end, under a test if it is an `if`; returns where that is."""
+        taken = test is None or holds(test, message)  # whether a branch has been taken
+        active = live and taken
         while index < len(pieces):
-            if index % 2 == 0:
-                if active:
-                    out.append(pieces[index])
-                index += 1
-                continue
-            code = pieces[index]
+            code, is_text = pieces[index], index % 2 == 0
             index += 1
-            if code == "end":
+            if is_text or code == ".Content":
+                out.append((code if is_text else message["content"]) if active else "")
+            elif code == "end":
                 return index
-            if code == "range .Messages":
-                for one in messages:
-                    after = block(index, one, active)
-                index = after
+            elif code == "range .Messages":
+                index = [block(index, one, active) for one in messages][-1]
             elif code.startswith("if "):
-                index = block_if(code[3:], index, message, active)
-            elif code == ".Content":
-                out.append(message["content"] if active else "")
-            else:
-                raise AssertionError(f"{code} is not emulated")
-        assert not done
-        return index
-
-    def block_if(test, index, message, live):
-        taken = live and holds(test, message)
-        active = taken
-        while True:
-            if index % 2 == 0:
-                if active:
-                    out.append(pieces[index])
-                index += 1
-                continue
-            code = pieces[index]
-            index += 1
-            if code == "end":
-                return index
-            if code.startswith("else if "):
+                index = block(index, message, active, code[3:])
+            elif code.startswith("else if "):
                 active = live and not taken and holds(code[8:], message)
                 taken = taken or active
-            elif code == ".Content":
-                out.append(message["content"] if active else "")
             else:
                 raise AssertionError(f"{code} is not emulated")
+        return index
 
     block(0, None, True)
     return "".join(out)
