@@ -22,7 +22,7 @@ from helpers.machine.paths import cache_folder, write_json
 from helpers.machine.versions import versions
 from helpers.models import tiny
 from helpers.models.load import load_tokenizer
-from helpers.project.bench import measure, our_trainer, stock_trainer
+from helpers.project.bench import our_trainer, stock_trainer, train_and_measure
 from helpers.settings import resolve
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -160,7 +160,7 @@ def run_variant(name: str, steps: int, warm_up: int, profile: bool) -> dict:
 
     if profile:
         return profiled(built, settings, rows, name)
-    figures = measure(built, settings, rows, [], warm_up=warm_up)
+    figures = train_and_measure(built, settings, rows, [], warm_up=warm_up)
     trainer, load_seconds, load_peak = holder
     if t4:
         assert not any(p.dtype == torch.bfloat16 for p in trainer.model.parameters()), "a T4 has no bfloat16"
@@ -196,7 +196,7 @@ def profiled(build, settings, rows, name: str) -> dict:
     steps = schedule(wait=2, warmup=1, active=1, repeat=1)
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
     with profile(activities=activities, schedule=steps, on_trace_ready=keep) as profiler:
-        measure(lambda *given: with_callback(build(*given), Step()), settings, rows, [])
+        train_and_measure(lambda *given: with_callback(build(*given), Step()), settings, rows, [])
     return {"variant": name, "table": tables[0]}
 
 

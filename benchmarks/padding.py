@@ -13,7 +13,7 @@ from helpers.data.load import load_chat_data
 from helpers.machine.hardware import this_machine
 from helpers.machine.paths import write_json
 from helpers.machine.versions import versions
-from helpers.project.bench import measure, our_trainer
+from helpers.project.bench import our_trainer, train_and_measure
 from helpers.settings import resolve
 
 TARGET = Path(__file__).resolve().parent / "results" / "padding.json"
@@ -38,7 +38,7 @@ def main() -> None:
     found = {name: [] for name in sides}
     for _ in range(2):
         for name, (build, chosen) in sides.items():
-            found[name].append(measure(build, chosen, rows, [], warm_up=3)["tokens_per_second"])
+            found[name].append(train_and_measure(build, chosen, rows, [], warm_up=3)["tokens_per_second"])
             print(name, round(found[name][-1]), flush=True)
             gc.collect()
     speeds = {name: round(statistics.median(values), 1) for name, values in found.items()}

@@ -218,7 +218,7 @@ def run_export(chosen: argparse.Namespace) -> None:
 
 def run_plan(chosen: argparse.Namespace) -> None:
     """Prints what a training would take on other cards."""
-    from helpers.export.plan import PlanError, plan, shape_for, table
+    from helpers.export.plan import PlanError, options_table, plan, shape_for
     from helpers.project import series
     from helpers.settings import Settings
 
@@ -230,7 +230,7 @@ def run_plan(chosen: argparse.Namespace) -> None:
     memory = chosen.gpu_memory
     options = plan(shape, settings, gpus=chosen.gpus, gpu_gib=memory, tokens=chosen.tokens, price=chosen.price)
     print(f"{chosen.model}, {chosen.gpus} x {memory:.0f} GiB, {chosen.tokens:,.0f} tokens")
-    print(table(options, memory))
+    print(options_table(options, memory))
 
 
 def run_bench(profile: str, rows: int, seeds: list[int], target: str | None) -> None:

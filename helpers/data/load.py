@@ -81,7 +81,7 @@ def load_chat(
     report.notes += [note] if note else []
     head = list(islice(rows, 100))
     report.format, report.reason = recognised(name, head, format, columns or {})
-    dataset = written(usable(chain(head, rows), report, format or "", columns or {}, progress))
+    dataset = as_dataset(usable(chain(head, rows), report, format or "", columns or {}, progress))
     if not report.kept:
         objects = [row.value for row in head if isinstance(row.value, dict) and len(row.value) > 1]
         advice = remedy(objects) if NO_TURN in report.skipped_for else ""
@@ -241,7 +241,7 @@ def refuse_copies(number: int, whole: int, normal: int, exact: dict, same: dict)
     exact[whole] = same[normal] = number
 
 
-def written(rows: Iterator[dict]) -> Dataset:
+def as_dataset(rows: Iterator[dict]) -> Dataset:
     """The rows as a datasets.Dataset that lies in a temporary file, removed when Python ends."""
     import pyarrow as pa
     from datasets import Dataset

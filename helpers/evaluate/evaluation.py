@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SPARE_TOKENS = 8  # room beyond the longest reference answer, so that "ended" means that the model chose to stop
 
 # Whether an answer is right by a row; None where the check does not apply to that row.
-Check = Callable[[str, dict], bool | None]
+AnswerCheck = Callable[[str, dict], bool | None]
 
 
 class Score(NamedTuple):
@@ -91,7 +91,7 @@ def has_facts(answer: str, row: dict) -> bool | None:
     return is_right(answer, row["match"], row.get("forbid") or []) if row.get("match") else None
 
 
-CHECKS: Mapping[str, Check] = MappingProxyType({"fact_accuracy": has_facts})
+CHECKS: Mapping[str, AnswerCheck] = MappingProxyType({"fact_accuracy": has_facts})
 
 
 class EvaluationError(RuntimeError):
@@ -110,7 +110,7 @@ def evaluate(
     max_new_tokens: int = 64,
     batch_size: int = 128,
     limit: int = 0,
-    checks: Mapping[str, Check] = CHECKS,
+    checks: Mapping[str, AnswerCheck] = CHECKS,
     report: Callable[[str], None] = silent,
 ) -> Evaluation:
     """Greedy answers to the last question of every row, and their scores by slice.
@@ -237,12 +237,12 @@ def slice_names(rows: list[dict]) -> list[str]:
 def longest_answer(tokenizer: PreTrainedTokenizerBase, rows: list[dict]) -> int:
     """Tokens of the longest reference answer, its tool calls and thinking included."""
     return max(
-        written(tokenizer, row) if beyond_text(row) else len(tokenizer(row["messages"][-1]["content"])["input_ids"])
+        answer_length(tokenizer, row) if beyond_text(row) else len(tokenizer(row["messages"][-1]["content"])["input_ids"])
         for row in rows
     )
 
 
-def written(tokenizer: PreTrainedTokenizerBase, row: dict) -> int:
+def answer_length(tokenizer: PreTrainedTokenizerBase, row: dict) -> int:
     """Tokens that the template writes for a row's last answer."""
     messages, tools = whole_messages(row), tools_in(row)
     return max(1, len(encode(tokenizer, messages, tools=tools)[0]) - len(prompt_ids(tokenizer, messages[:-1], tools)))

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from helpers.data.conversation import last_question
 from helpers.data.load import SHOP, DataError, load_chat_data
-from helpers.evaluate.evaluation import CHECKS, Check
+from helpers.evaluate.evaluation import CHECKS, AnswerCheck
 from helpers.machine.paths import DATA
 from helpers.settings import Settings
 
@@ -38,7 +38,7 @@ def is_refusal(answer: str) -> bool:
 SHOP_CHECKS = MappingProxyType({**CHECKS, "style": lambda answer, row: is_signed(answer)})
 
 
-def checks_for(data: str) -> Mapping[str, Check]:
+def checks_for(data: str) -> Mapping[str, AnswerCheck]:
     """The checks of answers for a data set: the shop's own also look for its sign-off."""
     return SHOP_CHECKS if data == SHOP else CHECKS
 

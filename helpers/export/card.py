@@ -51,7 +51,7 @@ def model_card(title: str, base: str, head: dict, settings: dict, card: dict, da
         )
     chosen = [f"- {name}: {one_line(settings[name])}" for name in SETTINGS if settings.get(name) not in (None, "")]
     lines += ["", "## Settings", *chosen]
-    lines += ["", "## Measured", *[f"- {name}: {shown(card[name])}" for name in MEASURED if card.get(name) is not None]]
+    lines += ["", "## Measured", *[f"- {name}: {told(card[name])}" for name in MEASURED if card.get(name) is not None]]
     versions = card.get("versions") or {}
     lines += [f"- versions: {', '.join(f'{name} {number}' for name, number in versions.items())}"]
     lines += ["", "## Licence", f"That of the base model: {licence}."]
@@ -69,10 +69,10 @@ def one_line(value: Any) -> str:
     return " ".join(str(value).split()).replace("<", "&lt;").replace("|", "&#124;")
 
 
-def shown(value: Any) -> str:
+def told(value: Any) -> str:
     """A measured value as text: three digits behind the point; a comparison as "tuned (base ...)"."""
     if isinstance(value, dict):
-        return f"{shown(value['tuned'])} (base {shown(value['base'])})"
+        return f"{told(value['tuned'])} (base {told(value['base'])})"
     if isinstance(value, float):
         return f"{value:.3f}"
     return f"{value:,}" if isinstance(value, int) else one_line(value)

@@ -105,7 +105,7 @@ def speed_of(shape: Shape, checkpointing: bool) -> float:
     return REACHED["parallel" if shape.parallel else "gated"] / (passes * shape.body())
 
 
-def table(options: list[Option], gpu_gib: float) -> str:
+def options_table(options: list[Option], gpu_gib: float) -> str:
     """The options as aligned text, with what they assume."""
     lines = [f"{'':28}{'GiB a card':>11}{'fits':>6}{'tokens/s':>10}{'hours':>9}{'cost':>10}"]
     for one in options:

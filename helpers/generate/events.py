@@ -79,7 +79,7 @@ class Parting(NamedTuple):
         )
 
 
-class Row(NamedTuple):
+class NextToken(NamedTuple):
     """One token that may come next. before, after: its probability without the samplers, and with them."""
 
     token: int
@@ -91,6 +91,6 @@ class Row(NamedTuple):
 class Look(NamedTuple):
     """The likeliest next tokens, none after an end. text: of the answer so far. kept: tokens with a chance."""
 
-    rows: list[Row]
+    rows: list[NextToken]
     text: str
     kept: int

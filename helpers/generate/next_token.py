@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from helpers.generate.events import Row
+from helpers.generate.events import NextToken
 from helpers.generate.sampling import Sampling, processors
 
 if TYPE_CHECKING:
@@ -27,11 +27,12 @@ def chances(logits: torch.Tensor, token_ids: list[int], sampling: Sampling) -> t
 
 def next_rows(
     logits: torch.Tensor, after: torch.Tensor, tokenizer: PreTrainedTokenizerBase, count: int = 20
-) -> list[Row]:
+) -> list[NextToken]:
     """The `count` likeliest tokens of the model, each with its probability after the samplers, `after`."""
     before = logits.softmax(dim=-1)
     likeliest = before.topk(min(count, len(before))).indices.tolist()
-    return [Row(token, token_text(tokenizer, token), float(before[token]), float(after[token])) for token in likeliest]
+    chances = [(token, float(before[token]), float(after[token])) for token in likeliest]
+    return [NextToken(token, token_text(tokenizer, token), *shares) for token, *shares in chances]
 
 
 def token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:

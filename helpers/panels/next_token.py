@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
-from helpers.generate.events import Look, Request, Row
+from helpers.generate.events import Look, NextToken, Request
 
 if TYPE_CHECKING:
     from helpers.generate.engine import Engine
@@ -117,7 +117,7 @@ class TokenPanel:
         self.said.value = f"<p role='status' style='overflow-wrap:anywhere'>{html.escape(text)}</p>"
 
 
-def bar(row: Row) -> str:
+def bar(row: NextToken) -> str:
     """Two bars, one above the other, with their figures: before and after the samplers."""
     lines = []
     for share, colour in ((row.before, "#56B4E9"), (row.after, "#D55E00")):

@@ -112,7 +112,7 @@ def our_trainer(settings: Settings, rows: Dataset, folder: Path, callbacks: list
     return build_trainer(Run(settings, folder), loaded.model, loaded.tokenizer, rows, callbacks=callbacks)
 
 
-def measure(
+def train_and_measure(
     build: Callable[..., Any],
     settings: Settings,
     rows: Dataset,
@@ -158,7 +158,7 @@ def compare(settings: Settings, rows: int, seeds: list[int], report: Callable[[s
         chosen = replace(settings, seed=seed)
         for side, build in (("ours", our_trainer), ("stock", stock_trainer)):
             report(f"seed {seed}, {side}: {len(subset)} rows")
-            runs.append({"side": side, "seed": seed, **measure(build, chosen, subset, held_out, report)})
+            runs.append({"side": side, "seed": seed, **train_and_measure(build, chosen, subset, held_out, report)})
             gc.collect()
             report(f"    {runs[-1]['tokens_per_second']:.0f} tokens a second, loss {runs[-1]['held_out_nll']:.3f}")
     if len({run["rows"] for run in runs}) > 1:

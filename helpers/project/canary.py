@@ -42,10 +42,10 @@ def results(arguments: list[str]) -> dict[str, bool]:
         done = subprocess.run(command, cwd=PROJECT, check=False)
         if not report.exists():
             return {f"pytest itself (exit status {done.returncode})": False}
-        return {test_id(case): not broken(case) for case in ElementTree.parse(report).iter("testcase")}
+        return {test_id(case): not failed(case) for case in ElementTree.parse(report).iter("testcase")}
 
 
-def broken(case: ElementTree.Element) -> bool:
+def failed(case: ElementTree.Element) -> bool:
     """Whether a test of a JUnit file failed."""
     return case.find("failure") is not None or case.find("error") is not None
 

@@ -15,7 +15,7 @@ SHOWN = 12  # answers on the page, spread over all
 ROWS += (("ended", "answers that end", "{:.0%}"), ("style", "signed in the house style", "{:.0%}"))
 
 
-def shown(value: float | None, form: str) -> str:
+def formatted(value: float | None, form: str) -> str:
     """A figure, or a dash for one that does not apply."""
     return "-" if value is None else form.format(value)
 
@@ -23,7 +23,7 @@ def shown(value: float | None, form: str) -> str:
 def table_rows(summary: dict) -> list[tuple[str, str, str]]:
     """(what, base, tuned) of each figure that the run has."""
     kept = [(label, summary[name], form) for name, label, form in ROWS if summary.get(name)]
-    return [(label, shown(pair["base"], form), shown(pair["tuned"], form)) for label, pair, form in kept]
+    return [(label, formatted(pair["base"], form), formatted(pair["tuned"], form)) for label, pair, form in kept]
 
 
 def facts(summary: dict) -> str:

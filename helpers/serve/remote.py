@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
-from helpers.generate.events import Event, Look, Request, Row
+from helpers.generate.events import Event, Look, NextToken, Request
 
 
 class RemoteError(Exception):
@@ -44,7 +44,7 @@ class RemoteEngine:
     def look(self, request: Request) -> Look | None:
         """What may come next; None while the model answers somebody."""
         reply = json.loads(self.post("/look", request.to_json()).read())
-        return None if reply is None else Look([Row(*row) for row in reply[0]], reply[1], reply[2])
+        return None if reply is None else Look([NextToken(*row) for row in reply[0]], reply[1], reply[2])
 
 
 class RemoteJob:

@@ -16,7 +16,7 @@ TRAIN, EVAL, NORM = "#0072B2", "#D55E00", "#009E73"
 POINTS = 80  # of a line; of every bucket the smallest and the largest stay
 
 
-def sentence(rows: list[dict], max_steps: int) -> str:
+def progress_sentence(rows: list[dict], max_steps: int) -> str:
     """The state of a run in words: step, losses, speed, memory, time gone and left."""
     losses, evaluations = series(rows, "loss"), series(rows, "eval_loss")
     if not losses:
@@ -87,7 +87,7 @@ def chart_html(rows: list[dict], max_steps: int) -> str:
 
 def svg(rows: list[dict], max_steps: int) -> str:
     """Two panels: losses above; learning rate and gradient norm below. Says in words what it shows."""
-    words = sentence(rows, max_steps)
+    words = progress_sentence(rows, max_steps)
     if not finite(series(rows, "loss")):
         return f"<p>{words}</p>"
     parts = [

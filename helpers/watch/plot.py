@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import TrainerCallback, TrainerState
 
 from helpers.machine.paths import in_vscode
-from helpers.watch.chart import chart_html, header, sentence
+from helpers.watch.chart import chart_html, header, progress_sentence
 from helpers.watch.history import History, read_history
 
 FIRST_BYTES, BYTES_A_STEP, PATIENCE = 8_000, 290, 15.0  # what may be sent: 140 kB in 400 steps, or a chart in 15 s
@@ -56,7 +56,7 @@ class LossPlot(TrainerCallback):
     def draw(self, state: TrainerState) -> None:
         """Shows the chart as it is now."""
         start = time.perf_counter()
-        words = sentence(self.history.rows, state.max_steps)
+        words = progress_sentence(self.history.rows, state.max_steps)
         if self.headless:
             print(words, flush=True)
         else:
@@ -81,6 +81,6 @@ def replay(folder: Path) -> str:
 
     rows = read_history(folder / "history.jsonl")
     steps = max((row["step"] for row in rows), default=0)
-    words = sentence(rows, steps)
+    words = progress_sentence(rows, steps)
     display({"text/html": chart_html(rows, steps), "text/plain": f"{header(rows, steps)}\n{words}"}, raw=True)
     return words

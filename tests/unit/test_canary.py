@@ -41,11 +41,11 @@ def test_it_says_what_broke_and_by_which_version(monkeypatch):
 
 def test_failed_tests_are_named_as_pytest_takes_them(tmp_path):
     case = ElementTree.fromstring('<testcase classname="tests.unit.test_x" name="test_y[a-b]"><failure/></testcase>')
-    assert canary.broken(case) and canary.test_id(case) == "tests/unit/test_x.py::test_y[a-b]"
+    assert canary.failed(case) and canary.test_id(case) == "tests/unit/test_x.py::test_y[a-b]"
     case = ElementTree.fromstring(
         '<testcase classname="" name="tests.unit.test_x"><error>collection</error></testcase>'
     )
-    assert canary.broken(case) and canary.test_id(case) == "tests/unit/test_x.py"
+    assert canary.failed(case) and canary.test_id(case) == "tests/unit/test_x.py"
 
 
 def test_what_was_not_run_is_not_taken_for_mended():

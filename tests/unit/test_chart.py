@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from helpers.watch import chart
-from helpers.watch.chart import chart_html, clock, corners, header, sentence, svg, thinned, time_left
+from helpers.watch.chart import chart_html, clock, corners, header, progress_sentence, svg, thinned, time_left
 
 ROWS = [
     {"step": step, "seconds": float(step), "loss": 3.0 / step, "learning_rate": 1e-3 * (1 - step / 40)}
@@ -81,7 +81,7 @@ def test_a_loss_that_is_not_finite_leaves_a_gap_and_not_an_error():
 def test_the_time_left_comes_from_the_middle_pace():
     slow_once = [dict(row, seconds=row["seconds"] + (100 if row["step"] > 10 else 0)) for row in ROWS]
     assert time_left(slow_once, 40) == 20
-    assert sentence(ROWS, 40).endswith("about 0:20 left") and "left" not in sentence(ROWS, 20)
+    assert progress_sentence(ROWS, 40).endswith("about 0:20 left") and "left" not in progress_sentence(ROWS, 20)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(42.4, "0:42"), (725, "12:05"), (3723, "1:02:03")])

@@ -5,7 +5,7 @@ import pytest
 from test_chart import ROWS
 
 from helpers.watch import plot as live_plot
-from helpers.watch.chart import sentence
+from helpers.watch.chart import progress_sentence
 from helpers.watch.figures import loss_alt, loss_figure, show_figure
 from helpers.watch.history import History
 from helpers.watch.plot import LossPlot, replay
@@ -83,7 +83,7 @@ def test_headless_it_prints_lines_instead(history, capsys):
     plot = LossPlot(history, headless=True)
     plot.on_log(None, STATE, None)
     plot.on_log(None, STATE, None)
-    assert capsys.readouterr().out.splitlines() == [sentence(ROWS, 40)]
+    assert capsys.readouterr().out.splitlines() == [progress_sentence(ROWS, 40)]
 
 
 def test_it_draws_half_as_often_in_vscode(history, monkeypatch):

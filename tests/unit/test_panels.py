@@ -202,10 +202,10 @@ def test_while_an_answer_is_written_the_table_waits_for_it(compared):
 
 
 def test_a_token_is_shown_as_text(compared):
-    from helpers.generate.events import Row
+    from helpers.generate.events import NextToken
     from helpers.panels.next_token import bar
 
-    assert "<i" not in bar(Row(1, "<i>'\"", 0.5, 0.25)) and "25.0%" in bar(Row(1, "a", 0.5, 0.25))
+    assert "<i" not in bar(NextToken(1, "<i>'\"", 0.5, 0.25)) and "25.0%" in bar(NextToken(1, "a", 0.5, 0.25))
 
 
 def test_after_an_end_token_nothing_follows(compared):

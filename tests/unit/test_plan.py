@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from helpers.export.adapter import export_adapter, vllm_faults
 from helpers.export.card import adapter_card
 from helpers.export.errors import ExportError
-from helpers.export.plan import KNOWN, PlanError, plan, shape_for, speed_of, table
+from helpers.export.plan import KNOWN, PlanError, options_table, plan, shape_for, speed_of
 from helpers.machine.memory import FALCON_7B, shape_of
 from helpers.machine.paths import PROJECT
 from helpers.settings import Settings, resolve
@@ -55,7 +55,7 @@ def test_sharding_divides_the_weights_and_ddp_does_not():
 
 def test_it_says_when_nothing_fits_and_what_is_the_least():
     options = plan(shape_for("meta-llama/Meta-Llama-3-70B"), SETTINGS, gpus=1, gpu_gib=24, tokens=1e6)
-    said = table(options, 24)
+    said = options_table(options, 24)
     assert "Nothing fits into 24 GiB" in said and "Assumed" in said and "Fastest" not in said
 
 
