@@ -236,14 +236,13 @@ def slice_names(rows: list[dict]) -> list[str]:
 
 def longest_answer(tokenizer: PreTrainedTokenizerBase, rows: list[dict]) -> int:
     """Tokens of the longest reference answer, its tool calls and thinking included."""
-    return max(
-        answer_length(tokenizer, row) if beyond_text(row) else len(tokenizer(row["messages"][-1]["content"])["input_ids"])
-        for row in rows
-    )
+    return max(answer_length(tokenizer, row) for row in rows)
 
 
 def answer_length(tokenizer: PreTrainedTokenizerBase, row: dict) -> int:
-    """Tokens that the template writes for a row's last answer."""
+    """Tokens of a row's last answer: of its text, or of all that the template writes when there is more than text."""
+    if not beyond_text(row):
+        return len(tokenizer(row["messages"][-1]["content"])["input_ids"])
     messages, tools = whole_messages(row), tools_in(row)
     return max(1, len(encode(tokenizer, messages, tools=tools)[0]) - len(prompt_ids(tokenizer, messages[:-1], tools)))
 
