@@ -57,6 +57,7 @@ def test_it_answers_as_the_tuned_model_does_and_is_gone_afterwards(folders, tune
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+@pytest.mark.slow
 def test_what_cannot_start_says_why(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ApiError, match=r"did not start:\n(.|\n)*Unrecognized processing class"):
@@ -77,6 +78,7 @@ def test_an_interrupt_while_it_starts_leaves_nothing_running(folders, monkeypatc
     assert api.process is None and started[0].poll() is not None
 
 
+@pytest.mark.slow
 def test_it_ends_with_a_process_that_is_killed(folders):
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom helpers.serve.api import Api\n"

@@ -36,6 +36,7 @@ def test_stock_has_none_of_our_corrections(rows, tmp_path):
     assert trainer.args.gradient_checkpointing and not trainer.args.padding_free
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_ratio_and_writes_the_figures(tmp_path, capsys):
     target = tmp_path / "bench.json"
     main(["bench", "--profile", "smoke", "--rows", "60", "--seeds", "0", "--json", str(target)])

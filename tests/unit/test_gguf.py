@@ -54,6 +54,7 @@ def merged(tmp_path_factory):
 
 @pytest.mark.embedded
 @pytest.mark.parametrize(("kind", "most", "mib"), [("F16", 1e-4, 258), ("Q8_0", 0.1, 138)])
+@pytest.mark.slow
 def test_transformers_reads_the_same_model_back(merged, tmp_path, kind, most, mib):
     file = write_gguf(merged, tmp_path / "model.gguf", kind)
     assert abs(file.stat().st_size / 2**20 - mib) < 2

@@ -22,6 +22,7 @@ def bits(tmp_path, rows, monkeypatch):
     return harness(tmp_path, rows["messages"])
 
 
+@pytest.mark.slow
 def test_adapter_and_merged_model_have_the_same_figure(tmp_path, tuned_llama, tokenizer, bits):
     move_adapter(tuned_llama)
     copy.deepcopy(tuned_llama).unload().save_pretrained(tmp_path / "base")

@@ -63,7 +63,7 @@ def alone(tmp_path_factory):
     return results(settings)
 
 
-@pytest.mark.parametrize("division", [(4, 1), (2, 2)])
+@pytest.mark.parametrize("division", [(4, 1), pytest.param((2, 2), marks=pytest.mark.slow)])
 def test_two_processes_train_as_one_does(tmp_path, alone, division):
     rows, passes = division
     settings = settings_for(tmp_path / "two", per_device_train_batch_size=rows, gradient_accumulation_steps=passes)
@@ -153,6 +153,7 @@ def test_a_lost_peer_is_told_from_other_errors():
     assert is_lost_peer(torch.distributed.DistBackendError("x")) and not is_lost_peer(RuntimeError("shape"))
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_says_its_last_lines(tmp_path):
     settings = settings_for(tmp_path / "wrong", data="nowhere.jsonl")
     with pytest.raises(RuntimeError, match=r"the training failed:(.|\n)*nowhere\.jsonl"):

@@ -66,6 +66,7 @@ def test_a_training_an_answer_and_an_export_send_nothing(hub, tmp_path):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_the_libraries_still_send_something_where_they_are_let(hub, tmp_path):
     """Drift: when this fails, they are silent by themselves, or their switch has another name."""
     assert run(hub, tmp_path, HF_HUB_DISABLE_TELEMETRY="0")
