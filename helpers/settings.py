@@ -18,6 +18,7 @@ from helpers.machine.hardware import (
 )
 from helpers.machine.memory import FALCON_7B, LAYERS, SMOLLM2_135M, Batch, choose_batch, shape_in
 from helpers.machine.pins import is_hub_name, pinned
+from helpers.machine.tables import Table
 from helpers.machine.versions import can_import
 
 EMBEDDED = "embedded"
@@ -82,6 +83,14 @@ class Settings:
         width, value_width = (max(len(row[i]) for row in rows) for i in (0, 1))
         return "\n".join(f"{n:{width}}  {v:{value_width}}  {self.reasons.get(n, '')}".rstrip() for n, v in rows)
 
+    def shown(self, *names: str) -> Table:
+        """The settings that are named, with their reasons; all others folded below them."""
+        every = [f.name for f in fields(self) if f.name != "reasons"]
+        row = lambda name: (name, f"{getattr(self, name)}" or '""', self.reasons.get(name, ""))
+        rest = [row(name) for name in every if name not in names]
+        words = f"the other {len(rest)} settings"
+        return Table(("setting", "value", "why"), [row(name) for name in names], rest, words)
+
     def as_dict(self) -> dict:
         """The settings as plain values, for JSON."""
         return asdict(self)
@@ -98,7 +107,7 @@ REASONS = {
     "thinking": "what rows have of it is trained where the template writes it; 'left out' trains the answers alone",
     "quantization": "nothing is quantized unless the profile asks for it",
     "max_length": "longer than nearly all rows of the profile's data; 02 shows what it cuts",
-    "assistant_only_loss": "the model shall learn to answer, not to ask",
+    "assistant_only_loss": "the model should learn to answer, not to ask",
     "packing": "rows of a batch are laid end to end all the same, so nothing is padded",
     "per_device_train_batch_size": "rows in a forward pass; small steps teach LoRA more in the same time",
     "gradient_accumulation_steps": "forward passes in a step",

@@ -3,7 +3,14 @@
 Knows nothing of trainings: it takes a model as it is.
 """
 
-from helpers.evaluate.comparison import comparison_table, save_comparison
+from helpers.evaluate.comparison import (
+    answers_of,
+    answers_table,
+    comparison_table,
+    headline_table,
+    save_comparison,
+    telling,
+)
 from helpers.evaluate.evaluation import answer_all, answerable, evaluate, is_right, limited
 from helpers.evaluate.likelihood import answer_nll, text_nll
 from helpers.evaluate.shop import checks_for, questions_for
@@ -12,12 +19,16 @@ __all__ = [
     "answer_all",
     "answer_nll",
     "answerable",
+    "answers_of",
+    "answers_table",
     "checks_for",
     "comparison_table",
     "evaluate",
+    "headline_table",
     "is_right",
     "limited",
     "questions_for",
     "save_comparison",
+    "telling",
     "text_nll",
 ]

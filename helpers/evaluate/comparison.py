@@ -1,27 +1,109 @@
-"""Two evaluations side by side: as a table, and in the run's card. Makes no answers."""
+"""Two evaluations side by side: in answers, as a table of figures, and in the run's card. Makes no answers."""
+
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
+from itertools import chain, zip_longest
 
 from helpers.data.conversation import last_question
-from helpers.evaluate.evaluation import Evaluation
+from helpers.evaluate.evaluation import Evaluation, has_facts
 from helpers.machine.paths import write_json
+from helpers.machine.tables import Table
 from helpers.run import Run
 
+MARKS = {True: "✓ right", False: "✗ wrong", None: "not checked"}
+LONGEST = 160  # letters of an answer in a table
 
-def comparison_table(base: Evaluation, tuned: Evaluation) -> str:
-    """Base against tuned by slice, as aligned text; a column for each check."""
+
+def comparison_table(base: Evaluation, tuned: Evaluation) -> Table:
+    """Base against tuned by slice; a column for each check."""
     names = list(next(iter(base.slices.values())).checks)
     columns = [("nll", "NLL", "{:.2f}"), ("ended", "ended", "{:.0%}")]
     columns += [(name, name.replace("_", " "), "{:.0%}") for name in names]
-    lines = [f"{'slice':14}{'rows':>5}" + "".join(f"  {label:>16}" for _, label, _ in columns)]
+    rows = []
     for name, slice_before in base.slices.items():
         before, after = slice_before.as_dict(), tuned.slices[name].as_dict()
-        cells = [pair(before[column], after[column], form) for column, _, form in columns]
-        lines.append(f"{name:14}{slice_before.rows:5}" + "".join(f"  {cell:>16}" for cell in cells))
-    return "\n".join(line.rstrip() for line in lines)
+        pairs = [pair(before[column], after[column], form) for column, _, form in columns]
+        rows.append((name, slice_before.rows, *pairs))
+    return Table(("slice", "rows", *(label for _, label, _ in columns)), rows)
+
+
+def headline_table(base: Evaluation, tuned: Evaluation | None = None) -> Table:
+    """The few figures to judge by: of the base alone, or of both."""
+    names = {"nll": ("NLL (nats a token)", "{:.2f}"), "ended": ("answers that end by themselves", "{:.0%}")}
+    before, after = base.headline(), tuned.headline() if tuned else {}
+    rows = []
+    for name, value in before.items():
+        label, form = names.get(name, (name.replace("_", " "), "{:.0%}"))
+        if value is not None:
+            rows.append((label, *(form.format(found[name]) for found in (before, after) if found)))
+    return Table(("measured", "base", "tuned")[: 3 if tuned else 2], rows)
 
 
 def pair(before: float | None, after: float | None, form: str) -> str:
-    """Two values as "before -> after"; nothing where they do not apply."""
-    return "" if before is None or after is None else f"{form.format(before)} -> {form.format(after)}"
+    """Two values as "before → after"; nothing where they do not apply."""
+    return "" if before is None or after is None else f"{form.format(before)} → {form.format(after)}"
+
+
+def answers_of(base: Evaluation, tuned: Evaluation, rows: list[dict]) -> list[dict]:
+    """For each row: question, expected answer, both answers, and whether each is right (None: nothing to check)."""
+    return [
+        {
+            "slice": row.get("slice", "all"),
+            "question": last_question(row["messages"]),
+            "expected": row["messages"][-1]["content"] or "",
+            "base": one.text,
+            "tuned": two.text,
+            "base_right": has_facts(one.text, row),
+            "tuned_right": has_facts(two.text, row),
+        }
+        for row, one, two in zip(rows, base.answers, tuned.answers, strict=True)
+    ]
+
+
+def telling(answers: Sequence[dict], worst: int = 10, best: int = 3) -> tuple[list[dict], list[dict]]:
+    """The answers to look at: the worst of every slice in turn, then the best of what is left.
+
+    Wrong ones are worse than right ones; among these, whatever is less like the expected answer.
+    """
+    likeness = lambda one: SequenceMatcher(None, one["tuned"], one["expected"], autojunk=False).ratio()
+    rank = lambda one: (one["tuned_right"] is True, likeness(one))
+    ordered = sorted(answers, key=rank)
+    bad = in_turn(ordered)[:worst]
+    left = [one for one in reversed(ordered) if one not in bad]
+    gain = lambda one: (one["tuned_right"] is not True, one["base_right"] is True)
+    return bad, in_turn(sorted(left, key=gain))[:best]
+
+
+def in_turn(answers: Iterable[dict]) -> list[dict]:
+    """The first of each slice, then the second of each, and so on."""
+    slices: dict[str, list[dict]] = {}
+    for one in answers:
+        slices.setdefault(one["slice"], []).append(one)
+    return [one for one in chain(*zip_longest(*slices.values())) if one is not None]
+
+
+def short(text: str) -> str:
+    """At most LONGEST letters of a text, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+def answers_table(answers: Iterable[dict]) -> Table:
+    """The same questions to both, with what was expected and whether each answer is right: in a sign and a word."""
+    header = ("question", "expected", "base", "base says", "tuned", "tuned says")
+    return Table(
+        header,
+        [
+            (
+                *(short(one[name]) for name in ("question", "expected")),
+                MARKS[one["base_right"]],
+                short(one["base"]),
+                MARKS[one["tuned_right"]],
+                short(one["tuned"]),
+            )
+            for one in answers
+        ],
+    )
 
 
 def save_comparison(run: Run, base: Evaluation, tuned: Evaluation, rows: list[dict]) -> dict:
@@ -35,9 +117,7 @@ def save_comparison(run: Run, base: Evaluation, tuned: Evaluation, rows: list[di
         name: {"base": base.slices[name].as_dict(), "tuned": tuned.slices[name].as_dict()} for name in base.slices
     }
     run.save_card(card)
-    answers = [
-        {"question": last_question(row["messages"]), "base": one.text, "tuned": two.text}
-        for row, one, two in zip(rows, base.answers, tuned.answers, strict=True)
-    ]
-    write_json(run.folder / "answers.json", {"answers": answers})
+    answers = answers_of(base, tuned, rows)
+    worst, best = telling(answers)
+    write_json(run.folder / "answers.json", {"answers": answers, "worst": worst, "best": best})
     return card

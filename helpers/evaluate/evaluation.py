@@ -206,13 +206,16 @@ def in_batches(
     order = sorted(range(len(prompts)), key=lambda i: (rooms[i], len(prompts[i])))
     results: list[list[int]] = [[]] * len(prompts)
     starts = range(0, len(order), batch_size)
-    for first in tqdm(starts, desc="batches of questions", leave=False, disable=len(starts) < 2):
-        batch = order[first : first + batch_size]
-        sampling = Sampling(max_new_tokens=max(rooms[i] for i in batch))
-        given = continuations(model, tokenizer, [prompts[i] for i in batch], sampling)
-        for i, ids in zip(batch, given, strict=True):
-            results[i] = ids[: rooms[i]]
-        report(min(first + batch_size, len(order)))
+    with tqdm(total=len(order), desc="questions", leave=False, disable=not order) as bar:
+        for first in starts:
+            batch = order[first : first + batch_size]
+            tell = lambda count, first=first: bar.update(first + count - bar.n)
+            sampling = Sampling(max_new_tokens=max(rooms[i] for i in batch))
+            given = continuations(model, tokenizer, [prompts[i] for i in batch], sampling, tell)
+            for i, ids in zip(batch, given, strict=True):
+                results[i] = ids[: rooms[i]]
+            tell(len(batch))
+            report(first + len(batch))
     return results
 
 

@@ -9,6 +9,7 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from helpers.machine.meter import GIB
+from helpers.machine.tables import Table
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -78,8 +79,8 @@ class Forecast(NamedTuple):
         fixed = self.weights + self.adapter + self.activations + self.baseline
         return (fixed + max(self.logits, self.workspace)) / GIB
 
-    def table(self) -> str:
-        """One line a component, in GiB, with what it is."""
+    def table(self) -> Table:
+        """A row for each component, in GiB, with what it is."""
         words = {
             "baseline": "Python and its libraries, and what is loaded already",
             "weights": "of the base model, and their 16-bit copies under mixed precision on a CPU",
@@ -88,8 +89,9 @@ class Forecast(NamedTuple):
             "logits": "of the output head, a piece at a time",
             "workspace": "gradients on their way back, one unpacked weight; on a CPU what libraries keep",
         }
-        rows = [f"{name:12} {getattr(self, name) / GIB:7.2f}  {why}" for name, why in words.items()]
-        return "\n".join([*rows, f"{'peak':12} {self.total_gib:7.2f}  GiB; of logits and workspace only the larger"])
+        rows = [(name, f"{getattr(self, name) / GIB:.2f}", why) for name, why in words.items()]
+        total = ("peak", f"{self.total_gib:.2f}", "the sum, with the larger of logits and workspace, not both")
+        return Table(("what", "GiB", "what it is"), [*rows, total])
 
 
 def shape_of(config: PretrainedConfig) -> Shape:

@@ -2,7 +2,6 @@
 
 import base64
 import html
-import json
 from pathlib import Path
 
 from helpers.machine.paths import read_json
@@ -11,7 +10,6 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("fact_accuracy", "facts right", "{:.0%}"),
     ("nll", "NLL (nats a token)", "{:.2f}"),
 )
-SHOWN = 12  # answers on the page, spread over all
 ROWS += (("ended", "answers that end", "{:.0%}"), ("style", "signed in the house style", "{:.0%}"))
 
 
@@ -82,18 +80,15 @@ def loss_picture(folder: Path) -> str:
 
 
 def answers_table(folder: Path) -> str:
-    """A few held-out questions with both answers; everything escaped."""
-    path = folder / "answers.json"
-    if not path.exists():
+    """Held-out questions with both answers, the worst first, then the best; everything escaped."""
+    found = read_json(folder / "answers.json")
+    if not found:
         return ""
-    every = json.loads(path.read_text(encoding="utf-8"))["answers"]
-    rows = every[:: max(1, len(every) // SHOWN)][:SHOWN]
-    cells = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(row[name])}</td>" for name in ("question", "base", "tuned")) + "</tr>"
-        for row in rows
-    )
-    head = "<tr><th>question</th><th>base</th><th>tuned</th></tr>"
-    return f"<h2>Held-out questions</h2><table>{head}{cells}</table>"
+    from helpers.evaluate.comparison import answers_table as table
+
+    title = {"worst": "Held-out questions: the worst answers first", "best": "The best answers"}
+    parts = [f"<h2>{title[name]}</h2>{table(found[name])._repr_html_()}" for name in title if found.get(name)]
+    return "".join(parts)
 
 
 def notebook_frame(notebook: Path) -> str:

@@ -59,7 +59,8 @@ def test_there_is_one_h1_and_one_parameters_cell(path):
 @every
 def test_the_parameters_are_literals_in_capitals_each_explained(path):
     (source,) = cells(path, "code", "parameters")
-    for line, statement in zip(source.splitlines(), ast.parse(source).body, strict=True):
+    lines = [line for line in source.splitlines() if line and not line.startswith("#")]
+    for line, statement in zip(lines, ast.parse(source).body, strict=True):
         assert isinstance(statement, ast.Assign) and statement.targets[0].id.isupper()
         ast.literal_eval(statement.value)
         assert re.search(r"  # .{8,}", line), f"not explained: {line}"

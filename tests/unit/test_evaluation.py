@@ -1,6 +1,7 @@
 import pytest
+import torch
 
-from helpers.evaluate.comparison import comparison_table
+from helpers.evaluate.comparison import answers_table, comparison_table, telling
 from helpers.evaluate.evaluation import evaluate, has_word, is_right, limited
 from helpers.evaluate.shop import SHOP_CHECKS, checks_for, is_signed
 
@@ -66,7 +67,7 @@ def test_slices_are_scored_apart(tiny_llama, tokenizer, rows, monkeypatch):
 
 def test_a_readers_own_data_are_not_asked_for_the_shops_style(tiny_llama, tokenizer, rows):
     report = evaluate(tiny_llama, tokenizer, rows, max_new_tokens=2, checks=checks_for("mine.jsonl"))
-    table = comparison_table(report, report)
+    table = str(comparison_table(report, report))
     assert "style" not in report.headline() and "style" not in table
     assert "style" in checks_for("shop_support")
 
@@ -75,7 +76,7 @@ def test_a_check_of_ones_own_has_its_column(tiny_llama, tokenizer, rows):
     polite = {"says please": lambda answer, row: None if "pen" in row["messages"][0]["content"] else True}
     report = evaluate(tiny_llama, tokenizer, rows, max_new_tokens=2, checks=polite)
     assert report.headline()["says please"] == 1 and report.slices["all"].rows == 4
-    assert comparison_table(report, report).splitlines()[0].endswith("says please")
+    assert str(comparison_table(report, report)).splitlines()[0].endswith("says please")
 
 
 def test_progress_is_told(tiny_llama, tokenizer, rows):
@@ -88,3 +89,31 @@ def test_the_limit_counts_in_each_slice():
     rows = [{"slice": name, "n": n} for n, name in enumerate("aabba")]
     assert [row["n"] for row in limited(rows, 1)] == [0, 2]
     assert len(limited(rows, 0)) == 5
+
+
+def said(slice_name, number, right, base_right=False, tuned="x"):
+    answer = {"slice": slice_name, "question": f"{slice_name} {number}", "expected": "x", "base": "b", "tuned": tuned}
+    return answer | {"base_right": base_right, "tuned_right": right}
+
+
+def test_the_worst_answers_come_first_in_turn_of_the_slices_and_none_is_shown_twice():
+    answers = [said("shop", n, n > 1) for n in range(6)] + [said("general", n, n > 0) for n in range(3)]
+    worst, best = telling(answers, worst=3, best=3)
+    assert {one["question"] for one in worst} == {"shop 0", "shop 1", "general 0"}
+    assert len(best) == 3 and all(one["tuned_right"] for one in best) and not [one for one in best if one in worst]
+
+
+def test_answers_are_marked_with_a_sign_and_a_word_and_escaped():
+    table = answers_table([said("shop", 0, True, None, "<b>x</b>"), said("shop", 1, False)])
+    assert "✓ right" in str(table) and "✗ wrong" in str(table) and "not checked" in str(table)
+    assert "&lt;b&gt;" in table._repr_html_() and "<b>" not in table._repr_html_()
+
+
+def test_the_bar_moves_with_every_question_that_ends(tiny_llama, tokenizer):
+    from helpers.generate.generation import Ended
+
+    told = []
+    ended = Ended([7], 3, told.append)
+    for last in ([1, 7, 2], [7, 7, 2], [0, 0, 3], [0, 0, 7]):
+        assert not ended(torch.tensor([last]).T, None).any(), "it must stop nothing"
+    assert told == [1, 2, 3]

@@ -96,12 +96,11 @@ def test_the_report_is_one_file_that_runs_no_foreign_markup(tmp_path):
     card(tmp_path, first_loss=3.0, last_loss=0.5, steps=9)
     (tmp_path / "executed").mkdir()
     notebook(tmp_path / "executed" / "00_x.ipynb", "1")
-    write_json(
-        tmp_path / "answers.json", {"answers": [{"question": "<script>1</script>", "base": "<b>", "tuned": "&"}]}
-    )
+    answer = {"question": "<script>1</script>", "expected": "x", "base": "<b>", "base_right": False, "tuned": "&"}
+    write_json(tmp_path / "answers.json", {"worst": [answer | {"tuned_right": None}], "best": []})
     (tmp_path / "loss.png").write_bytes(b"\x89PNG")
     page = report.write_report(tmp_path, series.summarize(tmp_path, 1, {})).read_text()
-    assert "<script>1" not in page and "&lt;script&gt;1" in page and 'sandbox=""' in page
+    assert "<script>1" not in page and "&lt;script&gt;1" in page and "✗ wrong" in page and 'sandbox=""' in page
     assert "src='http" not in page and 'src="http' not in page
 
 

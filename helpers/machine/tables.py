@@ -1,0 +1,63 @@
+"""Small tables: HTML where a notebook shows them, aligned text elsewhere. Knows nothing of what they say."""
+
+import html
+import re
+from collections.abc import Sequence
+from typing import Any
+
+NUMBER = re.compile(r"[-+]?[\d.,]+ ?(%|[kMG]i?B|s|x|M)?|-?")
+LEFT, RIGHT = 'style="text-align:left"', 'style="text-align:right"'
+
+
+class Table:
+    """A header and rows of cells; each cell becomes text and is escaped in HTML.
+
+    folded: rows that are shown only on a click, under the words `more`; in text they follow the others.
+    The last expression of a cell shows it; `print` shows the text.
+    """
+
+    def __init__(
+        self, header: Sequence[str], rows: Sequence[Sequence[Any]], folded: Sequence[Sequence[Any]] = (), more: str = ""
+    ):
+        self.header = [str(name) for name in header]
+        self.rows, self.folded = ([[str(cell) for cell in row] for row in part] for part in (rows, folded))
+        self.more = more
+        if any(len(row) != len(self.header) for row in (*self.rows, *self.folded)):
+            raise ValueError(f"every row needs {len(self.header)} cells, as the header has")
+
+    def __str__(self) -> str:
+        lines = [self.header, *self.rows, *self.folded]
+        widths = [max(len(row[column]) for row in lines) for column in range(len(self.header))]
+        right = self.numeric()
+
+        def line(row: list[str]) -> str:
+            cells = [f"{cell:{'>' if right[i] else '<'}{widths[i]}}" for i, cell in enumerate(row)]
+            return "  ".join(cells).rstrip()
+
+        return "\n".join(map(line, lines))
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        if not self.folded:
+            return self.part(self.rows)
+        more = f"<summary>{html.escape(self.more)}</summary>{self.part(self.folded)}"
+        return f"{self.part(self.rows)}<details>{more}</details>"
+
+    def numeric(self) -> list[bool]:
+        """For each column: whether all of its cells are numbers, which stand on the right."""
+        rows = [*self.rows, *self.folded]
+        return [bool(rows) and all(NUMBER.fullmatch(row[i]) for row in rows) for i in range(len(self.header))]
+
+    def part(self, rows: list[list[str]]) -> str:
+        """These rows as an HTML table with the header; the first cell of a row is its heading."""
+        sides = [RIGHT if right else LEFT for right in self.numeric()]
+        head = "".join(
+            f'<th scope="col" {side}>{html.escape(name)}</th>' for name, side in zip(self.header, sides, strict=True)
+        )
+        body = ""
+        for row in rows:
+            cells = [f"<td {side}>{html.escape(cell)}</td>" for cell, side in zip(row, sides, strict=True)]
+            cells[0] = f'<th scope="row" {sides[0]}>{html.escape(row[0])}</th>'
+            body += f"<tr>{''.join(cells)}</tr>"
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
