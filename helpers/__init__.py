@@ -2,11 +2,15 @@
 
 Upstream: every trainer of TRL reports architecture, device and source of the data to the Hub, and huggingface_hub asks
 it for a list of programs, unless this variable is set before they are imported. Set it to 0 to let them.
+What they say that is known and harmless is muted by its text (machine/quiet.py).
 Breaks: something leaves the machine that nobody asked for.
 Drift: test_silence.py::test_the_libraries_still_send_something_where_they_are_let
 """
 
 import os
 
+from helpers.machine.quiet import quiet
+
 __version__ = "0.1.0"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+quiet()

@@ -28,12 +28,23 @@ def test_a_notebook_runs_with_the_smoke_profile(path, tmp_path):
     code = [cell for cell in done.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code), "every cell must have run"
     assert not any(output.output_type == "error" for cell in code for output in cell.outputs)
+    assert not red(done), "what is known and harmless is muted by its text in helpers/machine/quiet.py"
     if path == MAIN[4]:  # alone, it makes a run of its own
         assert "no run yet" in printed(done) and "A substitute: it shows the way, not the quality" in printed(done)
     if path == MAIN[3]:  # its run is the one that 04 takes
         (folder,) = os.listdir(os.environ["FT_RUNS"])
         after = printed(run(MAIN[4], tmp_path / MAIN[4].name, PROFILE="smoke"))
         assert f"run {folder}: 8 steps on shop_support" in after and "no run yet" not in after
+
+
+def red(notebook) -> list[str]:
+    """What its cells wrote to stderr, which front ends show in red boxes."""
+    return [
+        output.text
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if output.output_type == "stream" and output.name == "stderr"
+    ]
 
 
 def printed(notebook) -> str:
@@ -46,6 +57,7 @@ def printed(notebook) -> str:
 def test_a_solution_runs_with_the_smoke_profile(path, tmp_path):
     done = run(path, tmp_path / path.name, PROFILE="smoke")
     assert all(cell.execution_count for cell in done.cells if cell.cell_type == "code")
+    assert not red(done)
 
 
 @pytest.mark.notebook

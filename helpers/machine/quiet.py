@@ -1,0 +1,48 @@
+"""Messages of libraries that are known and harmless, each by its text and with its thread. Nothing else is muted."""
+
+import logging
+import re
+import warnings
+from typing import NamedTuple
+
+
+class Known(NamedTuple):
+    """One message: how its text begins (a regular expression), where it comes from, and why nothing is wrong.
+
+    logger: of the library that logs it, or "" for a Python warning.
+    """
+
+    text: str
+    logger: str
+    why: str
+
+
+KNOWN = (
+    # trl/trainer/base_config.py has the old name, transformers/training_args.py takes the new one from it.
+    Known(r"`(is_)?gradient_checkpointing\w*` is deprecated", "", "TRL passes the old name; both do the same"),
+    # A faster product that needs a package and a file of the Hub; the one used instead gives the same numbers:
+    # https://github.com/bitsandbytes-foundation/bitsandbytes/issues/2064
+    Known("Failed to load CPU gemm_4bit_forward", "bitsandbytes.backends.cpu.ops", "an optional package is absent"),
+)
+
+
+class Unless(logging.Filter):
+    """Lets every record pass but those whose text begins as one of the known."""
+
+    def __init__(self, texts: tuple[str, ...]):
+        super().__init__()
+        self.texts = texts
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not any(re.match(text, record.getMessage()) for text in self.texts)
+
+
+def quiet() -> None:
+    """Mutes the known messages in this process; may be called again."""
+    for known in KNOWN:
+        if not known.logger:
+            warnings.filterwarnings("ignore", known.text, FutureWarning)
+    for name in {known.logger for known in KNOWN if known.logger}:
+        logger = logging.getLogger(name)
+        if not any(isinstance(one, Unless) for one in logger.filters):
+            logger.addFilter(Unless(tuple(known.text for known in KNOWN if known.logger == name)))
