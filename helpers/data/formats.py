@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from helpers.data.columns import MEANINGS, by_meaning, mapped, plain, valued
+from helpers.data.json_text import from_json
 from helpers.data.order import checked
 from helpers.data.templated import NO_TURN, parse_templated
 from helpers.data.turns import (
@@ -14,11 +15,11 @@ from helpers.data.turns import (
     answer_turns,
     as_turns,
     asked_turns,
-    from_json,
     is_wanted,
     joined_text,
     kind_of,
     message_of,
+    opened,
     speaks,
     text_of,
     without_halves,
@@ -316,7 +317,7 @@ def tools_of(reader: RowReader) -> list | None:
     """The tools that a row offers, as JSON schemas. Raises RowError when they are no list of objects."""
     if not reader.has("tools"):
         return None
-    tools = from_json(reader.take("tools", "the tools"))
+    tools = opened(reader.take("tools", "the tools"))
     tools = [tools] if isinstance(tools, dict) else tools
     if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, dict) for tool in tools):
         raise RowError("tools of another form", "they are no list of objects")

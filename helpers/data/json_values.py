@@ -6,27 +6,42 @@ Read piece by piece: memory grows with a row, not with the file.
 import io
 import json
 import re
+from collections import deque
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from helpers.data.columns import MEANINGS, is_held_out, plain
+from helpers.data.columns import is_held_out
+from helpers.data.json_shapes import (
+    beside_rows,
+    is_list_of_rows,
+    is_turn,
+    list_name,
+    lists_to_read,
+    refuse_choice,
+    rows_in,
+    unfolded,
+    with_values,
+)
+from helpers.data.json_text import DECODER, loads
 from helpers.data.rows import DataError, Row
-from helpers.data.turns import ROLE_KEYS, TEXT_KEYS, RowError
+from helpers.data.turns import RowError
 
 CHUNK = 2**20  # characters read at a time
 MAX_VALUE = 4_000_000  # characters of a row
-ROW_MEANINGS = {"answer", "text", "chosen", "messages"}  # what makes an object a row rather than a file in one object
 FIRST_LINES = 20
 HALF = re.compile("[\ud800-\udfff]")  # what a byte becomes that is no character of the encoding
 
 
-def json_rows(path: Path, encoding: str) -> Iterator[Row]:
-    """The rows of a JSON file of any of these forms. Raises DataError with the place where it is broken."""
+def json_rows(path: Path, encoding: str, chosen: str = "") -> Iterator[Row]:
+    """The rows of a JSON file of any of these forms. Raises DataError with the place where it is broken.
+
+    chosen: the name of the list to read, where the file is one object with several.
+    """
     if has_lines(path, encoding):
-        return line_rows(path, encoding)
-    return stream_rows(path, encoding)
+        return line_rows(path, encoding, chosen)
+    return stream_rows(path, encoding, chosen)
 
 
 def has_lines(path: Path, encoding: str) -> bool:
@@ -39,14 +54,17 @@ def has_lines(path: Path, encoding: str) -> bool:
     return whole[0] or sum(whole) * 2 >= len(lines)
 
 
-def line_rows(path: Path, encoding: str) -> Iterator[Row]:
+def line_rows(path: Path, encoding: str, chosen: str) -> Iterator[Row]:
     """JSONL: one value a line; a line that is none is a RowError, numbered as the others."""
     lines = numbered_lines(path, encoding)
     first = next(lines)
     second = next(lines, None)
     if second is None:
-        yield from only_value(*first)
+        yield from (
+            (Row(first[0], first[1]),) if isinstance(first[1], RowError) else rows_in(first[1], path.name, chosen)
+        )
         return
+    refuse_choice(path.name, chosen)
     for number, value in chain((first, second), lines):
         yield from unfolded(number, value)
 
@@ -71,83 +89,16 @@ def numbered_lines(path: Path, encoding: str) -> Iterator[tuple[int, object]]:
 def parsed(line: str) -> object:
     """One line as a value, or the RowError that says why it is none. A comma behind it is none of its own."""
     try:
-        return json.loads(line.strip().removesuffix(","))
+        return loads(line.strip().removesuffix(","))
     except (json.JSONDecodeError, RecursionError) as error:
         return RowError("not valid JSON", str(error)[:80])
-
-
-def unfolded(number: int, value: object) -> Iterator[Row]:
-    """A line's value as rows: a list of rows is several, a list of turns is one."""
-    if isinstance(value, list) and value and isinstance(value[0], dict) and not is_turn(value[0]):
-        yield from (Row(number, one) for one in value)
-    else:
-        yield Row(number, value)
-
-
-def only_value(number: int, value: object) -> Iterator[Row]:
-    """The rows in a file's only value: an object may hold them in lists, by part, or column by column."""
-    if not isinstance(value, dict) or ROW_MEANINGS & {
-        MEANINGS.get(plain(n)) for n, v in value.items() if is_cell(n, v)
-    }:
-        yield from unfolded(number, value)
-    elif columns := columns_in(value):
-        yield from (
-            Row(i, dict(zip(columns, row, strict=True))) for i, row in enumerate(zip(*columns.values(), strict=True), 1)
-        )
-    elif lists := {name: rows for name, rows in value.items() if is_list_of_rows(rows)}:
-        count, beside = 0, {name: one for name, one in value.items() if isinstance(one, (str, int, float))}
-        for name, rows in lists.items():
-            for one in rows:
-                count += 1
-                yield Row(count, with_values(one, beside), is_held_out(name))
-    else:
-        yield Row(number, value)
-
-
-def with_values(row: object, beside: dict) -> object:
-    """A row with the single values that stand beside the list of rows, such as one system prompt for all of them."""
-    return {**beside, **row} if isinstance(row, dict) and beside else row
-
-
-def is_cell(name: str, value: object) -> bool:
-    """Whether a member of an object is a value of one row: a text, or a conversation."""
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        pairs = MEANINGS.get(plain(name)) == "messages" and not holds_a_row(value[0])
-        return is_turn(value[0]) or pairs
-    return isinstance(value, (str, int, float))
-
-
-def holds_a_row(value: dict) -> bool:
-    """Whether an object is a row by its columns, and not a turn."""
-    return not is_turn(value) and bool(ROW_MEANINGS & {MEANINGS.get(plain(name)) for name in value})
-
-
-def is_list_of_rows(value: object) -> bool:
-    """Whether a member of an object is a list of objects, or of lists."""
-    return isinstance(value, list) and bool(value) and isinstance(value[0], (dict, list))
-
-
-def is_turn(value: dict) -> bool:
-    """Whether an object is one turn of a conversation: it says who speaks, and what; a message of a tree is a row."""
-    names = {plain(name) for name in value}
-    speaks = names & set(ROLE_KEYS) and names & {*TEXT_KEYS, "tool_calls", "function_call"}
-    return bool(speaks) and not names & {"message_id", "parent_id"}
-
-
-def columns_in(value: dict) -> dict[str, list]:
-    """The columns of a table that was written column by column, each with its cells; {} for any other object."""
-    cells = {name: list(v.values()) if isinstance(v, dict) else v for name, v in value.items()}
-    lists = [v for v in cells.values() if isinstance(v, list) and v and not isinstance(v[0], (dict, list))]
-    if len(lists) < 2 or len(lists) != len(cells) or len({len(v) for v in lists}) != 1:
-        return {}
-    return cells
 
 
 class Pieces:
     """A text file that is decoded value by value, of which a piece is in memory."""
 
     def __init__(self, file: io.TextIOBase, name: str):
-        self.file, self.name, self.decoder = file, name, json.JSONDecoder()
+        self.file, self.name, self.decoder = file, name, DECODER
         self.text, self.at, self.line, self.ended = "", 0, 1, False
 
     def refill(self) -> bool:
@@ -197,7 +148,7 @@ class Pieces:
         )
 
 
-def stream_rows(path: Path, encoding: str) -> Iterator[Row]:
+def stream_rows(path: Path, encoding: str, chosen: str) -> Iterator[Row]:
     """Arrays and objects, one after the other, read piece by piece."""
     number = 0
     with path.open(encoding=encoding, errors="strict") as file:
@@ -209,16 +160,18 @@ def stream_rows(path: Path, encoding: str) -> Iterator[Row]:
                 except ValueError as error:
                     if isinstance(error, DataError):
                         raise
-                    for value, held_out in members(pieces):
-                        number += 1
-                        yield Row(number, value, held_out)
-                    continue
+                    if number:
+                        raise pieces.broken(f"a row of more than {MAX_VALUE:,} characters") from None
+                    yield from large_object(path, encoding, chosen)
+                    return
                 if number or pieces.peek():
+                    refuse_choice(path.name, chosen)
                     number += 1
                     yield Row(number, value)
                 else:
-                    yield from only_value(1, value)
+                    yield from rows_in(value, path.name, chosen)
             elif sign == "[":
+                refuse_choice(path.name, chosen)
                 for value in array_items(pieces):
                     number += 1
                     yield Row(number, value)
@@ -252,11 +205,55 @@ def array_items(pieces: Pieces) -> Iterator[object]:
         yield turns
 
 
-def members(pieces: Pieces) -> Iterator[tuple[object, bool]]:
-    """(row, whether it is held out) of the lists in an object that is too large to be one row."""
-    pieces.at += 1
-    list_count = 0
+def large_object(path: Path, encoding: str, chosen: str) -> Iterator[Row]:
+    """The rows of a file that is one object, larger than a row: read twice, since what belongs to each may stand last.
+
+    An object whose rows are in no lists is read at once.
+    """
+    with path.open(encoding=encoding) as file:
+        pieces = Pieces(file, path.name)
+        try:
+            lists, beside = outline(pieces)
+        except ValueError as error:
+            if isinstance(error, DataError):
+                raise
+            lists = {}
+        if lists and pieces.peek():
+            raise pieces.broken("something stands behind the object")
+    with path.open(encoding=encoding) as file:
+        if not lists:
+            try:
+                yield from rows_in(loads(file.read().lstrip("\ufeff")), path.name, chosen)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise DataError(f"{path.name}: not valid JSON ({str(error)[:100]}).") from None
+            return
+        names = lists_to_read(lists, path.name, chosen)
+        beside |= {name: f"{count:,} entries" for name, (_, count) in lists.items() if name not in names}
+        number, beside = 0, beside_rows(beside, names)
+        for name, _, values in members(Pieces(file, path.name)):
+            for value in values:
+                if name in names:
+                    number += 1
+                    yield Row(number, with_values(value, beside | list_name(name, names)), is_held_out(name))
+
+
+def outline(pieces: Pieces) -> tuple[dict[str, tuple[object, int]], dict[str, object]]:
+    """(the lists of rows in an object, each with its first item and length; all else that stands in it)."""
+    lists: dict[str, tuple[object, int]] = {}
     beside: dict[str, object] = {}
+    for name, is_list, values in members(pieces):
+        first = next(values, None)
+        if is_list and is_list_of_rows([first]):
+            lists[name] = (first, 1 + sum(1 for _ in values))
+        else:
+            beside[name] = [first, *values] if is_list else first
+    return lists, beside
+
+
+def members(pieces: Pieces) -> Iterator[tuple[str, bool, Iterator[object]]]:
+    """(name, whether it is a list, the list's items or the one value) of each member of the object that begins here."""
+    pieces.peek()
+    pieces.at += 1
     while (sign := pieces.peek()) != "}":
         if sign != '"':
             raise pieces.broken("an object's member begins with its name")
@@ -264,11 +261,10 @@ def members(pieces: Pieces) -> Iterator[tuple[object, bool]]:
         if pieces.peek() != ":":
             raise pieces.broken("a colon is missing")
         pieces.at += 1
-        if pieces.peek() == "[":
-            list_count += 1
-            yield from ((with_values(value, beside), is_held_out(name)) for value in array_items(pieces))
-        elif isinstance(value := pieces.value(), (str, int, float)):
-            beside[name] = value
+        if is_list := pieces.peek() == "[":
+            items = array_items(pieces)
+            yield name, is_list, items
+            deque(items, maxlen=0)  # what was not asked for
+        else:
+            yield name, is_list, iter([pieces.value()])
     pieces.at += 1
-    if not list_count:
-        raise DataError(f"{pieces.name}: an object of more than {MAX_VALUE:,} characters that holds no list of rows.")

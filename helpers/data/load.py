@@ -13,11 +13,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from helpers.data.cells import dataset_rows, frame_rows
 from helpers.data.chat import MARKER
 from helpers.data.columns import is_held_out, plain, valued
 from helpers.data.conversation import extras_of
 from helpers.data.duplicates import digest, normalised, question_of
 from helpers.data.formats import FORMATS, Conversation, convert
+from helpers.data.json_shapes import refuse_choice
 from helpers.data.readers import read_file
 from helpers.data.recognition import recognised, remedy
 from helpers.data.report import Report
@@ -69,19 +71,21 @@ def load_chat(
 
     source: a JSONL, JSON, CSV, TSV or Parquet file; a data set of the Hub as name@commit; a pandas DataFrame; a
     datasets.Dataset or DatasetDict. format: a name of formats.FORMATS; without it, what each row's columns say.
-    columns: {"question": the reader's own name, ...} for columns with other names (columns.NAMES has the meanings).
+    columns: {"question": the reader's own name, ...} for columns with other names (columns.NAMES has the meanings);
+    "rows" names the list to read in a JSON file with several.
     Rows that cannot be used and copies of earlier rows are skipped and counted, and every column has its fate in the
     report. The rows go to a temporary file, so memory does not grow with them. Raises DataError when nothing can be
     read or nothing is left.
     """
     if format is not None and format not in FORMATS:
         raise DataError(f"there is no format {format!r}; there are: {', '.join(FORMATS)}.")
-    name, rows, note = rows_of(source)
+    columns = dict(columns or {})
+    name, rows, note = rows_of(source, columns.pop("rows", ""))
     report = Report(name)
     report.notes += [note] if note else []
     head = list(islice(rows, 100))
-    report.format, report.reason = recognised(name, head, format, columns or {})
-    dataset = as_dataset(usable(chain(head, rows), report, format or "", columns or {}, progress))
+    report.format, report.reason = recognised(name, head, format, columns)
+    dataset = as_dataset(usable(chain(head, rows), report, format or "", columns, progress))
     if not report.kept:
         objects = [row.value for row in head if isinstance(row.value, dict) and len(row.value) > 1]
         advice = remedy(objects) if NO_TURN in report.skipped_for else ""
@@ -89,13 +93,15 @@ def load_chat(
     return ChatData(dataset, report)
 
 
-def rows_of(source: Any) -> tuple[str, Iterator[Row], str]:
-    """(name, rows, what is to be known) of a source."""
+def rows_of(source: Any, chosen: str = "") -> tuple[str, Iterator[Row], str]:
+    """(name, rows, what is to be known) of a source. chosen: the list to read of a file with several."""
+    if not isinstance(source, (str, Path)) or HUB_ID.fullmatch(str(source)):
+        refuse_choice("the data", chosen)
     if hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas
-        records = ({str(k): plain_value(v) for k, v in row.items()} for row in whole_numbers(source).to_dict("records"))
+        records = frame_rows(source, told_apart(list(map(str, source.columns))))
         return "the DataFrame", (Row(i, row) for i, row in enumerate(records, start=1)), ""
     if hasattr(source, "column_names") and not hasattr(source, "keys"):
-        return "the Dataset", (Row(i, row) for i, row in enumerate(source, start=1)), ""
+        return "the Dataset", (Row(i, row) for i, row in enumerate(dataset_rows(source), start=1)), ""
     if hasattr(source, "column_names"):
         return "the DatasetDict", *part_rows(source)
     if not isinstance(source, (str, Path)):
@@ -107,7 +113,7 @@ def rows_of(source: Any) -> tuple[str, Iterator[Row], str]:
     path = Path(source).expanduser()
     if isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.exists() and not path.suffix:
         raise DataError(f"{source} looks like a data set of the Hub: pin its revision, as in {source}@<commit>.")
-    rows, encoding = read_file(path)
+    rows, encoding = read_file(path, chosen)
     other = encoding.removesuffix("-sig") not in ("", "utf-8")
     return path.name, rows, f"read as {encoding.upper()}, which its bytes look like" if other else ""
 
@@ -120,34 +126,11 @@ def part_rows(parts: Any) -> tuple[Iterator[Row], str]:
     )
     test = next((name for name in names if is_held_out(name) and name != train), None)
     sides = [(parts[train], False), *([(parts[test], True)] if test else [])]
-    told = ((row, held_out) for part, held_out in sides for row in part)
+    told = ((row, held_out) for part, held_out in sides for row in dataset_rows(part))
     numbered = (Row(i, row, held_out) for i, (row, held_out) in enumerate(told, start=1))
     size = lambda name: f" ({len(parts[name]):,} rows)" if hasattr(parts[name], "__len__") else ""
     left = [f"{name}{size(name)}" for name in names if name not in (train, test)]
     return numbered, f"not used: the part {', '.join(left)}" if left else ""
-
-
-def whole_numbers(frame: pandas.DataFrame) -> pandas.DataFrame:
-    """The table with whole numbers as such: pandas makes 7 to 7.0 in a column where one value is missing."""
-    if frame.columns.duplicated().any():
-        frame = frame.set_axis(told_apart(list(map(str, frame.columns))), axis="columns")
-    floats = [name for name in frame.columns if str(frame[name].dtype).startswith("float")]
-    whole = [
-        name for name in floats if ((known := frame[name].dropna()) % 1 == 0).all() and (known.abs() < 2**53).all()
-    ]
-    return frame.astype(dict.fromkeys(whole, "Int64")).astype(dict.fromkeys(whole, object)) if whole else frame
-
-
-def plain_value(value: Any) -> Any:
-    """A cell of a table with Python's own types: arrays as lists, numbers as numbers, what is missing as None."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list):
-        return [plain_value(one) for one in value]
-    if isinstance(value, dict):
-        return {str(name): plain_value(one) for name, one in value.items()}
-    known = value is None or isinstance(value, (str, int, float))
-    return value if known else None if str(value) in ("<NA>", "NaT") else str(value)
 
 
 def hub_rows(source: str) -> Any:

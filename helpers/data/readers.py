@@ -5,7 +5,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from helpers.data.cells import arrow_rows
 from helpers.data.encodings import encoding_of
+from helpers.data.json_shapes import refuse_choice
 from helpers.data.json_values import json_rows
 from helpers.data.rows import DataError, Row
 from helpers.data.tables import DELIMITERS, table_rows
@@ -15,13 +17,15 @@ JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 WORKBOOKS = (".xlsx", ".xls", ".xlsm", ".ods")
 
 
-def read_file(path: Path) -> tuple[Iterator[Row], str]:
+def read_file(path: Path, chosen: str = "") -> tuple[Iterator[Row], str]:
     """(the rows of a JSON, JSONL, CSV, TSV or Parquet file, its encoding); what cannot be read is a RowError in a row.
 
+    chosen: the name of the list to read, of a JSON file that is one object with several.
     Raises DataError for what is no such file, with what it is.
     """
     start = beginning(path)
     if start.startswith(b"PAR1"):
+        refuse_choice(path.name, chosen)
         return parquet_rows(path), ""
     encoding = encoding_of(path)
     known = path.suffix.lower() in (*DELIMITERS, *JSON_SUFFIXES)
@@ -33,10 +37,11 @@ def read_file(path: Path) -> tuple[Iterator[Row], str]:
             f"is, convert it: iconv -f <its encoding> -t UTF-8 (iconv -l names them)."
         )
     if path.suffix.lower() in DELIMITERS:
+        refuse_choice(path.name, chosen)
         return table_rows(path, encoding), encoding
     first = start.decode(encoding, errors="replace").lstrip("\ufeff \t\r\n")[:1]
     if first in ("{", "[") or path.suffix.lower() in JSON_SUFFIXES:
-        return json_rows(path, encoding), encoding
+        return json_rows(path, encoding, chosen), encoding
     raise DataError(f"{path.name} is neither JSONL, JSON, CSV nor Parquet: {what_it_is(start)}")
 
 
@@ -86,10 +91,8 @@ def parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow.parquet
 
     try:
-        number = 0
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1000):
-            for row in batch.to_pylist():
-                number += 1
-                yield Row(number, row)
+        file = pyarrow.parquet.ParquetFile(path)
+        rows = arrow_rows(lambda names: file.iter_batches(batch_size=1000, columns=names), file.schema_arrow)
+        yield from (Row(number, row) for number, row in enumerate(rows, start=1))
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path.name} is a damaged Parquet file: {str(error)[:120]}") from None

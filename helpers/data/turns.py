@@ -1,11 +1,13 @@
 """One turn of a conversation, as people write it down, becomes a message. Knows nothing of files or tokens."""
 
-import ast
 import json
+import math
 import re
+from decimal import Decimal
 from typing import Any
 
 from helpers.data.columns import is_missing, plain
+from helpers.data.json_text import Repeated, from_json, repeated_in
 
 ROLE_NAMES = {
     **dict.fromkeys(("user", "human", "prompter", "question", "customer", "用户", "客户", "问", "人类"), "user"),
@@ -24,7 +26,6 @@ BESIDE_KEYS = ("name", "tool_call_id")  # go to the template with the message
 NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # control characters and half surrogates
 ARGUMENTS = ("arguments", "parameters", "args", "input")  # of a tool call
 Fates = tuple[dict[str, str], str]  # (what became of each key, the column that it stands in)
-MAX_TEXT = 1_000_000  # characters of a text that is read as JSON
 
 
 class RowError(ValueError):
@@ -42,8 +43,16 @@ def text_of(value: object, what: str = "content") -> str:
     if isinstance(value, bool):
         raise RowError("true or false instead of text", what)
     if isinstance(value, (int, float)):
-        return str(value)
+        return digits(value, what)
     raise RowError(f"{kind_of(value)} instead of text", what)
+
+
+def digits(value: float, what: str = "content") -> str:
+    """A number as its plain digits, without an exponent. Raises RowError for infinity and what is no number."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RowError("a number that has no digits", f"{what}: {value}")
+    short = str(value)
+    return f"{Decimal(short):f}" if "e" in short else short
 
 
 def kind_of(value: object) -> str:
@@ -61,18 +70,12 @@ def joined_text(value: object, what: str) -> str:
     return text_of(value, what)
 
 
-def from_json(value: object) -> object:
-    """A text that holds a JSON list or object (or Python's way of writing one), as that; anything else as it is."""
-    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{") or len(value) > MAX_TEXT:
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return ast.literal_eval(value.strip())  # what pandas writes into a CSV file; nothing is executed
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return value
+def opened(value: object) -> object:
+    """What a JSON text holds, or the value as it is. Raises RowError for a key that stands twice in an object."""
+    held = from_json(value)
+    if isinstance(value, str) and (key := repeated_in(held)):
+        raise RowError("a key twice in one object", f"`{key}`, with different values")
+    return held
 
 
 def as_turns(value: object, what: str) -> list[dict]:
@@ -80,7 +83,7 @@ def as_turns(value: object, what: str) -> list[dict]:
 
     Raises RowError when it is none.
     """
-    value = from_json(value)
+    value = opened(value)
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, (list, tuple)):
@@ -235,14 +238,14 @@ def call_list(value: object, noted: Fates = ({}, "")) -> list[dict]:
     Arguments that are JSON text are read: most templates would write a text once more in quotes. noted: gets what
     became of keys that have no place there. Raises RowError.
     """
-    value = from_json(value)
+    value = opened(value)
     calls = []
     for call in value if isinstance(value, (list, tuple)) else [value]:
         function = call.get("function", call) if isinstance(call, dict) else None
         if not isinstance(call, dict) or not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise RowError("a tool call of another form", repr(call)[:60])
         named = next((key for key in ARGUMENTS if key in function), "arguments")
-        arguments = from_json(function.get(named) or {})
+        arguments = opened(function.get(named) or {})
         for key in {**call, **function}.keys() - {"id", "type", "function", "name", named}:
             noted[0][f"{noted[1]}[].tool_calls[].{key}"] = "not used: no part of a call"
         if not isinstance(arguments, dict):
@@ -294,5 +297,7 @@ def without_halves(value: Any, mended: list[str]) -> Any:
         mended.append("characters that are no text removed")
         return NOT_TEXT.sub("", value)
     if isinstance(value, dict):
+        if isinstance(value, Repeated):
+            raise RowError("a key twice in one object", f"`{value.repeated}`, with different values")
         return {without_halves(name, mended): without_halves(one, mended) for name, one in value.items()}
     return [without_halves(one, mended) for one in value] if isinstance(value, (list, tuple)) else value

@@ -1,14 +1,18 @@
 """LoRA (https://arxiv.org/abs/2106.09685): the library's configuration, and the same product with fewer copies."""
 
+from __future__ import annotations
+
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig
 from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer, its weight as (in, out)
 
 from helpers.machine.memory import first_adapted
 from helpers.settings import Settings
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 
 def lora_config(settings: Settings, model: Any) -> LoraConfig:
@@ -17,6 +21,8 @@ def lora_config(settings: Settings, model: Any) -> LoraConfig:
     With adapters in the upper layers alone, no gradient has to go below them. PEFT takes numbers of layers only beside
     names of modules, so "all-linear" is written out for it then.
     """
+    from peft import LoraConfig
+
     layers, modules = None, targets(settings)
     if settings.layers_to_transform != "all":
         count = model.config.get_text_config().num_hidden_layers
