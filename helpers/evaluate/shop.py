@@ -1,7 +1,7 @@
 """The shop: its sign-offs, slices, checks, instructions and changing facts. What is measured elsewhere, as data."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from helpers.data.conversation import last_question
@@ -95,3 +95,20 @@ def questions_for(settings: Settings) -> list[str]:
         print(f"the run's data cannot be read any more ({error}); asking about the shop instead")
         return [*SHOP_QUESTIONS, COMMON_QUESTION]
     return [*(last_question(row["messages"]) for row in test.select(range(min(3, len(test))))), COMMON_QUESTION]
+
+
+def spread_questions(rows: Sequence[dict], count: int) -> list[dict]:
+    """The first `count` of the shop's held-out rows, one of every fact before a second of any.
+
+    rows: of one slice, the phrasings of a fact side by side.
+    """
+    by_fact: dict[str, list[dict]] = {}
+    for row in rows:
+        by_fact.setdefault(row["fact"], []).append(row)
+    facts = list(by_fact.values())
+    longest = max(map(len, facts), default=0)
+    turns = [
+        [fact[(place + turn) % len(fact)] for place, fact in enumerate(facts) if turn < len(fact)]
+        for turn in range(longest)
+    ]
+    return [row for turn in turns for row in turn][:count]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 
 from helpers.machine.paths import PROJECT
 
@@ -44,3 +45,20 @@ def hint_fault(answer: str, a: int, b: int, level: int) -> str:
     else:
         right = numbers[0] * numbers[1] + numbers[2] == a * b and a in numbers[:2]
     return "" if right else "its steps lead elsewhere"
+
+
+def score_translations(answers: Sequence[str], rows: Sequence[dict]) -> dict[str, float]:
+    """chrF of each direction ("en-zh", "zh-en"), 0 to 100; nan for one without rows."""
+    scores = {}
+    for way in ("en-zh", "zh-en"):
+        kept = [
+            (a, row["messages"][1]["content"]) for a, row in zip(answers, rows, strict=True) if row["direction"] == way
+        ]
+        scores[way] = chrf([a for a, _ in kept], [b for _, b in kept], way == "en-zh") if kept else float("nan")
+    return scores
+
+
+def score_hints(answers: Sequence[str], rows: Sequence[dict]) -> float:
+    """The share of hints without a fault."""
+    faults = [hint_fault(a, row["a"], row["b"], row["level"]) for a, row in zip(answers, rows, strict=True)]
+    return sum(not fault for fault in faults) / len(faults)

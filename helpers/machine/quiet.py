@@ -3,6 +3,8 @@
 import logging
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 
@@ -46,3 +48,18 @@ def quiet() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(one, Unless) for one in logger.filters):
             logger.addFilter(Unless(tuple(known.text for known in KNOWN if known.logger == name)))
+
+
+@contextmanager
+def collected(name: str) -> Iterator[list[str]]:
+    """While it is open, what the library logs under this name is put into the list instead of being shown."""
+    logger, lines = logging.getLogger(name), []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    kept, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = kept

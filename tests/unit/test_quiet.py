@@ -3,7 +3,7 @@
 import logging
 import warnings
 
-from helpers.machine.quiet import KNOWN, quiet
+from helpers.machine.quiet import KNOWN, collected, quiet
 
 
 def test_a_known_warning_is_muted_and_another_one_is_not():
@@ -25,3 +25,9 @@ def test_a_known_line_of_a_log_is_muted_and_another_one_is_not(caplog):
 
 def test_every_known_message_has_its_reason():
     assert all(len(known.why) > 10 and len(known.text) > 20 for known in KNOWN)
+
+
+def test_what_a_library_logs_can_be_shown_as_text(capsys):
+    with collected("somebodys.library") as lines:
+        logging.getLogger("somebodys.library").warning("%d layers", 3)
+    assert lines == ["3 layers"] and capsys.readouterr().err == "" and logging.getLogger("somebodys.library").propagate
