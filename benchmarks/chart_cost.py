@@ -20,7 +20,7 @@ from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.samples import Samples
-from helpers.watch.history import marks
+from helpers.watch.history import marks, series
 from helpers.watch.plot import LossPlot
 
 STEPS = 400
@@ -34,6 +34,11 @@ class Handle:
         pass
 
 
+def evaluation_seconds(rows: list[dict]) -> float:
+    """What all evaluations took, by the library's own clock."""
+    return sum(row["eval_runtime"] for row in rows if "eval_runtime" in row)
+
+
 def main() -> None:
     IPython.display.display = lambda *_, **__: Handle()
     settings = replace(resolve("laptop"), max_steps=STEPS)
@@ -41,7 +46,7 @@ def main() -> None:
     watched = data.test.select(range(32))
     with tempfile.TemporaryDirectory() as folder:
         run = Run(settings, Path(folder))
-        plot, samples = LossPlot(run.history), Samples(run.history, data.test[0]["messages"][-2]["content"])
+        plot, samples = LossPlot(run.history), Samples(run.history, data.test[0])
         trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched, [samples, plot])
         card = train_or_resume(trainer, run)
     result = {
@@ -52,6 +57,8 @@ def main() -> None:
         "chart_share": round(plot.draw_seconds / card["seconds"], 5),
         "chart_kib": round(plot.sent_bytes / 1024, 1),
         "samples": len(marks(run.history.rows, "sample")),
+        "evaluations": len(series(run.history.rows, "eval_loss")),
+        "evaluation_share": round(evaluation_seconds(run.history.rows) / card["seconds"], 4),
         "sample_share": round(samples.spent / card["seconds"], 4),
         "checkpoints": len(marks(run.history.rows, "checkpoint")),
         "date": str(date.today()),

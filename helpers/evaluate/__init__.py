@@ -3,6 +3,7 @@
 Knows nothing of trainings: it takes a model as it is.
 """
 
+from helpers.data.facts import is_right
 from helpers.evaluate.comparison import (
     answers_of,
     answers_table,
@@ -11,7 +12,7 @@ from helpers.evaluate.comparison import (
     save_comparison,
     telling,
 )
-from helpers.evaluate.evaluation import answer_all, answerable, evaluate, is_right, limited
+from helpers.evaluate.evaluation import answer_all, answerable, evaluate, limited
 from helpers.evaluate.likelihood import answer_nll, text_nll
 from helpers.evaluate.shop import checks_for, questions_for
 

@@ -5,7 +5,8 @@ from difflib import SequenceMatcher
 from itertools import chain, zip_longest
 
 from helpers.data.conversation import last_question
-from helpers.evaluate.evaluation import Evaluation, has_facts
+from helpers.data.facts import has_facts
+from helpers.evaluate.evaluation import Evaluation
 from helpers.machine.paths import write_json
 from helpers.machine.tables import Table
 from helpers.run import Run

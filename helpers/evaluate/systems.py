@@ -8,7 +8,8 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from helpers.data.chat import prompt_text, set_template
-from helpers.evaluate.evaluation import answer_all, is_right
+from helpers.data.facts import is_right
+from helpers.evaluate.evaluation import answer_all
 from helpers.evaluate.intervals import Interval, bootstrap
 from helpers.evaluate.retrieval import Retriever
 from helpers.evaluate.shop import INSTRUCTIONS, KNOWN, UNKNOWN, is_refusal, is_signed

@@ -34,6 +34,8 @@ from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
 from helpers.watch.history import History, read_history, seconds_at, series, write_csv
 from helpers.watch.reading import read
 
+EVALUATIONS = 8  # in a run, at least, beside the one before it: enough for a line
+
 
 def build_trainer(
     run: Run,
@@ -70,7 +72,7 @@ def build_trainer(
             peft_config=lora_config(settings, model),
             callbacks=[run.history, *callbacks],
         )
-    trainer.args.eval_steps = math.ceil(total_steps(trainer) / 4)
+    trainer.args.eval_steps = max(1, total_steps(trainer) // EVALUATIONS)
     remove_printing_callbacks(trainer)
     # Upstream: TRL casts the adapter of a 4-bit model to bfloat16; the fp16 gradient scaler has no kernel for that.
     # Breaks: nothing; once the adapter stays float32, the cast can go.

@@ -3,36 +3,42 @@
 import time
 
 import torch
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from helpers.data.conversation import last_question
+from helpers.data.facts import has_facts
 from helpers.generate.generation import generate
 from helpers.watch.history import History
 
 
 class Samples(TrainerCallback):
-    """Asks the model one question a few times in a run, greedily, and puts the answer into the history.
+    """Asks the model one question before the training, at each evaluation and at the end, greedily.
 
-    history: a History of the same trainer. question: held out from training. times: how often in a run, at most. An
-    answer that would take the asking above `share` of the training's time waits for a later step.
-    Greedy decoding draws no random numbers, so the training is the same with it as without.
+    The answers go into the history. history: of the same trainer. question: held out from training; as text, or as a
+    row with `messages`: its last answer is then shown as the right one, and with `match` each answer is marked right or
+    wrong. Of several processes none is asked. Greedy decoding draws no random numbers, so the training is the same with
+    it as without.
     """
 
-    def __init__(
-        self, history: History, question: str, *, times: int = 8, share: float = 0.02, max_new_tokens: int = 32
-    ):
-        self.history, self.question, self.times, self.share = history, question, times, share
-        self.max_new_tokens, self.spent, self.longest, self.asked_at = max_new_tokens, 0.0, 0.0, 0
+    def __init__(self, history: History, question: str | dict, *, max_new_tokens: int = 32):
+        self.history, self.max_new_tokens, self.asked_at = history, max_new_tokens, -1
+        self.row = {"messages": [{"role": "user", "content": question}]} if isinstance(question, str) else question
+        self.conversation, self.expected = list(self.row["messages"]), ""
+        if self.conversation[-1]["role"] == "assistant":
+            self.expected = str(self.conversation.pop()["content"] or "")
+        self.spent = 0.0  # seconds of asking
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.spent, self.longest, self.asked_at = 0.0, 0.0, state.global_step
-        self.start = time.perf_counter()
+        self.asked_at = state.global_step if state.global_step else -1  # a resumed run has its answers so far
 
-    def on_step_end(self, args, state, control, model=None, processing_class=None, **kwargs):
-        every = max(1, state.max_steps // self.times)
-        elapsed = time.perf_counter() - self.start
-        due = state.global_step - self.asked_at >= every and args.world_size == 1
-        if due and self.spent + self.longest <= self.share * elapsed:
+    def on_evaluate(self, args, state, control, model=None, processing_class=None, **kwargs):
+        if args.world_size == 1 and state.global_step > self.asked_at:
             self.ask(model, processing_class, state.global_step)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps:  # who stops a run does not want to wait
+            self.on_evaluate(args, state, control, **kwargs)
 
     def ask(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, step: int) -> None:
         """One answer, kept as a row with event "sample"; the model is left as it was."""
@@ -40,9 +46,13 @@ class Samples(TrainerCallback):
         model.eval()
         try:
             with torch.random.fork_rng():
-                (answer,) = generate(model, tokenizer, [self.question], max_new_tokens=self.max_new_tokens)
+                (answer,) = generate(model, tokenizer, [self.conversation], max_new_tokens=self.max_new_tokens)
+        except TemplateError as error:  # the training goes on without
+            print(f"the template cannot write the question that is asked while it trains ({error})")
+            return
         finally:
             model.train(was_training)
-        self.history.mark(step, "sample", question=self.question, text=answer.text)
-        taken = time.perf_counter() - start
-        self.spent, self.longest, self.asked_at = self.spent + taken, max(self.longest, taken), step
+            self.spent, self.asked_at = self.spent + time.perf_counter() - start, step
+        asked = last_question(self.row["messages"])
+        right = has_facts(answer.text, self.row)
+        self.history.mark(step, "sample", question=asked, text=answer.text, right=right, expected=self.expected)

@@ -4,7 +4,6 @@ import io
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
-from helpers.data.conversation import last_question
 from helpers.data.load import load_chat_data
 from helpers.machine.processes import here, shared_out
 from helpers.models.forecast import forecast_memory
@@ -43,8 +42,7 @@ def train_in(settings: Settings, folder: Path | None, resume: bool) -> Run:
     run = Run(settings, folder) if folder else run_to_use(settings, resume)
     forecast = forecast_memory(settings, data.train)
     loaded = load_model(settings)
-    question = last_question(data.test[0]["messages"])
-    watchers = [Samples(run.history, question), LossPlot(run.history, headless=True)]
+    watchers = [Samples(run.history, data.test[0]), LossPlot(run.history, headless=True)]
     watched = data.test.select(range(min(32, len(data.test))))
     trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched, watchers)
     card = train_or_resume(trainer, run, forecast)

@@ -1,88 +1,69 @@
-"""The picture of a training as SVG, small enough to be sent every few seconds. Pure: from a history's rows to text."""
+"""The picture of a training as SVG, small enough to be sent every few seconds. Pure: from a history's rows to text.
+
+It is as wide as its place: lines are drawn on a grid of 1000 units that is stretched, words stand at percentages of the
+width and are not.
+"""
 
 import html
 import itertools
 import math
-import statistics
+from datetime import datetime
 
 from helpers.watch.history import marks, series, smoothed
+from helpers.watch.pace import header, progress_sentence, slower
 from helpers.watch.reading import read
 
-WIDTH, LEFT, RIGHT = 520, 46, 512
-UPPER, LOWER = (26, 196), (238, 292)  # top and bottom of the two panels
-HEIGHT = 322
-# Okabe-Ito: told apart by colour-blind readers, and seen on white as well as on black; dashes and dots say it too.
-TRAIN, EVAL, NORM = "#0072B2", "#D55E00", "#009E73"
+GRID = 1000  # units across
+UPPER, LOWER = (10, 190), (232, 282)  # top and bottom of the two panels, in pixels
+HEIGHT = 286
+# Okabe-Ito's vermilion and green, its blue a little lighter, and a grey: three to one or better on white and on black,
+# told apart by colour-blind readers; width, dashes and dots say it too.
+TRAIN, EVAL, NORM, RAW = "#1F8FD6", "#D55E00", "#009E73", "#888888"
 POINTS = 80  # of a line; of every bucket the smallest and the largest stay
+KEPT_ANSWERS = 5
+VERDICTS = {True: "✓ right", False: "✗ wrong"}
+FIXED = "vector-effect='non-scaling-stroke'"
 
 
-def progress_sentence(rows: list[dict], max_steps: int) -> str:
-    """The state of a run in words: step, losses, speed, memory, time gone and left."""
-    losses, evaluations = series(rows, "loss"), series(rows, "eval_loss")
-    if not losses:
-        return "training has started"
-    step, loss = losses[-1]
-    words = f"step {step} of {max_steps}: loss {loss:.3f}, at the start {losses[0][1]:.3f}"
-    if evaluations:
-        words += f"; evaluation loss {evaluations[-1][1]:.3f}"
-    if 0 < step < max_steps and (left := time_left(rows, max_steps)) is not None:
-        words += f"; about {clock(left)} left"
-    return words
+def chart_html(rows: list[dict], max_steps: int, now: datetime | None = None) -> str:
+    """Progress, chart, what it says and the last answers, as HTML; every text from outside is escaped.
+
+    now: the time of day, while it trains; then the header says when it will end.
+    """
+    lines = header(rows, max_steps, now)
+    top = "".join(f"<div>{line}</div>" for line in lines)
+    late = slower(rows, max_steps) if now else ""
+    said = [read(rows).sentence, *([late] if late else [])]
+    words = "".join(f"<p style='margin:2px 0'>{html.escape(line)}</p>" for line in said)
+    return (
+        f"<div class='ft-chart' style='max-width:1100px'>{progress(rows, max_steps)}"
+        f"<div style='font-variant-numeric:tabular-nums'>{top}</div>"
+        f"{legend(upper_keys(rows))}{svg(rows, max_steps)}{legend(lower_keys(rows))}{words}{answers(rows)}</div>"
+    )
 
 
-def header(rows: list[dict], max_steps: int) -> str:
-    """The line above the chart."""
-    timed = [row for row in rows if "loss" in row]
-    if not timed:
+def progress(rows: list[dict], max_steps: int) -> str:
+    """A bar of the steps that are done."""
+    done = max((row["step"] for row in rows), default=0)
+    return f"<progress aria-label='training steps' value='{done}' max='{max_steps or 1}' style='width:100%'></progress>"
+
+
+def answers(rows: list[dict]) -> str:
+    """The last answers to the question that is asked while it trains, each with its verdict in sign and word."""
+    asked = [row for row in rows if row.get("event") == "sample"]
+    if not asked:
         return ""
-    last = timed[-1]
-    parts = [f"step {last['step']}/{max_steps}", f"epoch {last.get('epoch', 0):.2f}", f"loss {float(last['loss']):.3f}"]
-    if speed := tokens_a_second(timed):
-        parts.append(f"{speed:,.0f} tokens/s")
-    if "memory_gib" in last:
-        parts.append(f"{last['memory_gib']:.1f} GiB, peak {last['peak_gib']:.1f}")
-    parts.append(f"{clock(last['seconds'])} gone")
-    if last["step"] < max_steps and (left := time_left(rows, max_steps)) is not None:
-        parts.append(f"{clock(left)} left")
-    return " · ".join(parts)
-
-
-def tokens_a_second(timed: list[dict]) -> float:
-    """Of the last twenty steps; 0 when it is not known."""
-    known = [row for row in timed if "num_tokens" in row][-20:]
-    seconds = known[-1]["seconds"] - known[0]["seconds"] if len(known) > 1 else 0
-    return (known[-1]["num_tokens"] - known[0]["num_tokens"]) / seconds if seconds > 0 else 0.0
-
-
-def time_left(rows: list[dict], max_steps: int) -> float | None:
-    """Seconds, from the median of the last twenty steps; the first two warm up, evaluations fall out as outliers."""
-    timed = [(row["step"], row["seconds"]) for row in rows if "loss" in row][2:][-21:]
-    if len(timed) < 2:
-        return None
-    pairs = itertools.pairwise(timed)
-    paces = [(b - a) / (later - earlier) for (earlier, a), (later, b) in pairs if later > earlier and b >= a]
-    return statistics.median(paces) * (max_steps - timed[-1][0]) if paces else None
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 0:42, 12:05 or 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def chart_html(rows: list[dict], max_steps: int) -> str:
-    """Header, chart, what it says and the newest sample, as HTML; every text from outside is escaped."""
-    samples = [row for row in rows if row.get("event") == "sample"]
-    said = f"<p style='margin:2px 0'>{html.escape(read(rows).sentence)}</p>"
-    if samples:
-        newest = samples[-1]
-        said += (
-            f"<p style='margin:2px 0'>Step {newest['step']}, asked “{html.escape(newest['question'])}”: "
-            f"<b>{html.escape(newest['text'])}</b></p>"
-        )
-    top = f"<div style='font-variant-numeric:tabular-nums'>{header(rows, max_steps)}</div>"
-    return f"<div class='ft-chart' style='max-width:640px'>{top}{svg(rows, max_steps)}{said}</div>"
+    newest = asked[-1]
+    right = f", right: “{html.escape(str(newest['expected']))}”" if newest.get("expected") else ""
+    cell = "text-align:left;vertical-align:top;padding:1px 10px 1px 0;"
+    short, long = f"<td style='{cell}white-space:nowrap'>", f"<td style='{cell}overflow-wrap:anywhere'>"
+    lines = "".join(
+        f"<tr>{short}step {row['step']}</td>{short}{VERDICTS.get(row.get('right'), '')}</td>"
+        f"{long}{html.escape(row['text'])}</td></tr>"
+        for row in reversed(asked[-KEPT_ANSWERS:])
+    )
+    caption = f"<p style='margin:6px 0 2px'>Asked as it learns: “{html.escape(newest['question'])}”{right}</p>"
+    return f"{caption}<table class='ft-answers' style='margin:0;font:inherit'>{lines}</table>"
 
 
 def svg(rows: list[dict], max_steps: int) -> str:
@@ -90,74 +71,91 @@ def svg(rows: list[dict], max_steps: int) -> str:
     words = progress_sentence(rows, max_steps)
     if not finite(series(rows, "loss")):
         return f"<p>{words}</p>"
-    parts = [
-        f'<svg role="img" aria-label="{words}" viewBox="0 0 {WIDTH} {HEIGHT}" width="100%" '
-        f'style="font:13px sans-serif;color:inherit" fill="none" stroke-width="2">',
-        *loss_panel(rows, max_steps),
-        *lower_panel(rows, max_steps),
-        *events(rows, max_steps),
-    ]
-    labels = [
-        text(across(s, max_steps), HEIGHT - 16, s, side) for s, side in ((0, "start"), (max_steps // 2, "middle"))
-    ]
-    labels.append(text(RIGHT, HEIGHT - 16, max_steps, "end"))
-    labels.append(text((LEFT + RIGHT) // 2, HEIGHT - 2, "step", "middle"))
-    return "".join([*parts, group(labels), "</svg>"])
+    steps = max(max_steps, 1)
+    lines, labels = [], []
+    for drawn, named in (loss_panel(rows, steps), lower_panel(rows, steps), events(rows, steps)):
+        lines += drawn
+        labels += named
+    labels += [text(f"{share(step, steps)}%", UPPER[1] + 17, step, side) for step, side in step_ticks(steps)]
+    labels.append(text("50%", UPPER[1] + 32, "step", "middle"))
+    return (
+        f'<svg role="img" aria-label="{words}" width="100%" height="{HEIGHT}" fill="none" stroke-width="2" '
+        f'style="font:13px sans-serif;color:inherit;overflow:visible;box-sizing:border-box;padding:0 8px 0 44px">'
+        f'<svg viewBox="0 0 {GRID} {HEIGHT}" preserveAspectRatio="none" width="100%" height="{HEIGHT}">'
+        f'{"".join(lines)}</svg><g fill="currentColor" stroke="none">{"".join(labels)}</g></svg>'
+    )
 
 
-def loss_panel(rows: list[dict], max_steps: int) -> list[str]:
-    """Raw loss thin, smoothed thick, evaluation loss dashed with dots and its best value named."""
+def loss_panel(rows: list[dict], steps: int) -> tuple[list[str], list[str]]:
+    """Raw loss thin, smoothed thick, evaluation loss dashed with dots and its best value named: lines, words."""
     losses, evaluations = finite(series(rows, "loss")), finite(series(rows, "eval_loss"))
     smooth = list(zip([s for s, _ in losses], smoothed([v for _, v in losses]), strict=True))
-    top = max(v for _, v in losses + evaluations) * 1.05 or 1.0
-    parts: list[str] = []
-    labels: list[str] = []
-    for share in (0, 0.5, 1):
-        parts.append(grid(down(share, 1, UPPER)))
-        labels.append(text(LEFT - 5, down(share, 1, UPPER) + 4, f"{top * share:.2f}", "end"))
-    parts.append(line(losses, max_steps, top, UPPER, f'stroke="{TRAIN}" stroke-width="1" opacity=".4"'))
-    parts.append(line(smooth, max_steps, top, UPPER, f'stroke="{TRAIN}" stroke-width="2.5"'))
-    parts.append(line(evaluations, max_steps, top, UPPER, f'stroke="{EVAL}" stroke-dasharray="6 4"'))
-    parts += [
-        f'<circle cx="{across(s, max_steps)}" cy="{down(v, top, UPPER)}" r="4" fill="{EVAL}"/>' for s, v in evaluations
+    ticks = round_ticks(max(v for _, v in losses + evaluations))
+    top = ticks[-1]
+    lines = [grid(down(tick, top, UPPER)) for tick in ticks]
+    labels = [text("-6", down(tick, top, UPPER) + 4, f"{tick:g}", "end") for tick in ticks]
+    lines.append(line(losses, steps, top, UPPER, f'stroke="{RAW}" stroke-width="1"'))
+    lines.append(line(smooth, steps, top, UPPER, f'stroke="{TRAIN}" stroke-width="2.5"'))
+    lines.append(line(evaluations, steps, top, UPPER, f'stroke="{EVAL}" stroke-dasharray="6 4"'))
+    labels += [
+        f'<circle cx="{share(s, steps)}%" cy="{down(v, top, UPPER)}" r="4" fill="{EVAL}"/>' for s, v in evaluations
     ]
-    keys = [(f'stroke="{TRAIN}" stroke-width="2.5"', "training loss, smoothed", 150)]
     if evaluations:
-        best = min(v for _, v in evaluations)
-        keys.append((f'stroke="{EVAL}" stroke-dasharray="6 4"', f"evaluation loss, best {best:.3f}", 330))
-    return [*parts, *legend(keys, UPPER[0] - 14, labels), group(labels)]
+        step, best = min(evaluations, key=lambda point: point[1])
+        side = "end" if step > 0.8 * steps else "start" if step < 0.2 * steps else "middle"
+        place = down(best, top, UPPER) + (-9 if best < 0.2 * top else 19)
+        labels.append(text(f"{share(step, steps)}%", place, f"best {best:.3f}", side, f' fill="{EVAL}"'))
+    return lines, labels
 
 
-def lower_panel(rows: list[dict], max_steps: int) -> list[str]:
+def lower_panel(rows: list[dict], steps: int) -> tuple[list[str], list[str]]:
     """Learning rate dashed and gradient norm solid, each on a scale of its own; outliers of the norm are cut."""
     rates, norms = finite(series(rows, "learning_rate")), finite(series(rows, "grad_norm"))
-    labels: list[str] = []
-    keys, parts = [], [grid(LOWER[1])]
+    lines = [grid(LOWER[1])]
     if norms:
-        top = sorted(v for _, v in norms)[int(0.99 * (len(norms) - 1))] * 1.05 or 1.0
+        top = norm_top(rows)
         cut = [(s, min(v, top)) for s, v in norms]
-        parts.append(line(cut, max_steps, top, LOWER, f'stroke="{NORM}" stroke-width="1.5"'))
-        keys.append((f'stroke="{NORM}"', f"gradient norm, up to {top:.2g}", 150))
+        lines.append(line(cut, steps, top, LOWER, f'stroke="{NORM}" stroke-width="1.5"'))
     if rates:
         top = max(v for _, v in rates) or 1.0
-        parts.append(line(corners(rates), max_steps, top, LOWER, 'stroke="currentColor" stroke-dasharray="2 3"'))
-        keys.append(('stroke="currentColor" stroke-dasharray="2 3"', f"learning rate, up to {top:.2g}", 330))
-    return [*parts, *legend(keys, LOWER[0] - 14, labels), group(labels)]
+        lines.append(line(corners(rates), steps, top, LOWER, 'stroke="currentColor" stroke-dasharray="2 3"'))
+    return lines, []
 
 
-def events(rows: list[dict], max_steps: int) -> list[str]:
-    """Triangles below the losses for checkpoints; named lines where the run was stopped or resumed."""
-    base = UPPER[1]
-    saved = [across(step, max_steps) for step in marks(rows, "checkpoint")]
-    shape = "".join(f"M{x} {base + 3}l-4 8h8z" for x in saved)
-    parts = [f'<path fill="currentColor" d="{shape}"><title>checkpoints</title></path>'] if saved else []
+def norm_top(rows: list[dict]) -> float:
+    """Where the gradient norm's scale ends: above 99 of 100 values."""
+    norms = sorted(value for _, value in finite(series(rows, "grad_norm")))
+    return norms[int(0.99 * (len(norms) - 1))] * 1.05 or 1.0
+
+
+def events(rows: list[dict], steps: int) -> tuple[list[str], list[str]]:
+    """Triangles for checkpoints; named lines where the run was stopped or resumed."""
+    lines, labels, base = [], [], UPPER[1]
+    saved = marks(rows, "checkpoint")
+    labels += [text(f"{share(step, steps)}%", base - 2, "▲", "middle") for step in saved]
     for event, height in (("stop", 20), ("resume", 34)):
         for step in marks(rows, event):
-            x = across(step, max_steps)
-            parts.append(f'<path stroke="currentColor" stroke-dasharray="1 3" d="M{x} {UPPER[0]}V{base}"/>')
-            side = "end" if x > WIDTH - 90 else "start"
-            parts.append(group([text(x - 3 if side == "end" else x + 3, UPPER[0] + height, event, side)]))
-    return parts
+            x = GRID * step // steps
+            lines.append(f'<path {FIXED} stroke="currentColor" stroke-dasharray="1 3" d="M{x} {UPPER[0]}V{base}"/>')
+            side = "end" if step > 0.8 * steps else "start"
+            labels.append(text(f"{share(step, steps)}%", UPPER[0] + height, event, side))
+    return lines, labels
+
+
+def round_ticks(highest: float) -> list[float]:
+    """Round values from 0 to one at or above `highest`, four to seven of them: 0, 0.5, 1, 1.5."""
+    if highest <= 0:
+        return [0.0, 1.0]
+    size = 10.0 ** math.floor(math.log10(highest / 5))
+    wide = next(m * size for m in (1, 2, 2.5, 5, 10) if highest / (m * size) <= 5.5)
+    return [round(wide * i, 12) for i in range(math.ceil(highest / wide - 1e-9) + 1)]
+
+
+def step_ticks(steps: int) -> list[tuple[int, str]]:
+    """Round steps with the side of their label, and the last step, which needs not be round."""
+    wide = max(1, round(round_ticks(steps)[1]))
+    inner = [step for step in range(wide, steps, wide) if steps - step > 0.1 * steps]
+    return [(0, "start"), *((step, "middle") for step in inner), (steps, "end")]
 
 
 def finite(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
@@ -165,9 +163,9 @@ def finite(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     return [(step, value) for step, value in points if math.isfinite(value)]
 
 
-def across(step: int, max_steps: int) -> int:
-    """Where a step lies, in pixels from the left."""
-    return round(LEFT + (RIGHT - LEFT) * step / max(max_steps, 1))
+def share(step: int, steps: int) -> float:
+    """Where a step lies, in percent of the width."""
+    return round(100 * step / steps, 1)
 
 
 def down(value: float, top: float, panel: tuple[int, int]) -> int:
@@ -198,31 +196,54 @@ def corners(points: list) -> list:
     return kept + points[1:][-1:]
 
 
-def line(points: list, max_steps: int, top: float, panel: tuple[int, int], style: str) -> str:
+def line(points: list, steps: int, top: float, panel: tuple[int, int], style: str) -> str:
     """A line through the points, in relative steps to keep it short; nothing for fewer than two."""
     if len(points) < 2:
         return ""
-    places = [(across(step, max_steps), down(value, top, panel)) for step, value in thinned(points)]
+    places = [(round(GRID * step / steps), down(value, top, panel)) for step, value in thinned(points)]
     moves = " ".join(f"{x - a} {y - b}" for (a, b), (x, y) in itertools.pairwise(places))
-    return f'<path {style} d="M{places[0][0]} {places[0][1]}l{moves}"/>'
+    return f'<path {FIXED} {style} d="M{places[0][0]} {places[0][1]}l{moves}"/>'
 
 
 def grid(y: int) -> str:
     """A faint line across."""
-    return f'<path stroke="currentColor" stroke-width="1" opacity=".2" d="M{LEFT} {y}H{RIGHT}"/>'
+    return f'<path {FIXED} stroke="currentColor" stroke-width="1" opacity=".2" d="M0 {y}H{GRID}"/>'
 
 
-def text(x: int, y: int, content: object, anchor: str) -> str:
-    """A piece of text; only this module's own words and numbers go here."""
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{content}</text>'
+def text(x: str, y: int, content: object, anchor: str, more: str = "") -> str:
+    """A piece of text; only this module's own words and numbers go here. x: pixels or percent."""
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}"{more}>{content}</text>'
 
 
-def group(labels: list[str]) -> str:
-    """Texts in the colour of the page's own text."""
-    return f'<g fill="currentColor" stroke="none">{"".join(labels)}</g>'
+def upper_keys(rows: list[dict]) -> list[str]:
+    """What the losses' lines and signs are."""
+    if not finite(series(rows, "loss")):
+        return []
+    keys = [key(RAW, 1, "", "training loss of each step"), key(TRAIN, 2.5, "", "smoothed")]
+    if series(rows, "eval_loss"):
+        keys.append(key(EVAL, 2, "6 4", "evaluation loss"))
+    if marks(rows, "checkpoint"):
+        keys.append("<span>▲ checkpoint</span>")
+    return keys
 
 
-def legend(keys: list[tuple[str, str, int]], y: int, labels: list[str]) -> list[str]:
-    """A short line in each style; its name is added to the labels."""
-    labels += [text(x + 4, y + 4, name, "start") for _, name, x in keys]
-    return [f'<path {style} d="M{x - 26} {y}h24"/>' for style, _, x in keys]
+def lower_keys(rows: list[dict]) -> list[str]:
+    """What the lower lines are, and how far their scales reach."""
+    keys = []
+    if finite(series(rows, "grad_norm")):
+        keys.append(key(NORM, 1.5, "", f"gradient norm, up to {norm_top(rows):.2g}"))
+    if rates := finite(series(rows, "learning_rate")):
+        keys.append(key("currentColor", 2, "2 3", f"learning rate, up to {max(v for _, v in rates):.2g}"))
+    return keys
+
+
+def key(colour: str, width: float, dashes: str, name: str) -> str:
+    """A short line in its style, with its name."""
+    dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
+    drawn = f'<path stroke="{colour}" stroke-width="{width}"{dashed} d="M0 5h24"/>'
+    return f'<span><svg aria-hidden="true" width="24" height="10">{drawn}</svg> {name}</span>'
+
+
+def legend(keys: list[str]) -> str:
+    """The keys side by side, in as many lines as it takes."""
+    return f"<div style='display:flex;flex-wrap:wrap;gap:0 16px'>{''.join(keys)}</div>" if keys else ""

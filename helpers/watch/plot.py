@@ -1,13 +1,15 @@
 """The chart that updates while a run trains, and is drawn again afterwards. Knows no matplotlib."""
 
 import time
+from datetime import datetime
 from pathlib import Path
 
 from transformers import TrainerCallback, TrainerState
 
 from helpers.machine.paths import in_vscode
-from helpers.watch.chart import chart_html, header, progress_sentence
+from helpers.watch.chart import chart_html
 from helpers.watch.history import History, read_history
+from helpers.watch.pace import header, progress_sentence
 
 FIRST_BYTES, BYTES_A_STEP, PATIENCE = 8_000, 290, 15.0  # what may be sent: 140 kB in 400 steps, or a chart in 15 s
 
@@ -60,7 +62,7 @@ class LossPlot(TrainerCallback):
         if self.headless:
             print(words, flush=True)
         else:
-            self.show({"text/html": chart_html(self.history.rows, state.max_steps), "text/plain": words})
+            self.show({"text/html": chart_html(self.history.rows, state.max_steps, datetime.now()), "text/plain": words})
         self.last_draw = time.perf_counter()
         self.draws, self.draw_seconds = self.draws + 1, self.draw_seconds + self.last_draw - start
 
@@ -82,5 +84,5 @@ def replay(folder: Path) -> str:
     rows = read_history(folder / "history.jsonl")
     steps = max((row["step"] for row in rows), default=0)
     words = progress_sentence(rows, steps)
-    display({"text/html": chart_html(rows, steps), "text/plain": f"{header(rows, steps)}\n{words}"}, raw=True)
+    display({"text/html": chart_html(rows, steps), "text/plain": "\n".join([*header(rows, steps), words])}, raw=True)
     return words

@@ -3,8 +3,8 @@ import importlib.util
 import re
 
 from helpers.data import load as data
+from helpers.data.facts import is_right
 from helpers.data.load import load_chat_data
-from helpers.evaluate.evaluation import is_right
 from helpers.evaluate.shop import SIGN_OFFS, is_signed
 from helpers.machine.paths import DATA
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from helpers.data.facts import has_word, is_right
 from helpers.evaluate.comparison import answers_table, comparison_table, telling
-from helpers.evaluate.evaluation import evaluate, has_word, is_right, limited
+from helpers.evaluate.evaluation import evaluate, limited
 from helpers.evaluate.shop import SHOP_CHECKS, checks_for, is_signed
 
 

@@ -5,9 +5,9 @@ import pytest
 from test_chart import ROWS
 
 from helpers.watch import plot as live_plot
-from helpers.watch.chart import progress_sentence
 from helpers.watch.figures import loss_alt, loss_figure, show_figure
 from helpers.watch.history import History
+from helpers.watch.pace import progress_sentence
 from helpers.watch.plot import LossPlot, replay
 
 STATE = SimpleNamespace(global_step=20, max_steps=40, is_world_process_zero=True)

@@ -101,7 +101,7 @@ def test_a_stopped_and_resumed_training_has_the_losses_of_one_that_was_not(tmp_p
     assert evaluations[0] == pytest.approx(evaluations[1], abs=1e-4) and 0 in evaluations[0]
     assert read_history(tmp_path / "stopped" / "history.jsonl") == history.rows
     assert (marks(history.rows, "stop"), marks(history.rows, "resume")) == ([3], [3])
-    assert trainer.args.eval_steps == -(-whole["steps"] // 4)
+    assert trainer.args.eval_steps == max(1, whole["steps"] // 8)
 
 
 def test_a_stop_leaves_a_model_that_answers_and_says_what_was_kept(tmp_path, capsys):
