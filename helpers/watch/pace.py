@@ -1,4 +1,4 @@
-"""How far a training is, how fast, and how long it will still take. Pure: from a history's rows to numbers and words."""
+"""How far a training is, how fast, and how long it will take. Pure: from a history's rows to numbers and words."""
 
 import itertools
 import statistics

@@ -62,7 +62,8 @@ class LossPlot(TrainerCallback):
         if self.headless:
             print(words, flush=True)
         else:
-            self.show({"text/html": chart_html(self.history.rows, state.max_steps, datetime.now()), "text/plain": words})
+            chart = chart_html(self.history.rows, state.max_steps, datetime.now())
+            self.show({"text/html": chart, "text/plain": words})
         self.last_draw = time.perf_counter()
         self.draws, self.draw_seconds = self.draws + 1, self.draw_seconds + self.last_draw - start
 
