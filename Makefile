@@ -33,9 +33,9 @@ lab:  ## open JupyterLab on the notebooks
 	@$(PYTHON) bootstrap.py run
 	@$(VENV) -m helpers lab
 
-app:  ## notebook 04's panel alone, in the browser
+app:  ## notebook 04's panel alone, in the browser; SHARE=1 lends it to this network
 	@$(PYTHON) bootstrap.py run
-	@$(VENV) -m helpers app
+	@$(VENV) -m helpers app $(if $(SHARE),--share)
 
 doctor:  ## is this machine ready?
 	@$(PYTHON) bootstrap.py run

@@ -47,9 +47,12 @@ def add_series(commands: argparse._SubParsersAction) -> None:
     lab = command(commands, "lab", lambda chosen: open_lab(chosen.port), "open JupyterLab on the notebooks")
     lab.add_argument("--port", type=int, default=8888, help="on this machine's loopback address (8888)")
     text = "notebook 04's panel alone, in the browser, for several visitors"
-    app = command(commands, "app", lambda chosen: open_app(chosen.profile, chosen.run, chosen.port), text, profile=True)
+    app = command(commands, "app", open_app, text, profile=True)
     app.add_argument("--run", metavar="FOLDER", help="the run whose adapter answers; the newest without it")
-    app.add_argument("--port", type=int, default=8866, help="on this machine's loopback address (8866)")
+    app.add_argument("--port", type=int, default=8866, help="where it listens (8866)")
+    app.add_argument("--visitors", type=int, default=30, help="at a time; who comes later waits for a place (30)")
+    text = "for everybody in this network who is given the address; NAME: a further name of this machine"
+    app.add_argument("--share", metavar="NAME", nargs="?", const="", help=text)
 
 
 def switch(text: str) -> bool:
@@ -259,7 +262,7 @@ def refuse_taken(port: int, command: str) -> None:
             series.fail(f"port {port} is taken; choose another: python -m helpers {command} --port {port + 11}")
 
 
-def open_app(profile: str, run: str | None, port: int) -> None:
+def open_app(chosen: argparse.Namespace) -> None:
     """Serves the panel of notebook 04 until it is interrupted."""
     import sys
     from pathlib import Path
@@ -268,11 +271,14 @@ def open_app(profile: str, run: str | None, port: int) -> None:
     from helpers.project import series
     from helpers.settings import SettingsError
 
-    refuse_taken(port, "app")
-    if run and not (Path(run) / "adapter").is_dir():
+    run = Path(chosen.run) if chosen.run else None
+    refuse_taken(chosen.port, "app")
+    if chosen.visitors < 1:
+        series.fail(f"--visitors {chosen.visitors}: it must be 1 or more")
+    if run and not (run / "adapter").is_dir():
         series.fail(f"{run} has no folder 'adapter'; choose one of runs/, or leave --run out for the newest")
     try:
-        sys.exit(serve(profile, Path(run) if run else None, port))
+        sys.exit(serve(chosen.profile, run, chosen.port, chosen.visitors, chosen.share))
     except SettingsError as error:
         series.fail(str(error))
     except KeyboardInterrupt:

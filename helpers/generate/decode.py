@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -16,6 +16,16 @@ from helpers.machine.hardware import Choice, is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
+
+CPU_PIECE, GPU_PIECE = 128, 512  # tokens of a prompt that are read at a time; a stop is seen between two pieces
+
+
+class Parked(NamedTuple):
+    """An answer that waits for its next turn. known: what its target keeps of the tokens so far, see Speculation."""
+
+    cache: DynamicCache | None
+    speculation: Speculation | None
+    known: tuple
 
 
 class Decoder:
@@ -32,18 +42,50 @@ class Decoder:
         self.speculations: dict[tuple, Speculation] = {}
         self.keeps_some = "logits_to_keep" in inspect.signature(base_of(model).forward).parameters
         self.passes = 0  # forward passes of the model or the target, in the last answer
+        self.cache: DynamicCache | None = None
+        self.ahead: Speculation | None = None  # of the answer that is being made
+
+    def read(self, prompt: list[int]) -> Iterator[tuple[int, torch.Tensor]]:
+        """Reads a prompt in pieces; yields after each how many tokens are read, and the logits (vocab_size,) then.
+
+        Between two pieces somebody can stop it, or the answer can be parked. The logits are those of one pass over the
+        whole prompt, but for the order of the sums. A model that keeps more than keys and values reads it as a whole.
+        """
+        self.cache, self.ahead, self.passes = None, None, 0
+        size = self.piece() or len(prompt)
+        for start in range(0, len(prompt), size):
+            piece = prompt[start : start + size]
+            yield start + len(piece), self.logits(piece)
+
+    def piece(self) -> int:
+        """Tokens of a piece; 0 for a model whose cache has layers of another kind than attention's."""
+        from transformers import DynamicCache
+        from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+        layers = DynamicCache(config=self.model.config).layers
+        if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+            return 0
+        return CPU_PIECE if self.device().type == "cpu" else GPU_PIECE
 
     def tokens(
-        self, prompt: list[int], sampling: Sampling, ends: Sequence[int], stopped: Callable[[], bool] = lambda: False
+        self,
+        prompt: list[int],
+        sampling: Sampling,
+        ends: Sequence[int],
+        stopped: Callable[[], bool] = lambda: False,
+        logits: torch.Tensor | None = None,
     ) -> Iterator[int]:
-        """Yields the answer's tokens up to the first of `ends`, which is included, max_new_tokens or `stopped()`."""
+        """Yields the answer's tokens up to the first of `ends`, which is included, max_new_tokens or `stopped()`.
+
+        logits: the last of `read`, for a prompt that was read already.
+        """
         chosen, most = Choices(sampling, prompt, self.device()), sampling.max_new_tokens
-        self.cache: DynamicCache | None = None
-        self.passes = 0
-        logits = self.logits(prompt)
+        if logits is None:
+            *_, (_, logits) = self.read(prompt)
         token = chosen.take(logits)
         yield token
-        speculation = self.speculation(prompt, logits, len(prompt) + most) if most > 1 and token not in ends else None
+        drafted = most > 1 and token not in ends and not stopped()
+        self.ahead = speculation = self.speculation(prompt, logits, len(prompt) + most) if drafted else None
         while token not in ends and len(chosen.generated) < most and not stopped():
             proposed: list[int] = []
             rows: Any = None
@@ -59,6 +101,16 @@ class Decoder:
                     break
             if speculation:
                 speculation.keep(len(chosen.all) - 1)  # the last token is not in the cache yet
+
+    def park(self) -> Parked:
+        """What `resume` needs to go on with this answer after others were made."""
+        return Parked(self.cache, self.ahead, self.ahead.park() if self.ahead else ())
+
+    def resume(self, parked: Parked) -> None:
+        """Makes a parked answer the present one."""
+        self.cache, self.ahead = parked.cache, parked.speculation
+        if self.ahead:
+            self.ahead.resume(*parked.known)
 
     def device(self) -> torch.device:
         """Where the model's input goes."""

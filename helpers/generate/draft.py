@@ -163,3 +163,16 @@ class Speculation:
         self.target.length = length
         self.draft.read(self.target.cache, self.kept, length)
         self.kept = length
+
+    def park(self) -> tuple[torch.Tensor, int, int]:
+        """(keys and values of the answer so far, how many tokens of them stay, the room): for `resume`."""
+        cache = self.target.cache
+        return cache[..., : self.target.length, :].clone(), self.kept, cache.shape[-2]
+
+    def resume(self, known: torch.Tensor, kept: int, longest: int) -> None:
+        """Goes on with an answer that was parked, whatever was made meanwhile."""
+        for side in (self.target, self.draft):
+            side.start(longest)
+        self.target.read(known, 0, known.shape[-2])
+        self.draft.read(known, 0, kept)
+        self.kept = kept

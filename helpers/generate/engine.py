@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from helpers.adapted import base_of
 from helpers.data.chat import as_messages, decode_answer, prompt_text
 from helpers.data.ends import end_ids
 from helpers.generate.decode import Decoder
 from helpers.generate.draft import weights_key
-from helpers.generate.events import Done, Event, Look, Parting, Request
+from helpers.generate.events import Done, Event, Look, Parting, PromptError, Request
 from helpers.generate.generation import Stream, base_answers
 from helpers.generate.next_token import chances, next_rows
-from helpers.generate.sampling import model_preset
+from helpers.generate.sampling import Sampling, model_preset
 from helpers.generate.turns import turns_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 REMEMBERED = 8  # prompts whose logits are kept, so that a slider need not ask the model again
+TURN_SECONDS = 5.0  # an answer that takes longer lets those go on who wait, and goes on after them
 
 
 class Engine:
@@ -44,6 +47,12 @@ class Engine:
         """How answers are made now, and why: a draft that fails is given up."""
         return self.decoder.how.reason
 
+    def warm(self) -> None:
+        """Makes a token with each model, so that nobody's first answer waits for what is laid out once."""
+        for which in self.models:
+            for _ in self.ask(Request("hi", Sampling(max_new_tokens=2), (which,))):
+                pass
+
     def ask(self, request: Request) -> Job:
         """The answer to a request; iterate over it for its events."""
         return Job(self, request)
@@ -53,45 +62,78 @@ class Engine:
         text = prompt_text(self.tokenizer, as_messages(request.prompt, request.system))
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
+    def room(self, request: Request) -> int | None:
+        """How many tokens fit into the model's context after the prompt; None for a model that names no context.
+
+        Raises PromptError when not one does: nothing of such a prompt reaches the model.
+        """
+        context = getattr(base_of(self.model).config.get_text_config(), "max_position_embeddings", None)
+        if not isinstance(context, int):
+            return None
+        length = len(self.prompt_ids(request)) + len(request.begun)
+        if length < context:
+            return context - length
+        raise PromptError(
+            f"The prompt has {length:,} tokens, its template included. This model's context is {context:,} tokens, "
+            f"with the answer: {length - context + 1:,} too many. Shorten it to less than {context / length:.0%}."
+        )
+
     def adapter(self, which: str) -> AbstractContextManager:
         """While it is open, the model is base or tuned."""
         return base_answers(self.model) if which == "base" else nullcontext()
 
-    @torch.no_grad()
-    def logits(self, which: str, token_ids: list[int]) -> torch.Tensor:
-        """Scores (vocab_size,) of the token after these, from one forward pass that is remembered."""
+    def logits(
+        self, which: str, token_ids: list[int], given_up: Callable[[], bool] = lambda: False
+    ) -> torch.Tensor | None:
+        """Logits (vocab_size,) of the token after these, which are remembered; None if it is given up meanwhile."""
         with self.adapter(which):
             key = (weights_key(self.model), tuple(token_ids))
             if key not in self.known:
-                ids = torch.tensor([token_ids], device=self.decoder.device())
-                some = {"logits_to_keep": 1} if self.decoder.keeps_some else {}
-                logits = self.model(input_ids=ids, use_cache=False, **some).logits[0, -1].float()
+                for read, logits in self.decoder.read(token_ids):
+                    last = logits
+                    if read < len(token_ids) and given_up():
+                        return None
                 while len(self.known) >= REMEMBERED:
                     del self.known[next(iter(self.known))]
-                self.known[key] = logits
+                self.known[key] = last
             return self.known[key]
 
     def look(self, request: Request) -> Look | None:
-        """What may come next, for the last of the request's models; None while the model answers somebody."""
+        """What may come next, for the last of the request's models; None while the model answers somebody.
+
+        Raises PromptError for a prompt longer than the model's context.
+        """
+        self.room(request)
         with self.turns.at_once() as free:
             if not free:
                 return None
             token_ids = [*self.prompt_ids(request), *request.begun]
             if request.begun and request.begun[-1] in end_ids(self.tokenizer, self.model):
                 return Look([], self.tokenizer.decode(list(request.begun)), 0)  # nothing follows the end
-            logits = self.logits(request.models[-1], token_ids)
+            logits = self.logits(request.models[-1], token_ids, lambda: len(self.turns.line) > 1)
+        if logits is None:  # somebody asked meanwhile
+            return None
         after = chances(logits, token_ids, request.sampling)
         text = self.tokenizer.decode(list(request.begun))
         return Look(next_rows(logits, after, self.tokenizer), text, int((after > 0).sum()))
 
-    def parting(self, request: Request, base: list[int], tuned: list[int]) -> Parting | None:
-        """Where two answers (token ids) differ first; None where one is as the other, or its beginning."""
+    def parting(
+        self,
+        request: Request,
+        base: list[int],
+        tuned: list[int],
+        given_up: Callable[[], bool] = lambda: False,
+    ) -> Parting | None:
+        """Where two answers (token ids) differ first; None where one is as the other, or its beginning, or given up."""
         pairs = enumerate(zip(base, tuned, strict=False))
         index = next((index for index, (one, other) in pairs if one != other), None)
         if index is None:
             return None
         before = [*self.prompt_ids(request), *request.begun, *base[:index]]
-        of_base, of_tuned = (self.logits(which, before).softmax(dim=-1) for which in ("base", "tuned"))
+        both = [self.logits(which, before, given_up) for which in ("base", "tuned")]
+        if any(logits is None for logits in both):
+            return None
+        of_base, of_tuned = (logits.softmax(dim=-1) for logits in both if logits is not None)
         one, other = base[index], tuned[index]
         return Parting(
             index + len(request.begun),
@@ -106,37 +148,52 @@ class Engine:
 
 
 class Job:
-    """One request's answer while it is made. `stop()`, from any thread, ends it at the next token."""
+    """One request's answer while it is made. `stop()`, from any thread, ends it at the next token.
+
+    Raises PromptError for a prompt longer than the model's context. max_new_tokens is what is left of the context
+    where that is less. An answer that takes long is made in turns with those of others who ask.
+    """
 
     def __init__(self, engine: Engine, request: Request):
         self.engine, self.request, self.stop_asked = engine, request, threading.Event()
         self.sampling = request.sampling.drawn()  # both models get the same seed
+        room = engine.room(request)
+        self.full = room is not None and room < self.sampling.max_new_tokens
+        if room is not None and self.full:
+            self.sampling = replace(self.sampling, max_new_tokens=room)
         self.streams: dict[str, Stream] = {}
+        self.begun = 0.0  # when the present turn began
 
     def stop(self) -> None:
         """Asks for the end."""
         self.stop_asked.set()
 
     def __iter__(self) -> Generator[Event, None, None]:
-        turns = self.engine.turns
-        for before in turns.wait(self, self.stop_asked.is_set):
-            yield Event("waiting", value=before)
-        if turns.line[0] is not self:  # stopped while it waited
-            turns.leave(self)
-            return
         try:
+            yield from self.wait()
             for which in self.request.models:
-                if not self.streams or not self.stop_asked.is_set():
+                if self.has_turn() and not (self.streams and self.stop_asked.is_set()):
                     yield from self.answer(which)
-            if len(self.streams) == 2:
+            if len(self.streams) == 2 and self.has_turn():
                 base, tuned = (self.ids(self.streams[which]) for which in ("base", "tuned"))
-                parting = self.engine.parting(self.request, base, tuned)
+                parting = self.engine.parting(self.request, base, tuned, self.stop_asked.is_set)
                 yield Event("parted", value=parting and parting._asdict())
         finally:
-            turns.leave(self)
+            self.engine.turns.leave(self)
+
+    def wait(self) -> Iterator[Event]:
+        """Waits for a turn, and says behind how many; without one it ends when it was stopped."""
+        for before in self.engine.turns.wait(self, self.stop_asked.is_set):
+            yield Event("waiting", value=before)
+        self.begun = time.perf_counter()
+
+    def has_turn(self) -> bool:
+        """Whether the model is this answer's now."""
+        line = self.engine.turns.line
+        return bool(line) and line[0] is self
 
     def answer(self, which: str) -> Iterator[Event]:
-        """The events of one model's answer."""
+        """The events of one model's answer; others are served between two turns of it."""
         engine, request = self.engine, self.request
         messages = as_messages(request.prompt, request.system)
         begun = list(request.begun)
@@ -144,15 +201,40 @@ class Job:
             engine.model, engine.tokenizer, messages, decoder=engine.decoder, begun=begun, **vars(self.sampling)
         )
         stream.stop_asked = self.stop_asked
-        self.streams[which], start = stream, time.perf_counter()
+        self.streams[which], seconds, ended = stream, 0.0, False
         yield Event("begin", which)
-        with engine.adapter(which):
-            for piece in stream:
-                yield Event("piece", which, piece)
-        seconds = time.perf_counter() - start
-        seed = self.sampling.seed if self.sampling.temperature > 0 else None
-        code = stream.as_code(which == "base" and len(engine.models) > 1)
-        yield Event("done", which, Done(stream.tokens, seconds, stream.reason(), seed, code)._asdict())
+        pieces = iter(stream)
+        while not ended:
+            start, ended = time.perf_counter(), True
+            with engine.adapter(which):
+                for piece in pieces:
+                    reading = Event("reading", which, (stream.read, stream.length))
+                    yield Event("piece", which, piece) if piece else reading
+                    if self.is_over() and not self.stop_asked.is_set():
+                        ended = False
+                        break
+            seconds += time.perf_counter() - start
+            if not ended:
+                parked = engine.decoder.park()
+                engine.turns.leave(self)
+                yield from self.wait()
+                if not self.has_turn():
+                    break
+                engine.decoder.resume(parked)
+        yield Event("done", which, self.done(which, seconds)._asdict())
+
+    def is_over(self) -> bool:
+        """Whether this turn was long enough, and somebody waits for the next."""
+        return len(self.engine.turns.line) > 1 and time.perf_counter() - self.begun >= TURN_SECONDS
+
+    def done(self, which: str, seconds: float) -> Done:
+        """What there is to say of an answer that is finished. seconds: of its turns."""
+        stream, seed = self.streams[which], self.sampling.seed if self.sampling.temperature > 0 else None
+        reason = stream.reason()
+        if self.full and reason.startswith("max_new_tokens"):
+            reason = "the model's context is full: prompt and answer fill it"
+        code = stream.as_code(which == "base" and len(self.engine.models) > 1)
+        return Done(stream.tokens, seconds, reason, seed, code)
 
     def ids(self, stream: Stream) -> list[int]:
         """What a stream made, its end token included."""

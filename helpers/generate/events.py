@@ -7,6 +7,10 @@ from typing import Any, NamedTuple
 from helpers.generate.sampling import Sampling
 
 
+class PromptError(ValueError):
+    """The model cannot read this prompt; the message says how much of it is too much."""
+
+
 @dataclass(frozen=True)
 class Request:
     """A question to one model or both. models: of "base", "tuned". begun: token ids of an answer to go on from."""
@@ -36,7 +40,8 @@ class Request:
 class Event(NamedTuple):
     """Something that happened. kind and value:
 
-    waiting: how many are before you. begin: None. piece: text that follows. done: Done as a dict.
+    waiting: how many are before you. begin: None. reading: (tokens read, tokens of the prompt). piece: text that
+    follows. done: Done as a dict.
     parted: Parting as a dict, or None. failed: words; only from a model of another process. model: whose it is.
     """
 

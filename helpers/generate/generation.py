@@ -150,11 +150,24 @@ class Stream:
         self.generated: list[int] = []
         self.end: list[int] = []  # the end token, once it has come
         self.ended = self.stopped_by_text = False
+        self.read = self.length = 0  # tokens of the prompt, and how many of them the model has read
 
     def __iter__(self) -> Iterator[str]:
+        """Pieces of text; an empty one after each piece of a long prompt that the model has read."""
         prompt = [*self.tokenizer(self.prompt, add_special_tokens=False)["input_ids"], *self.begun]
+        self.length = len(prompt)
+        for read, logits in self.decoder.read(prompt):
+            self.read, last = read, logits
+            if self.stop_asked.is_set():
+                return
+            if self.read < self.length:
+                yield ""
+        yield from self.written(prompt, last)
+
+    def written(self, prompt: list[int], logits: torch.Tensor) -> Iterator[str]:
+        """Pieces of text after a prompt that was read, with the logits (vocab_size,) after it."""
         shown, held = "", max(map(len, self.sampling.stop), default=1) - 1  # what may be the beginning of a stop string
-        for token in self.decoder.tokens(prompt, self.sampling, self.ends, self.stop_asked.is_set):
+        for token in self.decoder.tokens(prompt, self.sampling, self.ends, self.stop_asked.is_set, logits):
             self.ended = token in self.ends
             (self.end if self.ended else self.generated).append(token)
             whole = decode_answer(self.tokenizer, self.begun + self.generated)

@@ -1,12 +1,22 @@
 """Notebook 04's panel as a page of its own: one process with the model, a light kernel a visitor. Knows no sampling."""
 
+from __future__ import annotations
+
 import json
+import secrets
+import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-IDLE_SECONDS = 600  # a visitor's kernel that nobody looks at ends after that
+if TYPE_CHECKING:
+    from helpers.panels.site import Site
+
+VISITORS = 30  # a class; each visitor's kernel takes about 60 MB
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 CELL = """from pathlib import Path
 
@@ -27,15 +37,78 @@ def panel_notebook(file: Path, prompt: str) -> dict:
     return {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
 
 
-def voila_command(notebook: Path, port: int) -> list[str]:
-    """Starts Voila on this machine's loopback address, for one notebook."""
-    cull = [f"--MappingKernelManager.cull_idle_timeout={IDLE_SECONDS}", "--MappingKernelManager.cull_interval=60"]
-    where = ["--Voila.ip=127.0.0.1", f"--port={port}", "--no-browser", "--Voila.log_level=WARN"]
-    return [sys.executable, "-m", "voila", str(notebook), *where, *cull, "--show_tracebacks=True"]
+def own_names() -> list[str]:
+    """The addresses and names under which this network may know this machine, the likeliest first. Sends nothing."""
+    found = []
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # an address of documentation: only the route to it is looked up
+        found.append(probe.getsockname()[0])
+    name = socket.gethostname()
+    with suppress(OSError):
+        found += [str(info[4][0]) for info in socket.getaddrinfo(name, None, socket.AF_INET)]
+    return list(dict.fromkeys([one for one in found if not one.startswith("127.")] + [name, f"{name}.local"]))
 
 
-def serve(profile: str, run: Path | None, port: int) -> int:
-    """Loads the model once, serves it, and shows the panel until it is interrupted; returns Voila's exit status."""
+def plan(notebook: Path, port: int, visitors: int = VISITORS, share: str | None = None) -> Site:
+    """What is served: on the loopback address alone, or in the network where `share` is a name of this machine or "".
+
+    The token in its address is new each time.
+    """
+    from helpers.panels.site import Site
+
+    others = [] if share is None else [*filter(None, [share]), *own_names()]
+    ip = "127.0.0.1" if share is None else "0.0.0.0"
+    names = tuple(dict.fromkeys([*others, *LOOPBACK]))
+    return Site(str(notebook), ip, port, secrets.token_urlsafe(24), names, visitors, tracebacks=share is None)
+
+
+def words(site: Site) -> str:
+    """The address, and what those can do who have it."""
+    queue = "The model answers one after the other, and long answers take turns; who waits sees their place."
+    end = f"Up to {site.visitors} visitors. The address holds until Ctrl+C ends this; the next time it is another."
+    address = f"http://{site.names[0]}:{site.port}/?token={site.token}"
+    if site.ip == "127.0.0.1":
+        return f"open {address}\n{queue} {end}"
+    return (
+        f"For everybody in this network: {address}\n"
+        f"This machine also goes by: {', '.join(site.names[1:])}\n{queue} {end}\n"
+        "Whoever has the address can ask the model, as often as they like, and nothing more: they run no code, see no "
+        "file and nobody else's questions. It is not encrypted: others in the network can read along, questions, "
+        "answers and the address. So give it to people you trust in a network you trust, and ask nothing secret."
+    )
+
+
+def start_site(site: Site) -> subprocess.Popen:
+    """Starts Voila, and returns when it listens or has ended. It ends when its standard input is closed."""
+    child = subprocess.Popen([sys.executable, "-m", "helpers.panels.site"], stdin=subprocess.PIPE, text=True)
+    assert child.stdin
+    with suppress(BrokenPipeError):
+        child.stdin.write(site.to_json() + "\n")
+        child.stdin.flush()
+    while child.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", site.port)) == 0:
+                break
+        time.sleep(0.1)
+    return child
+
+
+def stop_site(child: subprocess.Popen) -> None:
+    """Ends it, with the kernels of its visitors."""
+    with suppress(OSError):
+        child.stdin.close()  # type: ignore[union-attr]
+    try:
+        child.wait(30)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def serve(profile: str, run: Path | None, port: int, visitors: int = VISITORS, share: str | None = None) -> int:
+    """Loads the model once, serves it, and shows the panel until it is interrupted; returns Voila's exit status.
+
+    visitors: at most, at a time. share: None for this machine alone, else a further name of it in the network, or "".
+    """
     from helpers.data.load import read_own
     from helpers.generate.engine import Engine
     from helpers.machine.paths import runs_folder
@@ -45,17 +118,23 @@ def serve(profile: str, run: Path | None, port: int) -> int:
     tuned = load_tuned(profile, run)
     print(tuned.words, flush=True)
     folder = runs_folder() / "app"
-    server = Server(Engine(tuned.model, tuned.tokenizer), folder / "model.json")
+    engine = Engine(tuned.model, tuned.tokenizer)
+    engine.warm()
+    server = Server(engine, folder / "model.json")
     server.start()
     question = read_own("test")[0]["messages"][0]["content"]
     notebook = folder / "page" / "panel.ipynb"
     notebook.parent.mkdir(parents=True, exist_ok=True)
     notebook.write_text(json.dumps(panel_notebook(folder / "model.json", question)), encoding="utf-8")
-    print(f"open http://127.0.0.1:{port} ; one answer at a time, who waits is told; Ctrl+C ends it", flush=True)
+    site = plan(notebook, port, visitors, share)
+    child = start_site(site)
     try:
-        return subprocess.run(voila_command(notebook, port), check=False).returncode
+        if child.poll() is None:
+            print(words(site), flush=True)
+        return child.wait()
     except KeyboardInterrupt:
         return 0
     finally:
+        stop_site(child)
         server.shutdown()
         (folder / "model.json").unlink(missing_ok=True)

@@ -195,6 +195,8 @@ class GenerationPanel:
         if event.kind == "begin":
             self.answers[event.model] = ""
             return "thinking ..."
+        if event.kind == "reading":
+            return "reading your prompt: {:,} of {:,} tokens".format(*event.value)
         if event.kind == "piece":
             self.answers[event.model] += event.value
         elif event.kind == "done":

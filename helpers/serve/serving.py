@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.generate.events import Event, Request
+from helpers.generate.events import Event, PromptError, Request
 
 if TYPE_CHECKING:
     from helpers.generate.engine import Engine
@@ -29,11 +29,13 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # connections of a class that come at once; the library's default is 5
 
     def __init__(self, engine: Engine, file: Path):
         super().__init__(("127.0.0.1", 0), Handler)
         self.engine, self.key, self.numbers = engine, secrets.token_urlsafe(32), itertools.count(1)
         self.jobs: dict[int, Any] = {}
+        self.file = file
         file.parent.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as target:
@@ -68,6 +70,8 @@ class Handler(BaseHTTPRequestHandler):
             action(body)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the visitor is gone
+        except PromptError as error:
+            self.refuse(413, str(error))
         except (ValueError, KeyError, TypeError) as error:
             self.refuse(400, f"{type(error).__name__}: {error}")
         except Exception as error:  # out of memory too: the visitor is told, and the server goes on

@@ -6,6 +6,7 @@ how to get it. Screenshots are kept in test-artifacts/.
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -29,7 +30,6 @@ SETTINGS = {  # draw all cells, also those that are out of sight; show no news
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 HARMLESS = ("favicon", "DevTools", "Deprecated", "ResizeObserver", "source map", "MathJax", "Content Security Policy")
-HARMLESS += ("ERR_NAME_NOT_RESOLVED",)  # Voila's page asks a CDN for icons that the panel does not use
 
 
 def find_chromium():
@@ -155,6 +155,14 @@ class Served:
         os.killpg(self.server.pid, signal.SIGKILL)
         self.server.wait()
         self.log.close()
+
+    def entrance(self):
+        """The address that the app printed, with its token, once it has."""
+        for _ in range(240):
+            if found := re.search(r"http://\S+/\?token=\S+", (self.root / "server.log").read_text()):
+                return found.group()
+            time.sleep(0.25)
+        raise RuntimeError((self.root / "server.log").read_text())
 
     def copy(self, number, **parameters):
         """Puts a notebook into the served folder, with these parameters; returns its name."""

@@ -82,7 +82,7 @@ def opened(request, browser, tmp_path_factory):
     with Served(request.param(), tmp_path_factory.mktemp(request.param.name)) as served:
         page = new_page(browser)
         if request.param is App:
-            page.goto(served.url)
+            page.goto(served.entrance())
         else:
             served.open(page, "04")
             served.wait_for_all(page)
@@ -259,7 +259,7 @@ def test_it_fits_a_narrow_screen(panel):
 @pytest.mark.parametrize("opened", [App], indirect=True, ids=["voila"])
 def test_a_second_visitor_of_the_app_has_a_panel_of_their_own(panel, browser):
     other = new_page(browser)
-    other.goto(panel.served.url)
+    other.goto(panel.served.entrance())
     other.locator(".ft-output").first.wait_for(timeout=60_000)
     second = Panel(other, panel.served)
     second.rest()

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+import transformers
 from conftest import move_adapter
+from families import FAMILIES, build
 
 from helpers.adapted import weight_with_adapter
 from helpers.generate.choices import SHORT, Choices
@@ -124,6 +126,67 @@ def test_a_stop_is_seen_within_one_token(tiny_llama):
     for token in decoder.tokens(PROMPT, Sampling(max_new_tokens=200), (), lambda: len(made) >= 5):
         made.append(token)
     assert 5 <= len(made) <= 6
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_prompt_read_in_pieces_gives_the_logits_of_one_pass(family, tmp_path, monkeypatch):
+    model = transformers.AutoModelForCausalLM.from_pretrained(build(family, tmp_path), attn_implementation="eager")
+    monkeypatch.setattr("helpers.generate.decode.CPU_PIECE", 7)
+    if "sliding_window" in family.options:  # so that a piece reaches over its edge
+        model.config.sliding_window = 16
+    prompt = torch.randint(6, 272, (40,), generator=torch.Generator().manual_seed(0)).tolist()
+    read = list(Decoder(model.eval()).read(prompt))
+    assert [number for number, _ in read] == [7, 14, 21, 28, 35, 40]
+    with torch.no_grad():
+        whole = model(torch.tensor([prompt]), use_cache=False).logits[0]
+    for number, logits in read:
+        torch.testing.assert_close(logits, whole[number - 1].float(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_that_keeps_more_than_keys_and_values_reads_its_prompt_as_a_whole(tiny_llama, monkeypatch):
+    class Recurrent(transformers.cache_utils.DynamicLayer):
+        pass
+
+    monkeypatch.setattr("helpers.generate.decode.CPU_PIECE", 2)
+    assert len(list(Decoder(tiny_llama).read(PROMPT))) == 3
+    whole = transformers.DynamicCache
+    other = lambda config: whole(config=config) if not hasattr(config, "recurrent") else recurrent(config)
+
+    def recurrent(config):
+        cache = whole(config=config)
+        cache.layers[0] = Recurrent()
+        return cache
+
+    tiny_llama.config.recurrent = True
+    monkeypatch.setattr(transformers, "DynamicCache", other)
+    assert [number for number, _ in Decoder(tiny_llama).read(PROMPT)] == [len(PROMPT)]
+
+
+@pytest.mark.parametrize("drafted", [True, False])
+def test_an_answer_that_is_parked_goes_on_as_if_nothing_had_been_between(tiny_llama, drafted, monkeypatch):
+    monkeypatch.setattr("helpers.generate.decode.CPU_PIECE", 2)
+    sampling, decoder = Sampling(max_new_tokens=25, temperature=1.0, seed=3), Decoder(tiny_llama)
+    decoder.how = Choice(drafted, "")
+    prompts = (PROMPT, [*PROMPT * 3, 90])
+    whole = [list(decoder.tokens(prompt, sampling, ())) for prompt in prompts]
+
+    def steps(prompt):
+        for number, logits in decoder.read(prompt):
+            last = logits
+            yield str(number)
+        yield from decoder.tokens(prompt, sampling, (), logits=last)
+
+    running, parked, made = [steps(prompt) for prompt in prompts], [None, None], [[], []]
+    while running[0] or running[1]:
+        for side in (0, 1):
+            if running[side]:
+                if parked[side]:
+                    decoder.resume(parked[side])
+                token = next(running[side], "end")
+                parked[side] = decoder.park()
+                running[side] = None if token == "end" else running[side]
+                made[side] += [token] if isinstance(token, int) else []
+    assert made == whole and decoder.how.value == drafted
 
 
 def test_lean_copies_are_of_one_state_of_the_adapter(tiny_llama):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.generate.engine import REMEMBERED, Engine
-from helpers.generate.events import Event, Request
+from helpers.generate.events import Event, PromptError, Request
 from helpers.generate.generation import base_answers
 from helpers.generate.sampling import Sampling
 
@@ -108,6 +108,99 @@ def test_a_look_does_not_wait_for_an_answer_of_somebody_else(engine):
     assert engine.look(ask("tuned")) is None
     list(events)
     assert engine.look(ask("tuned")) is not None
+
+
+def test_a_prompt_longer_than_the_context_never_reaches_the_model(engine, monkeypatch):
+    monkeypatch.setattr(engine.decoder, "logits", None)
+    engine.model.config.max_position_embeddings = 50
+    request = Request("x" * 200, Sampling(max_new_tokens=8), ("tuned",))
+    length = len(engine.prompt_ids(request))
+    for asked in (engine.ask, engine.look):
+        with pytest.raises(PromptError, match=rf"{length:,} tokens.*context is 50 tokens.*{length - 49} too many"):
+            asked(request)
+    assert not engine.turns.line
+    shorter = Request("hi", Sampling(max_new_tokens=8), ("tuned",), begun=tuple(range(5, 60)))
+    with pytest.raises(PromptError):
+        engine.ask(shorter)
+
+
+def test_an_answer_ends_where_the_context_is_full_and_says_so(engine):
+    length = len(engine.prompt_ids(ask("tuned")))
+    engine.model.config.max_position_embeddings = length + 5
+    done = list(engine.ask(ask("tuned", max_new_tokens=100, temperature=1.0, seed=3)))[-1].value
+    assert done["tokens"] == 5 and "context is full" in done["reason"] and "max_new_tokens=5," in done["code"]
+
+
+def test_stop_is_seen_while_a_long_prompt_is_read(engine, monkeypatch):
+    monkeypatch.setattr("helpers.generate.decode.CPU_PIECE", 16)
+    passes, whole = [], engine.decoder.logits
+    monkeypatch.setattr(engine.decoder, "logits", lambda ids: passes.append(len(ids)) or whole(ids))
+    job, heard = engine.ask(Request("word " * 60, Sampling(max_new_tokens=8), ("base", "tuned"))), []
+    for event in job:
+        heard.append(event)
+        if event.kind == "reading":
+            job.stop()
+    assert len(passes) == 2 and max(passes) == 16, "a piece runs to its end, no other begins"
+    assert [event.kind for event in heard] == ["begin", "reading", "done"] and heard[1].value[0] == 16
+    assert heard[-1].value["reason"] == "you stopped it" and not engine.turns.line
+
+
+def test_a_long_answer_and_short_ones_take_turns_and_stay_what_they_are_alone(engine, monkeypatch):
+    monkeypatch.setattr("helpers.generate.decode.CPU_PIECE", 16)
+    long = Request("word " * 20, Sampling(max_new_tokens=60, temperature=1.0, seed=3), ("base", "tuned"))
+    short = Request("hi", Sampling(max_new_tokens=6, temperature=1.0, seed=4), ("tuned",))
+    alone = [[e for e in engine.ask(request) if e.kind in ("piece", "parted")] for request in (long, short)]
+    monkeypatch.setattr("helpers.generate.engine.TURN_SECONDS", 0.0)
+    order, heard = [], ([], [])
+
+    def visit(side, request):
+        for event in engine.ask(request):
+            heard[side].append(event)
+            order.append((side, event.kind))
+            ready.set()
+
+    ready = threading.Event()
+    threads = [threading.Thread(target=visit, args=(side, request)) for side, request in enumerate((long, short))]
+    for thread in threads:
+        thread.start()
+        ready.wait()
+    for thread in threads:
+        thread.join(timeout=60)
+    for side in (0, 1):
+        assert [e for e in heard[side] if e.kind in ("piece", "parted")] == alone[side]
+    assert order.index((1, "done")) < order.index((0, "done")), "the short one did not wait for the long one"
+    assert (0, "waiting") in order[: order.index((1, "done"))], "and the long one was told"
+    assert not engine.turns.line
+
+
+def test_who_stops_between_two_turns_keeps_what_there_is(engine, monkeypatch):
+    monkeypatch.setattr("helpers.generate.engine.TURN_SECONDS", 0.0)
+    job, heard = engine.ask(ask("base", "tuned", max_new_tokens=300, temperature=1.0, seed=3)), []
+    events = iter(job)
+    while next(events).kind != "piece":
+        pass
+    other = iter(engine.turns.wait("somebody"))
+    next(other)
+    for event in events:
+        heard.append(event)
+        if event.kind == "waiting":
+            job.stop()
+    assert [event.kind for event in heard][-2:] == ["waiting", "done"] and list(engine.turns.line) == ["somebody"]
+    assert heard[-1].value["reason"] == "you stopped it" and heard[-1].value["tokens"] >= 1
+
+
+def test_a_look_at_a_long_prompt_gives_way_to_an_answer(engine, monkeypatch):
+    monkeypatch.setattr("helpers.generate.decode.CPU_PIECE", 4)
+    whole = engine.decoder.logits
+
+    def meanwhile(ids):
+        if len(engine.turns.line) == 1:
+            engine.turns.line.append("somebody")
+        return whole(ids)
+
+    monkeypatch.setattr(engine.decoder, "logits", meanwhile)
+    assert engine.look(ask("tuned")) is None and not engine.known
+    engine.turns.leave("somebody")
 
 
 def test_a_second_request_waits_and_is_told(engine):

@@ -6,6 +6,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,7 +14,7 @@ from helpers.generate.engine import Engine
 from helpers.generate.events import Request
 from helpers.generate.sampling import Sampling
 from helpers.machine.paths import PROJECT
-from helpers.panels.app import panel_notebook, voila_command
+from helpers.panels.app import panel_notebook
 from helpers.panels.generation import GenerationPanel
 from helpers.serve.remote import RemoteEngine, RemoteError
 from helpers.serve.serving import LARGEST_REQUEST, Server
@@ -106,6 +107,22 @@ def test_a_look_that_fails_says_why_and_the_server_goes_on(server, remote, monke
     assert remote.look(Request("hi", Sampling(), ("base",))) is not None
 
 
+def test_a_prompt_that_is_too_long_is_refused_in_words_and_the_next_is_answered(server, remote):
+    server.engine.model.config.max_position_embeddings = 60
+    panel = GenerationPanel(remote, "x" * 200, max_new_tokens=4)
+    with pytest.raises(RemoteError, match=r"context is 60 tokens.*too many. Shorten"):
+        panel.run()
+    assert "too many" in panel.status.value
+    panel.prompt.value = "hi"
+    assert panel.run() and not server.engine.turns.line
+
+
+def test_a_class_that_comes_at_once_is_connected(server, remote):
+    with server.engine.turns.at_once(), ThreadPoolExecutor(30) as pool:
+        engines = list(pool.map(lambda _: RemoteEngine(server.file), range(30)))
+    assert len(engines) == 30 and server.request_queue_size >= 128
+
+
 def test_without_its_key_nothing_is_answered(server):
     for key in ("", "guess", server.key + "x"):
         with pytest.raises(urllib.error.HTTPError) as refused:
@@ -142,7 +159,3 @@ def test_a_visitors_kernel_loads_no_torch(tmp_path):
     imports = "\n".join(line for line in cell.splitlines() if "import" in line)
     code = f"{imports}\nimport sys\nassert not {{'torch', 'transformers', 'peft'}} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0
-
-
-def test_voila_is_bound_to_this_machine(tmp_path):
-    assert "--Voila.ip=127.0.0.1" in voila_command(tmp_path / "panel.ipynb", 8866)

@@ -1,0 +1,222 @@
+"""Voila with a door: who is let in, under which names, and what those see who are not. Knows no model.
+
+`python -m helpers.panels.site` reads a Site as one line of JSON, serves it, and ends when its standard input does.
+"""
+
+import html
+import json
+import os
+import re
+import signal
+import sys
+import threading
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from tornado.web import RequestHandler, authenticated
+from traitlets import default
+from traitlets.config import Config
+from voila.app import Voila
+from voila.tornado.handler import TornadoVoilaHandler
+
+from helpers.panels.door import Door, Place
+
+IDLE_SECONDS = 600  # a visitor's kernel that nobody looks at ends after that
+PATIENCE_SECONDS = 600  # of every time-out of a library that a busy machine would meet; nbclient's for an output is 4
+AT_ONCE = max(1, (os.cpu_count() or 2) // 2)  # panels prepared at a time: each takes a core for a second or two
+VISITOR: ContextVar[str] = ContextVar("visitor")  # whose page is being made
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>{again}<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 1.1em/1.5 system-ui, sans-serif; max-width: 34em; margin: 12vh auto; padding: 0 1em }}
+</style></head><body><main><h1>{title}</h1><p role="status">{text}</p></main></body></html>
+"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What is served. ip: where it listens. names: the Host names that it answers to. visitors: at most, at a time."""
+
+    notebook: str
+    ip: str
+    port: int
+    token: str
+    names: tuple[str, ...]
+    visitors: int
+    tracebacks: bool
+
+    def to_json(self) -> str:
+        """As one line."""
+        return json.dumps(asdict(self))
+
+
+def page(title: str, text: str, seconds: int | None = None) -> str:
+    """A page of a title and a sentence, which comes back to the panel's address after some seconds."""
+    again = "" if seconds is None else f'<meta http-equiv="refresh" content="{seconds};url=/">'
+    return PAGE.format(title=html.escape(title), text=text, again=again)
+
+
+def page_for(place: Place, limit: int) -> str:
+    """What somebody sees who is not let in yet."""
+    line = f"{place.before} before you. " if place.before else "You are next. "
+    if place.kind == "full":
+        text = f"All {limit} places are taken. {line}Leave this page open: it goes on by itself when somebody leaves."
+        return page("The room is full", text, 5)
+    text = f"{line}Each visitor gets a panel of their own, and they are prepared a few at a time."
+    text += " This page goes on by itself."
+    return page("Your panel is being prepared", text, 2)
+
+
+class Foreign(RequestHandler):
+    """Answers for every name that is not this server's: nothing."""
+
+    def prepare(self) -> None:
+        """A page of another site that has its name point here (DNS rebinding) gets no further than this."""
+        self.set_status(403)
+        self.finish("This server does not go by that name. Open the address that `make app` printed.\n")
+
+
+class Kernels(AsyncMappingKernelManager):
+    """One kernel a visitor: a new one ends the one before."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.of: dict[str, str] = {}  # visitor: kernel
+
+    async def start_kernel(self, **options: Any) -> str:  # type: ignore[override]
+        """A kernel for the visitor whose page is being made."""
+        visitor = VISITOR.get()
+        await self.end(visitor)
+        self.of[visitor] = await super().start_kernel(**options)
+        return self.of[visitor]
+
+    async def end(self, visitor: str) -> None:
+        """Ends a visitor's kernel, if there is one."""
+        kernel_id = self.of.pop(visitor, "")
+        if kernel_id in self:
+            await super().shutdown_kernel(kernel_id, now=True)
+
+    async def shutdown_kernel(self, kernel_id: str, *given: Any, **options: Any) -> None:  # type: ignore[override]
+        """Ends a kernel, and its visitor's stay: the page was closed, or nobody looked at it for long."""
+        visitor = self.visitor(kernel_id)
+        self.of.pop(visitor, None)
+        self.parent.door.leave(visitor)
+        await super().shutdown_kernel(kernel_id, *given, **options)
+
+    def visitor(self, kernel_id: str) -> str:
+        """Whose kernel this is; "" for one that is gone."""
+        return next((name for name, own in self.of.items() if own == kernel_id), "")
+
+    def notify_connect(self, kernel_id: str) -> None:
+        """A page looks at this kernel."""
+        super().notify_connect(kernel_id)
+        self.parent.door.look(self.visitor(kernel_id), True)
+
+    def notify_disconnect(self, kernel_id: str) -> None:
+        """A page looks no more."""
+        super().notify_disconnect(kernel_id)
+        self.parent.door.look(self.visitor(kernel_id), bool(self._kernel_connections.get(kernel_id)))
+
+
+class Entrance(TornadoVoilaHandler):
+    """The panel's address."""
+
+    @authenticated
+    async def get(self, path: str | None = None) -> None:
+        """The panel; or a page that says what is waited for, and comes back."""
+        site: VoilaWithDoor = self.settings["voila"]
+        if path:
+            self.refuse(404, "There is nothing here.")
+        elif self.request.headers.get("Sec-Fetch-Dest", "document") != "document":  # <img>, <iframe>, fetch()
+            self.refuse(403, "The panel is a page of its own, and no part of another one.")
+        elif self.get_query_argument("token", ""):  # the cookie is set now, and the address bar is clean afterwards
+            self.finish(page_for(Place("waiting", len(site.door.line)), site.door.limit).replace('"2;', '"0;'))
+        elif self.request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            self.refuse(403, 'Another page led here. <a href="/">Open the panel</a>, if you want it.')
+        else:
+            await self.let_in(site, self.current_user.username)
+
+    def refuse(self, status: int, text: str) -> None:
+        """Ends the request; no kernel is started."""
+        self.set_status(status)
+        self.finish(page("Not here", text))
+
+    async def let_in(self, site: "VoilaWithDoor", visitor: str) -> None:
+        """The panel, if it is this visitor's turn."""
+        place = site.door.knock(visitor)
+        if place.kind != "in":
+            self.set_status(503 if place.kind == "full" else 200)
+            self.set_header("Cache-Control", "no-store")
+            self.finish(page_for(place, site.door.limit))
+            return
+        await self.kernel_manager.end(place.instead)
+        VISITOR.set(visitor)
+        try:
+            await super().get()
+        finally:
+            site.door.opened(visitor)
+            if visitor not in self.kernel_manager.of:
+                site.door.leave(visitor)
+
+
+class VoilaWithDoor(Voila):
+    """Voila for one notebook; `door` and `names` are set before it starts. Reads no configuration of this machine.
+
+    Upstream: Voila.init_handlers and its TornadoVoilaHandler are replaced, which have no setting; allow_remote_access
+    is fixed to True there, so that any Host is answered. Breaks: visitors without a limit, or none at all.
+    Drift: test_site.py::test_voila_still_answers_to_any_name_by_itself
+    """
+
+    door: Door
+    names: tuple[str, ...]
+
+    @default("config_file_paths")
+    def no_files(self) -> list[str]:
+        """A voila.json of this user could open what is closed here."""
+        return []
+
+    def init_handlers(self) -> list:
+        """Voila's, behind the names and the door."""
+        own = "|".join(re.escape(name.lower()) for name in self.names)
+        self.app.add_handlers(rf"(?!(?:{own})$).*$", [(r".*", Foreign)])
+        handlers = super().init_handlers()
+        return [(rule[0], Entrance, *rule[2:]) if rule[1] is TornadoVoilaHandler else rule for rule in handlers]
+
+
+def policy(site: Site) -> str:
+    """The Content-Security-Policy of every page: it asks this server alone, and is shown in no other page."""
+    sockets = " ".join(f"ws://{name}:{site.port}" for name in site.names)
+    inside = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+    return f"{inside}; connect-src 'self' {sockets}; frame-ancestors 'none'; form-action 'self'"
+
+
+def configuration(site: Site) -> Config:
+    """Voila's settings. No time-out that a busy machine would meet is left at its default."""
+    config = Config()
+    config.Voila.update(ip=site.ip, port=site.port, port_retries=0, open_browser=False, log_level="ERROR")
+    config.Voila.update(token=site.token, tornado_settings={"headers": {"Content-Security-Policy": policy(site)}})
+    config.IdentityProvider.cookie_options = {"SameSite": "Lax"}
+    config.VoilaConfiguration.update(show_tracebacks=site.tracebacks, file_allowlist=[])
+    config.VoilaConfiguration.multi_kernel_manager_class = Kernels
+    config.VoilaExecutor.update(iopub_timeout=PATIENCE_SECONDS, startup_timeout=PATIENCE_SECONDS, timeout=None)
+    config.MappingKernelManager.update(cull_idle_timeout=IDLE_SECONDS, cull_interval=60)
+    config.MappingKernelManager.kernel_info_timeout = PATIENCE_SECONDS
+    return config
+
+
+def launch(site: Site) -> None:
+    """Serves until it is told to end."""
+    app = VoilaWithDoor.instance(config=configuration(site))
+    app.door, app.names = Door(site.visitors, AT_ONCE), site.names
+    app.initialize([site.notebook])
+    threading.Thread(target=lambda: (sys.stdin.read(), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
+    app.start()
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.stdin.readline())
+    launch(Site(**{**given, "names": tuple(given["names"])}))
