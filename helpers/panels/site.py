@@ -87,6 +87,12 @@ class Kernels(AsyncMappingKernelManager):
         super().__init__(**options)
         self.of: dict[str, str] = {}  # visitor: kernel
 
+    @property
+    def door(self) -> Door:
+        """The application's."""
+        app: Any = self.parent
+        return app.door
+
     async def start_kernel(self, **options: Any) -> str:  # type: ignore[override]
         """A kernel for the visitor whose page is being made."""
         visitor = VISITOR.get()
@@ -104,7 +110,7 @@ class Kernels(AsyncMappingKernelManager):
         """Ends a kernel, and its visitor's stay: the page was closed, or nobody looked at it for long."""
         visitor = self.visitor(kernel_id)
         self.of.pop(visitor, None)
-        self.parent.door.leave(visitor)
+        self.door.leave(visitor)
         await super().shutdown_kernel(kernel_id, *given, **options)
 
     def visitor(self, kernel_id: str) -> str:
@@ -114,12 +120,12 @@ class Kernels(AsyncMappingKernelManager):
     def notify_connect(self, kernel_id: str) -> None:
         """A page looks at this kernel."""
         super().notify_connect(kernel_id)
-        self.parent.door.look(self.visitor(kernel_id), True)
+        self.door.look(self.visitor(kernel_id), True)
 
     def notify_disconnect(self, kernel_id: str) -> None:
         """A page looks no more."""
         super().notify_disconnect(kernel_id)
-        self.parent.door.look(self.visitor(kernel_id), bool(self._kernel_connections.get(kernel_id)))
+        self.door.look(self.visitor(kernel_id), bool(self._kernel_connections.get(kernel_id)))
 
 
 class Entrance(TornadoVoilaHandler):
@@ -213,8 +219,14 @@ def launch(site: Site) -> None:
     app = VoilaWithDoor.instance(config=configuration(site))
     app.door, app.names = Door(site.visitors, AT_ONCE), site.names
     app.initialize([site.notebook])
-    threading.Thread(target=lambda: (sys.stdin.read(), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
+    threading.Thread(target=end_with_input, daemon=True).start()
     app.start()
+
+
+def end_with_input() -> None:
+    """Ends this process once its standard input is closed: with the one that started it, even if that was killed."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":
