@@ -1,4 +1,4 @@
-"""The app's site with real kernels: who gets a panel, who waits, who is refused. The model behind it is tiny."""
+"""The app's site with real kernels: who gets a panel, who waits, who is refused. Behind it is a model that says nothing."""
 
 import http.cookiejar
 import json
@@ -7,11 +7,13 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
-from helpers.generate.engine import Engine
+from helpers.generate.sampling import PRESETS
 from helpers.panels.app import own_names, panel_notebook, plan, start_site, stop_site, words
 from helpers.panels.site import PATIENCE_SECONDS, configuration
 from helpers.serve.api import free_port
@@ -74,8 +76,11 @@ def kind(text):
 
 
 @pytest.fixture
-def site(tuned_llama, tokenizer, tmp_path):
-    model = Server(Engine(tuned_llama, tokenizer), tmp_path / "model.json")
+def site(tmp_path):
+    silent: Any = SimpleNamespace(
+        models=("tuned", "base"), own=PRESETS["Greedy"], how="not at all", look=lambda _: None
+    )
+    model = Server(silent, tmp_path / "model.json")
     model.start()
     notebook = tmp_path / "page" / "panel.ipynb"
     notebook.parent.mkdir()
