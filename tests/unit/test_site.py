@@ -1,4 +1,4 @@
-"""The app's site with real kernels: who gets a panel, who waits, who is refused. Behind it is a model that says nothing."""
+"""The app with real kernels: who gets a panel, who waits, who is refused. Behind it is a model that says nothing."""
 
 import http.cookiejar
 import json
