@@ -160,6 +160,7 @@ class Entrance(TornadoVoilaHandler):
             self.finish(page_for(place, site.door.limit))
             return
         await self.kernel_manager.end(place.instead)
+        assert self.xsrf_token  # reading it sets the cookie without which a page that is closed cannot end its kernel
         VISITOR.set(visitor)
         try:
             await super().get()
@@ -204,7 +205,9 @@ def configuration(site: Site) -> Config:
     """Voila's settings. No time-out that a busy machine would meet is left at its default."""
     config = Config()
     config.Voila.update(ip=site.ip, port=site.port, port_retries=0, open_browser=False, log_level="ERROR")
-    config.Voila.update(token=site.token, tornado_settings={"headers": {"Content-Security-Policy": policy(site)}})
+    quiet = {"log_function": lambda handler: None}  # nothing about who came, and no line for each page that waits
+    headers = {"headers": {"Content-Security-Policy": policy(site)}}
+    config.Voila.update(token=site.token, tornado_settings=headers | quiet)
     config.IdentityProvider.cookie_options = {"SameSite": "Lax"}
     config.VoilaConfiguration.update(show_tracebacks=site.tracebacks, file_allowlist=[])
     config.VoilaConfiguration.multi_kernel_manager_class = Kernels
