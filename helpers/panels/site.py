@@ -30,7 +30,7 @@ VISITOR: ContextVar[str] = ContextVar("visitor")  # whose page is being made
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>{again}<style>
+<title>{title}</title><link rel="icon" href="data:,">{again}<style>
 :root {{ color-scheme: light dark }}
 body {{ font: 1.1em/1.5 system-ui, sans-serif; max-width: 34em; margin: 12vh auto; padding: 0 1em }}
 </style></head><body><main><h1>{title}</h1><p role="status">{text}</p></main></body></html>
