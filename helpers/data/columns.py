@@ -13,18 +13,34 @@ LONGEST_NAME = 60
 
 # The meaning of a column by its name, as `plain` writes it. A name stands once.
 NAMES: dict[str, tuple[str, ...]] = {
-    "messages": ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "对话", "消息"),
-    "text": ("text", "文本"),
+    "messages": (
+        *("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat_messages", "contents"),
+        *("对话", "消息"),
+    ),
+    "text": ("text", "chat", "文本"),
     "instruction": ("instruction", "指令"),
     "prompt": ("prompt", "提示", "提示词"),
-    "question": ("question", "query", "user", "human", "user_message", "q", "问题", "提问", "问"),
-    "input": ("input", "输入"),
+    "question": (
+        *("question", "query", "user", "human", "user_message", "q", "问题", "提问", "问", "質問", "질문"),
+        *("frage", "pregunta", "pergunta", "domanda", "вопрос", "السؤال", "सवाल", "soru"),
+    ),
+    "input": ("input", "inputs", "输入"),
     "context": ("context", "contexts", "document", "documents", "passage", "passages", "上下文", "背景"),
     "answer": (
         *("answer", "output", "response", "completion", "assistant", "bot", "gpt", "a"),
-        *("答案", "回答", "输出", "回复", "答"),
+        *("答案", "回答", "输出", "回复", "答", "답변", "antwort", "réponse", "respuesta", "resposta", "risposta"),
+        *("ответ", "الجواب", "जवाब", "cevap", "targets"),
     ),
-    "system": ("system", "system_prompt", "system_message", "系统", "系统提示", "系统提示词"),
+    "system": (
+        "system",
+        "system_prompt",
+        "system_message",
+        "systeminstruction",
+        "system_instruction",
+        "系统",
+        "系统提示",
+        "系统提示词",
+    ),
     "history": ("history", "历史"),
     "tools": ("tools", "functions"),
     "thinking": ("reasoning_content", "thinking"),

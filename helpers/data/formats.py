@@ -7,19 +7,23 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from helpers.data.columns import MEANINGS, by_meaning, mapped, plain, valued
+from helpers.data.json_shapes import is_turn
 from helpers.data.json_text import from_json
 from helpers.data.order import checked
-from helpers.data.templated import NO_TURN, parse_templated
+from helpers.data.parts import calls_in, flat_tools, system_text
+from helpers.data.templated import NO_TURN, parse_templated, prompt_turns
 from helpers.data.turns import (
     RowError,
     answer_turns,
     as_turns,
     asked_turns,
     is_wanted,
+    join_to,
     joined_text,
     kind_of,
     message_of,
     opened,
+    says_it_again,
     speaks,
     text_of,
     without_halves,
@@ -66,6 +70,13 @@ class RowReader:
         self.row, self.meant, self.format = row, by_meaning(row), ""
         self.fates: dict[str, str] = {}
         self.joined: list[str] = []  # texts for the last question
+        for one, other, kinds in (("text", "messages", (list, tuple, dict)), ("messages", "text", str)):
+            for name in [n for n in self.meant.get(one, []) if isinstance(from_json(row[n]), kinds)]:  # by its content
+                self.meant[one].remove(name)
+                self.meant.setdefault(other, []).append(name)
+        if self.has("tools") and calls_in(row.get("answers"), row[self.meant["tools"][0]]):  # xLAM
+            self.meant.setdefault("answer", []).append("answers")
+        self.meant = {meaning: names for meaning, names in self.meant.items() if names}
 
     def has(self, meaning: str) -> bool:
         """Whether a column of this meaning has a value."""
@@ -150,6 +161,11 @@ def form_of(reader: RowReader) -> str:
             raise RowError("no question", "`instruction` is empty")
     if {"message_id", "parent_id", "role"} <= {plain(name) for name in reader.row}:
         raise RowError(*what_it_is(reader))
+    if is_turn(reader.row):
+        raise RowError(
+            "one message a row",
+            'no column says to which conversation: COLUMNS = {"conversation_id": "..."} if one does',
+        )
     if has("text"):
         return "guanaco"
     raise RowError(*what_it_is(reader))
@@ -201,6 +217,10 @@ def from_pair(reader: RowReader) -> tuple[list[dict], str]:
         raise RowError("another schema", f"no `{MAIN[reader.format]}`")
     main = next((meaning for meaning in (MAIN.get(reader.format), *asks) if meaning in asks), asks[0])
     answer = next((name for name in answers if plain(name) in PARTNERS[main]), answers[0])
+    if main == "prompt" and (told := prompt_turns(reader.row[reader.meant[main][0]], reader.row[answer])):
+        reader.take(main, f"the question, parsed from {told[0]}'s template")
+        reader.take("answer", "the answer", answer)
+        return told[1], ""
     turns = asked_turns(reader.take(main, "the question"), main)
     for meaning in asks:
         text = reader.row[reader.meant[meaning][0]]
@@ -208,6 +228,10 @@ def from_pair(reader: RowReader) -> tuple[list[dict], str]:
         if meaning == main or written_out or (len(answers) > 1 and meaning != "input"):
             continue  # the whole prompt once more, or the question of another pair
         reader.joined.append(joined_text(reader.take(meaning, "joined to the question"), meaning))
+    calls = calls_in(reader.row[answer], reader.row[reader.meant["tools"][0]]) if reader.has("tools") else []
+    if calls:
+        reader.take("answer", "the answer (tool calls)", answer)
+        return [*turns, {"role": "assistant", "content": "", "tool_calls": calls}], ""
     return turns + answer_turns(reader.take("answer", "the answer", answer)), ""
 
 
@@ -257,6 +281,9 @@ def from_text(reader: RowReader) -> tuple[list[dict], str]:
             ) from None
         raise
     reader.fates[reader.meant["text"][0]] = f"the turns, parsed from {name}'s template"
+    for system in reader.meant.get("system", []):  # Glaive writes the mark into this column too
+        if isinstance(reader.row[system], str) and name == "Vicuna":
+            reader.row = {**reader.row, system: reader.row[system].strip().removeprefix("SYSTEM:").strip()}
     reader.format = "guanaco" if name == "guanaco" else f"text in {name}'s template"
     return turns, ""
 
@@ -290,27 +317,11 @@ def around(reader: RowReader, messages: list[dict], mended: list[str]) -> list[d
                 join_to(messages, joined_text(reader.take(meaning, "joined to the question", name), name), last=False)
     systems = []
     for name in reader.meant.get("system", []):
-        systems.append(joined_text(reader.take("system", "system prompt", name), name))
+        systems.append(joined_text(system_text(reader.take("system", "system prompt", name)), name))
     if messages and messages[0]["role"] == "system":
         systems, messages = [*systems, messages[0]["content"]], messages[1:]
     system = "\n\n".join(dict.fromkeys(text.strip() for text in systems)) if len(systems) > 1 else "".join(systems)
     return [{"role": "system", "content": system}, *messages] if systems else messages
-
-
-def says_it_again(text: object, messages: list[dict]) -> bool:
-    """Whether a text holds a question or an answer of the conversation already."""
-    said = [str(message["content"]).strip() for message in messages]
-    return not isinstance(text, str) or any(len(one) > 1 and one in text for one in said)
-
-
-def join_to(messages: list[dict], text: str, last: bool) -> None:
-    """Adds a text to the last or first question, after a blank line. Raises RowError where there is none."""
-    asked = [index for index, message in enumerate(messages) if message["role"] == "user"]
-    if not asked:
-        raise RowError("no question", "there is a text to join, and no question to join it to")
-    index = asked[-1 if last else 0]
-    content = "\n\n".join(filter(str.strip, (messages[index]["content"], text)))
-    messages[index] = {**messages[index], "content": content}
 
 
 def tools_of(reader: RowReader) -> list | None:
@@ -321,7 +332,7 @@ def tools_of(reader: RowReader) -> list | None:
     tools = [tools] if isinstance(tools, dict) else tools
     if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, dict) for tool in tools):
         raise RowError("tools of another form", "they are no list of objects")
-    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
+    return flat_tools(list(tools))
 
 
 def wanted_row(reader: RowReader) -> None:

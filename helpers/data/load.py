@@ -27,6 +27,7 @@ from helpers.data.rows import DataError, Row
 from helpers.data.split import split
 from helpers.data.tables import told_apart
 from helpers.data.templated import NO_TURN
+from helpers.data.threads import conversations, thread_column
 from helpers.data.turns import NOT_TEXT, RowError
 from helpers.machine.paths import DATA
 
@@ -84,6 +85,9 @@ def load_chat(
     report = Report(name)
     report.notes += [note] if note else []
     head = list(islice(rows, 100))
+    if thread := thread_column(head, columns):
+        rows = conversations(chain(head, rows), thread, report.notes)
+        head = list(islice(rows, 100))
     report.format, report.reason = recognised(name, head, format, columns)
     dataset = as_dataset(usable(chain(head, rows), report, format or "", columns, progress))
     if not report.kept:

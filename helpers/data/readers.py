@@ -9,6 +9,7 @@ from helpers.data.cells import arrow_rows
 from helpers.data.encodings import encoding_of
 from helpers.data.json_shapes import refuse_choice
 from helpers.data.json_values import json_rows
+from helpers.data.plain_text import pair_rows, words_of
 from helpers.data.rows import DataError, Row
 from helpers.data.tables import DELIMITERS, table_rows
 
@@ -42,6 +43,8 @@ def read_file(path: Path, chosen: str = "") -> tuple[Iterator[Row], str]:
     first = start.decode(encoding, errors="replace").lstrip("\ufeff \t\r\n")[:1]
     if first in ("{", "[") or path.suffix.lower() in JSON_SUFFIXES:
         return json_rows(path, encoding, chosen), encoding
+    if words := words_of(start.decode(encoding, errors="replace").lstrip("\ufeff")):
+        return pair_rows(path, encoding, words), encoding
     raise DataError(f"{path.name} is neither JSONL, JSON, CSV nor Parquet: {what_it_is(start)}")
 
 

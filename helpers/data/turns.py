@@ -8,18 +8,21 @@ from typing import Any
 
 from helpers.data.columns import is_missing, plain
 from helpers.data.json_text import Repeated, from_json, repeated_in
+from helpers.data.parts import apart
 
 ROLE_NAMES = {
     **dict.fromkeys(("user", "human", "prompter", "question", "customer", "用户", "客户", "问", "人类"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "bot", "model", "ai", "answer"), "assistant"),
+    **dict.fromkeys(
+        ("assistant", "gpt", "chatgpt", "bing", "bard", "bot", "model", "ai", "agent", "answer"), "assistant"
+    ),
     **dict.fromkeys(("助手", "机器人", "客服", "模型", "答"), "assistant"),
     **dict.fromkeys(("system", "developer", "系统"), "system"),
     **dict.fromkeys(("tool", "function", "observation", "ipython", "tool_response", "工具"), "tool"),
     **dict.fromkeys(("function_call", "tool_call"), "call"),
 }
 PAIR = {"input": "user", "instruction": "user", "prompt": "user", "output": "assistant", "response": "assistant"}
-ROLE_KEYS = ("role", "from", "author", "speaker", "sender", "角色")
-TEXT_KEYS = ("content", "value", "text", "message", "内容")
+ROLE_KEYS = ("role", "from", "author", "speaker", "sender", "author_role", "角色")
+TEXT_KEYS = ("content", "value", "text", "message", "utterance", "body", "parts", "内容")
 THINKING_KEYS = ("reasoning_content", "thinking", "reasoning")
 WEIGHT_KEYS = ("weight", "train", "loss")
 BESIDE_KEYS = ("name", "tool_call_id")  # go to the template with the message
@@ -93,7 +96,7 @@ def as_turns(value: object, what: str) -> list[dict]:
         if isinstance(turn, (list, tuple)) and len(turn) == 2:
             turns += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
         elif isinstance(turn, dict):
-            turns += pair_in(turn) or [turn]
+            turns += pair_in(turn) or apart(turn)
         else:
             raise RowError("another schema", f"a turn is {kind_of(turn)} and not an object")
     return turns
@@ -278,6 +281,22 @@ def answer_turns(answer: Any) -> list[dict]:
             "a list of answers", f"{len(answer)} alternatives, and one is trained: name it, or write a row for each"
         )
     return [{"role": "assistant", "content": text_of(answer, "the answer")}]
+
+
+def says_it_again(text: object, messages: list[dict]) -> bool:
+    """Whether a text holds a question or an answer of the conversation already."""
+    said = [str(message["content"]).strip() for message in messages]
+    return not isinstance(text, str) or any(len(one) > 1 and one in text for one in said)
+
+
+def join_to(messages: list[dict], text: str, last: bool) -> None:
+    """Adds a text to the last or first question, after a blank line. Raises RowError where there is none."""
+    asked = [index for index, message in enumerate(messages) if message["role"] == "user"]
+    if not asked:
+        raise RowError("no question", "there is a text to join, and no question to join it to")
+    index = asked[-1 if last else 0]
+    content = "\n\n".join(filter(str.strip, (messages[index]["content"], text)))
+    messages[index] = {**messages[index], "content": content}
 
 
 def speaks(turn: object) -> str:

@@ -56,6 +56,7 @@ READ = {
     "pretty_objects.jsonl": (PAIR, ("What is thing 1?", "It is 1.")),
     "prompt_completion_legacy.jsonl": (PAIR, ("Item 1 ->", " label1\n###\n")),
     "prompt_messages_completion_text.jsonl": (SYSTEM, ("Be short.", "Hi 1", "Hello 1")),
+    "qa.txt": (PAIR, ("What is 1?", "It is 1.")),
     "question_answer_context.jsonl": (
         PAIR,
         ("When does shop 1 open?\n\nThe shop at 1 High Street opens at 1 o'clock.", "At 1."),
@@ -85,7 +86,6 @@ REFUSED = {
     "oasst_flat.jsonl": "one message of a tree",
     "part_without_text.jsonl": "not only text",
     "qa.md": "it is Markdown",
-    "qa.txt": "plain text with questions and answers",
 }
 ROWS = {"category_three_rows_each.jsonl": 60, "mixed_forms.jsonl": 10, "raw_quote.tsv": 8}
 ROWS |= dict.fromkeys(("source_unique_per_row.jsonl", "same_question_many_answers.jsonl"), 40)

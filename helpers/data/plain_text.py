@@ -1,0 +1,49 @@
+"""Plain text of questions and answers, each begun by its word at the beginning of a line. Executes nothing."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from helpers.data.rows import Row
+from helpers.data.turns import RowError
+
+WORDS = (("Q", "A"), ("Question", "Answer"), ("Frage", "Antwort"), ("F", "A"), ("问", "答"), ("问题", "答案"))
+MAX_PAIR = 1_000_000  # characters
+
+
+def words_of(text: str) -> tuple[str, str] | None:
+    """The words by which a text marks questions and answers, where it begins with one and has the other."""
+    for asks, answers in WORDS:
+        if re.match(rf"\s*{asks}\s?[:：]", text) and re.search(rf"^{answers}\s?[:：]", text, re.MULTILINE):
+            return asks, answers
+    return None
+
+
+def pair_rows(path: Path, encoding: str, words: tuple[str, str]) -> Iterator[Row]:
+    """A row for each question with its answer, numbered by the question's line; a RowError for one that has none."""
+    mark = re.compile(rf"({words[0]}|{words[1]})\s?[:：][ \t]*")
+    turns: list[tuple[int, str, list[str]]] = []  # line, word, lines
+    with path.open(encoding=encoding, errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            found = mark.match(line)
+            if found and found[1] == words[0] and turns:
+                yield pair(turns, words)
+                turns = []
+            if found:
+                turns.append((number, found[1], [line[found.end() :]]))
+            elif turns:
+                turns[-1][2].append(line)
+    if turns:
+        yield pair(turns, words)
+
+
+def pair(turns: list[tuple[int, str, list[str]]], words: tuple[str, str]) -> Row:
+    """A question and its answer as a row."""
+    number = turns[0][0]
+    if [word for _, word, _ in turns] != list(words):
+        reason = "no answer" if len(turns) == 1 else "several answers to one question"
+        return Row(number, RowError(reason, f"lines {number} to {turns[-1][0]}"))
+    texts = ["".join(lines).strip() for _, _, lines in turns]
+    if sum(map(len, texts)) > MAX_PAIR:
+        return Row(number, RowError("too long", f"more than {MAX_PAIR:,} characters"))
+    return Row(number, dict(zip(("question", "answer"), texts, strict=True)))
