@@ -75,7 +75,7 @@ def is_list_of_rows(value: object) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], (dict, list))
 
 
-def is_turn(value: dict) -> bool:
+def is_turn(value: Mapping) -> bool:
     """Whether an object is one turn of a conversation: it says who speaks, and what; a message of a tree is a row."""
     names = {plain(name) for name in value}
     speaks = names & set(ROLE_KEYS) and names & {*TEXT_KEYS, "tool_calls", "function_call"}

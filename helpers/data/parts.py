@@ -37,7 +37,7 @@ def call_in(part: dict) -> dict | None:
     call: Any = part if part.get("type") == "tool_use" else next((part[key] for key in CALLS if key in part), None)
     if not isinstance(call, dict):
         return None
-    arguments = next((call[key] for key in ("args", "input", "arguments") if call.get(key)), {})
+    arguments: Any = next((call[key] for key in ("args", "input", "arguments") if call.get(key)), {})
     told = call.get("id") or call.get("toolUseId")
     return {"name": call.get("name"), "arguments": arguments} | ({"id": told} if told else {})
 

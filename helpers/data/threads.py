@@ -56,7 +56,7 @@ def in_order(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The messages by a column that numbers them, or else by a date; as they stand where there is none."""
     for pattern, key in ((ORDER, number_of), (WHEN, date_of)):
         for name in [name for name in turns[0] if pattern.match(plain(name))]:
-            keys = [key(turn.get(name)) for turn in turns]
+            keys: list[Any] = [key(turn.get(name)) for turn in turns]
             if None not in keys and (pattern is WHEN or len(set(keys)) == len(keys)):
                 return [turn for _, turn in sorted(zip(keys, turns, strict=True), key=lambda pair: pair[0])]
     return turns
