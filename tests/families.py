@@ -103,9 +103,9 @@ def build(family: Family, folder: Path) -> Path:
     config_class: Any = getattr(transformers, f"{kind}Config")
     tokenizer = build_tokenizer(family)
     ids = {"bos_token_id": 2 if family.begin else None, "eos_token_id": 1, "pad_token_id": 0}
-    long = {} if family.kind == "GPT2" else {"max_position_embeddings": 1024}
+    long = {} if "n_positions" in family.options else {"max_position_embeddings": 1024}
     config = config_class(**{"vocab_size": 272, **long, **ids, **family.options})
-    name = "GPT2LMHeadModel" if family.kind == "GPT2" else f"{family.kind}ForCausalLM"
+    name = f"{family.kind}LMHeadModel" if family.kind in ("GPT2", "Bert") else f"{family.kind}ForCausalLM"
     model = seeded(getattr(transformers, name), config, 0)
     with torch.no_grad():  # weights of 0.02 make scores so even that no cap and no scale would show
         generator = torch.Generator().manual_seed(0)

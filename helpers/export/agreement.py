@@ -44,12 +44,12 @@ def compare(base: Path, adapter: Path, merged: Path, exact: bool = False) -> Agr
     known = model.config.vocab_size
     ids = torch.arange(7, 7 + TOKENS).remainder(known)[None]
     with torch.no_grad():
-        without, ours = model(input_ids=ids).logits, other(input_ids=ids).logits
+        without, ours = (one(input_ids=ids, use_cache=False).logits for one in (model, other))
         if (rows := len(other.get_input_embeddings().weight)) != len(model.get_input_embeddings().weight):
             model.resize_token_embeddings(rows, mean_resizing=False)
         tuned = PeftModel.from_pretrained(model, str(adapter)).eval()
         check_loaded(tuned, adapter)
-        wanted = tuned(input_ids=ids).logits
+        wanted = tuned(input_ids=ids, use_cache=False).logits
     differences = (ours - wanted, (without - wanted[..., : without.shape[-1]]))
     spread = wanted.std().item() or 1.0  # a model may give the same score to all tokens
     found = Agreement(*(one.square().mean().sqrt().item() / spread for one in differences))

@@ -289,6 +289,7 @@ def write_rest(base: Path, adapter: Path, target: Path, dtype: torch.dtype, grow
             shutil.copyfile(own / name, target / name)
     config = read_config(base)
     config.pop("torch_dtype", None)
+    config.pop("auto_map", None)  # names code that is not run, and does not lie beside the merged weights
     config["dtype"] = str(dtype).removeprefix("torch.")
     if grown:
         if len(set(grown.values())) > 1 or (not config.get("tie_word_embeddings") and len(grown) == 1):

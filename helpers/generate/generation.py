@@ -6,15 +6,17 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from helpers.behaviour import caches, found_out, takes_padding
 from helpers.data.chat import as_messages, decode_answer, prompt_text
 from helpers.data.ends import end_ids
 from helpers.generate.decode import Decoder
-from helpers.generate.kv_cache import roomy_cache
+from helpers.generate.kv_cache import reads_in_room, roomy_cache
 from helpers.generate.sampling import Sampling
 from helpers.machine.versions import versions
 
@@ -74,6 +76,11 @@ def continuations(
     Drift: test_generation.py::test_continuous_batching_still_fails_on_falcon
     """
     longest, device = max(map(len, prompts)), model.get_input_embeddings().weight.device
+    with inference(model):
+        cached, roomy = found_out(model, caches), found_out(model, reads_in_room)
+        alike = len({len(ids) for ids in prompts}) == 1 or found_out(model, takes_padding)
+    if not alike:
+        return one_by_one(model, tokenizer, prompts, sampling, tell)
     padded = [[tokenizer.pad_token_id] * (longest - len(ids)) + ids for ids in prompts]
     mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
     if sampling.temperature > 0:
@@ -85,7 +92,8 @@ def continuations(
             attention_mask=torch.tensor(mask, device=device),
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=end_ids(tokenizer, model),
-            past_key_values=roomy_cache(model),
+            use_cache=cached,
+            past_key_values=roomy_cache(model) if cached and roomy else None,
             **({} if tell is None else {"stopping_criteria": [Ended(end_ids(tokenizer, model), len(prompts), tell)]}),
             **sampling.arguments(),
             **stops,
@@ -105,6 +113,24 @@ class Ended:
         if (count := int(self.ended.sum())) > before:
             self.tell(count)
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+def one_by_one(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    sampling: Sampling,
+    tell: Callable[[int], Any] | None,
+) -> list[list[int]]:
+    """`continuations` for a model that padding before a prompt leads astray, such as one with a recurrent state."""
+    each = []
+    for number, ids in enumerate(prompts):
+        own = replace(sampling, seed=(sampling.seed + number) % 2**32)
+        each += continuations(model, tokenizer, [ids], own)
+        if tell is not None:
+            tell(number + 1)
+    longest = max(map(len, each))
+    return [row + [tokenizer.pad_token_id] * (longest - len(row)) for row in each]
 
 
 def cut_at_end(
@@ -174,10 +200,11 @@ class Stream:
             text = before_stop(whole, self.sampling.stop)
             self.stopped_by_text = text != whole
             ready = text if self.stopped_by_text or self.ended else text[: len(text) - held]
-            if len(ready) > len(shown) and not ready.endswith("\ufffd"):
+            last = self.stopped_by_text or self.ended
+            if len(ready) > len(shown) and (last or not ready.endswith("\ufffd")):  # half of a letter, perhaps
                 yield ready[len(shown) :]
                 shown = ready
-            if self.stopped_by_text or self.ended:
+            if last:
                 return
         if text[len(shown) :]:
             yield text[len(shown) :]

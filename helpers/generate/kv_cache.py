@@ -6,6 +6,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from helpers.behaviour import reads_in_parts
+
 GROWTH = 64  # tokens of room taken at a time
 
 
@@ -56,7 +58,15 @@ def roomy_cache(model: Any) -> DynamicCache | None:
     if not model._supports_default_dynamic_cache():
         return None
     cache = DynamicCache(config=model.config)
+    if cache.layers and not any(type(layer) is DynamicLayer for layer in cache.layers):
+        return None
     cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     if cache.layer_class_to_replicate is DynamicLayer:
         cache.layer_class_to_replicate = RoomyLayer
     return cache
+
+
+def reads_in_room(model: Any) -> bool:
+    """Whether the model reads on from a roomy cache as from the whole text: some write into a cache by themselves."""
+    cache = roomy_cache(model)
+    return cache is not None and reads_in_parts(model, cache)

@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from transformers.pytorch_utils import Conv1D
 
 from helpers.data.chat import set_template
 from helpers.data.ends import end_ids
 from helpers.machine.processes import here, sharded
 from helpers.models import attention, embedded, falcon
-from helpers.models.source import ModelError, load_config, origin, told_in_words
+from helpers.models.lora import linear_names, lora_config
+from helpers.models.source import ModelError, load_config, origin, own_code, told_in_words
 from helpers.settings import EMBEDDED, Settings
 
 if TYPE_CHECKING:
     from transformers import (
         BitsAndBytesConfig,
         GenerationConfig,
-        PretrainedConfig,
         PreTrainedModel,
         PreTrainedTokenizerBase,
     )
@@ -104,15 +103,20 @@ def load_model(settings: Settings) -> Loaded:
     kernel = attention.serving(empty, settings.attention, settings.max_length)
     if kernel.value != settings.attention:
         print(f"attention={kernel.value!r}: {kernel.reason}")
+    if code := own_code(settings, empty.config):
+        print(f"not run: {code[0]} ({len(code)} such), the model's own code; its class here is transformers' own")
     with falcon.quantizable(empty.config.model_type), told_in_words(settings):
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             **origin(settings),
+            output_loading_info=True,
             use_safetensors=True,
             dtype=getattr(torch, settings.dtype),
             quantization_config=quantization_config(settings),
             device_map={"": here().local if settings.device == "cuda" else "cpu"},
             attn_implementation=attention.for_loading(kernel.value),
         )
+    model, found = loaded
+    check_weights(settings, found)
     keep_gradients_on_cpu(model)
     attention.install(model, kernel.value)
     report = inspect_model(model)
@@ -145,16 +149,16 @@ def generation_config(tokenizer: PreTrainedTokenizerBase, model: Any) -> Generat
 def check_model(settings: Settings) -> Any:
     """An empty model (on the meta device) of those that can serve the settings.
 
-    Raises ModelError when its type is unknown, its context too short, or a target module not in it.
-
-    Reads the configuration only; the layers' names come from an empty model on the meta device.
+    Raises ModelError when its type is unknown, it does not continue texts, its context is too short, or no adapter can
+    be put on it. Reads the configuration only; the layers are those of an empty model on the meta device.
     """
     from transformers import AutoModelForCausalLM
 
     config = load_config(settings)
+    whole = getattr(config, "is_encoder_decoder", False)  # the decoder's class sets it to False
     with told_in_words(settings), torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    check_family(settings, config)
+    check_decoder(empty, whole, settings)
     context = getattr(config.get_text_config(), "max_position_embeddings", None) or settings.max_length
     if settings.max_length > context:
         raise ModelError(
@@ -162,20 +166,73 @@ def check_model(settings: Settings) -> Any:
         )
     if settings.target_modules != "all-linear":
         check_targets(empty, settings)
+    else:
+        check_linear(empty, settings)
+    check_adapter(empty, settings)
     return empty
 
 
-def check_family(settings: Settings, config: PretrainedConfig) -> None:
-    """Raises ModelError for what this project is known not to train, before anything is loaded."""
-    known = config.get_text_config()
-    experts = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-    if settings.target_modules == "all-linear" and any((getattr(known, name, 0) or 0) > 1 for name in experts):
+def check_decoder(empty: Any, whole: bool, settings: Settings) -> None:
+    """Raises ModelError for a model that does not continue texts. whole: an encoder with a decoder was saved."""
+    looks = {getattr(module, "is_causal", None) for module in empty.get_decoder().modules()}
+    if whole or (False in looks and True not in looks):
+        kind = "is an encoder with a decoder" if whole else "reads a text from both sides"
         raise ModelError(
-            f"{settings.model} is a mixture of experts, whose experts are no linear layers: adapt its attention, "
-            f"TARGET_MODULES = 'q_proj,k_proj,v_proj,o_proj'."
+            f"{settings.model} {kind} ({empty.config.model_type}), and does not continue texts: choose a decoder, such "
+            f"as llama, mistral or qwen2."
         )
-    if config.model_type == "falcon" and config.alibi:
-        raise ModelError(f"{settings.model} has alibi positions, which rows laid end to end do not: choose another.")
+
+
+def check_linear(empty: Any, settings: Settings) -> None:
+    """Raises ModelError where much of a model is no linear layer: experts that lie in one tensor, for example.
+
+    "all-linear" would pass over them without a word, and so would a quantization.
+    """
+    convolutions = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+    fused = {
+        f"{name}.{own}": parameter.numel()
+        for name, module in empty.named_modules()
+        if not isinstance(module, convolutions)
+        for own, parameter in module.named_parameters(recurse=False)
+        if sum(size > 1 for size in parameter.shape) > 2
+    }
+    if sum(fused.values()) > 0.1 * sum(parameter.numel() for parameter in empty.parameters()):
+        raise ModelError(
+            f"{settings.model} holds much of its weights in tensors that are no linear layers, such as {min(fused)}: a "
+            f"mixture of experts, probably. Name what is to be adapted: TARGET_MODULES = "
+            f"'{','.join(linear_names(empty))}' or some of these, and QUANTIZATION = 'none'."
+        )
+
+
+def check_adapter(empty: Any, settings: Settings) -> None:
+    """Raises ModelError for what PEFT refuses to put an adapter on, with the names of the layers that it takes."""
+    from peft import inject_adapter_in_model
+
+    linears = linear_names(empty)
+    try:
+        with torch.device("meta"):
+            inject_adapter_in_model(lora_config(settings, empty), empty)
+    except ValueError as error:
+        said = " ".join(str(error).split())
+        names = [name for name in linears if f"'{name}'" not in said]
+        raise ModelError(
+            f"{settings.model}: no adapter can be put on some of its layers ({said[:200]}). Name the others: "
+            f"TARGET_MODULES = '{','.join(names)}'."
+        ) from None
+
+
+def check_weights(settings: Settings, found: dict[str, Any]) -> None:
+    """Raises ModelError for weights that the files lack: the library fills them with random numbers.
+
+    found: from_pretrained's loading info. Weights that no layer takes are told.
+    """
+    if missing := sorted(found["missing_keys"]):
+        raise ModelError(
+            f"{settings.model}: its files lack {missing[0]} ({len(missing)} such), which would be random numbers. "
+            f"Fetch it again; if it stays, it was saved as another kind of model."
+        )
+    if more := sorted(found["unexpected_keys"]):
+        print(f"of the model's files {more[0]} ({len(more)} such) belongs to no layer, and is not used")
 
 
 def check_targets(model: Any, settings: Settings) -> None:
@@ -184,9 +241,7 @@ def check_targets(model: Any, settings: Settings) -> None:
     PEFT alone complains only when none of several names is found.
     """
     wanted = {name.strip() for name in settings.target_modules.split(",")}
-    head = model.get_output_embeddings()
-    inside = [name for name, m in model.named_modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and m is not head]
-    linears = sorted({name.rsplit(".", 1)[-1] for name in inside})
+    linears = linear_names(model)
     missing = sorted(wanted - set(linears))
     if missing:
         raise ModelError(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers.machine.hardware import is_out_of_memory
 from helpers.models import embedded, tiny
 from helpers.settings import EMBEDDED, Settings
 
@@ -60,22 +61,36 @@ def told_in_words(settings: Settings) -> Iterator[None]:
     """While it is open, what the library says of a model that it cannot load becomes a ModelError with what to do."""
     try:
         yield
-    except (ValueError, OSError, KeyError, ImportError) as error:
-        said = " ".join(str(error).split())
-        if "custom code" in said or "trust_remote_code" in said:
-            reason = (
-                "it brings code of its own, which is not run here; choose a model of a family that transformers has"
-            )
-        elif "safetensors" in said or "pytorch_model" in said:
-            reason = "it has no weights as safetensors, and pickles may run code; convert it, or choose another"
-        elif isinstance(error, OSError):
-            reason = f"its files cannot be read ({said[:160]}); is the name right, and the download whole?"
-        else:
-            reason = (
-                f"the installed transformers cannot build this model ({said[:160]}); choose a decoder that it knows, "
-            )
-            reason += "such as falcon, llama, mistral or qwen2"
-        raise ModelError(f"{settings.model}: {reason}.") from None
+    except ModelError:
+        raise
+    except Exception as error:  # a damaged folder fails wherever the library first meets it
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(f"{settings.model}: {in_words(error)}.") from error
+
+
+def in_words(error: Exception) -> str:
+    """What an error of the library means for a reader, and what to do."""
+    said, kind = " ".join(str(error).split()), type(error).__name__
+    if "custom code" in said or "trust_remote_code" in said:
+        return "it brings code of its own, which is not run here; choose a model of a family that transformers has"
+    if kind == "SafetensorError" or "size mismatch" in said or "ignore_mismatched_sizes" in said:
+        return f"its weights are not what its configuration says ({said[:160]}); fetch it again"
+    if "safetensors" in said or "pytorch_model" in said:
+        return "it has no weights as safetensors, and pickles may run code; convert it, or choose another"
+    if isinstance(error, OSError):
+        return f"its files cannot be read ({said[:160]}); is the name right, and the download whole?"
+    return (
+        f"the installed transformers cannot build this model ({kind}: {said[:160]}); choose a decoder that it knows, "
+        f"such as falcon, llama, mistral or qwen2"
+    )
+
+
+def own_code(settings: Settings, config: PretrainedConfig) -> list[str]:
+    """What a model brings of code of its own: entries of auto_map, and files of Python in its folder; none is run."""
+    folder = Path(locate(settings.model))
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py")) if folder.is_dir() else []
+    return files or sorted(str(value) for value in (getattr(config, "auto_map", None) or {}).values())
 
 
 def load_config(settings: Settings) -> PretrainedConfig:

@@ -12,6 +12,7 @@ from helpers.machine.versions import lower_bounds, pyproject
 READING_ORDER: tuple[str, ...] = (
     "machine",
     "adapted",
+    "behaviour",
     "data",
     "settings",
     "run",

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState
 from trl import SFTTrainer
 
+from helpers.behaviour import is_random
 from helpers.data.rendering import has_marks
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.memory import Forecast
@@ -25,11 +26,10 @@ from helpers.models.norm import fuse_norms
 from helpers.run import Run
 from helpers.settings import Settings
 from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, identity, newest
-from helpers.train.config import sft_config
+from helpers.train.config import keeps_apart, sft_config
 from helpers.train.fitting import fitting, watchable
 from helpers.train.interrupt import StopGuard
 from helpers.train.preflight import preflight
-from helpers.train.reference import dropouts
 from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
 from helpers.watch.history import History, read_history, seconds_at, series, write_csv
 from helpers.watch.reading import read
@@ -51,10 +51,8 @@ def build_trainer(
     `messages`; without the second nothing is evaluated while it trains. Raises TrainingError when no row fits.
     """
     settings = run.settings
-    args = sft_config(settings, run.folder)
-    # A layer that drops numbers, as GPT-2's do, must drop the same ones when checkpointing computes it again.
-    random = settings.lora_dropout > 0 or bool(dropouts(model))
-    args.gradient_checkpointing_kwargs = {"use_reentrant": False, "preserve_rng_state": random}
+    padded, random = not keeps_apart(model), settings.lora_dropout > 0 or sharded() or is_random(model)
+    args = sft_config(settings, run.folder, padded, random)
     rows = fitting(settings, tokenizer, train, print)
     check_ids(rows, model, tokenizer)
     watched = None if evaluation is None else watchable(settings, tokenizer, evaluation)
@@ -72,6 +70,7 @@ def build_trainer(
             peft_config=lora_config(settings, model),
             callbacks=[run.history, *callbacks],
         )
+    trainer.padded, trainer.is_random = padded, random
     trainer.args.eval_steps = max(1, total_steps(trainer) // EVALUATIONS)
     remove_printing_callbacks(trainer)
     # Upstream: TRL casts the adapter of a 4-bit model to bfloat16; the fp16 gradient scaler has no kernel for that.

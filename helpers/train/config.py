@@ -1,36 +1,38 @@
 """TRL's configuration of a run. Builds no trainer."""
 
 from pathlib import Path
+from typing import Any
 
 from trl import SFTConfig
 
-from helpers.machine.processes import here, shared_out
+from helpers.behaviour import moved_by_a_neighbour
+from helpers.machine.processes import here, sharded, shared_out
 from helpers.settings import Settings
 
 
-def sft_config(settings: Settings, folder: Path) -> SFTConfig:
+def sft_config(settings: Settings, folder: Path, padded: bool = False, random: bool = True) -> SFTConfig:
     """TRL's configuration of this run, for one of the processes that share it out.
 
+    padded: one document a row. random: a layer draws numbers, which checkpointing must draw again.
+
     Upstream: SFTConfig() turns bf16 on by itself, which fails where there is no GPU and is emulated on a T4; so
-    use_cpu, bf16 and fp16 are always set together. Its learning rate of 2e-5 is for full fine-tuning. Breaks: nothing;
-    once a CPU works without being told, the flags can go.
+    use_cpu, bf16 and fp16 are always set together. Breaks: nothing; once a CPU works untold, the flags can go.
     Drift: test_training.py::test_trl_still_refuses_a_cpu_by_default
     """
-    cpu, rows = settings.device == "cpu", settings.per_device_train_batch_size
-    settings = shared_out(settings, here().count)
+    rows, settings = settings.per_device_train_batch_size, shared_out(settings, here().count)
     config = SFTConfig(
         output_dir=str(folder / "checkpoints"),
         # Rows are laid end to end, so that nothing is padded; what is too long was shortened before (`fitting`).
-        max_length=settings.max_length if settings.packing else None,
-        padding_free=True,
-        packing=settings.packing,
+        max_length=settings.max_length if settings.packing and not padded else None,
+        padding_free=not padded,
+        packing=settings.packing and not padded,
         packing_strategy="bfd",
         assistant_only_loss=settings.assistant_only_loss,
         per_device_train_batch_size=settings.per_device_train_batch_size,
         per_device_eval_batch_size=rows,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         gradient_checkpointing=settings.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": random},
         num_train_epochs=settings.num_train_epochs,
         max_steps=settings.max_steps,
         learning_rate=settings.learning_rate,
@@ -39,7 +41,7 @@ def sft_config(settings: Settings, folder: Path) -> SFTConfig:
         max_grad_norm=settings.max_grad_norm,
         weight_decay=0.0,
         optim="adamw_torch_fused",
-        use_cpu=cpu,
+        use_cpu=settings.device == "cpu",
         bf16=settings.autocast == "bfloat16",
         fp16=settings.autocast == "float16",
         logging_steps=1,
@@ -53,6 +55,14 @@ def sft_config(settings: Settings, folder: Path) -> SFTConfig:
         ddp_find_unused_parameters=False,  # every adapter matrix is used
     )
     return on_one_gpu(config)
+
+
+def keeps_apart(model: Any) -> bool:
+    """Whether a model keeps the documents of a row apart; says what is done where it does not."""
+    if sharded() or moved_by_a_neighbour(model).hardly:  # FSDP: the preflight looks
+        return True
+    print("rows are padded, one document each: this model would see the other documents of a row")
+    return False
 
 
 def on_one_gpu(config: SFTConfig) -> SFTConfig:

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-DROPOUTS = ("attention_dropout", "dropout", "attn_pdrop", "resid_pdrop", "hidden_dropout", "router_jitter_noise")
-
 
 @contextmanager
 def library_forward(model: torch.nn.Module) -> Iterator[None]:
@@ -28,28 +26,6 @@ def library_forward(model: torch.nn.Module) -> Iterator[None]:
 def is_ours(forward: Any) -> bool:
     """Whether a forward pass was put on a module by this project."""
     return isinstance(forward, partial) and forward.func.__module__.startswith("helpers.")
-
-
-def dropouts(model: torch.nn.Module) -> list[tuple[torch.nn.Module, str, float]]:
-    """(module, name of the probability, its value) of everything that drops numbers while it trains."""
-    found: list[tuple[torch.nn.Module, str, Any]] = []
-    for module in model.modules():
-        names = ("p",) if isinstance(module, torch.nn.Dropout) else DROPOUTS
-        found += [(module, name, getattr(module, name, None)) for name in names]
-    return [(m, name, value) for m, name, value in found if isinstance(value, float) and value > 0]
-
-
-@contextmanager
-def without_dropout(model: torch.nn.Module) -> Iterator[None]:
-    """While it is open, nothing random happens in a forward pass."""
-    switched_off = dropouts(model)
-    for module, name, _ in switched_off:
-        setattr(module, name, 0.0)
-    try:
-        yield
-    finally:
-        for module, name, value in switched_off:
-            setattr(module, name, value)
 
 
 def own_loss(model: Any, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:

@@ -52,6 +52,8 @@ class LoraTrainer(SFTTrainer):
     processing_class: PreTrainedTokenizerBase
     train_dataset: Dataset
     checked = False  # whether the preflight has passed
+    padded = False  # whether each row is one document, since the model would see the others
+    is_random = True  # whether its forward pass draws random numbers while it trains
     parts = 1  # how many pieces a batch is taken in: doubled each time that the memory is full
     report: Callable[..., None] = print
     step_batches: Sequence[tuple[dict, Any]] = ()  # what was seen since the last optimizer step

@@ -7,12 +7,14 @@ import torch
 from families import BEGIN, FAMILIES, FREE, build, build_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from helpers.behaviour import caches, found_out, reads_in_parts, takes_padding
 from helpers.data.chat import begin_ids, own_template, prompt_text, set_template
 from helpers.data.ends import end_ids, trained_end, turn_end
 from helpers.data.labels import encode
 from helpers.generate.engine import Engine
 from helpers.generate.events import Request
 from helpers.generate.generation import Stream, generate
+from helpers.generate.kv_cache import reads_in_room
 from helpers.generate.sampling import Sampling
 from helpers.models.load import generation_config, load_model
 from helpers.run import Run
@@ -84,6 +86,8 @@ def ending_model(tmp_path, name="Gemma 3"):
         return forced
 
     model.get_output_embeddings().register_forward_hook(head)
+    for question in (caches, takes_padding, reads_in_parts, reads_in_room):  # they call the model, too
+        found_out(model, question)
 
     def restart():
         nonlocal said

@@ -4,15 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from families import FAMILIES, build
+from families import FAMILIES, Family, build
 
+from helpers.behaviour import is_random
 from helpers.models.load import load_model
 from helpers.run import Run
 from helpers.train import head as module
 from helpers.train.build import build_trainer
 from helpers.train.head import FrozenHeadLoss, Head, head_of, is_models_own
 from helpers.train.preflight import proofs
-from helpers.train.reference import dropouts, library_forward, without_dropout
+from helpers.train.reference import library_forward
 
 BY_NAME = {family.name: family for family in FAMILIES}
 
@@ -78,11 +79,15 @@ def test_the_librarys_own_forward_passes_are_really_taken(trainer):
     assert layer.forward is ours
 
 
-def test_dropout_of_a_family_is_switched_off_for_the_comparison_and_on_again(smoke, rows, tmp_path):
-    trainer = trainer_of("GPT-2", smoke, rows, tmp_path)
-    before = dropouts(trainer.model)
-    assert before and trainer.args.gradient_checkpointing_kwargs["preserve_rng_state"]
-    with without_dropout(trainer.model):
-        assert not dropouts(trainer.model)
-    assert dropouts(trainer.model) == before
+def test_a_model_that_draws_random_numbers_is_compared_without_them(smoke, rows, tmp_path):
+    """SeedOss drops numbers under a name of its own; what is drawn is seen on the generator, not in a list of names."""
+    before = torch.get_rng_state()
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    own = {"num_key_value_heads": 2, "head_dim": 16, "residual_dropout": 0.1, "attention_dropout": 0.1}
+    folder = build(Family("SeedOss", "SeedOss", {**sizes, **own}), tmp_path / "model")
+    loaded = load_model(replace(smoke, model=str(folder), template="auto"))
+    assert is_random(loaded.model) and torch.equal(before, torch.get_rng_state())
+    trainer = build_trainer(Run(smoke, tmp_path / "run"), loaded.model, loaded.tokenizer, rows)
+    assert trainer.args.gradient_checkpointing_kwargs["preserve_rng_state"]
     assert all(check.ok for check in proofs(trainer))
+    assert not is_random(trainer_of("Qwen2", smoke, rows, tmp_path / "plain").model)

@@ -83,6 +83,7 @@ def test_one_answer_without_its_end_token_fails(tmp_path):
 @pytest.mark.parametrize("packing", [False, True])
 def test_documents_that_see_each_other_fail(rows, tmp_path, monkeypatch, packing):
     monkeypatch.setattr(falcon, "isolate_packed_documents", lambda model: True)
+    monkeypatch.setattr(training, "keeps_apart", lambda model: True)
     trainer = build(replace(SMOKE, model="tiny-falcon", attention="sdpa", packing=packing), rows, tmp_path)
     assert "isolated" in failing(trainer)
 
@@ -90,6 +91,7 @@ def test_documents_that_see_each_other_fail(rows, tmp_path, monkeypatch, packing
 def test_documents_that_see_each_other_turn_the_gradient(rows, tmp_path, monkeypatch):
     """On eight layers; with two the gradient of the answers' few tokens hardly turns."""
     monkeypatch.setattr(falcon, "isolate_packed_documents", lambda model: True)
+    monkeypatch.setattr(training, "keeps_apart", lambda model: True)
     settings = replace(SMOKE, model="tiny-falcon", attention="sdpa")
     trainer = build(settings, rows, tmp_path)
     for index, weight in enumerate(trainer.model.parameters()):

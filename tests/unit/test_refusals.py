@@ -50,15 +50,6 @@ def test_a_window_shorter_than_a_document_is_trained_on_a_kernel_that_has_one(na
     assert train_or_resume(trainer, Run(settings, tmp_path / "run"), report=silent)["steps"] == 2
 
 
-def test_a_mixture_of_experts_is_refused_before_it_is_loaded(smoke, tmp_path):
-    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = transformers.MixtralConfig(**sizes, num_key_value_heads=2, num_local_experts=2, vocab_size=272)
-    transformers.MixtralForCausalLM(config).save_pretrained(tmp_path / "model")
-    build_tokenizer(BY_NAME["Qwen2"]).save_pretrained(tmp_path / "model")
-    with pytest.raises(ModelError, match=r"mixture of experts.*TARGET_MODULES"):
-        load_model(replace(smoke, model=str(tmp_path / "model"), template="auto"))
-
-
 def test_the_router_of_a_mixture_is_a_part_of_the_loss(smoke, rows, tmp_path):
     sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     router = {"num_local_experts": 2, "output_router_logits": True, "router_aux_loss_coef": 0.02}
@@ -68,12 +59,6 @@ def test_the_router_of_a_mixture_is_a_part_of_the_loss(smoke, rows, tmp_path):
     settings = replace(smoke, model=str(tmp_path / "model"), template="auto", target_modules="q_proj,v_proj")
     trainer = trainer_of(settings, rows, tmp_path)
     assert not trainer.fast_head
-
-
-def test_a_falcon_with_alibi_is_refused_before_it_is_loaded(smoke, tmp_path):
-    folder = folder_of("Falcon 7B's form", tmp_path, alibi=True)
-    with pytest.raises(ModelError, match="alibi"):
-        load_model(replace(smoke, model=str(folder)))
 
 
 def test_the_output_head_is_no_target_module(smoke, tmp_path):
@@ -105,7 +90,7 @@ def test_several_templates_end_in_a_sentence(smoke, tmp_path):
 
 
 def test_what_the_preflight_cannot_follow_is_told(trainer, monkeypatch):
-    monkeypatch.setattr("helpers.train.preflight.isolation_check", lambda model: [][1])
+    monkeypatch.setattr("helpers.train.preflight.isolation_check", lambda trainer: [][1])
     with pytest.raises(TrainingError, match=r"cannot follow \(IndexError"):
         preflight(trainer, report=silent)
 
