@@ -86,7 +86,7 @@ def packing(t: Sequence[str]) -> tuple[int, str]:
         parts += [box(140, 20 + 30 * i, length, 24, "", "ab"[i % 2]), box(140 + length, 20 + 30 * i, 320 - length, 24)]
     parts += [say(20, 80, t[0], "start"), say(400, 62, t[3])]
     for y, row in ((170, (300,)), (200, (200, 90)), (230, (120,))):
-        x = 140
+        x = 140.0
         for i, length in enumerate(row):
             parts.append(box(x, y, length, 24, "", "ab"[i % 2]))
             x += length
