@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from helpers.adapted import base_of
-from helpers.data.chat import as_messages, decode_answer, prompt_text
+from helpers.data.chat import decode_answer, prompt_text
 from helpers.data.ends import end_ids
 from helpers.generate.decode import Decoder
 from helpers.generate.draft import weights_key
@@ -57,10 +57,22 @@ class Engine:
         """The answer to a request; iterate over it for its events."""
         return Job(self, request)
 
-    def prompt_ids(self, request: Request) -> list[int]:
-        """The request's prompt under the chat template, as token ids."""
-        text = prompt_text(self.tokenizer, as_messages(request.prompt, request.system))
+    def prompt_ids(self, request: Request, which: str = "") -> list[int]:
+        """What a model (else the last that is asked) reads of a request under the chat template, as token ids."""
+        text = prompt_text(self.tokenizer, request.messages(which or request.models[-1]))
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model can read, its answer included; 0 for a model that tells none."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0
+
+    def fitted(self, request: Request) -> Request:
+        """The request without the oldest turns for which the context has no room, its answer counted in."""
+        room = (self.context or float("inf")) - request.sampling.max_new_tokens - len(request.begun)
+        while request.earlier and max(len(self.prompt_ids(request, which)) for which in request.models) > room:
+            request = replace(request, earlier=request.earlier[1:])
+        return request
 
     def room(self, request: Request) -> int | None:
         """How many tokens fit into the model's context after the prompt; None for a model that names no context.
@@ -103,6 +115,7 @@ class Engine:
 
         Raises PromptError for a prompt longer than the model's context.
         """
+        request = self.fitted(request)
         self.room(request)
         with self.turns.at_once() as free:
             if not free:
@@ -129,8 +142,9 @@ class Engine:
         index = next((index for index, (one, other) in pairs if one != other), None)
         if index is None:
             return None
-        before = [*self.prompt_ids(request), *request.begun, *base[:index]]
-        both = [self.logits(which, before, given_up) for which in ("base", "tuned")]
+        same = [*request.begun, *base[:index]]
+        read = {which: [*self.prompt_ids(request, which), *same] for which in ("base", "tuned")}
+        both = [self.logits(which, ids, given_up) for which, ids in read.items()]
         if any(logits is None for logits in both):
             return None
         of_base, of_tuned = (logits.softmax(dim=-1) for logits in both if logits is not None)
@@ -155,6 +169,8 @@ class Job:
     """
 
     def __init__(self, engine: Engine, request: Request):
+        left_out, request = len(request.earlier), engine.fitted(request)
+        self.left_out = left_out - len(request.earlier)
         self.engine, self.request, self.stop_asked = engine, request, threading.Event()
         self.sampling = request.sampling.drawn()  # both models get the same seed
         room = engine.room(request)
@@ -195,7 +211,7 @@ class Job:
     def answer(self, which: str) -> Iterator[Event]:
         """The events of one model's answer; others are served between two turns of it."""
         engine, request = self.engine, self.request
-        messages = as_messages(request.prompt, request.system)
+        messages = request.messages(which)
         begun = list(request.begun)
         stream = Stream(
             engine.model, engine.tokenizer, messages, decoder=engine.decoder, begun=begun, **vars(self.sampling)
@@ -234,7 +250,8 @@ class Job:
         if self.full and reason.startswith("max_new_tokens"):
             reason = "the model's context is full: prompt and answer fill it"
         code = stream.as_code(which == "base" and len(self.engine.models) > 1)
-        return Done(stream.tokens, seconds, reason, seed, code)
+        read = len(self.engine.prompt_ids(self.request, which))
+        return Done(stream.tokens, seconds, reason, seed, code, read, self.engine.context, self.left_out)
 
     def ids(self, stream: Stream) -> list[int]:
         """What a stream made, its end token included."""

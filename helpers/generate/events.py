@@ -11,15 +11,34 @@ class PromptError(ValueError):
     """The model cannot read this prompt; the message says how much of it is too much."""
 
 
+class Turn(NamedTuple):
+    """A question that was asked before, with its answers by model."""
+
+    question: str
+    answers: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Request:
-    """A question to one model or both. models: of "base", "tuned". begun: token ids of an answer to go on from."""
+    """A question to one model or both. models: of "base", "tuned". begun: token ids of an answer to go on from.
+
+    earlier: what is read before it, the oldest first.
+    """
 
     prompt: str
     sampling: Sampling
     models: tuple[str, ...] = ("tuned",)
     system: str = ""
     begun: tuple[int, ...] = ()
+    earlier: tuple[Turn, ...] = ()
+
+    def messages(self, which: str) -> list[dict[str, str]]:
+        """What a model reads: each has its own earlier answers; where it was not asked, the other's."""
+        read = [{"role": "system", "content": self.system}] if self.system else []
+        for turn in self.earlier:
+            answer = turn.answers.get(which) or next(iter(turn.answers.values()), "")
+            read += [{"role": "user", "content": turn.question}, {"role": "assistant", "content": answer}]
+        return [*read, {"role": "user", "content": self.prompt}]
 
     def to_json(self) -> str:
         """As one JSON object."""
@@ -32,9 +51,10 @@ class Request:
         knobs = {**given.pop("sampling")}
         sampling = Sampling(**{**knobs, "stop": tuple(knobs["stop"])})
         models, begun = tuple(given.pop("models")), tuple(map(int, given.pop("begun")))
+        earlier = tuple(Turn(str(question), dict(answers)) for question, answers in given.pop("earlier", ()))
         if not models or not set(models) <= {"base", "tuned"}:
             raise ValueError(f"models must be of base and tuned, not {models}")
-        return cls(sampling=sampling, models=models, begun=begun, **given)
+        return cls(sampling=sampling, models=models, begun=begun, earlier=earlier, **given)
 
 
 class Event(NamedTuple):
@@ -51,13 +71,20 @@ class Event(NamedTuple):
 
 
 class Done(NamedTuple):
-    """The end of one answer. tokens: made, the end token not counted. code: the plain call that repeats it."""
+    """The end of one answer. tokens: made, the end token not counted. code: the plain call that repeats it.
+
+    read: tokens of the prompt, earlier turns included. context: tokens that the model can read, 0 where it says none.
+    left_out: the oldest turns, so many, had no room.
+    """
 
     tokens: int
     seconds: float
     reason: str
     seed: int | None
     code: str
+    read: int = 0
+    context: int = 0
+    left_out: int = 0
 
 
 class Parting(NamedTuple):

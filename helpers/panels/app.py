@@ -23,17 +23,20 @@ CELL = """from pathlib import Path
 from helpers.panels.generation import GenerationPanel
 from helpers.serve.remote import RemoteEngine
 
-panel = GenerationPanel(RemoteEngine(Path({file!r})), {prompt!r})
+panel = GenerationPanel(RemoteEngine(Path({file!r})), {prompt!r}, examples={examples!r})
 panel.show()
 """
 
 
 def panel_notebook(file: Path, prompt: str) -> dict:
     """The notebook that Voila shows: a heading and the panel. file: of serving.Server."""
+    from helpers.evaluate.shop import COMMON_QUESTION, SHOP_QUESTIONS
+
+    examples = [*SHOP_QUESTIONS, COMMON_QUESTION]
     title = {"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# Talk to your fine-tuned model"}
     code: dict[str, Any] = {"cell_type": "code", "id": "panel", "metadata": {}, "outputs": [], "execution_count": None}
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    cells = [title, {**code, "source": CELL.format(file=str(file), prompt=prompt)}]
+    cells = [title, {**code, "source": CELL.format(file=str(file), prompt=prompt, examples=examples)}]
     return {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
 
 

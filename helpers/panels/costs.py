@@ -3,10 +3,10 @@
 import html
 
 import ipywidgets as widgets
-from IPython.display import display
 
 from helpers.evaluate.costs import Cost, statement
 from helpers.panels.controls import Number
+from helpers.panels.picture import Picture, knobs_html
 
 
 class BreakEvenPanel:
@@ -28,5 +28,6 @@ class BreakEvenPanel:
         self.said.value = f"<p role='status' style='overflow-wrap:anywhere'>{html.escape(self.text)}</p>"
 
     def show(self) -> None:
-        """Displays the panel."""
-        display(self.box)
+        """Displays the panel; where no kernel runs, a picture of it is what one sees."""
+        knobs = knobs_html({"answers a day": self.answers.value, "changes a week": self.changes.value})
+        Picture(self.box).show(f"{knobs}<p>{html.escape(self.text)}</p>", self.text)

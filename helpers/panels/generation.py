@@ -1,4 +1,4 @@
-"""Widgets: the generation panel. Thin: what it shows is made in engine. Works on ipywidgets 7.7.1 and 8."""
+"""Widgets: the generation panel, a conversation. Thin: what it shows is made in engine. On ipywidgets 7.7.1 and 8."""
 
 from __future__ import annotations
 
@@ -8,34 +8,47 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import ipywidgets as widgets
-from IPython.display import display
-
 from helpers.generate.events import Done, Event, Parting, Request
-from helpers.panels.controls import DESCRIBED, Controls
-from helpers.panels.next_token import TokenPanel
+from helpers.panels import conversation
+from helpers.panels.conversation import Exchange
+from helpers.panels.layout import PanelWidgets
+from helpers.panels.picture import Picture, knobs_html
 
 if TYPE_CHECKING:
     from helpers.generate.engine import Engine, Job
     from helpers.serve.remote import RemoteEngine, RemoteJob
 
-WRAPPED = "white-space:pre-wrap;overflow-wrap:anywhere;font-size:1.1em"
+NO_QUESTION = "Write a question first, or press one of the examples."
+INTRO = "Ask the model something: write a question and press Enter, or press an example."
+WARM_UP_SECONDS = 2  # of thinking, after which the panel says why the first answer takes longer
 
 
 class GenerationPanel:
-    """Prompt, sampling controls, Generate and Stop, the answer as it is written, and the call that repeats it.
+    """A thread of questions and answers, sampling controls beside it, Stop, and the call that repeats an answer.
 
-    engine: engine.Engine(model, tokenizer), or remote.RemoteEngine. `run()` answers at once, without a front end;
-    `answer` (of the last model asked), `answers`, `parting`, `status_text`, `code` and `error` hold what came of it.
-    `mode` says where answers are made, and why.
+    engine: engine.Engine(model, tokenizer), or remote.RemoteEngine. examples: questions for whoever does not know what
+    to ask. keep: whether the model reads what was said before, at first. `run()` answers at once, without a front end;
+    `answer` (of the last model asked), `answers`, `parting`, `status_text`, `code` and `error` hold what came of it,
+    `exchanges` the thread. `mode` says where answers are made, and why.
     """
 
-    def __init__(self, engine: Engine | RemoteEngine, prompt: str = "", *, max_new_tokens: int = 60):
+    def __init__(
+        self,
+        engine: Engine | RemoteEngine,
+        prompt: str = "",
+        *,
+        max_new_tokens: int = 60,
+        examples: Sequence[str] = (),
+        intro: str = INTRO,
+        keep: bool = False,
+    ):
         self.engine, self.lock = engine, threading.Lock()
         self.job: Job | RemoteJob | None = None
+        self.exchanges: list[Exchange] = []
+        self.asked, self.starts, self.begun_at = "", True, 0.0
         self.answers: dict[str, str] = {}
         self.done: dict[str, Done] = {}
         self.parting: Parting | None = None
@@ -47,41 +60,16 @@ class GenerationPanel:
             if self.on_main_thread
             else "in a thread of its own, so that Stop works"
         )
-        self.build(prompt, max_new_tokens)
-
-    def build(self, prompt: str, max_new_tokens: int) -> None:
-        """Makes the widgets."""
-        wide = widgets.Layout(width="98%")
-        self.system = widgets.Textarea("", description="System prompt", layout=wide, style=DESCRIBED, rows=1)
-        self.prompt = widgets.Textarea(prompt, description="Prompt", layout=wide, style=DESCRIBED, rows=3)
-        choices = [*self.engine.models, *(["both"] if len(self.engine.models) > 1 else [])]
-        self.which = widgets.ToggleButtons(options=choices, description="Model", style=DESCRIBED)
-        self.controls = Controls(self.engine.own, max_new_tokens)
-        self.generate_button = widgets.Button(description="Generate", button_style="primary")
-        self.stop_button = widgets.Button(description="Stop", disabled=True)
-        self.status, self.code_box = widgets.HTML(), widgets.Textarea("", description="As code", disabled=True, rows=4)
-        self.code_box.layout, self.code_box.style = wide, DESCRIBED
-        column = {"flex": "1 1 300px", "min_width": "0", "max_width": "100%"}
-        self.outputs = {name: widgets.HTML(layout=dict(column)) for name in ("base", "tuned")}
-        self.side_by_side = widgets.HBox(list(self.outputs.values()), layout={"flex_flow": "row wrap", "width": "98%"})
-        self.status.add_class("ft-status")
-        self.side_by_side.add_class("ft-output")
-        self.generate_button.add_class("ft-generate")
-        for name, output in self.outputs.items():
-            output.add_class(f"ft-{name}")
-        self.generate_button.on_click(lambda button: self.start())
-        self.stop_button.on_click(lambda button: self.stop())
-        self.tokens = TokenPanel(self.engine, self.request, self.lock, self.start)
-        buttons = widgets.HBox([self.generate_button, self.stop_button])
-        asked = [self.system, self.prompt, self.which, self.controls.box, buttons]
-        self.box = widgets.VBox([*asked, self.status, self.side_by_side, self.tokens.box, self.code_box])
-        for widget in (self.system, self.prompt, self.which):
-            widget.observe(lambda change: self.tokens.forget(), names="value")
-        self.controls.observe(self.tokens.refresh)
+        made = PanelWidgets(self, prompt, max_new_tokens, examples, intro, keep)
+        self.system, self.prompt, self.which, self.keep = made.system, made.prompt, made.which, made.keep
+        self.controls, self.tokens, self.outputs, self.box = made.controls, made.tokens, made.outputs, made.box
+        self.generate_button, self.stop_button, self.clear_button = made.generate, made.stop, made.clear
+        self.status, self.code_box, self.examples, self.widgets = made.status, made.code, made.examples, made
+        self.picture = Picture(self.box)
 
     def show(self) -> None:
-        """Displays the panel."""
-        display(self.box)
+        """Displays the panel; where no kernel runs, a picture of it is what one sees."""
+        self.picture.show(*self.state())
 
     @property
     def answer(self) -> str:
@@ -92,11 +80,20 @@ class GenerationPanel:
         """What is asked, as the widgets stand now. Raises ValueError for a knob outside its range."""
         which = self.which.value
         models = ("base", "tuned") if which == "both" else (which,)
-        begun = tuple(self.tokens.begun)
-        return Request(self.prompt.value, self.controls.sampling(), models, self.system.value.strip(), begun)
+        begun, earlier = tuple(self.tokens.begun), conversation.turns(self.exchanges) if self.keep.value else ()
+        sampling = self.controls.sampling()
+        return Request(self.prompt.value, sampling, models, self.system.value.strip(), begun, earlier)
+
+    def ask(self, question: str) -> None:
+        """Asks an example."""
+        self.prompt.value = question
+        self.start()
 
     def start(self) -> None:
         """Generates in the background where the front end shows it, else here. A call while one runs does nothing."""
+        if not self.prompt.value.strip():
+            self.say(NO_QUESTION)
+            return
         if self.on_main_thread:
             self.answer_now()
             return
@@ -112,6 +109,8 @@ class GenerationPanel:
 
     def run(self) -> str:
         """Generates now and returns the answer; for headless runs. An error is shown, kept, and raised."""
+        if not self.prompt.value.strip():
+            raise ValueError(NO_QUESTION)
         self.answer_now()
         if self.error is not None:
             raise self.error
@@ -127,18 +126,30 @@ class GenerationPanel:
         if self.job is not None:
             self.job.stop()
 
+    def clear(self) -> None:
+        """Forgets the thread; the next question begins anew."""
+        if not self.lock.locked():
+            self.exchanges, self.answers, self.done, self.parting, self.asked = [], {}, {}, None, ""
+            self.widgets.show_thread([])
+            self.write("")
+            self.tokens.forget()
+
     def begin(self) -> queue.Queue:
         """Puts the panel into its running state and starts the worker; returns the queue that it fills."""
-        self.answers, self.done, self.parting, self.error = {}, {}, None, None
-        self.generate_button.disabled, self.stop_button.disabled = True, False
-        self.write("thinking ...")
         events: queue.Queue = queue.Queue()
         try:
-            self.job = self.engine.ask(self.request())
+            request = self.request()
+            self.starts = not request.earlier
+            self.job = self.engine.ask(request)
         except Exception as error:
             events.put(error)
         else:
             threading.Thread(target=self.produce, args=(self.job, events), daemon=True).start()
+        self.answers, self.done, self.parting, self.error = {}, {}, None, None
+        self.asked, self.begun_at = self.prompt.value, time.perf_counter()
+        self.generate_button.disabled, self.stop_button.disabled = True, False
+        self.widgets.show_thread(self.exchanges)
+        self.write("thinking ...")
         return events
 
     def produce(self, job: Iterable[Event], events: queue.Queue) -> None:
@@ -174,7 +185,7 @@ class GenerationPanel:
 
     def take(self, events: queue.Queue) -> bool:
         """Shows everything that waits in the queue; returns whether the answer is finished."""
-        status = None
+        status = self.patience()
         while True:
             try:
                 event = events.get_nowait()
@@ -184,9 +195,16 @@ class GenerationPanel:
                 self.finish(event)
                 return True
             status = self.note(event)
-        if status:
+        if (status and status != self.status_text) or status == "writing ...":
             self.write(status)
         return False
+
+    def patience(self) -> str:
+        """What to say while nothing is written yet: how long it has been, and what takes so long."""
+        waited = int(time.perf_counter() - self.begun_at)
+        if any(self.answers.values()) or waited < WARM_UP_SECONDS or self.status_text.startswith("waiting"):
+            return ""
+        return f"thinking ... {waited} s; the first answer also lays the model out for speed"
 
     def note(self, event: Event) -> str:
         """Keeps what an event says; returns the status to show."""
@@ -208,15 +226,19 @@ class GenerationPanel:
     def finish(self, error: BaseException | None) -> None:
         """Shows the end of an answer, or the error in plain words; the panel can be used again."""
         self.error = error
+        if self.answers:
+            self.exchanges.append(Exchange(self.asked, dict(self.answers), self.parting, self.starts))
         if error is None:
             self.code = self.code_box.value = "\n".join(done.code for done in self.done.values())
             self.write(self.summary())
         else:
             self.write(f"It failed: {type(error).__name__}: {error}. {panel_remedy(error)}")
         self.generate_button.disabled, self.stop_button.disabled = False, True
+        self.widgets.show_saved(self.exchanges)
+        self.picture.update(*self.state())
 
     def summary(self) -> str:
-        """Tokens, speed, why it stopped, the seed; for both models, and where they part."""
+        """Tokens, speed, why it stopped, the seed; for both models, and where they part; what is read next time."""
         said = []
         for name, done in self.done.items():
             of = f"{name}: " if len(self.done) > 1 else ""
@@ -224,29 +246,45 @@ class GenerationPanel:
             said.append(f"{of}{done.tokens} tokens, {done.tokens / done.seconds:.1f} a second; {done.reason}{seed}.")
         if len(self.done) > 1:
             said.append(self.parting.sentence() if self.parting else "As far as both were written, they are the same.")
+        if self.done and self.keep.value:
+            said.append(read_so_far(self.done))
         return " ".join(said) or "You stopped it before it began."
+
+    def say(self, status: str) -> None:
+        """Puts a line into the status, escaped."""
+        self.status_text = status
+        self.status.value = (
+            f"<p role='status' style='overflow-wrap:anywhere;line-height:1.4;margin:4px 0'>{html.escape(status)}</p>"
+        )
 
     def write(self, status: str) -> None:
         """Puts status and answers into the widgets, escaped: a model may write markup."""
-        self.status_text = status
-        self.status.value = f"<p role='status' style='overflow-wrap:anywhere'>{html.escape(status)}</p>"
+        self.say(status)
+        self.widgets.question.value = conversation.question_html(self.asked) if self.asked else ""
         asked = self.which.value
         for name, output in self.outputs.items():
             output.layout.display = None if asked in (name, "both") else "none"
-            title = f"<b>{name}</b><br>" if asked == "both" else ""
-            text = self.marked(self.answers.get(name, ""), name)
-            output.value = f"<div style='{WRAPPED}' aria-live='polite'>{title}{text}</div>"
+            text = conversation.answer_html(name, self.answers.get(name, ""), self.parting) if self.asked else ""
+            output.value = f"<div>{text}</div>"
 
-    def marked(self, text: str, name: str) -> str:
-        """An answer as HTML, with the token where the two part between marks that need no colour."""
-        parting = self.parting
-        if not parting or not text.startswith(parting.shared) or len(text) == len(parting.shared):
-            return html.escape(text)
-        rest = text[len(parting.shared) :]
-        token = getattr(parting, name)
-        length = len(token) if rest.startswith(token) else 1  # a part of a character is seen when it is whole
-        mark = f"<mark title='here the two part'>[{html.escape(rest[:length])}]</mark>"
-        return html.escape(parting.shared) + mark + html.escape(rest[length:])
+    def state(self) -> tuple[str, str]:
+        """The panel as HTML and as text, for its picture: the thread, or the question that waits; and the knobs."""
+        thread = self.exchanges or [Exchange(self.prompt.value, {})]
+        knobs: dict[str, object] = {"model": self.which.value, "preset": self.controls.preset.value}
+        knobs |= {name: f"{number.value:g}" for name, number in self.controls.numbers.items()}
+        status = f"<p>{html.escape(self.status_text)}</p>" if self.exchanges else ""
+        text = f"{conversation.as_text(thread)}\n{self.status_text}".strip()
+        return f"{conversation.thread_html(thread)}{status}{knobs_html(knobs)}", text
+
+
+def read_so_far(done: dict[str, Done]) -> str:
+    """How much the conversation takes of what the model can read, and what was left out."""
+    longest = max(done.values(), key=lambda one: one.read + one.tokens)
+    of = f" of the {longest.context:,} that the model can read" if longest.context else ""
+    words = f"The conversation has {longest.read + longest.tokens:,} tokens{of}."
+    if longest.left_out:
+        words += f" Its oldest {longest.left_out} turns had no room and were not read."
+    return words
 
 
 def panel_remedy(error: BaseException) -> str:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
-from IPython.display import display
 
 from helpers.data.chat import MODEL, TEMPLATES, set_template, template_name
 from helpers.data.labels import TRAINED, as_html, as_text, counts
+from helpers.panels.picture import Picture, knobs_html
 from helpers.settings import Settings
 from helpers.train.preview import preview_trainer, row_tokens
 from helpers.train.trainer import LoraTrainer, TrainingError
@@ -65,9 +65,11 @@ class LabelPanel:
             self.tokenizer.chat_template = before
 
     def show(self) -> None:
-        """Displays the panel."""
+        """Displays the panel; where no kernel runs, a picture of it is what one sees."""
         self.look()
-        display(self.box)
+        chosen = (self.row, self.max_length, self.template, self.packing, self.answers_only)
+        knobs = knobs_html({control.description: control.value for control in chosen})
+        Picture(self.box).show(f"{knobs}{self.output.value}", self.text)
 
     def look(self) -> str:
         """Shows the row that is chosen, and returns it as text; an error is shown in plain words."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import threading
 from collections.abc import Callable
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from helpers.serve.remote import RemoteEngine
 
 COUNT = 20
+QUIET_SECONDS = 0.7  # without a key pressed, before the table follows what is typed
 BAR = "display:inline-block;height:9px;vertical-align:middle;background:"
 
 
@@ -38,6 +40,7 @@ class TokenPanel:
         self.begun: list[int] = []
         self.look: Look | None = None
         self.error: Exception | None = None
+        self.soon: asyncio.TimerHandle | None = None
         self.said, self.buttons, self.bars = widgets.HTML(), [], []
         self.said.add_class("ft-next")
         rows = []
@@ -68,6 +71,21 @@ class TokenPanel:
         self.begun = []
         self.refresh()
 
+    def forget_soon(self) -> None:
+        """The same once nobody types any more, so that not every letter costs a forward pass."""
+        if self.box.selected_index is None:
+            self.begun = []
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.forget()
+            return
+        if self.soon is not None:
+            self.soon.cancel()
+        self.show_nothing("The question changes ...")
+        self.soon = loop.call_later(QUIET_SECONDS, self.forget)
+
     def choose(self, index: int) -> None:
         """Goes on with the token in this row."""
         if self.look is not None and index < len(self.look.rows):
@@ -87,7 +105,11 @@ class TokenPanel:
             self.show_line("The model is writing; the table follows when it is done.")
             return
         try:
-            look = self.engine.look(self.request())
+            request = self.request()
+            if not request.prompt.strip():
+                self.show_nothing("Write a question: the table shows what its answer may begin with.")
+                return
+            look = self.engine.look(request)
         except Exception as error:  # the panel stays usable; the error is shown and kept
             self.error = error
             self.show_line(f"It failed: {type(error).__name__}: {error}")
@@ -96,11 +118,13 @@ class TokenPanel:
             self.show_line("The model is answering somebody else: press Look again in a moment.")
             return
         self.look, self.error = look, None
-        self.show(look)
+        self.show(look, request)
 
-    def show(self, look: Look) -> None:
+    def show(self, look: Look, request: Request) -> None:
         """Puts the table into the widgets."""
-        written = f"So far: {look.text!r}. " if self.begun else ""
+        question = request.prompt.strip()
+        question = question if len(question) <= 60 else f"{question[:60]} ..."
+        written = f"So far: {look.text!r}. " if self.begun else f"In answer to {question!r}. "
         self.back.disabled, self.rest.disabled = not self.begun, not look.rows
         left = "1 token is" if look.kept == 1 else f"{look.kept:,} tokens are"
         bars = f"{left} left by the samplers. Upper bar: the model; lower bar: with samplers."
@@ -111,6 +135,13 @@ class TokenPanel:
             if shown:
                 self.buttons[index].description = look.rows[index].text
                 self.bars[index].value = bar(look.rows[index])
+
+    def show_nothing(self, text: str) -> None:
+        """A line in place of the table."""
+        self.begun, self.back.disabled = [], True
+        for row in self.rows:
+            row.layout.display = "none"
+        self.show_line(text)
 
     def show_line(self, text: str) -> None:
         """Shows a line above the table, escaped."""

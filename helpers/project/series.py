@@ -116,6 +116,7 @@ def run_notebook(source: Path, target: Path, start: float) -> None:
             log_output=False,
             stdout_file=progress,
             on_cell_start=progress.cell,
+            store_widget_state=False,  # with it, readers of the file show an empty place and not a panel's picture
             extra_arguments=["--IPKernelApp.log_level=40"],  # errors only: else a note on encryption for each kernel
         )
     except papermill.PapermillExecutionError as error:

@@ -12,6 +12,7 @@ from playwright.sync_api import TimeoutError as NotClickable
 
 IDLE = "() => !document.querySelector('.ft-generate').disabled"
 NUMBERS = {"max_new_tokens": "9", "temperature": "1.5", "top_k": "7", "top_p": "0.8", "min_p": "0.05"}
+PRESET = ".widget-dropdown select"  # the first knob
 NUMBERS |= {"repetition_penalty": "1.2", "seed": "5"}
 WATCH = """() => { window.updates = 0; new MutationObserver(() => window.updates++).observe(
   document.querySelector('.ft-output'), {childList: true, subtree: true, characterData: true}) }"""
@@ -28,15 +29,20 @@ class Panel:
         self.page.set_viewport_size({"width": 1100, "height": 1000})
         self.wait()
         self.page.get_by_label("Preset").first.select_option("Neutral")
+        self.fill("seed", "0")
         self.page.get_by_label("Preset").first.select_option("Greedy")
         self.fill("Prompt", "hello")
         self.fill("max_new_tokens", "8")
-        self.fill("seed", "0")
         self.choose("tuned")
+        keep = self.page.get_by_label("keep the conversation")
+        if keep.is_checked():
+            keep.uncheck()
 
     def fill(self, label, value):
         box = self.page.get_by_label(label, exact=True).first
-        box.fill(value)
+        box.fill(
+            value, timeout=10_000
+        )  # a knob that is greyed is on again once the kernel has heard of the temperature
         box.press("Tab")
 
     def choose(self, model):
@@ -127,9 +133,12 @@ def test_stop_ends_an_answer_long_before_its_last_token(panel):
 
 
 def test_base_and_tuned_stand_side_by_side_and_their_parting_is_marked(panel):
+    panel.page.set_viewport_size({"width": 1400, "height": 1000})  # the classic notebook has wide margins
     panel.choose("both")
     panel.generate()
     assert "base: " in panel.status() and "tuned: " in panel.status()
+    thread, knobs = (panel.page.locator(selector).first.bounding_box() for selector in (".ft-thread", PRESET))
+    assert knobs["x"] > thread["x"] + thread["width"], "two columns: the answer beside the knobs"
     base, tuned = (panel.page.locator(f".ft-{name}").first.bounding_box() for name in ("base", "tuned"))
     assert abs(base["y"] - tuned["y"]) < 5 and tuned["x"] > base["x"] + 100
     if "They part" in panel.status():
@@ -138,6 +147,44 @@ def test_base_and_tuned_stand_side_by_side_and_their_parting_is_marked(panel):
     panel.page.wait_for_timeout(500)
     base, tuned = (panel.page.locator(f".ft-{name}").first.bounding_box() for name in ("base", "tuned"))
     assert tuned["y"] >= base["y"] + base["height"] - 5
+    thread, knobs = (panel.page.locator(selector).first.bounding_box() for selector in (".ft-thread", PRESET))
+    assert knobs["y"] > thread["y"] + thread["height"], "one column: the answer above the knobs"
+
+
+def test_a_conversation_is_kept_sent_with_enter_downloaded_and_cleared(panel):
+    page = panel.page
+    panel.press("Clear")
+    page.get_by_label("keep the conversation").check()
+    for question in ("first <i>?", "second?"):
+        prompt = page.get_by_label("Prompt", exact=True).first
+        prompt.fill(question)
+        prompt.press("End")
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            "asked => document.querySelector('.ft-thread').textContent.includes(asked)", arg=question
+        )
+        panel.wait()
+        assert prompt.input_value() == question
+    assert "The conversation has" in panel.status()
+    thread = page.locator(".ft-thread").first
+    assert thread.text_content().count("You:") == 2 and thread.locator("i").count() == 0
+    page.locator("[class*='Collapse-header']", has_text="copy or download").first.click()
+    with page.expect_download() as download:
+        page.get_by_text("Download as Markdown").first.click()
+    assert "> first <i>?" in download.value.path().read_text(encoding="utf-8")
+    panel.press("Clear")
+    page.wait_for_function("() => !/You:/.test(document.querySelector('.ft-thread').textContent)")
+    panel.fill("Prompt", "")
+    panel.press("Generate")
+    page.wait_for_function("() => /Write a question/.test(document.querySelector('.ft-status').textContent)")
+
+
+def test_a_knob_that_changes_nothing_is_greyed_with_the_reason(panel):
+    assert panel.page.get_by_label("top_k", exact=True).first.is_disabled()
+    assert panel.page.get_by_text("changes nothing now").first.is_visible()
+    panel.fill("temperature", "1")
+    panel.page.wait_for_function("() => !/changes nothing now/.test(document.body.textContent)")
+    assert panel.page.get_by_label("top_k", exact=True).first.is_enabled()
 
 
 def test_a_click_on_a_next_token_goes_on_with_it(panel):
@@ -167,9 +214,7 @@ def test_the_next_token_follows_a_knob(panel):
 
 def test_every_control_is_changed_by_keyboard_alone(panel):
     page = panel.page
-    page.get_by_label("System prompt").first.focus()
-    page.keyboard.type("Be brief")
-    page.keyboard.press("Tab")
+    page.get_by_label("Prompt", exact=True).first.focus()
     page.keyboard.press("Control+A")
     page.keyboard.type("typed")
     here = "() => { const it = document.activeElement; return (it.labels?.[0] || it).textContent.trim() }"
@@ -183,18 +228,22 @@ def test_every_control_is_changed_by_keyboard_alone(panel):
             page.keyboard.type(wanted.pop(label))
         elif label == "both":
             page.keyboard.press("Space")
-        elif label == "Generate":
+        if label == "temperature":  # what it has greyed comes back
+            page.keyboard.press("Tab")
+            page.keyboard.press("Shift+Tab")
+            page.get_by_label("top_k", exact=True).first.click(trial=True)
+        if not wanted:
             break
     assert not wanted and {"both", "Generate"} <= set(found), found
-    page.keyboard.press("Space")
+    page.get_by_label("Prompt", exact=True).first.focus()
+    page.keyboard.press("Enter")
     page.wait_for_timeout(300)
     panel.wait()
     assert "base: " in panel.status() and "seed 5" in panel.status(), panel.status()
     values = {name: float(page.get_by_label(name, exact=True).first.input_value()) for name in NUMBERS}
     assert values == {name: float(value) for name, value in NUMBERS.items()}
     assert page.get_by_label("Preset").first.input_value() == "By hand"
-    assert "Be brief" in page.get_by_label("As code").first.input_value()
-    panel.fill("System prompt", "")
+    assert "typed" in page.get_by_label("As code").first.input_value()
 
 
 def test_a_slider_is_moved_by_arrow_keys(panel):
@@ -230,10 +279,11 @@ def test_after_a_hundred_random_actions_the_panel_still_generates(panel):
         lambda: button("Stop").dispatch_event("click"),
         lambda: panel.choose(choice.choice(["base", "tuned", "both"])),
         lambda: panel.fill("max_new_tokens", str(choice.randint(0, 600))),
-        lambda: panel.fill(choice.choice(["temperature", "top_p", "min_p"]), str(choice.uniform(-1, 3))),
-        lambda: panel.fill("top_k", str(choice.randint(0, 300))),
+        lambda: panel.fill("temperature", str(choice.uniform(-1, 3))),
+        lambda: panel.fill("repetition_penalty", str(choice.uniform(0, 3))),
+        lambda: button("Clear").dispatch_event("click"),
         lambda: panel.page.get_by_label("Preset").first.select_option(choice.choice(["Greedy", "Creative"])),
-        lambda: panel.fill("Prompt", choice.choice(["", "a", "hello there", "<script>"])),
+        lambda: panel.fill("Prompt", choice.choice(["", "a", "hello there\n", "<script>"])),
         lambda: panel.page.locator(".ft-token").nth(choice.randrange(20)).dispatch_event("click"),
         lambda: button("Write the rest").dispatch_event("click"),
     ]
@@ -253,6 +303,7 @@ def test_it_fits_a_narrow_screen(panel):
     panel.page.wait_for_timeout(500)
     panel.page.locator(".ft-output").first.scroll_into_view_if_needed()
     assert overhang(panel.page, panel.served, ".ft-output") <= 2
+    assert overhang(panel.page, panel.served, PRESET) <= 2
     assert overhang(panel.page, panel.served, ".ft-token") <= 2
 
 

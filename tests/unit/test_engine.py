@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.generate.engine import REMEMBERED, Engine
-from helpers.generate.events import Event, PromptError, Request
+from helpers.generate.events import Event, PromptError, Request, Turn
 from helpers.generate.generation import base_answers
 from helpers.generate.sampling import Sampling
 
@@ -244,5 +244,46 @@ def test_a_request_that_cannot_be_read_is_refused(broken):
 
 
 def test_a_request_travels_as_json():
-    request = Request("hé <b>", Sampling(temperature=0.5, stop=("Q:",)), ("base", "tuned"), "be brief", (1, 2))
+    knobs, earlier = Sampling(temperature=0.5, stop=("Q:",)), (Turn("a?", {"base": "b", "tuned": "t"}),)
+    request = Request("hé <b>", knobs, ("base", "tuned"), "be brief", (1, 2), earlier)
     assert Request.from_json(request.to_json()) == request
+
+
+EARLIER = (Turn("one?", {"base": "b1", "tuned": "t1"}), Turn("two?", {"tuned": "t2"}))
+
+
+def test_each_model_reads_its_own_earlier_answers():
+    request = Request("three?", Sampling(), ("base", "tuned"), "be brief", earlier=EARLIER)
+    said = {which: [m["content"] for m in request.messages(which)] for which in ("base", "tuned")}
+    assert said["base"] == ["be brief", "one?", "b1", "two?", "t2", "three?"]
+    assert said["tuned"] == ["be brief", "one?", "t1", "two?", "t2", "three?"]
+    assert [m["role"] for m in request.messages("base")] == ["system", *["user", "assistant"] * 2, "user"]
+
+
+def test_the_oldest_turns_are_left_out_where_the_context_has_no_room_and_that_is_told(engine):
+    request = Request("three?", Sampling(max_new_tokens=4), ("tuned",), earlier=EARLIER)
+    whole = len(engine.prompt_ids(request, "tuned"))
+    (done,) = [event.value for event in engine.ask(request) if event.kind == "done"]
+    assert (done["read"], done["left_out"], done["context"]) == (whole, 0, engine.context)
+    engine.model.config.max_position_embeddings = whole + 3
+    assert engine.fitted(request).earlier == EARLIER[1:]
+    (done,) = [event.value for event in engine.ask(request) if event.kind == "done"]
+    assert done["left_out"] == 1 and done["read"] + 4 <= engine.context
+    engine.model.config.max_position_embeddings = None
+    assert engine.context == 0 and engine.fitted(request) == request, "a model that tells no context reads all"
+
+
+def test_where_two_part_after_earlier_turns_each_chance_is_after_its_own(engine):
+    request = Request("three?", Sampling(max_new_tokens=8), ("base", "tuned"), earlier=EARLIER)
+    parted = next(event.value for event in engine.ask(request) if event.kind == "parted")
+    base, shared = engine.prompt_ids(request, "base"), parted["position"]
+    job = engine.ask(request)
+    list(job)
+    ids = torch.tensor([base + engine_ids(job, "base")[:shared]])
+    with torch.no_grad(), base_answers(engine.model):
+        chances = engine.model(input_ids=ids).logits[0, -1].softmax(dim=-1)
+    assert float(chances[engine_ids(job, "base")[shared]]) == pytest.approx(parted["base_own"], abs=1e-4)
+
+
+def engine_ids(job, which):
+    return job.ids(job.streams[which])

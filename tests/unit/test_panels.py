@@ -1,9 +1,19 @@
+import base64
+import html
+import re
+import time
+from types import SimpleNamespace
+
 import pytest
 
 from helpers.generate.engine import Engine
 from helpers.generate.generation import base_answers, generate
 from helpers.machine.hardware import Choice
-from helpers.panels.generation import GenerationPanel
+from helpers.panels import conversation
+from helpers.panels.controls import GREYED, SAMPLED
+from helpers.panels.conversation import Exchange
+from helpers.panels.generation import NO_QUESTION, GenerationPanel
+from helpers.panels.layout import pressed_enter
 
 
 @pytest.fixture
@@ -75,11 +85,138 @@ def test_a_second_press_while_one_answer_is_written_does_nothing(panel):
     panel.lock.release()
 
 
-def test_markup_in_an_answer_is_text(panel):
-    panel.answers["base"] = "<img src=x onerror=alert(1)>"
+HOSTILE = "<img src=x onerror=alert(1)>'\""
+
+
+def test_markup_in_a_question_or_an_answer_is_text(panel):
+    panel.asked, panel.answers["base"] = HOSTILE, HOSTILE
+    panel.exchanges.append(Exchange(HOSTILE, {"base": HOSTILE}))
     panel.write("<b>status</b>")
-    assert "<img" not in panel.outputs["base"].value and "&lt;img" in panel.outputs["base"].value
-    assert "<b>" not in panel.status.value and "<img" not in panel.marked("<img src=x>", "base")
+    panel.widgets.show_thread(panel.exchanges)
+    shown = panel.widgets
+    for part in (panel.outputs["base"], shown.question, shown.earlier, shown.saved):
+        assert "<img" not in part.value and "&lt;img" in part.value
+    assert "<b>" not in panel.status.value and "<img" not in conversation.marked(HOSTILE, "base", None)
+    assert "<img" not in panel.state()[0], "nor in the picture"
+    assert conversation.as_markdown(panel.exchanges).count(f"> {HOSTILE}") == 2, "the file has what was said"
+
+
+def test_an_empty_question_is_told_so(panel):
+    panel.prompt.value = "  \n"
+    panel.generate_button.click()
+    assert panel.status_text == NO_QUESTION and panel.job is None and not panel.lock.locked()
+    with pytest.raises(ValueError, match="question first"):
+        panel.run()
+
+
+def test_enter_sends_the_question_and_a_paste_does_not(panel):
+    panel.prompt.value = "hello"
+    panel.prompt.value = "hello\n"
+    assert panel.prompt.value == "hello" and panel.exchanges[-1].question == "hello"
+    panel.prompt.value = "two lines\nthat are pasted\n"
+    assert len(panel.exchanges) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sent"),
+    [
+        ("a", "a\n", True),
+        ("ab", "a\nb", True),
+        ("a\n", "a\n\n", True),
+        ("wha", "what is it?\n", True),
+        ("", "pasted\n", False),
+        ("", "\n", True),
+        ("a", "ab", False),
+        ("a\n", "a", False),
+        ("x", "x and a long text that came from somewhere else\n", False),
+        ("a", "a\nb\n", False),
+    ],
+)
+def test_enter_is_told_from_other_changes(old, new, sent):
+    assert pressed_enter(old, new) == sent
+
+
+def test_an_example_is_asked_by_its_button(tiny_llama, tokenizer):
+    panel = GenerationPanel(Engine(tiny_llama, tokenizer), "hi", max_new_tokens=4, examples=["one?", "two?"])
+    panel.examples[1].click()
+    assert panel.exchanges[-1].question == "two?" and panel.prompt.value == "two?"
+
+
+def test_what_was_said_is_read_only_where_the_conversation_is_kept(panel):
+    panel.run()
+    first = panel.exchanges[0]
+    panel.prompt.value = "and then?"
+    assert panel.request().earlier == () and [m["content"] for m in panel.request().messages("base")] == ["and then?"]
+    panel.keep.value = True
+    said = [m["content"] for m in panel.request().messages("base")]
+    assert said == ["hi", first.answers["base"], "and then?"]
+    panel.run()
+    assert first.answers["base"] in panel.job.streams["base"].prompt and not panel.exchanges[1].starts
+    done = panel.done["base"]
+    assert f"The conversation has {done.read + done.tokens:,} tokens of the {done.context:,}" in panel.status_text
+    panel.keep.value = False
+    panel.run()
+    assert panel.exchanges[2].starts and panel.widgets.earlier.value.count("You:") == 2
+    panel.keep.value = True
+    assert [turn.question for turn in panel.request().earlier] == ["and then?"], "from the last beginning on"
+
+
+def test_clear_forgets_the_thread(panel):
+    panel.keep.value = True
+    panel.run()
+    panel.clear_button.click()
+    assert panel.exchanges == [] and panel.request().earlier == () and "You:" not in panel.widgets.question.value
+    assert "Nothing has been asked" in panel.widgets.saved.value and panel.answer == ""
+
+
+def test_the_conversation_can_be_copied_and_downloaded(panel):
+    panel.run()
+    saved = panel.widgets.saved.value
+    encoded = re.search(r"base64,([^\"]*)", saved)[1]
+    text = base64.b64decode(encoded).decode()
+    assert text == panel.widgets.text.value == conversation.as_markdown(panel.exchanges)
+    assert text.startswith("**You**\n\n> hi\n") and "**Base model**" in text and 'download="conversation.md"' in saved
+
+
+def test_knobs_that_change_nothing_are_greyed_with_the_reason(panel):
+    numbers, seed = panel.controls.numbers, panel.controls.seed
+    for name in SAMPLED:
+        assert numbers[name].box.disabled and numbers[name].slider.disabled and GREYED in numbers[name].note.value
+    assert seed.disabled and not numbers["repetition_penalty"].box.disabled
+    panel.controls.set(temperature=0.5)
+    assert not any(numbers[name].box.disabled for name in SAMPLED) and not seed.disabled
+    assert GREYED not in numbers["top_k"].note.value
+
+
+def test_a_preset_says_what_it_sets(panel):
+    note = panel.controls.preset_note
+    assert "sets temperature 0, the others off: the likeliest token each time" in note.value
+    panel.controls.choose("Creative")
+    assert "sets temperature 1, min_p 0.05, the others off" in note.value
+    panel.controls.set(top_k=3)
+    assert "as you set them" in note.value
+
+
+def test_the_panel_leaves_a_picture(panel, monkeypatch):
+    shown, updates = [], []
+    handle = SimpleNamespace(update=lambda bundle, raw: updates.append(bundle))
+    monkeypatch.setattr("helpers.panels.picture.display", lambda bundle, **_: shown.append(bundle) or handle)
+    panel.show()
+    (bundle,) = shown
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.box.model_id
+    assert "temperature" in bundle["text/html"] and bundle["text/plain"].startswith("You: hi")
+    panel.run()
+    assert updates == [], "a live front end would draw the panel again"
+    monkeypatch.setenv("FT_HEADLESS", "1")
+    answer = panel.run()
+    assert html.escape(answer) in updates[0]["text/html"] and answer in updates[0]["text/plain"]
+
+
+def test_waiting_is_told_with_its_seconds(panel):
+    panel.begun_at = time.perf_counter() - 7
+    assert "7 s" in panel.patience()
+    panel.answers["base"] = "It"
+    assert panel.patience() == ""
 
 
 def test_a_drawn_seed_is_shown_and_repeats_the_answer(panel):
@@ -216,3 +353,18 @@ def test_after_an_end_token_nothing_follows(compared):
     assert compared.tokens.rows[0].layout.display == "none"
     compared.tokens.back.click()
     assert len(compared.tokens.look.rows) == 20 and not compared.tokens.rest.disabled
+
+
+def test_where_no_kernel_runs_nbconvert_shows_the_picture_and_no_widget(panel, monkeypatch):
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    shown = []
+    monkeypatch.setattr("helpers.panels.picture.display", lambda bundle, **_: shown.append(bundle))
+    panel.run()
+    panel.show()
+    output = nbformat.v4.new_output("display_data", data=shown[0])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("panel.show()", outputs=[output])])
+    page, _ = HTMLExporter(template_name="lab").from_notebook_node(notebook)
+    assert "run the notebook to use it" in page and html.escape(panel.answer) in page and "<th" in page
+    assert panel.box.model_id not in page, "no empty place of a widget"
