@@ -1,4 +1,4 @@
-"""Training speed of 7B shapes on one GPU: `python benchmarks/gpu.py VARIANT... [--json FILE]`; `list` names them.
+"""Speed of training and answers, 7B shapes, one GPU: `python benchmarks/gpu.py VARIANT... [--json FILE]`, or `list`.
 
 Random weights of the real shape, saved once to the cache folder and loaded as any model is. Every variant is a process
 of its own and sees the same tokenized rows (their hash is printed). Tokens are those that are not padding; the first
@@ -45,6 +45,11 @@ VARIANTS = {
     "llama-nf4-ckpt": {**LLAMA_NF4, **CHECKPOINTING},
     "llama-bf16": {**LLAMA_NF4, "quantization": "none"},
     "llama-stock": {**LLAMA_NF4, **CHECKPOINTING, "stock": True},
+    "falcon-nf4-answers": {**FALCON_NF4, "answers": True},
+    "falcon-bf16-answers": {**FALCON_NF4, "quantization": "none", "answers": True},
+    "falcon-t4-answers": {**FALCON_NF4, "answers": True, "t4": True},
+    "llama-nf4-answers": {**LLAMA_NF4, "answers": True},
+    "llama-bf16-answers": {**LLAMA_NF4, "quantization": "none", "answers": True},
     "llama-unsloth": {**LLAMA_NF4, "unsloth": True},
     "llama-unsloth-ckpt": {**LLAMA_NF4, **CHECKPOINTING, "unsloth": True},
 } | {
@@ -137,6 +142,7 @@ def run_variant(name: str, steps: int, warm_up: int, profile: bool) -> dict:
     """Figures of one variant, in this process."""
     chosen = dict(VARIANTS[name])
     shape, stock, t4 = chosen.pop("shape"), chosen.pop("stock", False), chosen.pop("t4", False)
+    answers = chosen.pop("answers", False)
     build = unsloth_trainer if chosen.pop("unsloth", False) else stock_trainer if stock else our_trainer
     if t4:
         forbid_what_a_t4_lacks()
@@ -148,6 +154,8 @@ def run_variant(name: str, steps: int, warm_up: int, profile: bool) -> dict:
         hub=Choice(True, "assumed"),
         **{"model": str(folder), "data": "shop_support", "max_steps": steps, "r": 16, "lora_alpha": 32} | chosen,
     )
+    if answers:
+        return run_answers(settings, name, t4)
     rows = load_chat_data(settings.data, settings.data_format).train
     holder = []
     start = time.perf_counter()
@@ -176,6 +184,96 @@ def run_variant(name: str, steps: int, warm_up: int, profile: bool) -> dict:
         "rows": figures["rows"],
         "settings": {k: v for k, v in settings.as_dict().items() if k not in ("reasons", "model")},
     }
+
+
+def adapted_model(settings):
+    """The settings' model with a LoRA adapter whose B is not zero, as after a training."""
+    from peft import get_peft_model
+
+    from helpers.models.load import load_model
+    from helpers.models.lora import lora_config
+
+    model = load_model(settings).model
+    model = get_peft_model(model, lora_config(settings, model)).eval()
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=1e-3)
+    return model
+
+
+def seconds_of(run) -> float:
+    """Seconds of the fastest of three runs, after one of warm-up; the GPU is waited for at both ends."""
+    run()
+    seconds = []
+    for _ in range(3):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        run()
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def run_answers(settings, name: str, t4: bool) -> dict:
+    """Tokens a second of one greedy answer (64 tokens of prompt, 128 new), and of many, the adapter not merged.
+
+    "plain": a pass for each token with the library's cache, as before there were recorded steps.
+    """
+    from helpers.generate.decode import Decoder
+    from helpers.generate.sampling import Sampling
+
+    model = adapted_model(settings)
+    loaded_bytes = torch.cuda.memory_allocated()
+    prompt = torch.randint(20, 200, (64,), generator=torch.Generator().manual_seed(0)).tolist()
+    sampling, decoder, plain = Sampling(max_new_tokens=128), Decoder(model), Decoder(model)
+    plain.how = Choice(False, "to compare")
+    figures = {"variant": name, "how": decoder.how.reason}
+    start = time.perf_counter()
+    next(decoder.tokens(prompt, Sampling(max_new_tokens=2), ()))
+    figures["first_answer_seconds"] = round(time.perf_counter() - start, 3)
+    tuned = list(decoder.tokens(prompt, sampling, ()))
+    figures["how_then"] = decoder.how.reason
+    figures["first_token_seconds"] = round(seconds_of(lambda: next(decoder.tokens(prompt, sampling, ()))), 3)
+    figures["same_as_plain"] = agreeing(tuned, list(plain.tokens(prompt, sampling, ())))
+    for which, one in (("tuned", decoder), ("plain_tuned", plain)):
+        figures[which] = round(128 / seconds_of(lambda one=one: list(one.tokens(prompt, sampling, ()))), 1)
+    with model.disable_adapter():
+        figures["base"] = round(128 / seconds_of(lambda: list(decoder.tokens(prompt, sampling, ()))), 1)
+    figures["gib_beside_weights"] = round((torch.cuda.max_memory_allocated() - loaded_bytes) / 2**30, 2)
+    return figures | ({} if t4 else many_answers(model, settings))
+
+
+def agreeing(one: list[int], other: list[int]) -> int:
+    """How many tokens two answers begin with in common."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
+
+
+def many_answers(model, settings) -> dict:
+    """Seconds for 500 questions of 20 to 84 tokens, 64 new tokens each; and for 32 of them by `generate`."""
+    from helpers.generate import generation
+    from helpers.generate.batch import recorded_answers
+    from helpers.generate.sampling import Sampling
+
+    lengths = torch.randint(20, 85, (500,), generator=torch.Generator().manual_seed(0)).tolist()
+    prompts = [torch.randint(20, 200, (n,), generator=torch.Generator().manual_seed(n)).tolist() for n in lengths]
+    seconds = []
+    for _ in range(2):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        answers = recorded_answers(model, prompts, [64] * 500, [])
+        seconds.append(time.perf_counter() - start)
+    figures = {"questions_500_seconds": round(seconds[1], 2), "with_recording_seconds": round(seconds[0], 2)}
+    figures["questions_tokens_per_second"] = round(sum(map(len, answers)) / seconds[1], 1)
+    generation.recorded_answers = lambda *_: None
+    tokenizer, few = load_tokenizer(settings), Sampling(max_new_tokens=64)
+    with_generate = lambda: generation.continuations(model, tokenizer, prompts[:32], few)
+    with_generate()
+    start = time.perf_counter()
+    made = with_generate()
+    torch.cuda.synchronize()
+    count = sum(map(len, made))
+    return figures | {"generate_tokens_per_second": round(count / (time.perf_counter() - start), 1)}
 
 
 def profiled(build, settings, rows, name: str) -> dict:

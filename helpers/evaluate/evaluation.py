@@ -18,6 +18,7 @@ from helpers.data.facts import has_facts
 from helpers.data.labels import encode, encode_rows
 from helpers.data.turns import RowError
 from helpers.evaluate.likelihood import Forced, teacher_forced
+from helpers.generate.batch import recorded_answers
 from helpers.generate.generation import Answer, continuations, cut_at_end, prompt_ids
 from helpers.generate.sampling import Sampling
 from helpers.machine.hardware import cpu_has_bf16, this_machine
@@ -178,6 +179,11 @@ def in_batches(
 
     Those with as much room and as long a prompt go together, so that little is padded. report: is told a count.
     """
+    with tqdm(total=len(prompts), desc="questions", leave=False, disable=not prompts) as bar:
+        tell_both = lambda count: (bar.update(count - bar.n), report(count))
+        recorded = recorded_answers(model, prompts, rooms, end_ids(tokenizer, model), tell_both)
+    if recorded is not None:
+        return recorded
     longest = max((len(ids) + room for ids, room in zip(prompts, rooms, strict=True)), default=0)
     batch_size = min(batch_size, batch_that_fits(model.config, longest, this_machine().usable_gib))
     order = sorted(range(len(prompts)), key=lambda i: (rooms[i], len(prompts[i])))

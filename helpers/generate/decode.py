@@ -1,4 +1,4 @@
-"""One answer, token by token: the tokens of `model.generate`, sooner by speculative decoding. Knows no texts."""
+"""One answer, token by token: the tokens of `model.generate`, sooner by this machine's means. Knows no texts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from helpers.adapted import base_of
 from helpers.generate.choices import Choices
 from helpers.generate.draft import DRAFT_TOKENS, Speculation, can_draft, weights_key
 from helpers.generate.sampling import Sampling
+from helpers.generate.step import FAILURES, Step, can_step, steps_of
 from helpers.machine.hardware import Choice, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -33,17 +34,22 @@ class Decoder:
 
     Each token is chosen from float32 logits with the knobs and the random numbers that `model.generate` would use. With
     speculative decoding several tokens that a draft model proposes are verified in one pass of the target model, which
-    costs little more than one token: small models on a CPU wait for their weights to be read.
+    costs little more than one token: small models on a CPU wait for their weights to be read. On a GPU, where a pass
+    waits for Python, the step is recorded once and replayed (step.Step); its tokens are those of the same step run
+    eagerly, and may part from `generate`'s at near ties, since 16-bit sums are taken in another order.
     `how`: whether this model is decoded so, and why.
     """
 
     def __init__(self, model: Any):
-        self.model, self.how = model, can_draft(model)
+        self.model = model
+        self.recorded = self.device().type == "cuda"  # or with a draft
+        self.how = can_step(model) if self.recorded else can_draft(model)
         self.speculations: dict[tuple, Speculation] = {}
         self.keeps_some = "logits_to_keep" in inspect.signature(base_of(model).forward).parameters
         self.passes = 0  # forward passes of the model or the target, in the last answer
         self.cache: DynamicCache | None = None
         self.ahead: Speculation | None = None  # of the answer that is being made
+        self.step: Step | None = None  # once this answer has read into its cache
 
     def read(self, prompt: list[int]) -> Iterator[tuple[int, torch.Tensor]]:
         """Reads a prompt in pieces; yields after each how many tokens are read, and the logits (vocab_size,) then.
@@ -80,6 +86,7 @@ class Decoder:
         logits: the last of `read`, for a prompt that was read already.
         """
         chosen, most = Choices(sampling, prompt, self.device()), sampling.max_new_tokens
+        self.step = None
         if logits is None:
             *_, (_, logits) = self.read(prompt)
         token = chosen.take(logits)
@@ -93,7 +100,7 @@ class Decoder:
                 room = min(DRAFT_TOKENS, most - len(chosen.generated) - 1)
                 proposed = speculation.propose(token, chosen.propose, room, lambda token: token in ends or stopped())
                 rows, self.passes = speculation.target.logits([token, *proposed]), self.passes + 1
-            for index, logits in enumerate(rows if speculation else [self.logits([token])]):
+            for index, logits in enumerate(rows if speculation else [self.next_logits(chosen)]):
                 token = chosen.take(logits)
                 yield token
                 missed = index == len(proposed) or token != proposed[index]
@@ -108,9 +115,38 @@ class Decoder:
 
     def resume(self, parked: Parked) -> None:
         """Makes a parked answer the present one."""
-        self.cache, self.ahead = parked.cache, parked.speculation
+        self.cache, self.ahead, self.step = parked.cache, parked.speculation, None  # others wrote into the step's cache
         if self.ahead:
             self.ahead.resume(*parked.known)
+
+    def next_logits(self, chosen: Choices) -> torch.Tensor:
+        """Logits (vocab_size,) after all tokens so far: by the recorded step, or a pass where it fails."""
+        if self.recorded and self.how.value:
+            try:
+                return self.stepped(chosen)
+            except FAILURES as error:
+                self.cache = None  # of the prompt alone: all is read anew
+                self.give_up(error)
+        return self.logits(chosen.all if self.cache is None else chosen.all[-1:])
+
+    def stepped(self, chosen: Choices) -> torch.Tensor:
+        """Logits (vocab_size,) from the step, which first reads what there is, and is proved when it is new."""
+        self.passes += 1
+        if self.step is None:
+            room = len(chosen.all) + chosen.sampling.max_new_tokens
+            self.step = steps_of(self.model).of(self.model, 1, room)
+            return self.step.start(self.model, [chosen.all])[0]
+        logits = self.step.run(self.model, chosen.all[-1:])[0]
+        if self.step.is_new:
+            self.step.prove(self.model, chosen.all, logits)
+        return logits
+
+    def give_up(self, error: Exception) -> None:
+        """Takes plain passes from now on, which `how` tells; a full memory is no reason, and raised again."""
+        if is_out_of_memory(error):
+            raise error
+        steps_of(self.model).failed = str(error) or type(error).__name__
+        self.how = can_step(self.model)
 
     def device(self) -> torch.device:
         """Where the model's input goes."""
@@ -132,7 +168,7 @@ class Decoder:
 
         A torch without the private operators that products.py uses is no reason to fail: `how` says so then.
         """
-        if not self.how.value:
+        if self.recorded or not self.how.value:
             return None
         try:
             if speculation := self.started(prompt, logits, longest):

@@ -15,6 +15,7 @@ import torch
 from helpers.behaviour import caches, found_out, takes_padding
 from helpers.data.chat import as_messages, decode_answer, prompt_text
 from helpers.data.ends import end_ids
+from helpers.generate.batch import recorded_answers, silent
 from helpers.generate.decode import Decoder
 from helpers.generate.kv_cache import reads_in_room, roomy_cache
 from helpers.generate.sampling import Sampling
@@ -67,14 +68,20 @@ def continuations(
     sampling: Sampling,
     tell: Callable[[int], Any] | None = None,
 ) -> list[list[int]]:
-    """New token ids for each prompt's, in one batch, all as long as the longest: what follows an end token is padding.
+    """New token ids for each prompt's, in one batch; what follows an end token is padding.
 
+    On a GPU greedy answers come from a recorded step (batch.py); elsewhere, and for other knobs, from `generate`.
     Prompts are padded on the left, where their end stays beside the answer. tell: is told how many answers have ended.
     Upstream: in transformers 5.23 `generate_batch` (continuous batching) fails on Falcon, whose attention is a class of
     its own: it returns cut-off answers and keeps the error inside each request. So this is plain `generate`.
     Breaks: nothing; once it serves Falcon, measure it.
     Drift: test_generation.py::test_continuous_batching_still_fails_on_falcon
     """
+    if sampling.is_plain_greedy:
+        rooms = [sampling.max_new_tokens] * len(prompts)
+        answers = recorded_answers(model, prompts, rooms, end_ids(tokenizer, model), tell or silent)
+        if answers is not None:
+            return answers
     longest, device = max(map(len, prompts)), model.get_input_embeddings().weight.device
     with inference(model):
         cached, roomy = found_out(model, caches), found_out(model, reads_in_room)

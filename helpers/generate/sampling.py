@@ -51,6 +51,11 @@ class Sampling:
         """The same with a seed of its own where -1 asked for one."""
         return replace(self, seed=random.SystemRandom().randrange(2**31)) if self.seed == -1 else self
 
+    @property
+    def is_plain_greedy(self) -> bool:
+        """Whether each token is the likeliest by the model's logits alone, up to an end token."""
+        return self.temperature == 0 and self.repetition_penalty == 1 and not (self.no_repeat_ngram_size or self.stop)
+
     def arguments(self) -> dict:
         """The knobs for `model.generate`, all of them but seed and stop.
 

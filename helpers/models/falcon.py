@@ -156,7 +156,12 @@ def masked_attention(
 
 def split_heads(attention: Any, fused: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """query, key, value as views: (rows, length, heads, head_dim), with one key/value head where Falcon has one."""
-    if attention.new_decoder_architecture or not attention.multi_query:
+    if attention.new_decoder_architecture:  # a key and a value for each group of queries
+        groups = fused.unflatten(-1, (attention.num_kv_heads, -1, attention.head_dim))
+        query = groups[..., :-2, :]
+        key, value = groups[..., -2:-1, :].expand_as(query), groups[..., -1:, :].expand_as(query)
+        return query.flatten(2, 3), key.flatten(2, 3), value.flatten(2, 3)
+    if not attention.multi_query:
         return attention._split_heads(fused)
     heads = fused.unflatten(-1, (-1, attention.head_dim))
     return heads[..., :-2, :], heads[..., -2:-1, :], heads[..., -1:, :]

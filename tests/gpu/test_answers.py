@@ -1,0 +1,114 @@
+"""Answers on a CUDA device: the recorded step against the same step run eagerly, and against `generate`."""
+
+import pytest
+import torch
+from families import FAMILIES, build
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from helpers.generate.batch import greedy_answers
+from helpers.generate.choices import Choices
+from helpers.generate.decode import Decoder
+from helpers.generate.sampling import Sampling
+from helpers.generate.step import Step, can_step, steps_of
+from helpers.models import attention, falcon, tiny
+
+PROMPT = torch.randint(6, 200, (30,), generator=torch.Generator().manual_seed(1)).tolist()
+
+
+def tuned(model):
+    turned = model.config.model_type == "gpt2"
+    config = LoraConfig(r=4, target_modules="all-linear", fan_in_fan_out=turned, task_type="CAUSAL_LM")
+    made = get_peft_model(model, config).eval()
+    torch.manual_seed(0)
+    for name, weight in made.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    return made
+
+
+def loaded(family, folder, form):
+    build(family, folder)
+    four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+    options = {"dtype": torch.bfloat16, "quantization_config": four_bit} if form == "nf4" else {"dtype": form}
+    with falcon.quantizable(model_type(family)):
+        model = AutoModelForCausalLM.from_pretrained(folder, device_map={"": 0}, **options)
+    if model_type(family) == "falcon":
+        attention.install(model, "efficient")  # as load_model does: Falcon's own cannot be recorded
+    return tuned(model)
+
+
+def model_type(family):
+    return family.kind.lower()
+
+
+def eager_answer(model, prompt, sampling):
+    step, chosen = Step(model, 1, 256, record=False), Choices(sampling, prompt, model.device)
+    token = chosen.take(step.start(model, [prompt])[0])
+    while len(chosen.generated) < sampling.max_new_tokens:
+        token = chosen.take(step.run(model, [token])[0])
+    return chosen.generated
+
+
+# bitsandbytes says so of 96 rows, which only a tiny model has.
+@pytest.mark.filterwarnings("ignore:inner dimension .96. is not aligned")
+@pytest.mark.parametrize("form", [torch.float32, torch.float16, torch.bfloat16, "nf4"], ids=str)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_recorded_step_gives_the_tokens_of_the_eager_one(tmp_path, family, form):
+    model = loaded(family, tmp_path, form)
+    decoder, sampling = Decoder(model), Sampling(max_new_tokens=40, no_repeat_ngram_size=1)  # or it would repeat one
+    answers = {}
+    for which in ("tuned", "base", "tuned again"):
+        model.base_model.enable_adapter_layers() if "tuned" in which else model.base_model.disable_adapter_layers()
+        answers[which] = list(decoder.tokens(PROMPT, sampling, ()))
+        assert decoder.how.value, decoder.how.reason
+        assert answers[which] == eager_answer(model, PROMPT, sampling)
+    assert answers["tuned"] == answers["tuned again"] != answers["base"]
+    (step,) = steps_of(model).kept.values()
+    assert len(step.graphs) == 2
+    if form == torch.float32:  # no near ties: as `generate` with its own cache
+        model.base_model.enable_adapter_layers()
+        given = {**sampling.arguments(), "eos_token_id": None, "pad_token_id": 0}
+        made = model.generate(input_ids=torch.tensor([PROMPT], device="cuda"), **given)
+        assert made[0, len(PROMPT) :].tolist() == answers["tuned"]
+
+
+def test_a_step_answers_with_the_adapter_as_it_is_now(tmp_path):
+    model = loaded(FAMILIES[0], tmp_path, torch.bfloat16)
+    decoder, sampling = Decoder(model), Sampling(max_new_tokens=20)
+    before = list(decoder.tokens(PROMPT, sampling, ()))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.mul_(-3)
+    after = list(decoder.tokens(PROMPT, sampling, ()))
+    assert before != after == eager_answer(model, PROMPT, sampling)
+
+
+@pytest.mark.parametrize("knobs", [{"temperature": 1.0, "seed": 3}, {"temperature": 0.8, "top_p": 0.9, "seed": 4}])
+def test_drawn_tokens_and_ends_are_those_of_plain_passes(knobs):
+    model = tiny.build_llama().to("cuda").eval()
+    decoder, plain = Decoder(model), Decoder(model)
+    plain.how = plain.how._replace(value=False)
+    sampling = Sampling(max_new_tokens=60, **knobs)
+    wanted = list(plain.tokens(PROMPT, sampling, ()))
+    assert list(decoder.tokens(PROMPT, sampling, ())) == wanted
+    assert list(decoder.tokens(PROMPT, sampling, wanted[9:10])) == wanted[: wanted.index(wanted[9]) + 1]
+    assert len(list(decoder.tokens(PROMPT * 20, sampling, ()))) == 60 and decoder.how.value
+
+
+def test_rows_are_answered_as_each_alone(tmp_path):
+    model = loaded(FAMILIES[0], tmp_path, torch.float32)
+    prompts = [PROMPT[:length] for length in (3, 30, 11, 25, 7, 19, 5)]
+    rooms = [4, 20, 33, 1, 20, 9, 33]
+    step = Step(model, 3, 256, record=True)
+    answers = greedy_answers(model, step, prompts, rooms, ())
+    for ids, room, answer in zip(prompts, rooms, answers, strict=True):
+        assert answer == eager_answer(model, ids, Sampling(max_new_tokens=room))
+
+
+def test_a_family_without_a_static_cache_says_so():
+    from transformers import MambaConfig, MambaForCausalLM
+
+    model = MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, state_size=4)).cuda()
+    assert not can_step(model).value and "a pass for each token" in can_step(model).reason

@@ -1,0 +1,123 @@
+"""A decoding step over a cache of fixed size: its tokens are those of `generate` with the library's own cache."""
+
+import pytest
+import torch
+import transformers
+from conftest import move_adapter
+from families import FAMILIES, Family, build
+from transformers import AutoModelForCausalLM
+
+from helpers.generate import batch
+from helpers.generate.batch import greedy_answers, recorded_answers, rows_that_fit
+from helpers.generate.choices import Choices
+from helpers.generate.decode import Decoder
+from helpers.generate.sampling import Sampling
+from helpers.generate.static_cache import size_for
+from helpers.generate.step import Step, StepError, Steps, can_step, steps_of
+from helpers.machine.hardware import Choice
+from helpers.models import attention
+
+PROMPT = torch.randint(6, 200, (30,), generator=torch.Generator().manual_seed(1)).tolist()
+NARROW = [
+    Family(f"{family.name}, 16 tokens", family.kind, {**family.options, "sliding_window": 16})
+    for family in FAMILIES
+    if "sliding_window" in family.options
+]
+
+
+def wanted(model, prompt, count, **knobs):
+    given = {**Sampling(max_new_tokens=count, **knobs).arguments(), "eos_token_id": None, "pad_token_id": 0}
+    return model.generate(input_ids=torch.tensor([prompt]), **given)[0, len(prompt) :].tolist()
+
+
+def stepped(model, prompt, count, **knobs):
+    step, chosen = Step(model, 1, 256, record=False), Choices(Sampling(**knobs), prompt, torch.device("cpu"))
+    chosen.take(step.start(model, [prompt])[0])
+    while len(chosen.generated) < count:
+        logits = step.run(model, chosen.all[-1:])[0]
+        if step.is_new:
+            step.prove(model, chosen.all, logits)
+        chosen.take(logits)
+    return chosen.generated
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *NARROW], ids=lambda family: family.name)
+def test_the_step_gives_the_tokens_of_generate(tmp_path, family):
+    model = AutoModelForCausalLM.from_pretrained(build(family, tmp_path)).eval()
+    if family.kind == "Falcon":
+        attention.install(model, "rows")
+    assert can_step(model).value
+    knobs = {"no_repeat_ngram_size": 1}  # or a family with random weights would repeat one token
+    assert stepped(model, PROMPT, 40, **knobs) == wanted(model, PROMPT, 40, **knobs)
+
+
+def adapted(model):
+    from peft import LoraConfig, get_peft_model
+
+    made = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")).eval()
+    move_adapter(made)
+    return made
+
+
+def test_base_and_tuned_answer_through_the_same_step(tiny_llama):
+    model = adapted(tiny_llama)
+    tuned = wanted(model, PROMPT, 30)
+    assert stepped(model, PROMPT, 30) == tuned
+    with model.disable_adapter():
+        assert stepped(model, PROMPT, 30) == wanted(model, PROMPT, 30) != tuned
+
+
+def test_rows_are_answered_as_each_alone_and_refilled(tiny_llama):
+    prompts = [PROMPT[:length] for length in (3, 30, 11, 25, 7, 19, 5, 28)]
+    rooms, told = [4, 20, 33, 1, 20, 9, 33, 12], []
+    step = Step(tiny_llama, 3, 256, record=False)
+    alone = [wanted(tiny_llama, ids, room) for ids, room in zip(prompts, rooms, strict=True)]
+    assert greedy_answers(tiny_llama, step, prompts, rooms, (), told.append) == alone
+    assert told[-1] == 8 and told == sorted(told)
+    end = alone[2][5]
+    ended = [ids[: ids.index(end) + 1] if end in ids else ids for ids in alone]
+    assert greedy_answers(tiny_llama, step, prompts, rooms, [end]) == ended
+
+
+def test_a_step_that_fails_is_given_up_in_the_middle_of_an_answer(tiny_llama, monkeypatch):
+    decoder, sampling = Decoder(tiny_llama), Sampling(max_new_tokens=20)
+    alone = wanted(tiny_llama, PROMPT, 20)
+    decoder.recorded, decoder.how = True, Choice(True, "")
+
+    def lost(self, model, tokens):
+        raise StepError("no such kernel")
+
+    monkeypatch.setattr(Step, "run", lost)
+    assert list(decoder.tokens(PROMPT, sampling, ())) == alone
+    assert not decoder.how.value and "no such kernel" in decoder.how.reason
+    assert not can_step(tiny_llama).value
+
+
+def test_logits_of_another_model_are_refused(tiny_llama):
+    step = Step(tiny_llama, 1, 256, record=False)
+    logits = step.start(tiny_llama, [PROMPT])[0]
+    with pytest.raises(StepError, match="other logits"):
+        step.prove(tiny_llama, PROMPT, logits.flip(0))
+    assert step.is_new
+
+
+def test_a_family_whose_states_are_no_keys_and_values_says_so():
+    config = transformers.MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, state_size=4)
+    choice = can_step(transformers.MambaForCausalLM(config))
+    assert not choice.value and choice.reason.startswith("a pass for each token: ")
+
+
+def test_a_step_is_used_again_and_the_oldest_are_dropped(tiny_llama):
+    steps = Steps()
+    first = steps.of(tiny_llama, 1, 100, record=False)
+    assert steps.of(tiny_llama, 1, 200, record=False) is first and first.slots.size == 256
+    for tokens in (2000, 9000, 40_000, 300_000):
+        assert steps.of(tiny_llama, 1, tokens, record=False).slots.size == size_for(tokens) >= tokens
+    assert len(steps.kept) == 4 and steps.of(tiny_llama, 1, 100, record=False) is not first
+    assert steps_of(tiny_llama) is steps_of(tiny_llama)
+
+
+def test_rows_fit_into_half_of_the_free_memory(tiny_llama):
+    assert recorded_answers(tiny_llama, [PROMPT], [4], ()) is None  # no GPU
+    rows = [rows_that_fit(tiny_llama, 256, free) for free in (0, 2**22, 2**24, 2**40)]
+    assert rows[0] == 1 and rows == sorted(rows) and rows[-1] == batch.MOST_ROWS and len(set(rows)) > 2
