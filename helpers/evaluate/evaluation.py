@@ -180,7 +180,11 @@ def in_batches(
     Those with as much room and as long a prompt go together, so that little is padded. report: is told a count.
     """
     with tqdm(total=len(prompts), desc="questions", leave=False, disable=not prompts) as bar:
-        tell_both = lambda count: (bar.update(count - bar.n), report(count))
+
+        def tell_both(count: int) -> None:
+            bar.update(count - bar.n)
+            report(count)
+
         recorded = recorded_answers(model, prompts, rooms, end_ids(tokenizer, model), tell_both)
     if recorded is not None:
         return recorded

@@ -33,8 +33,11 @@ class PlacedLayer(StaticLayer):
     masks them as it always does. Afterwards it gets the whole tensors, and the mask says what has been written.
     Upstream: StaticLayer (transformers/cache_utils.py) counts one length for all rows, in five kernels a layer.
     Breaks: nothing; where the library's cache changes, its eager way is taken and `how` says so.
-    Drift: test_step.py::test_the_step_gives_the_tokens_of_generate
+    Drift: test_step.py::test_upstreams_static_layer_still_has_one_length_for_all_rows
     """
+
+    keys: torch.Tensor  # None until the first prompt is read
+    values: torch.Tensor
 
     def __init__(self, slots: Slots):
         super().__init__(max_cache_len=slots.size)

@@ -125,7 +125,8 @@ class Step:
 
     def masks(self) -> Any:
         """What each row's token sees, (rows, 1, 1, size), added to scores; by kind of layer where there are two."""
-        dtype = self.cache.layers[0].values.dtype
+        first: Any = self.cache.layers[0]
+        dtype = first.values.dtype
         made = {}
         for kind, window in self.windows.items():
             hidden = self.numbers > self.slots.position

@@ -6,6 +6,7 @@ import transformers
 from conftest import move_adapter
 from families import FAMILIES, Family, build
 from transformers import AutoModelForCausalLM
+from transformers.cache_utils import StaticLayer
 
 from helpers.generate import batch
 from helpers.generate.batch import greedy_answers, recorded_answers, rows_that_fit
@@ -49,6 +50,13 @@ def test_the_step_gives_the_tokens_of_generate(tmp_path, family):
     assert can_step(model).value
     knobs = {"no_repeat_ngram_size": 1}  # or a family with random weights would repeat one token
     assert stepped(model, PROMPT, 40, **knobs) == wanted(model, PROMPT, 40, **knobs)
+
+
+def test_upstreams_static_layer_still_has_one_length_for_all_rows():
+    """Drift: when this fails, the library's own layer may write each row at its own position; see static_cache."""
+    layer, states = StaticLayer(max_cache_len=8), torch.randn(2, 1, 3, 4)
+    layer.update(states, states)
+    assert layer.get_seq_length().ndim == 0
 
 
 def adapted(model):
