@@ -44,7 +44,10 @@ def model_type(family):
 
 def eager_answer(model, prompt, sampling):
     step, chosen = Step(model, 1, 256, record=False), Choices(sampling, prompt, model.device)
-    token = chosen.take(step.start(model, [prompt])[0])
+    *_, (_, logits) = Decoder(model).read(prompt)
+    chosen.take(logits)
+    if sampling.max_new_tokens > 1:
+        token = chosen.take(step.start(model, [chosen.all])[0])
     while len(chosen.generated) < sampling.max_new_tokens:
         token = chosen.take(step.run(model, [token])[0])
     return chosen.generated
