@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from helpers.data.chat import prompt_text, set_template
 from helpers.data.facts import is_right
+from helpers.evaluate.dense import Ranker
 from helpers.evaluate.evaluation import answer_all
 from helpers.evaluate.intervals import Interval, bootstrap
-from helpers.evaluate.retrieval import Retriever
 from helpers.evaluate.shop import INSTRUCTIONS, KNOWN, UNKNOWN, is_refusal, is_signed
 from helpers.generate.generation import base_answers
 
@@ -20,13 +20,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+NOTHING_FOUND = "nothing was found"
+
+
 class System(NamedTuple):
-    """One way. tuned: with the adapter. messages: makes the conversation for a question. template: it is asked in."""
+    """One way. tuned: with an adapter. messages: makes the conversation for a question. template: it is asked in.
+
+    adapter: the name of the adapter that answers; "" is the one that is active.
+    """
 
     name: str
     tuned: bool
     messages: Callable[[str], list[dict]]
     template: str = "guanaco"
+    adapter: str = ""
 
 
 class Measured(NamedTuple):
@@ -62,12 +69,17 @@ def with_examples(examples: Sequence[dict]) -> Callable[[str], list[dict]]:
     return lambda question: [{"role": "system", "content": INSTRUCTIONS}, *shown, user(question)]
 
 
-def with_notes(retriever: Retriever, k: int, examples: Sequence[dict] = ()) -> Callable[[str], list[dict]]:
+def noted(passages: Sequence[str], question: str) -> dict:
+    """The customer's message with passages above the question; training rows and prompts have the same form."""
+    notes = "\n".join(f"- {passage}" for passage in passages or [NOTHING_FOUND])
+    return user(f"Notes:\n{notes}\nQuestion: {question}")
+
+
+def with_notes(retriever: Ranker, k: int, examples: Sequence[dict] = ()) -> Callable[[str], list[dict]]:
     """The k passages that fit best, above the question. examples: rows that show the same form, under instructions."""
 
     def asked(question: str) -> dict:
-        notes = "\n".join(f"- {passage}" for passage in retriever.top(question, k))
-        return user(f"Notes:\n{notes}\nQuestion: {question}")
+        return noted(retriever.top(question, k), question)
 
     shown = [{"role": "system", "content": INSTRUCTIONS}] if examples else []
     for row in examples:
@@ -92,7 +104,21 @@ def asked_in(tokenizer: PreTrainedTokenizerBase, template: str) -> Iterator[None
         tokenizer.chat_template = kept
 
 
-def five_systems(retriever: Retriever, examples: list[dict], k: int, template: str) -> list[System]:
+@contextmanager
+def adapter_answers(model: torch.nn.Module, name: str) -> Iterator[None]:
+    """While it is open, the adapter of this name answers; with "" the one that is active anyway."""
+    if not name:
+        yield
+        return
+    kept = model.active_adapter
+    model.set_adapter(name)
+    try:
+        yield
+    finally:
+        model.set_adapter(kept)
+
+
+def five_systems(retriever: Ranker, examples: list[dict], k: int, template: str) -> list[System]:
     """The five ways, from the cheapest on. template: own_template, so that the base is asked as it was taught."""
     plain = lambda question: [user(question)]
     return [
@@ -116,7 +142,8 @@ def measure(
     """Asks a system the last question of every row, greedily. model: with the adapter."""
     conversations = [system.messages(row["messages"][-2]["content"]) for row in rows]
     start = time.perf_counter()
-    with nullcontext() if system.tuned else base_answers(model), asked_in(tokenizer, system.template):
+    answers_with = adapter_answers(model, system.adapter) if system.tuned else base_answers(model)
+    with answers_with, asked_in(tokenizer, system.template):
         answers = answer_all(model, tokenizer, conversations, max_new_tokens=max_new_tokens, report=report)
         seconds = (time.perf_counter() - start) / len(rows)
         prompts = [prompt_text(tokenizer, conversation) for conversation in conversations]

