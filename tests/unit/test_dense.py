@@ -73,10 +73,22 @@ def test_a_retriever_is_made_by_name_and_falls_back_to_words_with_a_sentence():
     def unreachable():
         raise RuntimeError("no network")
 
-    assert isinstance(make_retriever("bm25", SHEET, unreachable, said.append), Retriever) and not said
-    assert isinstance(make_retriever("dense", SHEET, unreachable, said.append), Retriever)
+    assert isinstance(make_retriever("bm25", SHEET, unreachable, report=said.append), Retriever) and not said
+    assert isinstance(make_retriever("dense", SHEET, unreachable, report=said.append), Retriever)
     assert said == ["searching with BM25 instead of dense: no network"]
     assert isinstance(make_retriever("dense", SHEET, lambda: encode), DenseRetriever)
     assert isinstance(make_retriever("both", SHEET, lambda: encode), CombinedRetriever)
     with pytest.raises(ValueError, match="there are bm25, dense, both"):
         make_retriever("sparse", SHEET, unreachable)
+
+
+def test_the_line_between_known_and_foreign_questions_is_chosen_on_training_questions():
+    asked = [("delivery", SHEET[0]), ("drying", SHEET[2])]
+    ranker = KnownQuestions(SHEET, asked, encode)
+    line = ranker.least_score(["something else"])
+    foreign = (ranker.encode(["something else"]) @ ranker.vectors.T).max().item()
+    assert foreign < line <= 1.0
+    drawn = KnownQuestions(SHEET, asked, encode, least=line)
+    assert drawn.top("something else") == [] and drawn.top("delivery", 1) == [SHEET[0]]
+    with pytest.raises(ValueError, match="some of both"):
+        KnownQuestions(SHEET, [], encode).least_score(["x"])
