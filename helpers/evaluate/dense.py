@@ -118,11 +118,13 @@ def make_retriever(
     texts: Sequence[str],
     encoder: Callable[[], Callable[[Sequence[str]], torch.Tensor]],
     asked: Iterable[tuple[str, str]] = (),
+    foreign: Sequence[str] = (),
     report: Callable[[str], None] = print,
 ) -> Ranker:
     """A retriever by name, one of RETRIEVERS; BM25 and a sentence where the encoder cannot be had.
 
-    encoder: loads it; called only when it is needed. asked: for "known questions". Raises ValueError for another name.
+    encoder: loads it; called only when it is needed. asked, foreign: for "known questions", the pairs, and questions
+    that no passage answers, by which `least` is chosen. Raises ValueError for another name.
     """
     if kind not in RETRIEVERS:
         raise ValueError(f"RETRIEVER={kind!r}: there are {', '.join(RETRIEVERS)}")
@@ -135,7 +137,9 @@ def make_retriever(
         report(f"searching with BM25 instead of {kind}: {error}")
         return by_words
     if kind == "known questions":
-        return KnownQuestions(texts, asked, encode)
+        known = KnownQuestions(texts, asked, encode)
+        known.least = known.least_score(foreign) if foreign else known.least
+        return known
     by_meaning = DenseRetriever(texts, encode)
     return by_meaning if kind == "dense" else CombinedRetriever([by_words, by_meaning])
 

@@ -165,12 +165,12 @@ def measure(
 def table(measured: list[Measured], rows: list[dict], once: dict[str, str]) -> str:
     """The systems side by side. once: what each costs before its first answer, in words."""
     shop = [row["slice"] == KNOWN for row in rows]
-    names = f"{'':18}{'facts right':>20}{'signed':>8}{'ended':>7}{'prompt':>8}{'answer':>8}"
+    names = f"{'':20}{'facts right':>20}{'signed':>8}{'ended':>7}{'prompt':>8}{'answer':>8}"
     lines = [f"{names}{'s/answer':>10}{'s/1,000':>9}  once"]
     for one in measured:
         signed, ended = (sum(part) / len(part) for part in (one.signed, one.ended))
         lines.append(
-            f"{one.name:18}{one.accuracy(shop).percent():>20}{signed:>8.0%}{ended:>7.0%}{one.prompt_tokens:>8.0f}"
+            f"{one.name:20}{one.accuracy(shop).percent():>20}{signed:>8.0%}{ended:>7.0%}{one.prompt_tokens:>8.0f}"
             f"{one.generated_tokens:>8.0f}{one.seconds:>10.2f}{1000 * one.seconds:>9.0f}  {once.get(one.name, '-')}"
         )
     return "\n".join(lines)
@@ -184,7 +184,7 @@ def unknowns(measured: list[Measured], rows: list[dict]) -> str:
         refused = sum(one.refused[index] for index in unknown)
         wrongly = sum(said for index, said in enumerate(one.refused) if index not in unknown)
         lines.append(
-            f"{one.name:18}{refused:3} of {len(unknown)} refused, {len(unknown) - refused:3} invented; of the other "
+            f"{one.name:20}{refused:3} of {len(unknown)} refused, {len(unknown) - refused:3} invented; of the other "
             f"{len(rows) - len(unknown)} questions {wrongly} refused"
         )
     return "\n".join(lines)

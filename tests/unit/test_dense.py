@@ -78,6 +78,9 @@ def test_a_retriever_is_made_by_name_and_falls_back_to_words_with_a_sentence():
     assert said == ["searching with BM25 instead of dense: no network"]
     assert isinstance(make_retriever("dense", SHEET, lambda: encode), DenseRetriever)
     assert isinstance(make_retriever("both", SHEET, lambda: encode), CombinedRetriever)
+    asked = [("delivery", SHEET[0])]
+    known = make_retriever("known questions", SHEET, lambda: encode, asked, ["something else"])
+    assert known.top("something else") == [] and known.top("delivery", 1) == [SHEET[0]]
     with pytest.raises(ValueError, match="there are bm25, dense, both"):
         make_retriever("sparse", SHEET, unreachable)
 
