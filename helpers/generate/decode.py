@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from helpers.adapted import base_of
+from helpers.behaviour import reads_in_parts
 from helpers.generate.choices import Choices
 from helpers.generate.draft import DRAFT_TOKENS, Speculation, can_draft, weights_key
 from helpers.generate.sampling import Sampling
@@ -55,23 +57,19 @@ class Decoder:
         """Reads a prompt in pieces; yields after each how many tokens are read, and the logits (vocab_size,) then.
 
         Between two pieces somebody can stop it, or the answer can be parked. The logits are those of one pass over the
-        whole prompt, but for the order of the sums. A model that keeps more than keys and values reads it as a whole.
+        whole prompt, but for the order of the sums. A model that does not read on from transformers' cache as from the
+        whole text (`cached`) reads it as a whole, and for every token of the answer again.
         """
         self.cache, self.ahead, self.passes = None, None, 0
-        size = self.piece() or len(prompt)
+        size = (CPU_PIECE if self.device().type == "cpu" else GPU_PIECE) if self.cached else len(prompt)
         for start in range(0, len(prompt), size):
             piece = prompt[start : start + size]
             yield start + len(piece), self.logits(piece)
 
-    def piece(self) -> int:
-        """Tokens of a piece; 0 for a model whose cache has layers of another kind than attention's."""
-        from transformers import DynamicCache
-        from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-
-        layers = DynamicCache(config=self.model.config).layers
-        if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
-            return 0
-        return CPU_PIECE if self.device().type == "cpu" else GPU_PIECE
+    @cached_property
+    def cached(self) -> bool:
+        """Whether a text that is read bit by bit gives the logits of the whole; tried once, on the first prompt."""
+        return reads_in_parts(self.model)
 
     def tokens(
         self,
@@ -121,7 +119,7 @@ class Decoder:
 
     def next_logits(self, chosen: Choices) -> torch.Tensor:
         """Logits (vocab_size,) after all tokens so far: by the recorded step, or a pass where it fails."""
-        if self.recorded and self.how.value:
+        if self.recorded and self.how.value and self.cached:
             try:
                 return self.stepped(chosen)
             except FAILURES as error:
@@ -154,9 +152,13 @@ class Decoder:
 
     @torch.no_grad()
     def logits(self, token_ids: list[int]) -> torch.Tensor:
-        """The model's logits (vocab_size,) after these tokens, which are added to the cache."""
+        """The model's logits (vocab_size,) after these tokens, which are added to the cache where there is one."""
         from transformers import DynamicCache
 
+        if not self.cached:
+            self.passes += 1
+            ids = torch.tensor([token_ids], device=self.device())
+            return self.model(input_ids=ids, use_cache=False).logits[0, -1].float()
         self.cache = self.cache if self.cache is not None else DynamicCache(config=self.model.config)
         some = {"logits_to_keep": 1} if self.keeps_some else {}
         ids = torch.tensor([token_ids], device=self.device())
@@ -168,7 +170,7 @@ class Decoder:
 
         A torch without the private operators that products.py uses is no reason to fail: `how` says so then.
         """
-        if self.recorded or not self.how.value:
+        if self.recorded or not self.how.value or not self.cached:
             return None
         try:
             if speculation := self.started(prompt, logits, longest):

@@ -143,23 +143,27 @@ def test_a_prompt_read_in_pieces_gives_the_logits_of_one_pass(family, tmp_path, 
         torch.testing.assert_close(logits, whole[number - 1].float(), rtol=1e-4, atol=1e-4)
 
 
-def test_a_model_that_keeps_more_than_keys_and_values_reads_its_prompt_as_a_whole(tiny_llama, monkeypatch):
-    class Recurrent(transformers.cache_utils.DynamicLayer):
-        pass
+@pytest.mark.parametrize("family", ["Mpt", "Rwkv"])
+def test_a_model_that_does_not_read_on_from_the_librarys_cache_gives_the_tokens_of_the_whole_text(family):
+    sizes = {"d_model": 64, "n_heads": 4, "n_layers": 2} if family == "Mpt" else {"hidden_size": 64}
+    config = getattr(transformers, f"{family}Config")(vocab_size=258, num_hidden_layers=2, **sizes)
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    decoder = Decoder(model)
+    tokens = list(decoder.tokens(PROMPT, Sampling(temperature=0.0, max_new_tokens=6), ends=[]))
+    text = list(PROMPT)
+    with torch.no_grad():
+        for _ in range(6):
+            text.append(model(torch.tensor([text]), use_cache=False).logits[0, -1].argmax().item())
+    assert tokens == text[len(PROMPT) :]
 
+
+def test_a_prompt_is_read_as_a_whole_where_pieces_would_change_it(tiny_llama, monkeypatch):
     monkeypatch.setattr("helpers.generate.decode.CPU_PIECE", 2)
     assert len(list(Decoder(tiny_llama).read(PROMPT))) == 3
-    whole = transformers.DynamicCache
-    other = lambda config: whole(config=config) if not hasattr(config, "recurrent") else recurrent(config)
-
-    def recurrent(config):
-        cache = whole(config=config)
-        cache.layers[0] = Recurrent()
-        return cache
-
-    tiny_llama.config.recurrent = True
-    monkeypatch.setattr(transformers, "DynamicCache", other)
-    assert [number for number, _ in Decoder(tiny_llama).read(PROMPT)] == [len(PROMPT)]
+    monkeypatch.setattr("helpers.generate.decode.reads_in_parts", lambda model: False)
+    decoder = Decoder(tiny_llama)
+    assert [number for number, _ in decoder.read(PROMPT)] == [len(PROMPT)] and decoder.cache is None
 
 
 @pytest.mark.parametrize("drafted", [True, False])
