@@ -5,17 +5,23 @@ from collections.abc import Callable
 from typing import Any
 
 from helpers import __version__
+from helpers.machine.values import argument
+from helpers.project.ending import one_net, show_everything
+
+PORT, COUNT = argument(int, 1, 65535), argument(int, 1, 100_000)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command that is named; ends with one line that says what to do when it fails."""
+    """Runs the command that is named; ends with a sentence that says what to do when it fails, and status 1."""
+    show_everything()
     parser = argparse.ArgumentParser(prog="python -m helpers", description="The notebook series on the command line.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     for add in (add_series, add_training, add_after):
         add(commands)
     chosen = parser.parse_args(arguments)
-    chosen.run_command(chosen)
+    with one_net(chosen.debug):
+        chosen.run_command(chosen)
 
 
 def command(
@@ -28,6 +34,7 @@ def command(
     """A new command. run: takes the parsed arguments. profile: whether it has --profile."""
     parser = commands.add_parser(name, help=text)
     parser.set_defaults(run_command=run)
+    parser.add_argument("--debug", action="store_true", help="when it fails, where: the traceback, and its log")
     if profile:
         parser.add_argument("--profile", default="auto", help="auto, smoke, laptop, colab or datacenter")
     return parser
@@ -39,18 +46,19 @@ def add_series(commands: argparse._SubParsersAction) -> None:
     write.add_argument("--check", action="store_true", help="only name those that differ")
     text = "the tests with the newest libraries, and which one broke what (`make canary` makes their environment)"
     command(commands, "canary", lambda chosen: run_canary(), text)
-    command(commands, "doctor", lambda chosen: run_doctor(), "is this machine ready?")
+    doctor = command(commands, "doctor", lambda chosen: run_doctor(chosen.deep), "is this machine ready?")
+    doctor.add_argument("--deep", action="store_true", help="read the model's files whole, and compare their hashes")
     text = "run notebooks 00 to 04, ending in a measured before/after"
     run = command(commands, "run", lambda c: run_notebooks(c.profile, c.numbers, c.all), text, profile=True)
     run.add_argument("numbers", nargs="*", help="only these notebooks, such as 00 03")
     run.add_argument("--all", action="store_true", help="the whole series, 05 and those after it too")
     lab = command(commands, "lab", lambda chosen: open_lab(chosen.port), "open JupyterLab on the notebooks")
-    lab.add_argument("--port", type=int, default=8888, help="on this machine's loopback address (8888)")
+    lab.add_argument("--port", type=PORT, default=8888, help="on this machine's loopback address (8888)")
     text = "notebook 04's panel alone, in the browser, for several visitors"
     app = command(commands, "app", open_app, text, profile=True)
     app.add_argument("--run", metavar="FOLDER", help="the run whose adapter answers; the newest without it")
-    app.add_argument("--port", type=int, default=8866, help="where it listens (8866)")
-    app.add_argument("--visitors", type=int, default=30, help="at a time; who comes later waits for a place (30)")
+    app.add_argument("--port", type=PORT, default=8866, help="where it listens (8866)")
+    app.add_argument("--visitors", type=COUNT, default=30, help="at a time; who comes later waits for a place (30)")
     text = "for everybody in this network who is given the address; NAME: a further name of this machine"
     app.add_argument("--share", metavar="NAME", nargs="?", const="", help=text)
 
@@ -89,8 +97,16 @@ def add_training(commands: argparse._SubParsersAction) -> None:
     """The commands that train: train, bench."""
     text = "training speed on this machine, against TRL alone"
     bench = command(commands, "bench", lambda c: run_bench(c.profile, c.rows, c.seeds, c.json), text, profile=True)
-    bench.add_argument("--rows", type=int, default=160, help="rows of the training set that both sides train on (160)")
-    bench.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run of each side for each (0 1 2)")
+    bench.add_argument(
+        "--rows", type=COUNT, default=160, help="rows of the training set that both sides train on (160)"
+    )
+    bench.add_argument(
+        "--seeds",
+        type=argument(int, 0, 2**32 - 1),
+        nargs="+",
+        default=[0, 1, 2],
+        help="one run of each side for each (0 1 2)",
+    )
     bench.add_argument("--json", metavar="FILE", help="write the figures to this file")
     text = "notebook 03's training as a script, on your own data if you like"
     train = command(commands, "train", run_training, text, profile=True)
@@ -118,19 +134,24 @@ def add_after(commands: argparse._SubParsersAction) -> None:
     export.add_argument("--merged", metavar="BASE", nargs="?", const="", help="merge it into the base's 16-bit weights")
     plan = command(commands, "plan", run_plan, "memory, time and cost on GPUs that are not here")
     plan.add_argument("--model", default="tiiuae/falcon-7b", help="a known model, a folder or a model id")
-    plan.add_argument("--gpus", type=int, default=1)
-    plan.add_argument("--gpu-memory", type=float, default=80, help="GiB of each (80)")
-    plan.add_argument("--tokens", type=float, default=1e7, help="to train on, all epochs together (10 million)")
-    plan.add_argument("--rows", type=int, default=8, help="rows of a forward pass on each card (8)")
-    plan.add_argument("--max-length", type=int, default=512, help="tokens of a row (512)")
-    plan.add_argument("--price", type=float, help="of one card for an hour, in your currency")
+    plan.add_argument("--gpus", type=COUNT, default=1)
+    plan.add_argument("--gpu-memory", type=argument(float, 0, 1e5, above=True), default=80, help="GiB of each (80)")
+    plan.add_argument(
+        "--tokens",
+        type=argument(float, 0, 1e18, above=True),
+        default=1e7,
+        help="to train on, all epochs together (10 million)",
+    )
+    plan.add_argument("--rows", type=COUNT, default=8, help="rows of a forward pass on each card (8)")
+    plan.add_argument("--max-length", type=argument(int, 1, 2**20), default=512, help="tokens of a row (512)")
+    plan.add_argument("--price", type=argument(float, 0, 1e9), help="of one card for an hour, in your currency")
 
 
-def run_doctor() -> None:
+def run_doctor(deep: bool) -> None:
     """Prints the report; exit status 1 when something has to be fixed."""
     from helpers.project.doctor import examine, show_report
 
-    findings = examine()
+    findings = examine(deep=deep)
     show_report(findings)
     if any(finding.mark == "fix" for finding in findings):
         raise SystemExit(1)
@@ -158,37 +179,29 @@ def run_notebooks(profile: str, numbers: list[str], whole: bool = False) -> None
     """Runs the notebooks: those named, the main job, or all."""
     from helpers.project import series
 
-    try:
-        series.run_series(profile, numbers or ([] if whole else list(series.MAIN)))
-    except series.SeriesError as error:
-        series.fail(str(error))
-    except KeyboardInterrupt:
-        series.fail("stopped by you; what was finished lies in runs/")
+    series.run_series(profile, numbers or ([] if whole else list(series.MAIN)))
 
 
 def run_training(chosen: argparse.Namespace) -> None:
     """Trains as notebook 03 does; ends with one line when the data, the settings or the training are at fault."""
     from pathlib import Path
 
-    from helpers.data.load import DataError
-    from helpers.project import series
+    from helpers.machine.hardware import this_machine
     from helpers.run import read_settings
-    from helpers.settings import SettingsError, resolve
+    from helpers.settings import SettingsError, check, resolve
     from helpers.train.script import train_alone
-    from helpers.train.trainer import TrainingError
 
     given = {"data": chosen.data, "data_format": chosen.format, "model": chosen.model}
     given |= {name: getattr(chosen, name) for name, *_ in TRAINING}
-    try:
-        if chosen.settings:
-            if any(value is not None for value in given.values()):
-                raise SettingsError("--settings already says everything: leave out what else was set.")
-            path = Path(chosen.settings).resolve()
-            train_alone(read_settings(path), path.parent)
-        else:
-            train_alone(resolve(chosen.profile, **given), resume=not chosen.new)
-    except (DataError, SettingsError, TrainingError) as error:
-        series.fail(str(error))
+    if not chosen.settings:
+        train_alone(resolve(chosen.profile, **given), resume=not chosen.new)
+        return
+    if any(value is not None for value in given.values()):
+        raise SettingsError("--settings already says everything: leave out what else was set.")
+    path = Path(chosen.settings).resolve()
+    settings = read_settings(path)
+    check(settings, this_machine())
+    train_alone(settings, path.parent)
 
 
 def run_export(chosen: argparse.Namespace) -> None:
@@ -198,39 +211,29 @@ def run_export(chosen: argparse.Namespace) -> None:
     from helpers.export.adapter import export_adapter, vllm_faults
     from helpers.export.errors import ExportError
     from helpers.export.whole import export_whole
-    from helpers.models.source import ModelError, base_folder
-    from helpers.project import series
+    from helpers.models.source import base_folder
     from helpers.run import read_settings
-    from helpers.settings import SettingsError
 
     run, target, merged = Path(chosen.run), Path(chosen.target), chosen.merged
-    try:
-        settings = read_settings(run / "settings.json")
-        if merged is None and not chosen.gguf and not chosen.check:
-            faults = vllm_faults(export_adapter(run, target, data_licence=chosen.data_licence))
-            print(f"{target}: the adapter with its model card. vLLM: {'; '.join(faults) or 'nothing against it'}")
-            return
-        base = Path(merged) if merged else base_folder(settings)
-        if not base.is_dir():
-            raise ExportError(f"{base} is no folder here: name that of the base model, or leave it out.")
-        options = {"gguf": chosen.gguf, "llama_cpp": chosen.llama_cpp, "questions": chosen.check}
-        export_whole(run, base, target, data_licence=chosen.data_licence, **options)
-    except (ExportError, ModelError, SettingsError, OSError) as error:  # OSError: the Hub's, too
-        series.fail(str(error))
+    settings = read_settings(run / "settings.json")
+    if merged is None and not chosen.gguf and not chosen.check:
+        faults = vllm_faults(export_adapter(run, target, data_licence=chosen.data_licence))
+        print(f"{target}: the adapter with its model card. vLLM: {'; '.join(faults) or 'nothing against it'}")
+        return
+    base = Path(merged) if merged else base_folder(settings)
+    if not base.is_dir():
+        raise ExportError(f"{base} is no folder here: name that of the base model, or leave it out.")
+    options = {"gguf": chosen.gguf, "llama_cpp": chosen.llama_cpp, "questions": chosen.check}
+    export_whole(run, base, target, data_licence=chosen.data_licence, **options)
 
 
 def run_plan(chosen: argparse.Namespace) -> None:
     """Prints what a training would take on other cards."""
-    from helpers.export.plan import PlanError, options_table, plan, shape_for
-    from helpers.project import series
+    from helpers.export.plan import options_table, plan, shape_for
     from helpers.settings import Settings
 
     settings = Settings(per_device_train_batch_size=chosen.rows, max_length=chosen.max_length, packing=True)
-    try:
-        shape = shape_for(chosen.model)
-    except PlanError as error:
-        series.fail(str(error))
-    memory = chosen.gpu_memory
+    shape, memory = shape_for(chosen.model), chosen.gpu_memory
     options = plan(shape, settings, gpus=chosen.gpus, gpu_gib=memory, tokens=chosen.tokens, price=chosen.price)
     print(f"{chosen.model}, {chosen.gpus} x {memory:.0f} GiB, {chosen.tokens:,.0f} tokens")
     print(options_table(options, memory))

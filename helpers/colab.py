@@ -24,7 +24,8 @@ def prepare(project: Path) -> None:
     kept = {name_of(requirement) for requirement in wanted} - {name_of(requirement) for requirement in lacking}
     pins = project / "colab-pins.txt"
     pins.write_text(
-        "".join(f"{name}=={current}\n" for name in sorted({*kept, *BESIDE}) if (current := installed(name)))
+        "".join(f"{name}=={current}\n" for name in sorted({*kept, *BESIDE}) if (current := installed(name))),
+        encoding="utf-8",
     )
     if lacking:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-c", str(pins), *lacking], check=True)

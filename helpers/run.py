@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from helpers.machine.paths import fixed_run, read_json, runs_folder, write_json
-from helpers.settings import SET, Settings, SettingsError
+from helpers.machine.card import card_fault, read_card
+from helpers.machine.paths import fixed_run, is_kind, read_json, runs_folder, write_json
+from helpers.settings import LIMITS, SET, Settings, SettingsError, check_values
 from helpers.watch.history import History
 
+MOST = LIMITS["r"].most
+A = (".lora_A.weight", ".lora_embedding_A")  # matrices whose first dimension is the rank
 SUBSTITUTE = "-substitute"  # in the folder's name
 
 
@@ -56,7 +59,7 @@ class Run:
 
     def card(self) -> dict:
         """What was measured; empty before the training, or when the file is damaged, which is said."""
-        return read_json(self.folder / "run_card.json") or {}
+        return read_card(self.folder)
 
     def save_card(self, card: dict) -> None:
         """Writes run_card.json in one step."""
@@ -72,22 +75,27 @@ class Run:
 
 
 def read_settings(path: Path) -> Settings:
-    """The settings that a run wrote to settings.json. Raises SettingsError when the file is not of this project."""
+    """The settings that a run wrote to settings.json, each of its type and within its limits.
+
+    Raises SettingsError, with what is wrong, when the file is damaged or not of this project.
+    """
+    said: list[str] = []
+    content = read_json(path, said.append)
+    if content is None:
+        wrong = said[0].partition("passed over: ")[2] if said else "there is no such file"
+        raise SettingsError(f"{path} does not hold settings: {wrong}. Use the settings.json of a run.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        unknown = set(content) - {field.name for field in fields(Settings)}
-        if unknown:
-            raise SettingsError(f"{path.name}: no such setting: {', '.join(sorted(unknown))}.")
-        return Settings(**content)
-    except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, SettingsError):
-            raise
-        raise SettingsError(f"{path} does not hold settings ({error}); use the settings.json of a run.") from None
+        check_values(content)
+    except SettingsError as error:
+        raise SettingsError(f"{path.parent.name}/{path.name}: {error}") from None
+    given = content.get("reasons")
+    reasons = {str(key): str(value) for key, value in given.items()} if isinstance(given, dict) else {}
+    return Settings(**{**content, "reasons": reasons})
 
 
 def open_run(folder: Path) -> Run:
     """The run in a folder. Raises SettingsError when it has no settings.json of this project."""
-    card = read_json(folder / "run_card.json", report=lambda text: None) or {}
+    card = read_card(folder, report=lambda text: None)
     substitute = bool(card.get("substitute")) or SUBSTITUTE in folder.name  # one that was killed has no card
     return Run(read_settings(folder / "settings.json"), folder, substitute)
 
@@ -95,27 +103,59 @@ def open_run(folder: Path) -> Run:
 def find_run(profile: str, chosen: str | Path | None = None, data: str | None = None) -> Run | None:
     """The run in the folder `chosen`, or else the newest; prints which, and None when there is none."""
     run = open_run(Path(chosen)) if chosen else newest_run(profile, data)
-    if run and not run.card():
-        raise SettingsError(f"{run.name} has no whole run_card.json: take another RUN, or train it to its end in 03.")
+    if chosen and run:
+        card = run.card()
+        wrong = "it has no whole run_card.json" if not card else card_fault(card) or adapter_fault(run.adapter)
+        if wrong:
+            raise SettingsError(f"{run.name}: {wrong}. Take another RUN, or train it to its end in 03.")
     print(run.sentence() if run else "no run yet" + (f" on {data}" if data else ""))
     return run
 
 
 def adapter_fault(folder: Path) -> str:
-    """What keeps an adapter from being loaded, as far as its files' sizes and heads say; "" for nothing."""
+    """What keeps an adapter from being loaded, as far as its configuration and its file's head say; "" for nothing.
+
+    The rank is compared with the matrices': PEFT would first allocate whatever the configuration says.
+    """
     weights = folder / "adapter_model.safetensors"
-    if read_json(folder / "adapter_config.json", report=lambda text: None) is None:
+    config = read_json(folder / "adapter_config.json", report=lambda text: None)
+    if config is None:
         return "its adapter has no whole adapter_config.json"
     try:
         size = weights.stat().st_size
         with weights.open("rb") as file:
             head_size = min(size, int.from_bytes(file.read(8), "little"))
             head = json.loads(file.read(head_size))
-        ends = [entry["data_offsets"][1] for name, entry in head.items() if name != "__metadata__"]
-        whole = size == 8 + head_size + max(ends)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError):
+        tensors = {name: entry for name, entry in head.items() if name != "__metadata__"}
+        whole = size == 8 + head_size + max(entry["data_offsets"][1] for entry in tensors.values())
+        ranks = {entry["shape"][0] for name, entry in tensors.items() if name.endswith(A)}
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, MemoryError, RecursionError):
         whole = False
-    return "" if whole else "its adapter_model.safetensors is missing or damaged"
+    if not whole:
+        return "its adapter_model.safetensors is missing or damaged"
+    return config_fault(config, ranks)
+
+
+def config_fault(config: dict, ranks: set[int]) -> str:
+    """What PEFT would stumble over in an adapter_config.json; ranks: of the matrices in the file."""
+    kinds = {"peft_type": str, "r": int, "lora_alpha": (int, float), "target_modules": (str, list, type(None))}
+    kinds |= {"rank_pattern": (dict, type(None)), "alpha_pattern": (dict, type(None))}
+    odd = [name for name, kind in kinds.items() if name in config and not is_kind(config[name], kind)]
+    if odd:
+        return f"its adapter_config.json has {odd[0]}={config[odd[0]]!r}"
+    r, pattern = config.get("r", 8), list((config.get("rank_pattern") or {}).values())
+    odd = [rank for rank in pattern if rank not in list(ranks)] + [r] * (r not in ranks and (not pattern or r > MOST))
+    if ranks and odd:
+        return f"its adapter_config.json has the rank {odd[0]}, its matrices {', '.join(map(str, sorted(ranks)))}"
+    return ""
+
+
+def changed_at(path: Path) -> float:
+    """When a file was last written; the beginning of time for one that cannot be looked at, or has just gone."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def newest_run(
@@ -127,12 +167,11 @@ def newest_run(
     whose files are damaged is passed over, and said.
     """
     fixed, substitute = fixed_run(), None
-    cards = sorted(runs_folder().glob("*/run_card.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    cards = sorted(runs_folder().glob("*/run_card.json"), key=changed_at, reverse=True)
     for folder in [*([fixed] if fixed else []), *(path.parent for path in cards)]:
-        card = read_json(folder / "run_card.json", report)
-        if card is None:
+        if not (card := read_card(folder, report)):
             continue
-        if wrong := adapter_fault(folder / "adapter"):
+        if wrong := card_fault(card) or adapter_fault(folder / "adapter"):
             report(f"{folder.name} is passed over: {wrong}")
             continue
         if profile not in (None, card.get("profile")) or data not in (None, card.get("data")):

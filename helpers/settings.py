@@ -19,6 +19,7 @@ from helpers.machine.hardware import (
 from helpers.machine.memory import FALCON_7B, LAYERS, SMOLLM2_135M, Batch, choose_batch, shape_in
 from helpers.machine.pins import is_hub_name, pinned
 from helpers.machine.tables import Table
+from helpers.machine.values import Limits, fault, near, one_of
 from helpers.machine.versions import can_import
 
 EMBEDDED = "embedded"
@@ -26,6 +27,34 @@ TRACKERS = {"none": (), "tensorboard": ("tensorboard", "tensorboardX"), "trackio
 KERNELS = ("varlen", "efficient", "rows", "sdpa", "eager")  # of attention; the first three are this project's
 DIVISION = {"per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"}  # of a step
 THINKING = ("trained", "left out")
+SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial")  # transformers' own
+CHOICES = {
+    "quantization": ("nf4", "none"),
+    "device": ("cpu", "cuda"),
+    "dtype": ("float32", "bfloat16", "float16"),
+    "autocast": ("", "bfloat16", "float16"),
+    "attention": KERNELS,
+    "layers_to_transform": LAYERS,
+    "thinking": THINKING,
+    "tracking": tuple(TRACKERS),
+    "lr_scheduler_type": SCHEDULES,
+}
+LIMITS = {  # far beyond what makes sense, and short of what no machine can allocate
+    "max_length": Limits(1, 2**20),
+    "per_device_train_batch_size": Limits(1, 2**14),
+    "gradient_accumulation_steps": Limits(1, 2**14),
+    "num_train_epochs": Limits(0, 100_000, above=True),
+    "max_steps": Limits(-1, 1e9),
+    "learning_rate": Limits(0, 10, above=True),
+    "warmup_steps": Limits(0, 1e9),
+    "max_grad_norm": Limits(0, 1e9),
+    "r": Limits(1, 4096),
+    "lora_alpha": Limits(1, 2**20),
+    "lora_dropout": Limits(0, 0.99),
+    "evaluation_questions": Limits(0, 1e9),
+    "max_new_tokens": Limits(1, 2**17),
+    "seed": Limits(0, 2**32 - 1),
+}
 SET = "set by you"  # the reason of what was set in a notebook's parameters or on the command line
 OWN_DATA = (SHOP, GUANACO_ID)  # data sets that the profiles know
 OWN_QUESTIONS = 100  # held-out questions of a reader's own data in an evaluation, where nothing else is said
@@ -200,9 +229,8 @@ def resolve(
     given = {name: value for name, value in overrides.items() if value is not None}
     if isinstance(given.get("columns"), dict):
         given["columns"] = ",".join(f"{meaning}={name}" for meaning, name in given["columns"].items())
-    unknown = set(given) - {f.name for f in fields(Settings)} | ({"reasons"} & set(given))
-    if unknown:
-        raise SettingsError(f"no such setting: {', '.join(sorted(unknown))}.")
+    given |= {name: os.fspath(given[name]) for name in ("model", "data") if isinstance(given.get(name), Path)}
+    check_values({"no reasons" if name == "reasons" else name: value for name, value in given.items()})
     reasons = dict.fromkeys(PROFILES[chosen.value], f"profile {chosen.value}") | {"profile": chosen.reason}
     settings = Settings(profile=chosen.value, **PROFILES[chosen.value])
     settings, reasons = fit_to_machine(settings, reasons, machine)
@@ -301,28 +329,31 @@ def fit_to_memory(settings: Settings, reasons: dict[str, str], machine: Machine)
 
 def check(settings: Settings, machine: Machine) -> None:
     """Raises SettingsError for values that would fail, or mislead, later on."""
+    check_values(settings.as_dict())
     if settings.device == "cpu" and "float16" in (settings.dtype, settings.autocast):
         raise SettingsError("float16 on a CPU is slow and overflows: use dtype='float32', or autocast='bfloat16'.")
     if settings.device == "cuda" and machine.capability is None:
         raise SettingsError("device='cuda', but this machine has no CUDA device: use device='cpu'.")
-    if settings.attention not in KERNELS:
-        raise SettingsError(f"attention={settings.attention!r}: it is one of {', '.join(KERNELS)}.")
     if settings.attention == "varlen" and (settings.device == "cpu" or (machine.capability or (0, 0)) < (8, 0)):
         raise SettingsError(
             "attention='varlen' needs a GPU of compute capability 8.0: use 'efficient', or 'rows' on a CPU."
         )
-    if settings.quantization not in ("nf4", "none"):
-        raise SettingsError(f"quantization={settings.quantization!r}: it is 'nf4' or 'none'.")
-    for name in ("max_length", "per_device_train_batch_size", "gradient_accumulation_steps", "r", "lora_alpha"):
-        if getattr(settings, name) < 1:
-            raise SettingsError(f"{name}={getattr(settings, name)}: it must be at least 1.")
-    if settings.layers_to_transform not in LAYERS:
-        raise SettingsError(f"layers_to_transform={settings.layers_to_transform!r}: it is one of {', '.join(LAYERS)}.")
-    if settings.thinking not in THINKING:
-        raise SettingsError(f"thinking={settings.thinking!r}: it is one of {', '.join(THINKING)}.")
-    if settings.tracking not in TRACKERS:
-        raise SettingsError(f"tracking={settings.tracking!r}: it is one of {', '.join(TRACKERS)}.")
     if settings.tracking != "none" and not any(map(can_import, TRACKERS[settings.tracking])):
         raise SettingsError(f"tracking={settings.tracking!r} is not installed here: pip install {settings.tracking}")
-    if settings.learning_rate <= 0:
-        raise SettingsError(f"learning_rate={settings.learning_rate}: it must be above 0; LoRA wants 1e-4 to 2e-3.")
+
+
+def check_values(content: dict[str, Any]) -> None:
+    """Raises SettingsError unless every name is a setting's and every value of its type and within its limits."""
+    kinds: dict[str, Any] = {f.name: f.type for f in fields(Settings)}
+    for name, value in content.items():
+        if name not in kinds:
+            raise SettingsError(f"no such setting: {name}{near(name, kinds)}.")
+        wrong = "" if name == "reasons" else fault(value, kinds[name], LIMITS.get(name))
+        if not wrong and name in CHOICES:
+            wrong = one_of(value, CHOICES[name])
+        if not wrong and name in ("profile", "model", "data", "template", "target_modules") and not value.strip():
+            wrong = "it is empty"
+        if wrong:
+            shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
+            hint = "; LoRA wants 1e-4 to 4e-3" if name == "learning_rate" else ""
+            raise SettingsError(f"{name}={shown}: {wrong}{hint}.")

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from helpers.data.bounded import TemplateLimit, install
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -53,7 +55,25 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         raise ValueError(f"this tokenizer has {several}; or use 'guanaco'")
     if name == "chatml" and tokenizer.convert_tokens_to_ids("<|im_start|>") in (None, tokenizer.unk_token_id):
         raise ValueError("the chatml template needs a tokenizer that knows <|im_start|>; use 'guanaco'")
-    tokenizer.chat_template = with_begin(tokenizer, own if name == MODEL else TEMPLATES[name])
+    install()
+    tokenizer.chat_template = own if name == MODEL else TEMPLATES[name]
+    if wrong := bomb(tokenizer):
+        raise ValueError(f"{wrong}; it is not used, so choose another model, or TEMPLATE = 'guanaco'")
+    tokenizer.chat_template = with_begin(tokenizer, tokenizer.chat_template)
+
+
+def bomb(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What is wrong with a template that takes more work or memory than a conversation can need; "" for nothing."""
+    asked = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), PROBES, strict=True)]
+    try:
+        tokenizer.apply_chat_template(asked, tokenize=False)
+    except TemplateLimit as error:
+        return str(error)
+    except (RecursionError, MemoryError, SyntaxError):
+        return "the chat template is nested too deeply"
+    except Exception:  # a template may raise whatever it likes: which rows it refuses is counted later
+        return ""
+    return ""
 
 
 def own_template(tokenizer: PreTrainedTokenizerBase) -> Any:

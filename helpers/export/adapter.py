@@ -7,12 +7,24 @@ from pathlib import Path
 from helpers.export.card import adapter_card
 from helpers.export.errors import ExportError
 from helpers.export.merge import TOKENIZER_FILES, read_adapter, shared_json
-from helpers.machine.paths import read_json
+from helpers.machine.card import card_fault, read_card
 from helpers.models.embedded import BASE_MODEL
-from helpers.settings import EMBEDDED
+from helpers.run import read_settings
+from helpers.settings import EMBEDDED, SettingsError
 
 FILES = ("adapter_model.safetensors", "generation_config.json", *TOKENIZER_FILES)
 VLLM_RANK = 16  # its --max-lora-rank when nothing is said
+
+
+def read_run(run: Path) -> tuple[dict, dict]:
+    """(settings, card) of a run's folder, each value of its type. Raises ExportError with what is wrong."""
+    try:
+        settings, card = read_settings(run / "settings.json").as_dict(), read_card(run)
+    except SettingsError as error:
+        raise ExportError(str(error)) from None
+    if wrong := card_fault(card):
+        raise ExportError(f"{run.name}: {wrong}: train it again, or take another.")
+    return settings, card
 
 
 def vllm_faults(folder: Path) -> list[str]:
@@ -42,9 +54,7 @@ def export_adapter(run: Path, target: Path, *, base: str = "", data_licence: str
     config, _ = read_adapter(run / "adapter")
     if target.exists() and any(target.iterdir()):
         raise ExportError(f"{target} is not empty: choose another folder.")
-    settings, card = read_json(run / "settings.json"), read_json(run / "run_card.json")
-    if not settings or not card:
-        raise ExportError(f"{run.name} has no whole settings.json and run_card.json: train it again, or take another.")
+    settings, card = read_run(run)
     base = base or (BASE_MODEL if settings["model"] == EMBEDDED else settings["model"])
     target.mkdir(parents=True, exist_ok=True)
     for name in FILES:

@@ -68,7 +68,7 @@ def convert(llama_cpp: Path, model: Path, target: Path, kind: str) -> None:
     if kind == "Q4_0":
         raise ExportError("llama.cpp's converter makes no Q4_0: take F16, then its llama-quantize.")
     command = [sys.executable, str(script), str(model), "--outfile", str(target), "--outtype", kind.lower()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode or not target.exists():
         last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise ExportError(f"llama.cpp's converter failed: {last}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from helpers.export.adapter import read_run
 from helpers.export.card import merged_card
-from helpers.export.errors import ExportError
 from helpers.export.gguf import write_gguf
 from helpers.export.merge import merge
 from helpers.export.parity import (
@@ -19,7 +19,6 @@ from helpers.export.parity import (
     read_questions,
     served_form,
 )
-from helpers.machine.paths import read_json
 from helpers.models.embedded import BASE_MODEL
 from helpers.settings import EMBEDDED
 
@@ -42,9 +41,7 @@ def export_whole(
     (parity.json, and a table in the card). forms: further ones to ask, by name. Raises ExportError.
     """
     run, base, target = Path(run), Path(base), Path(target)
-    settings, card = read_json(run / "settings.json"), read_json(run / "run_card.json")
-    if not settings or not card:
-        raise ExportError(f"{run.name} has no whole settings.json and run_card.json: train it again, or take another.")
+    settings, card = read_run(run)
     asked = read_questions(Path(questions)) if questions else []
     done = merge(base, run / "adapter", target)
     before, after = done.base_bytes / 2**20, done.bytes / 2**20

@@ -1,8 +1,6 @@
 """What this machine can do: device, dtype, memory; every answer with its reason. Knows nothing of settings."""
 
 import os
-import shutil
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -129,13 +127,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that the memory, of the GPU or of the machine, was full."""
     words = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error).lower() for word in words)
-
-
-def free_disk_gib(folder: Path) -> float:
-    """Free space in GiB on the disk that holds `folder`, which need not exist yet."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free / 2**30
 
 
 def hub_reachable(timeout_seconds: float = 3.0) -> Choice:

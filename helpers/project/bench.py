@@ -76,6 +76,7 @@ def stock_trainer(settings: Settings, rows: Dataset, folder: Path, callbacks: li
     with falcon.quantizable(check_model(settings).config.model_type):
         model = AutoModelForCausalLM.from_pretrained(
             **origin(settings),
+            use_safetensors=True,
             dtype=getattr(torch, settings.dtype),
             quantization_config=quantization_config(settings),
             device_map={"": 0 if settings.device == "cuda" else "cpu"},

@@ -4,12 +4,15 @@ import os
 import sys
 from typing import NamedTuple
 
-from helpers.machine.hardware import Choice, Machine, choose_device, free_disk_gib, hub_reachable, this_machine
+from helpers.machine.hardware import Choice, Machine, choose_device, hub_reachable, this_machine
 from helpers.machine.paths import PROJECT, cache_folder
+from helpers.machine.places import Place, free_disk_gib, places, write_fault
 from helpers.machine.versions import STACK, installed_version, lower_bounds
+from helpers.models import manifest
+from helpers.models.embedded import GGUF_SHA256, folder_of_model
 from helpers.settings import choose_profile, named_profile
 
-RAM_GIB, DISK_GIB = 6, 2
+RAM_GIB = 6
 
 
 class Finding(NamedTuple):
@@ -23,8 +26,8 @@ class Finding(NamedTuple):
         return f"[{self.mark}]".ljust(7) + self.what + (f"  ->  {self.remedy}" if self.remedy else "")
 
 
-def examine(machine: Machine | None = None) -> list[Finding]:
-    """Every finding about this machine (or about the one given, as far as it tells)."""
+def examine(machine: Machine | None = None, deep: bool = False) -> list[Finding]:
+    """Every finding about this machine (or about the one given, as far as it tells). deep: reads the model whole."""
     machine = machine or this_machine()
     hub, needed = hub_reachable(), lower_bounds()
     return [
@@ -32,7 +35,8 @@ def examine(machine: Machine | None = None) -> list[Finding]:
         *[library_finding(name, needed[name], installed_version(name)) for name in (*STACK, "ipywidgets")],
         Finding("ok", f"device: {choose_device(machine).value} ({choose_device(machine).reason})"),
         memory_finding(machine.ram_gib),
-        disk_finding(free_disk_gib(cache_folder())),
+        *map(place_finding, places()),
+        model_finding(manifest.fault(folder_of_model(), deep, gguf=GGUF_SHA256), deep),
         Finding("ok", f"front end: {front_end()}"),
         hub_finding(hub.value, hub.reason),
         profile_finding(machine, hub),
@@ -77,11 +81,32 @@ def memory_finding(gib: float) -> Finding:
     return Finding("ok", f"memory: {gib:.0f} GiB")
 
 
-def disk_finding(gib: float) -> Finding:
-    """Whether there is room for the converted model and for runs."""
-    if gib < DISK_GIB:
-        return Finding("fix", f"disk: {gib:.1f} GiB free in {cache_folder()}", f"free {DISK_GIB} GiB, or set FT_CACHE")
-    return Finding("ok", f"disk: {gib:.0f} GiB free for the cache folder")
+def place_finding(place: Place) -> Finding:
+    """Whether a place can be written, which is tried, and has room for what will be written there."""
+    if wrong := write_fault(place.folder):
+        return Finding(
+            "fix", f"{place.name} cannot be written: {wrong}", f"set {place.setting} to a folder that can be"
+        )
+    free = free_disk_gib(place.folder)
+    shown = f"{free:.0f} GiB" if free >= 10 else f"{free * 1024:,.0f} MiB"
+    if free < place.gib:
+        remedy = f"free {place.gib:g} GiB, or set {place.setting} to a folder on another disk"
+        return Finding("fix", f"{place.name}: {shown} free in {place.folder}", remedy)
+    return Finding("ok", f"{place.name}: {place.folder} can be written, {shown} free")
+
+
+def model_finding(wrong: str, deep: bool) -> Finding:
+    """Whether the converted embedded model in the cache is what was made, looked up in its files."""
+    if not wrong:
+        looked = "every byte was read" if deep else "sizes and times; --deep reads every byte"
+        return Finding("ok", f"embedded model: whole ({looked})")
+    if not folder_of_model().exists():
+        return Finding("ok", "embedded model: not here yet; fetched and converted when it is first needed (93 MB)")
+    if write_fault(cache_folder()):
+        return Finding(
+            "fix", f"embedded model: {wrong}", "the cache folder cannot be written: set FT_CACHE to one that can"
+        )
+    return Finding("note", f"embedded model: {wrong}", "it is made anew, by itself, when it is next loaded")
 
 
 def hub_finding(reachable: bool, reason: str) -> Finding:

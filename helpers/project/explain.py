@@ -18,11 +18,23 @@ REMEDIES = (
     ("TrainingError", "", ""),
     ("ModelError", "", ""),
     ("AttentionError", "", ""),
+    ("PlaceError", "", ""),
+    ("ExportError", "", ""),
+    ("PlanError", "", ""),
     ("ModuleNotFoundError", "helpers", "Start Jupyter from the project's environment: `make lab`."),
     ("ModuleNotFoundError", "", "Install the project again: `make run`, or `pip install -c constraints.txt -e .`"),
+    (
+        "",
+        "disk quota exceeded",
+        "Your share of the disk is full: delete old folders in runs/, or set FT_RUNS.",
+    ),
+    ("", "file too large", "No file may grow further here (ulimit -f): delete old folders in runs/, or set FT_RUNS."),
+    ("", "permission denied", "That place cannot be written or read: set FT_RUNS, FT_CACHE or HOME to one that can."),
+    ("", "read-only file system", "That disk cannot be written: set FT_RUNS, FT_CACHE or HOME to one that can."),
+    ("RecursionError", "", "A value is nested too deeply: look at the file that was read last."),
     ("", "connection", "The Hub could not be reached: set PROFILE = 'laptop', which needs no network."),
     ("", "offline", "The Hub could not be reached: set PROFILE = 'laptop', which needs no network."),
-    ("OSError", "no space left", "The disk is full: delete old folders in runs/, or set FT_CACHE to another disk."),
+    ("", "no space left", "The disk is full: delete old folders in runs/, or set FT_CACHE to another disk."),
 )
 
 
@@ -31,4 +43,20 @@ def remedy(name: str, message: str) -> str:
     for wanted, part, words in REMEDIES:
         if wanted in ("", name) and part in message.lower():
             return words
-    return "See docs/troubleshooting.md; if it is not there, open the executed notebook at the failing cell."
+    return "See docs/troubleshooting.md."
+
+
+def is_own(error: BaseException) -> bool:
+    """Whether an exception is one of this project's, whose message is a sentence with what to do."""
+    return type(error).__module__.startswith("helpers.")
+
+
+def sentence(error: BaseException) -> str:
+    """An exception as one sentence or two: what happened, and what to do."""
+    said = " ".join(str(error).split())[:600]
+    if is_own(error):
+        return said
+    name = type(error).__name__
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        said = f"{error.filename}: {error.strerror}"
+    return f"{said or name} ({name}). {remedy(name, said)}"

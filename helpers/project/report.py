@@ -4,7 +4,8 @@ import base64
 import html
 from pathlib import Path
 
-from helpers.machine.paths import read_json
+from helpers.machine.card import read_card
+from helpers.machine.paths import is_kind, read_json
 
 ROWS: tuple[tuple[str, str, str], ...] = (
     ("fact_accuracy", "facts right", "{:.0%}"),
@@ -15,13 +16,15 @@ ROWS += (("ended", "answers that end", "{:.0%}"), ("style", "signed in the house
 
 def formatted(value: float | None, form: str) -> str:
     """A figure, or a dash for one that does not apply."""
-    return "-" if value is None else form.format(value)
+    return form.format(value) if is_kind(value, (int, float)) else "-"
 
 
 def table_rows(summary: dict) -> list[tuple[str, str, str]]:
     """(what, base, tuned) of each figure that the run has."""
     kept = [(label, summary[name], form) for name, label, form in ROWS if summary.get(name)]
-    return [(label, formatted(pair["base"], form), formatted(pair["tuned"], form)) for label, pair, form in kept]
+    return [
+        (label, formatted(pair.get("base"), form), formatted(pair.get("tuned"), form)) for label, pair, form in kept
+    ]
 
 
 def facts(summary: dict) -> str:
@@ -71,8 +74,8 @@ def loss_picture(folder: Path) -> str:
     path = folder / "loss.png"
     if not path.exists():
         return ""
-    card = read_json(folder / "run_card.json")
-    if not card:
+    card = read_card(folder)
+    if not {"first_loss", "last_loss", "steps"} <= card.keys() or None in (card["first_loss"], card["last_loss"]):
         return ""
     alt = f"Training loss goes from {card['first_loss']:.2f} to {card['last_loss']:.2f} in {card['steps']} steps."
     picture = base64.b64encode(path.read_bytes()).decode()
@@ -81,8 +84,12 @@ def loss_picture(folder: Path) -> str:
 
 def answers_table(folder: Path) -> str:
     """Held-out questions with both answers, the worst first, then the best; everything escaped."""
-    found = read_json(folder / "answers.json")
-    if not found:
+    names, sides = ("question", "expected", "base", "tuned"), ("worst", "best")
+    found = read_json(folder / "answers.json", kinds=dict.fromkeys(sides, list)) or {}
+    marks = lambda row: all(row.get(name, "") in (True, False, None) for name in ("base_right", "tuned_right"))
+    whole = lambda row: isinstance(row, dict) and all(isinstance(row.get(name), str) for name in names) and marks(row)
+    found = {side: [row for row in found.get(side, []) if whole(row)] for side in sides}
+    if not any(found.values()):
         return ""
     from helpers.evaluate.comparison import answers_table as table
 

@@ -6,8 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+from helpers.machine.card import read_card
 from helpers.machine.meter import PeakMemory, children_bytes
-from helpers.machine.paths import NOTEBOOKS, PROJECT, new_run_folder, read_json, write_json
+from helpers.machine.paths import NOTEBOOKS, PROJECT, new_run_folder, write_json
+from helpers.machine.values import one_of
 from helpers.project import explain, report
 
 
@@ -15,6 +17,7 @@ class SeriesError(RuntimeError):
     """A notebook of the series failed; the message says where and what to do."""
 
 
+PROFILES = ("auto", "smoke", "laptop", "colab", "datacenter")  # settings.PROFILES, which would load torch
 MAIN = ("00", "01", "02", "03", "04")  # the main job: from the machine's check to the measured before/after
 MEASURED = PROJECT / "benchmarks" / "results" / "laptop-run.json"
 
@@ -24,6 +27,8 @@ def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
 
     Writes executed/*.ipynb, summary.json and report.html there. Raises SeriesError naming notebook and cell.
     """
+    if wrong := one_of(profile, PROFILES):
+        raise SeriesError(f"there is no profile {profile!r}: {wrong}.")
     start, taken = time.perf_counter(), {}
     notebooks = chosen_notebooks(numbers)
     print(expectation(notebooks), flush=True)
@@ -134,7 +139,7 @@ def summarize(folder: Path, minutes: float, notebooks: dict[str, dict]) -> dict:
 
     Figures that this run did not make are null. peak_gib: of the GPU where there is one, else of the kernels.
     """
-    card = read_json(folder / "run_card.json") or {}
+    card = read_card(folder)
     summary = {name: card.get(name) for name in ("fact_accuracy", "nll", "ended", "style", "tokens_per_second")}
     resident = max((notebook["peak_gib"] for notebook in notebooks.values()), default=0.0)
     peak = card.get("peak_gib", 0.0) if card.get("device") == "cuda" else resident

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,20 +20,18 @@ from helpers.machine.memory import Forecast
 from helpers.machine.meter import PeakMemory
 from helpers.machine.paths import write_json
 from helpers.machine.processes import here, is_lost_peer, sharded
-from helpers.machine.versions import versions
-from helpers.models.load import describe_model, generation_config, keep_gradients_on_cpu, keep_stream_in_float32
+from helpers.models.load import generation_config, keep_gradients_on_cpu, keep_stream_in_float32
 from helpers.models.lora import lora_config, use_fast_product
 from helpers.models.norm import fuse_norms
 from helpers.run import Run
-from helpers.settings import Settings
 from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, identity, newest
 from helpers.train.config import keeps_apart, sft_config
 from helpers.train.fitting import fitting, watchable
 from helpers.train.interrupt import StopGuard
 from helpers.train.preflight import preflight
+from helpers.train.saving import check_losses, check_room, describe, save_adapter, save_rest
 from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
-from helpers.watch.history import History, read_history, seconds_at, series, write_csv
-from helpers.watch.reading import read
+from helpers.watch.history import read_history, seconds_at, write_csv
 
 EVALUATIONS = 8  # in a run, at least, beside the one before it: enough for a line
 
@@ -169,6 +168,7 @@ def train_or_resume(
     with held_alone(run), StopGuard(report) as guard:
         checkpoint = resume_point(trainer, run, report)
         earlier = seconds_at(run.history.path, checkpoint.step) if checkpoint else 0.0
+        check_room(run.folder, sum(p.numel() * 4 for p in trainer.model.parameters() if p.requires_grad))
         if check and not trainer.checked:
             preflight(trainer)
         if here().first:
@@ -277,6 +277,13 @@ def make_ready(trainer: Any) -> None:
         torch.cuda.empty_cache()
 
 
+def write_adapter(trainer: LoraTrainer, folder: Path, whole: dict[str, torch.Tensor] | None) -> None:
+    """Adapter, tokenizer and generation settings into a folder. whole: the weights that FSDP has gathered."""
+    trainer.model.save_pretrained(str(folder), state_dict=whole)
+    trainer.processing_class.save_pretrained(folder)
+    generation_config(trainer.processing_class, trainer.model).save_pretrained(folder)
+
+
 def finish(
     trainer: LoraTrainer,
     run: Run,
@@ -296,10 +303,9 @@ def finish(
     if not step:
         raise TrainingError("stopped before the first step: nothing was trained, and nothing needs to be kept.")
     check_losses(history, settings)
-    trainer.model.save_pretrained(str(run.adapter), state_dict=whole)
-    trainer.processing_class.save_pretrained(run.adapter)
-    generation_config(trainer.processing_class, trainer.model).save_pretrained(run.adapter)
-    write_csv(history.rows, folder / "history.csv")
+
+    save_adapter(folder, lambda aside: write_adapter(trainer, aside, whole), report)
+    save_rest(folder, "history.csv", lambda: write_csv(history.rows, folder / "history.csv"))
     before = run.card()
     if checkpoint and checkpoint.step == step == before.get("steps"):
         return before
@@ -313,7 +319,7 @@ def finish(
         "tokens_per_second": round(trainer._total_train_tokens / measured["seconds"], 1),
         **measured,
     }
-    run.save_card(card)
+    save_rest(folder, "run_card.json", lambda: run.save_card(card))
     if step < total:
         kept = [path.name for path in by_step(folder / "checkpoints")[:1]]
         report(
@@ -321,38 +327,3 @@ def finish(
             f"The model answers; run this cell again to go on."
         )
     return card
-
-
-def check_losses(history: History, settings: Settings) -> None:
-    """Raises TrainingError, with what to change, when the loss has ended as no number.
-
-    In float16 one such step is skipped and the training goes on; three in a row end it (checkpoints.Saver).
-    """
-    *_, (step, last) = series(history.rows, "loss")
-    if not math.isfinite(last):
-        fp16 = " Or train in bfloat16, which does not overflow." if settings.autocast == "float16" else ""
-        raise TrainingError(
-            f"the loss is {last} at step {step}. {read(history.rows).sentence} Halve the learning rate "
-            f"({settings.learning_rate:g}).{fp16}"
-        )
-
-
-def describe(settings: Settings, history: History) -> dict:
-    """What the run card says of the settings and of the losses."""
-    losses = [loss for _, loss in series(history.rows, "loss")]
-    evaluations = [loss for _, loss in series(history.rows, "eval_loss")]
-    return {
-        "profile": settings.profile,
-        "model": describe_model(settings),
-        "data": settings.data,
-        "device": settings.device,
-        "dtype": settings.dtype,
-        "autocast": settings.autocast,
-        "quantization": settings.quantization,
-        "attention": settings.attention,
-        "first_loss": losses[0],
-        "last_loss": losses[-1],
-        "evaluation_loss": evaluations[-1] if evaluations else None,
-        "reading": read(history.rows).sentence,
-        "versions": versions(),
-    }

@@ -1,6 +1,8 @@
 """A stop that is asked for politely: the first interrupt ends the training after its step, the second raises."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -10,16 +12,32 @@ from transformers import TrainerCallback
 
 from helpers.machine.processes import agree, here
 
+HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 class EvaluationStopped(Exception):
     """Ends an evaluation in its middle; the trainer catches it and goes on to stop."""
 
 
+def heeded(number: int) -> bool:
+    """Whether a signal is not one that this program was told to ignore, as SIGHUP is by `nohup`."""
+    return signal.getsignal(number) is not signal.SIG_IGN
+
+
+def leave_terminal() -> None:
+    """Gives up printing to a terminal that is gone: writing to it raises OSError, and would end the training."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name).isatty():
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open until the program ends)
+
+
 class StopGuard(TrainerCallback):
     """While it is open, one interrupt asks the training to stop; add it to the trainer's callbacks as well.
 
-    Interrupts are SIGINT (the stop button of a notebook, `I I`, Ctrl-C) and SIGTERM (a machine that is taken away). The
-    running step is finished, or the micro-batches of it that were begun are thrown away; a checkpoint is saved.
+    Interrupts are SIGINT (the stop button of a notebook, `I I`, Ctrl-C), SIGTERM (a machine that is taken away) and
+    SIGHUP (a terminal that is closed), unless `nohup` has this program ignore it. The running step is finished, or the
+    micro-batches of it that were begun are thrown away; a checkpoint is saved.
     Outside of the main thread no signal can be caught: there only `ask()` stops.
     Upstream: the Trainer itself answers an interrupt with a traceback and no checkpoint (transformers issue 35033).
     Breaks: nothing; once it stops with a checkpoint, this guard can go.
@@ -33,7 +51,7 @@ class StopGuard(TrainerCallback):
     def __enter__(self):
         self.asked = self.said = False
         if threading.current_thread() is threading.main_thread():
-            self.old = {number: signal.signal(number, self.receive) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.old = {number: signal.signal(number, self.receive) for number in STOPS if heeded(number)}
         return self
 
     def __exit__(self, *_):
@@ -46,6 +64,8 @@ class StopGuard(TrainerCallback):
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        if number == HANGUP:
+            leave_terminal()
 
     def ask(self) -> None:
         """Asks the training to stop, from any thread."""

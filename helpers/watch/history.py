@@ -4,17 +4,21 @@ import csv
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback
 
 from helpers.machine.meter import GIB, used_bytes
-from helpers.machine.paths import atomic
+from helpers.machine.paths import atomic, is_kind
 
 COLUMNS = (
     *("step", "seconds", "epoch", "event", "loss", "eval_loss", "learning_rate", "grad_norm"),
     *("num_tokens", "mean_token_accuracy", "entropy", "memory_gib", "peak_gib"),
 )
+TEXTS = ("event", "question", "text", "expected")  # of a mark
+PLAIN = ("step", "seconds", "epoch", "num_tokens", "memory_gib", "peak_gib")  # always finite
 
 
 class History(TrainerCallback):
@@ -33,7 +37,7 @@ class History(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         if not state.is_world_process_zero:
             return
-        before = read_history(self.path) if self.path.exists() else []
+        before = read_history(self.path) if state.global_step and self.path.exists() else []
         self.rows = [row for row in before if row["step"] <= state.global_step] if state.global_step else []
         self.start = time.perf_counter() - (self.rows[-1]["seconds"] if self.rows else 0.0)
         self.rewrite()
@@ -96,17 +100,49 @@ def plain(logs: dict) -> dict:
     return kept
 
 
-def read_history(path: Path) -> list[dict]:
-    """The rows of a history.jsonl; a damaged line, such as one cut off while it was written, is passed over."""
-    rows = []
-    for line in path.read_bytes().splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
+def read_history(path: Path, report: Callable[[str], None] = print) -> list[dict]:
+    """The rows of a history.jsonl; none where there is no such file.
+
+    A damaged line, such as one cut off while it was written, is passed over, a value of a wrong type left out; both are
+    said. A row without its seconds has those of the row before.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        report(f"{path.parent.name}/{path.name} is passed over: it cannot be read ({error.strerror})")
+        return []
+    read = [row_of(line) for line in lines]
+    rows = [row for row in read if row]
+    if damaged := len(read) - len(rows):
+        report(f"{path.parent.name}/{path.name}: {damaged} of {len(lines)} lines are damaged, and passed over")
+    seconds = 0.0
+    for row in rows:
+        seconds = row["seconds"] = row.get("seconds", seconds)
     return rows
+
+
+def row_of(line: bytes) -> dict | None:
+    """One line's row, each value of its type; None for a damaged line."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError, MemoryError):
+        return None
+    if not isinstance(row, dict) or not is_kind(row.get("step"), int) or row["step"] < 0:
+        return None
+    return {name: value for name, value in row.items() if is_logged(name, value)}
+
+
+def is_logged(name: str, value: Any) -> bool:
+    """Whether a value is one that a log has: a number, the text of one that is not finite, or the text of a mark."""
+    if name in TEXTS:
+        return isinstance(value, str)
+    if name == "right":  # whether a sample was; nobody may know
+        return value in (True, False, None)
+    if name in PLAIN:
+        return is_kind(value, (int, float)) and abs(value) < 1e300
+    if isinstance(value, str):
+        return value in ("nan", "inf", "-inf")
+    return is_kind(value, float) or (is_kind(value, int) and abs(value) < 1e300)
 
 
 def write_csv(rows: list[dict], path: Path) -> None:

@@ -8,6 +8,7 @@ from helpers.watch.history import series
 
 ENOUGH = 10  # losses before anything is said
 Points = list[tuple[int, float]]  # (step, value)
+TOO_FAST = 0.05  # a learning rate with which AdamW throws any adapter off
 RISE, FALL = 1.2, 0.97  # a loss that is this much above its best, or above this share of its start
 
 
@@ -36,6 +37,11 @@ def broken(losses: Points, evaluations: Points, rows: list[dict]) -> Reading | N
     step = next((step for step, loss in losses if not math.isfinite(loss)), None)
     if step is None:
         return None
+    kind = "infinite" if math.isinf(next(loss for at, loss in losses if at == step)) else "not a number"
+    rate = max((value for at, value in series(rows, "learning_rate") if at <= step), default=0.0)
+    if rate > TOO_FAST:
+        cause = f"the learning rate has been {rate:g}, and LoRA wants 1e-4 to 4e-3"
+        return Reading("broken", f"The loss is {kind} since step {step}; {cause}.")
     norms = [value for at, value in series(rows, "grad_norm") if at < step]
     normal = statistics.median(norms) if norms else 0.0
     if any(not math.isfinite(value) for value in norms[-3:]):
@@ -44,7 +50,7 @@ def broken(losses: Points, evaluations: Points, rows: list[dict]) -> Reading | N
         cause = "gradients grew tenfold before it: halve the learning rate"
     else:
         cause = "a row without anything to train on, or float16 too small for a value: look at the batch of that step"
-    return Reading("broken", f"The loss is not a number since step {step}; {cause}.")
+    return Reading("broken", f"The loss is {kind} since step {step}; {cause}.")
 
 
 def early(losses: Points, evaluations: Points, rows: list[dict]) -> Reading | None:

@@ -124,14 +124,29 @@ def test_nothing_executes_what_it_loads():
             assert not re.search(r"import pickle|pickle\.load|weights_only=False", text), name
 
 
-def test_every_load_says_that_no_code_of_a_model_is_run():
+def test_every_load_says_that_no_code_of_a_model_is_run_and_no_pickle_is_read():
     for path in HELPERS:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             called = getattr(node, "func", None)
-            owner = getattr(getattr(called, "value", None), "id", "")
-            if getattr(called, "attr", "") in ("from_pretrained", "from_config") and owner.startswith("Auto"):
+            owner, name = getattr(getattr(called, "value", None), "id", ""), getattr(called, "attr", "")
+            if name in ("from_pretrained", "from_config") and owner.startswith("Auto"):
                 names = {keyword.arg for keyword in node.keywords}
                 assert names & {"trust_remote_code", None}, f"{path.name}, line {node.lineno}"  # None: **origin(...)
+                safe = owner != "AutoModelForCausalLM" or name == "from_config" or "use_safetensors" in names
+                assert safe, f"{path.name}, line {node.lineno}"
+
+
+def test_every_text_says_in_which_encoding_it_is():
+    for path in HELPERS:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            names = {keyword.arg for keyword in node.keywords}
+            modes = {one.value for one in node.args if isinstance(one, ast.Constant)} & {"r", "w", "a", "x"}
+            text = name in ("read_text", "write_text") or (name == "open" and modes)
+            piped = name in ("run", "Popen") and "text" in names
+            assert not (text or piped) or "encoding" in names, f"{path.name}, line {node.lineno}"
 
 
 def test_no_absolute_path_and_no_token_is_committed():

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from helpers.machine.hardware import Choice, Machine
+from helpers.machine.places import Place
 from helpers.project import doctor, explain
 
 LAPTOP = Machine(None, "", 0.0, 8.0, 2, False)
@@ -26,8 +29,9 @@ def test_the_python_is_judged(version, mark):
         (doctor.library_finding("trl", "1.16", None), "fix"),
         (doctor.library_finding("trl", "1.16", "1.9.0"), "fix"),
         (doctor.library_finding("trl", "1.16", "1.16.0"), "ok"),
-        (doctor.disk_finding(0.5), "fix"),
-        (doctor.disk_finding(50), "ok"),
+        (doctor.place_finding(Place("runs", Path(__file__).parent, "FT_RUNS", 1e9)), "fix"),
+        (doctor.place_finding(Place("runs", Path(__file__).parent / "new", "FT_RUNS", 0)), "ok"),
+        (doctor.place_finding(Place("runs", Path(__file__) / "new", "FT_RUNS", 0)), "fix"),
         (doctor.memory_finding(4), "note"),
         (doctor.hub_finding(False, "no answer"), "note"),
     ],

@@ -5,7 +5,7 @@ import zipfile
 import pytest
 import torch
 
-from helpers.models import embedded
+from helpers.models import embedded, manifest
 from helpers.models.embedded import EmbeddedModelError
 
 
@@ -60,7 +60,8 @@ def test_two_that_need_the_model_at_once_convert_it_once(cache, monkeypatch):
         converted.append(folder)
         threading.Event().wait(0.2)
         folder.mkdir(parents=True)
-        (folder / "complete").touch()
+        (folder / "model.safetensors").write_bytes(b"weights")
+        manifest.write(folder, gguf=embedded.GGUF_SHA256)
 
     monkeypatch.setattr(embedded, "gguf_file", lambda report: None)
     monkeypatch.setattr(embedded, "convert", convert)

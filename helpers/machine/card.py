@@ -1,0 +1,32 @@
+"""What a run_card.json holds, by type: files of others are read as such. Knows no trainings."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from helpers.machine.paths import read_json
+
+NUMBER, NAMED, MAYBE = (int, float), dict, (int, float, type(None))
+# What run_card.json holds, by type; what notebooks add to it are objects.
+CARD = {
+    **dict.fromkeys(
+        ("profile", "model", "data", "device", "dtype", "autocast", "quantization", "attention", "reading"), str
+    ),
+    **dict.fromkeys(("steps", "tokens", "processes"), int),
+    **dict.fromkeys(("seconds", "tokens_per_second", "peak_gib"), NUMBER),
+    **dict.fromkeys(("first_loss", "last_loss", "evaluation_loss", "forecast_gib", "forecast_seconds"), MAYBE),
+    **dict.fromkeys(("stopped_at", "resumed_from"), MAYBE),
+    **dict.fromkeys(("finished", "substitute"), bool),
+    **dict.fromkeys(("versions", "fact_accuracy", "nll", "ended", "style"), NAMED),
+}
+NEEDED = ("profile", "data", "steps")  # without these it is no card of this project
+
+
+def read_card(folder: Path, report: Callable[[str], None] = print) -> dict:
+    """What run_card.json says, each value of its type; empty when it is missing or damaged, which is said."""
+    return read_json(folder / "run_card.json", report, CARD) or {}
+
+
+def card_fault(card: dict) -> str:
+    """What a run's card lacks; "" for nothing."""
+    missing = [name for name in NEEDED if name not in card]
+    return f"its run_card.json has no {', '.join(missing)}" if missing else ""

@@ -1,0 +1,93 @@
+"""Values as people write them, in files and on the command line: type, range, near miss. Knows no setting by name."""
+
+import argparse
+import difflib
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+class Limits(NamedTuple):
+    """What a number may be: `least` to `most`. above: `least` itself is too small."""
+
+    least: float
+    most: float
+    above: bool = False
+
+    def hold(self, value: float) -> bool:
+        """Whether the value lies within; NaN does not."""
+        return (self.least < value if self.above else self.least <= value) and value <= self.most
+
+    def words(self) -> str:
+        """Such as "from 1 to 4096"."""
+        return f"{'above' if self.above else 'from'} {shown(self.least)} to {shown(self.most)}"
+
+
+def shown(number: float) -> str:
+    """A limit as people write it: 1048576 and 0.5, not 1e+06."""
+    return str(int(number)) if number == int(number) and abs(number) < 1e12 else f"{number:g}"
+
+
+def fault(value: Any, kind: type, limits: Limits | None = None) -> str:
+    """What is wrong with a value, with what it should be; "" for nothing. kind: str, int, float or bool."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    fits = number and (kind is float or isinstance(value, int)) if kind in (int, float) else isinstance(value, kind)
+    if not fits:
+        near = ""
+        if kind in (int, float) and isinstance(value, str) and is_number(value):
+            near = f": write {value} without quotation marks"
+        elif kind is bool and str(value).lower() in ("true", "false", "yes", "no", "0", "1"):
+            near = ": write true or false, without quotation marks"
+        elif kind is int and isinstance(value, float) and math.isfinite(value):
+            near = f": write {round(value)}"
+        elif kind is str and isinstance(value, list) and all(isinstance(one, str) for one in value):
+            near = f": write {','.join(value)!r}"
+        return f"it must be {WORDS[kind]}, not {type(value).__name__}{near}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"it must be {WORDS[kind]}, and {value} is none"
+    if limits is not None and not limits.hold(value):
+        return f"it must be {limits.words()}"
+    if isinstance(value, str) and "\0" in value:
+        return "it holds a zero byte, which no name has"
+    return ""
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def one_of(value: str, names: Iterable[str]) -> str:
+    """What is wrong with a value that must be one of `names`; "" for nothing."""
+    names = list(names)
+    return (
+        "" if value in names else f"it is one of {', '.join(name or repr(name) for name in names)}" + near(value, names)
+    )
+
+
+def near(word: str, names: Iterable[str]) -> str:
+    """The name that was probably meant, as the end of a sentence; "" for none."""
+    found = difflib.get_close_matches(str(word), list(names), 1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+def argument(kind: type, least: float, most: float, above: bool = False) -> Callable[[str], Any]:
+    """A number of the command line, for argparse's `type`."""
+    limits = Limits(least, most, above)
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r}: it must be {WORDS[kind]}, {limits.words()}") from None
+        if wrong := fault(value, kind, limits):
+            raise argparse.ArgumentTypeError(f"{text}: {wrong}")
+        return value
+
+    return convert

@@ -1,0 +1,70 @@
+"""A folder's files with sizes and hashes: whether it is still what was made. Knows nothing of models."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from helpers.machine.paths import read_json, write_json
+
+NAME = "complete"  # written last: a folder without it was never finished
+IGNORED = (NAME, ".DS_Store")
+
+
+def stamp(path: Path) -> dict[str, Any]:
+    """A file's size in bytes and when it was changed, in nanoseconds: its content's time, and its inode's."""
+    found = path.stat()
+    return {"size": found.st_size, "changed": [found.st_mtime_ns, found.st_ctime_ns]}
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(folder: Path, **more: str) -> None:
+    """Writes the folder's manifest. more: what it was made of, kept beside the files."""
+    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in IGNORED]
+    files = {path.name: {**stamp(path), "sha256": sha256(path)} for path in paths}
+    write_json(folder / NAME, {**more, "files": files})
+
+
+def fault(folder: Path, deep: bool = False, **wanted: str) -> str:
+    """What is wrong with a folder, or ""; a hash is taken of files that were touched since, and of all if `deep`.
+
+    wanted: what the manifest must say beside the files. A file that was only copied or linked is remembered as it is
+    now, where that can be written.
+    """
+    content = read_json(folder / NAME, report=lambda text: None, kinds={"files": dict})
+    files = (content or {}).get("files")
+    if not content or not files:
+        return "it has no list of its files" if folder.exists() else "it is not there"
+    if odd := [name for name, value in wanted.items() if content.get(name) != value]:
+        return f"it was made of another {odd[0]}"
+    doubtful = {}
+    for name, known in files.items():
+        try:
+            now = stamp(folder / name)
+            if now["size"] != known["size"]:
+                return f"{name} has {now['size']:,} bytes, not {known['size']:,}"
+            if (deep or now["changed"] != known["changed"]) and sha256(folder / name) != known["sha256"]:
+                return f"{name} is not what was written"
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except (OSError, KeyError, TypeError) as error:
+            return f"{name} cannot be checked ({type(error).__name__})"
+        if now["changed"] != known["changed"]:
+            doubtful[name] = {**known, **now}
+    if doubtful:
+        remember(folder, content | {"files": files | doubtful})
+    return ""
+
+
+def remember(folder: Path, content: dict) -> None:
+    """Writes a manifest anew; a cache that cannot be written stays as it is, and is hashed again the next time."""
+    try:
+        write_json(folder / NAME, content)
+    except OSError:
+        return

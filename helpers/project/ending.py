@@ -1,0 +1,61 @@
+"""How a command ends: with a sentence and a status, whatever happens inside. Knows no command."""
+
+import io
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from helpers.project import explain
+
+STOPPED = 130  # the status that shells know for a program ended by Ctrl-C
+
+
+@contextmanager
+def one_net(debug: bool = False) -> Iterator[None]:
+    """While it is open, an exception ends the program with one sentence and status 1.
+
+    debug: the traceback, too, which is also written to a file; without it the sentence says how to get it. An interrupt
+    ends with status 130, a reader that has closed the pipe (`| head`) with none of this.
+    """
+    show_everything()
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped by you; what was finished is kept", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be flushed has no reader
+        raise SystemExit(0) from None
+    except Exception as error:
+        more = f"\n{log_of(error)}" if debug else hint(error)
+        raise SystemExit(f"error: {explain.sentence(error)}{more}") from None
+
+
+def show_everything() -> None:
+    """Lets the console replace what it cannot show, such as Chinese in a Windows console, in place of an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def hint(error: Exception) -> str:
+    """How to see where an error comes from, unless it is one of this project's own, which say what to do."""
+    return "" if explain.is_own(error) else "\nWhere it happened: the same command with --debug"
+
+
+def log_of(error: Exception) -> str:
+    """Prints the traceback, writes it to a file, and says where that lies."""
+    text = "".join(traceback.format_exception(error))
+    print(text, file=sys.stderr)
+    name = f"fine-tuning-notebooks-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    path = Path(tempfile.gettempdir()) / name
+    try:
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as problem:
+        return f"(the log could not be written: {problem.strerror})"
+    return f"The traceback is also in {path}"

@@ -1,0 +1,138 @@
+"""What is kept of a training, the adapter first, each written whole or not at all; and what its card says."""
+
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from helpers.machine.places import Place, require, require_room
+from helpers.machine.versions import versions
+from helpers.models.adapter import read_adapter
+from helpers.models.load import describe_model
+from helpers.models.source import ModelError
+from helpers.settings import Settings
+from helpers.train.checkpoints import KEPT, by_step
+from helpers.train.trainer import TrainingError
+from helpers.watch.history import History, series
+from helpers.watch.reading import TOO_FAST, read
+
+CHECKPOINT = 3  # an adapter's size in its checkpoint: the adapter, and two averages of AdamW
+FULL = (OSError, SafetensorError, RuntimeError)  # what saving raises where the disk is full
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder beside `target` that takes its place when the block ends without an error; else `target` stays.
+
+    A kill between the two renames leaves the old folder as NAME.old, which `mend` puts back.
+    """
+    aside, old = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.old")
+    mend(target)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        if target.exists():
+            target.rename(old)
+        aside.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def mend(target: Path) -> None:
+    """Puts back what a kill inside `whole_folder` left aside."""
+    old = target.with_name(f"{target.name}.old")
+    if old.is_dir() and not target.exists():
+        old.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def save_adapter(folder: Path, save: Callable[[Path], None], report: Callable[[str], None] = print) -> None:
+    """The run's adapter: written by `save` into a folder aside, looked at, and moved into place.
+
+    On a full disk all checkpoints but the newest make room for it. Raises TrainingError, with what is kept, when it
+    does not fit even then.
+    """
+    for attempt in (1, 2):
+        try:
+            with whole_folder(folder / "adapter") as aside:
+                save(aside)
+                read_adapter(aside)
+            return
+        except (*FULL, ModelError) as error:
+            kept = by_step(folder / "checkpoints")
+            if attempt == 1 and len(kept) > 1:
+                report(f"the adapter could not be saved ({reason(error)}); older checkpoints make room for it")
+                for old in kept[1:]:
+                    shutil.rmtree(old, ignore_errors=True)
+                continue
+            safe = f"{kept[0].name} is kept, so nothing has to be trained again" if kept else "no checkpoint is kept"
+            raise TrainingError(
+                f"the adapter could not be saved in {folder} ({reason(error)}): {safe}. Make room (delete old folders "
+                f"in runs/, or a larger ulimit -f), and start the same training again: it goes on from there."
+            ) from error
+
+
+def save_rest(folder: Path, name: str, save: Callable[[], None]) -> None:
+    """One of the small files beside an adapter. Raises TrainingError that says what is kept when it does not fit."""
+    try:
+        save()
+    except OSError as error:
+        raise TrainingError(
+            f"{name} could not be written in {folder} ({reason(error)}). The adapter is kept, whole, in "
+            f"{folder / 'adapter'}. Make room, and start the same training again: nothing is trained twice."
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    """An error's own words, in short."""
+    return (getattr(error, "strerror", None) or " ".join(str(error).split()))[:120]
+
+
+def check_room(folder: Path, trained_bytes: int) -> None:
+    """Raises PlaceError when a run's folder cannot be written, or its disk will not hold what the training saves.
+
+    trained_bytes: of the adapter's weights. It is saved once, and in each checkpoint with AdamW's two averages; while
+    one is written, those before it are still there.
+    """
+    require(Place("the run's folder", folder, "FT_RUNS", 0.0))
+    require_room(folder, trained_bytes * (1 + CHECKPOINT * (KEPT + 1)) + 2**22, "what this training saves")
+
+
+def check_losses(history: History, settings: Settings) -> None:
+    """Raises TrainingError, with what to change, when the loss has ended as no number.
+
+    In float16 one such step is skipped and the training goes on; three in a row end it (checkpoints.Saver).
+    """
+    for step, last in series(history.rows, "loss")[-1:]:
+        if math.isfinite(last):
+            return
+        fp16 = " Or train in bfloat16, which does not overflow." if settings.autocast == "float16" else ""
+        rate = settings.learning_rate
+        advice = f"Halve the learning rate ({rate:g})" if rate <= TOO_FAST else "Set LEARNING_RATE = None"
+        raise TrainingError(f"the loss is {last} at step {step}. {read(history.rows).sentence} {advice}.{fp16}")
+
+
+def describe(settings: Settings, history: History) -> dict:
+    """What the run card says of the settings and of the losses."""
+    losses = [loss for _, loss in series(history.rows, "loss")]
+    evaluations = [loss for _, loss in series(history.rows, "eval_loss")]
+    return {
+        "profile": settings.profile,
+        "model": describe_model(settings),
+        "data": settings.data,
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "autocast": settings.autocast,
+        "quantization": settings.quantization,
+        "attention": settings.attention,
+        "first_loss": losses[0] if losses else None,  # none where the log is gone, and nothing was left to train
+        "last_loss": losses[-1] if losses else None,
+        "evaluation_loss": evaluations[-1] if evaluations else None,
+        "reading": read(history.rows).sentence,
+        "versions": versions(),
+    }

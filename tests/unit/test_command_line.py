@@ -1,0 +1,140 @@
+"""Every command ends with a sentence and a status, whatever it is given."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from helpers.__main__ import main
+from helpers.machine.paths import PROJECT
+from helpers.project import ending
+from helpers.settings import CHOICES, LIMITS, Settings
+
+ODD = ("", "-1", "0", "nan", "1e400", "9" * 400, "a\0b", "../..", "数据", "--", "[]", "true")
+NUMBERS = ("", "-1", "nan", "9" * 30)
+GIVEN = {  # (command, option): odd values for it
+    **{("plan", name): ODD for name in ("gpus", "gpu-memory", "tokens", "rows", "max-length")},
+    ("plan", "price"): ("-1", "x", "nan"),
+    **{(command, "port"): ("0", "-1", "65536", "x", "1.5") for command in ("lab", "app")},
+    **{("bench", name): ("0.5", "-1", "x") for name in ("rows", "seeds")},
+    **{("train", name): NUMBERS for name in ("r", "learning-rate", "max-length", "lora-dropout", "seed")},
+    **{("train", name): ("sideways",) for name in ("quantization", "attention", "thinking", "tracking", "template")},
+    **{("train", name): ("sideways",) for name in ("data", "format", "layers-to-transform")},
+    ("train", "model"): ("", "a\0b", "./nowhere", __file__),
+}
+COMMANDS = [[command, f"--{name}={value}"] for (command, name), values in GIVEN.items() for value in values]
+COMMANDS += [["train", "--settings", value] for value in ("", ".", __file__, "nowhere.json", "a\0b")]
+COMMANDS += [["export", value, "target"] for value in ("", "nowhere", __file__, "a\0b")]
+COMMANDS += [["run", "99"], ["run", "--profile", "mainframe"], ["nothing"], []]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda given: ascii(" ".join(given))[:60])
+def test_an_odd_value_ends_with_a_sentence(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FT_PROFILE", "smoke")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("papermill.execute_notebook", lambda *a, **k: pytest.fail("it was run"))
+    try:
+        main(arguments)
+    except SystemExit as ended:
+        said = str(ended.code) if isinstance(ended.code, str) else capsys.readouterr().err
+        assert ended.code and said.strip() and "Traceback" not in said and len(said) < 3000
+
+
+def test_what_nobody_expected_is_told_in_a_sentence_and_shown_by_debug(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("helpers.__main__.run_plan", lambda chosen: {}["lost"])
+    monkeypatch.setattr(ending.tempfile, "gettempdir", lambda: str(tmp_path))
+    with pytest.raises(SystemExit, match=r"error: 'lost' \(KeyError\)(.|\n)*with --debug"):
+        main(["plan"])
+    assert "Traceback" not in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "--debug"])
+    (log,) = tmp_path.glob("*.log")
+    assert str(log) in str(ended.value) and "Traceback" in log.read_text() and "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_has_the_status_that_shells_know(monkeypatch):
+    def stop(chosen):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("helpers.__main__.run_plan", stop)
+    with pytest.raises(SystemExit) as ended:
+        main(["plan"])
+    assert ended.value.code == 130
+
+
+NAMES = ("model", "data", "template", "target_modules", "columns")
+SETTINGS = [(name, value) for name in LIMITS for value in ("4", None, True, [1], 1e300, -2, float("nan"))]
+SETTINGS += [(name, value) for name in CHOICES for value in ("sideways", 3, None)]
+SETTINGS += [(name, value) for name in NAMES for value in (7, None, {}, "a\0b")]
+SETTINGS += [("packing", "yes"), ("rank", 4)]
+
+
+@pytest.mark.parametrize(("name", "value"), SETTINGS)
+def test_a_settings_file_with_an_odd_value_is_refused_by_name(name, value, tmp_path):
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(Settings().as_dict() | {name: value}))
+    with pytest.raises(SystemExit, match=rf"{name}"):
+        main(["train", "--settings", str(path)])
+
+
+NEAR = [
+    ("r", "16", "without quotation marks"),
+    ("rank", 4, "no such setting"),
+    ("leaning_rate", 1, "learning_rate"),
+    ("attention", "spda", "sdpa"),
+    ("max_length", 1.5, "write 2"),
+    ("target_modules", ["q_proj", "v_proj"], "q_proj,v_proj"),
+    ("learning_rate", 1e30, "1e-4 to 4e-3"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "near"), NEAR)
+def test_the_near_miss_is_named(name, value, near, tmp_path):
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(Settings().as_dict() | {name: value}))
+    with pytest.raises(SystemExit, match=near):
+        main(["train", "--settings", str(path)])
+
+
+def test_a_console_that_lacks_a_letter_shows_something_else(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", console)
+    monkeypatch.setattr("helpers.__main__.run_plan", lambda chosen: print("数据 7 €"))
+    main(["plan"])
+    console.flush()
+    assert b"7 \x80" in console.buffer.getvalue()
+
+
+LOCALES = [
+    {"LC_ALL": "POSIX"},
+    {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    {"PYTHONIOENCODING": "cp1252"},
+]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("locale", LOCALES)
+def test_a_chinese_file_is_trained_in_any_locale(locale, tmp_path):
+    data = tmp_path / "数据.jsonl"
+    rows = [{"question": f"什么是 {n}?", "answer": f"是 {n}."} for n in range(20)]
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if name not in ("LANG", "PYTHONUTF8")}
+    environment |= {"FT_RUNS": str(tmp_path / "运行"), "PYTHONPATH": str(PROJECT), **locale}
+    command = [sys.executable, "-m", "helpers", "train", "--profile", "smoke", "--max-steps", "1", "--data", str(data)]
+    done = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
+    (settings,) = tmp_path.glob("运行/*/settings.json")
+    assert json.loads(settings.read_text(encoding="utf-8"))
+
+
+def test_a_terminal_that_is_closed_stops_a_training_as_sigterm_does():
+    from helpers.train.interrupt import StopGuard
+
+    with StopGuard() as guard:
+        signal.raise_signal(signal.SIGHUP)
+        assert guard.asked
