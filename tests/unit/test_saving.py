@@ -133,7 +133,7 @@ LOGS = {
     "empty": b"",
     "text": b"hello\n",
     "types": b'{"step": 1, "seconds": "x", "loss": []}\n{"step": 2, "loss": {"a": 1}}\n{"step": true}\n',
-    "no seconds": b'{"step": 1, "loss": 2}\n{"step": 2, "loss": "nan", "memory_gib": 1}\n',
+    "no seconds": b'{"step": 1, "loss": 2}\n{"step": 2, "loss": 1.5, "memory_gib": 1}\n',
     "bytes": b"\xff\xfe\0" * 50,
 }
 
