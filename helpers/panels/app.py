@@ -83,7 +83,13 @@ def words(site: Site) -> str:
 
 def start_site(site: Site) -> subprocess.Popen:
     """Starts Voila, and returns when it listens or has ended. It ends when its standard input is closed."""
-    child = subprocess.Popen([sys.executable, "-m", "helpers.panels.site"], stdin=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "helpers.panels.site"],
+        stdin=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
     assert child.stdin
     with suppress(BrokenPipeError):
         child.stdin.write(site.to_json() + "\n")
