@@ -134,14 +134,14 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             raise self.refuse("writes a format that fills the memory")
         return self.checked(super().call_binop(context, operator, left, right))
 
-    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        inner = getattr(__obj, "__wrapped__", __obj)
+    def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        inner = getattr(obj, "__wrapped__", obj)
         owner = getattr(inner, "__self__", None)
         if isinstance(owner, str):
-            __self.grows(getattr(inner, "__name__", ""), [owner, *args, *kwargs.values()])
+            self.grows(getattr(inner, "__name__", ""), [owner, *args, *kwargs.values()])
         else:
-            __self.spend()
-        return __self.checked(super().call(__context, __obj, *args, **kwargs))
+            self.spend()
+        return self.checked(super().call(context, obj, *args, **kwargs))
 
     def compile(self, source: Any, *args: Any, **kwargs: Any) -> Any:
         """The compiled template, with its loops and joined texts counted."""
