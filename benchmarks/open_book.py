@@ -26,7 +26,7 @@ from helpers.settings import resolve
 from helpers.train import train_adapter
 
 RESULTS = Path(__file__).resolve().parent / "results"
-VARIANTS = {"plain": None, "60/10/70": {}, "80/10/70": {"right": 0.8}, "60/10/90": {"changed": 0.9}}
+VARIANTS = {"plain": None, "80/10/10/70": {}}  # right, wrong, none, changed
 
 
 def searches(sheet: list[str], train: list[dict], encode) -> dict:
@@ -95,7 +95,9 @@ def main() -> None:
             if shares is not None:
                 near = shares.get("near", 2)
                 kept = Shares(**{key: value for key, value in shares.items() if key != "near"})
-                rows = open_book_rows(train, DenseRetriever(sheet, encode), forbidden, shares=kept, near=near, seed=seed)
+                rows = open_book_rows(
+                    train, DenseRetriever(sheet, encode), forbidden, shares=kept, near=near, seed=seed
+                )
             with tempfile.TemporaryDirectory() as folder:
                 made = train_adapter(settings, rows, Path(folder) / "run", steps=chosen.steps or -1)
                 figures = examined(made.model, tokenizer, held_out, train, encode)

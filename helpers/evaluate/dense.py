@@ -103,7 +103,7 @@ class CombinedRetriever:
 
 
 class GivenRetriever:
-    """Brings the right passage for each question it was told of, as a perfect search would: for measuring the reading."""
+    """Brings the right passage for each question it was told of, as a perfect search would: to measure the reading."""
 
     def __init__(self, right: dict[str, str]):
         self.right, self.texts = right, list(dict.fromkeys(right.values()))

@@ -15,11 +15,12 @@ from helpers.evaluate.systems import noted
 
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 WORD = re.compile(r"[A-Za-z]{4,}")
-ONSETS, RIMES = "b br d dr f g gl k l m n p pl qu r s st t v w".split(), "ade ane ell ert ico il ino old orn ush".split()
+ONSETS = ("br", "d", "dr", "f", "g", "gl", "k", "m", "n", "p", "pl", "r", "st", "t", "v", "w")
+RIMES = ("ade", "ane", "ell", "ert", "ico", "ino", "old", "orn", "ush")
 
 
 class Shares(NamedTuple):
-    """What becomes of the shop's rows: with the right passage, with wrong ones only, with none found; the rest as it was.
+    """What becomes of the shop's rows: with the right passage, wrong ones only, or none; the rest stays as it was.
 
     changed: a share of those with the right passage.
     """

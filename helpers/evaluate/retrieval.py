@@ -41,5 +41,7 @@ class Retriever:
         known = [word for word in words(question) if word in self.index.vocab_dict]
         if not known:
             return self.texts[:k]
-        ranked, _ = self.index.retrieve([known], k=min(k, len(self.texts)), show_progress=False, backend_selection="numpy")
+        ranked, _ = self.index.retrieve(
+            [known], k=min(k, len(self.texts)), show_progress=False, backend_selection="numpy"
+        )
         return [self.texts[index] for index in ranked[0]]

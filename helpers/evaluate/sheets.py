@@ -34,13 +34,13 @@ def read_sheets(path: str | Path) -> list[Passage]:
     else:
         files = [path]
     named = [(file, str(file.relative_to(path)) if path.is_dir() else file.name) for file in files]
-    found = [passage for file, name in named for passage in split(read_text(file), name)]
+    found = [passage for file, name in named for passage in split(text_of(file), name)]
     if not found:
         raise SheetError(f"{path} has no text")
     return found
 
 
-def read_text(path: Path) -> str:
+def text_of(path: Path) -> str:
     """A file's text. Raises SheetError when it is not there, or not in UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -61,7 +61,9 @@ def split(text: str, name: str, longest: int = LONGEST) -> list[Passage]:
 
     def close() -> None:
         said = " ".join(paragraph).strip()
-        found.extend(Passage(piece, " > ".join([name, *(words for _, words in above)])) for piece in pieces(said, longest))
+        found.extend(
+            Passage(piece, " > ".join([name, *(words for _, words in above)])) for piece in pieces(said, longest)
+        )
         paragraph.clear()
 
     fenced = False

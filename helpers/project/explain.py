@@ -12,7 +12,7 @@ REMEDIES = (
         "The GPU is full: halve PER_DEVICE_TRAIN_BATCH_SIZE, or restart the other notebooks' kernels.",
     ),
     ("", "out of memory", "The memory is full: halve PER_DEVICE_TRAIN_BATCH_SIZE or MAX_LENGTH."),
-    ("EmbeddedModelError", "", ""),
+    ("WheelError", "", ""),
     ("DataError", "", ""),
     ("SettingsError", "", ""),
     ("TrainingError", "", ""),

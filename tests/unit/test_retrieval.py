@@ -1,3 +1,7 @@
+import os
+from pathlib import Path
+
+import bm25s.selection
 import pytest
 
 from helpers.data.load import read_own
@@ -67,3 +71,9 @@ def test_an_edit_that_fits_nowhere_or_twice_is_refused():
     for text in ("nothing", "7 and 7"):
         with pytest.raises(ValueError, match="pen-price"):
             replaced(text, {"fact": "pen-price", "old": "7", "new": "8"})
+
+
+def test_bm25s_still_looks_for_jax_and_jax_is_told_to_take_no_memory_beforehand():
+    """Drift: when the first line fails, XLA_PYTHON_CLIENT_PREALLOCATE in helpers/__init__.py can go."""
+    assert "import jax" in Path(bm25s.selection.__file__).read_text(encoding="utf-8")
+    assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"

@@ -67,7 +67,11 @@ def test_a_folder_is_read_whole_and_in_order(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
-    [("x.txt", b"caf\xe9", "not UTF-8 .byte 3"), ("x.md", b"\n \n", "has no text"), ("x.csv", None, "no file that ends")],
+    [
+        ("x.txt", b"caf\xe9", "not UTF-8 .byte 3"),
+        ("x.md", b"\n \n", "has no text"),
+        ("x.csv", None, "no file that ends"),
+    ],
 )
 def test_what_cannot_be_read_is_told(tmp_path, name, content, words):
     if content is not None:
