@@ -3,15 +3,25 @@
 Knows nothing of the rest of the project and imports nothing but the standard library, so that it can say what is
 wrong on a machine where nothing is installed. Installs nothing when .venv already holds what the files ask for.
 uv does the work where it can be had as a wheel, with pip's configuration; pip does it everywhere else.
+
+An environment is whole, which a seal inside it says (installed-NAME), or it is made anew: the seal is taken away before
+anything is changed and comes back last, so that nothing has to be known about where an installation was interrupted.
 """
+
+from __future__ import annotations  # so that an old Python gets as far as saying that it is one
 
 import ast
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Iterator, NamedTuple  # noqa: UP035  (an old Python's names)
 
 PROJECT = Path(__file__).resolve().parent
 OLDEST, NEWEST = (3, 11), (3, 13)
@@ -42,14 +52,28 @@ def main(name: str = "run") -> None:
     """Makes the environment of this name (one of SETS) ready; ends with one line when it cannot."""
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         use_other_python()
-    folder, constraints, extras = SETS[name]
-    stamp, wanted = PROJECT / folder / f"installed-{name}", fingerprint(constraints)
-    if constraints and stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+    place, constraints, extras = SETS[name]
+    folder = PROJECT / place
+    if is_ready(folder, name):
         return
-    check_disk()
-    make_venv(PROJECT / folder)
-    install(PROJECT / folder, constraints, extras)
-    stamp.write_text(wanted, encoding="utf-8")
+    with locked(folder):  # another installation may have made it ready meanwhile
+        if is_ready(folder, name) or is_borrowed(folder):
+            return
+        usable = is_usable(folder)
+        if usable and is_ready(folder, name):
+            return
+        check_disk()
+        if not usable:
+            make_venv(folder)
+        taken = take_seals(folder)
+        try:
+            install(folder, constraints, extras)
+        except SystemExit:
+            if taken and all_files_are_there(folder):  # nothing was changed: mostly there is no network
+                put_seals(folder, taken)
+            raise
+        sealed = [other for other, wanted in SETS.items() if (place, constraints) == wanted[:2] and wanted[2] in extras]
+        put_seals(folder, {f"installed-{other}": seal_text(folder, other) for other in sealed})
 
 
 def use_other_python() -> None:
@@ -65,10 +89,155 @@ def use_other_python() -> None:
     fail(f"Python {major}.{minor} is not supported; install Python 3.11, 3.12 or 3.13 and run this again")
 
 
-def fingerprint(constraints: str) -> str:
-    """Changes when one of the files that say what to install changes, or the Python."""
-    texts = [(PROJECT / name).read_bytes() for name in ("pyproject.toml", constraints) if name]
-    return hashlib.sha256(b"".join(texts) + sys.version.encode()).hexdigest()
+class Inside(NamedTuple):
+    """What an environment's own Python says: its version, and the project whose helpers it imports, if any."""
+
+    version: str = ""
+    minor: tuple[int, int] = (0, 0)
+    project: Path | None = None
+
+
+LOOK = """import importlib.util, json, sys
+spec = importlib.util.find_spec("helpers")
+print(json.dumps([sys.version, sys.version_info[:2], spec.origin if spec else None]))"""
+
+
+def look_inside(folder: Path) -> Inside:
+    """Asks the environment's Python; says nothing (Inside()) where there is none, or one that no longer starts."""
+    try:
+        done = call([str(python_of(folder)), "-I", "-c", LOOK], capture_output=True, text=True)
+        version, minor, origin = json.loads(done.stdout)
+    except (OSError, ValueError):
+        return Inside()
+    return Inside(version, (minor[0], minor[1]), Path(origin).resolve().parent.parent if origin else None)
+
+
+def seal_text(folder: Path, name: str) -> str:
+    """What a whole environment's seal says: what was installed, with which Python, and where it lies."""
+    constraints = SETS[name][1]
+    texts = [(PROJECT / file).read_bytes() for file in ("pyproject.toml", constraints) if file]
+    installed = hashlib.sha256(b"".join(texts) + look_inside(folder).version.encode()).hexdigest()
+    return f"{installed}\n{folder.resolve()}\n"
+
+
+def is_ready(folder: Path, name: str) -> bool:
+    """Whether nothing has to be done: what the files ask for is installed, and it is this project's."""
+    seal = folder / f"installed-{name}"
+    if not SETS[name][1] or not seal.exists() or (not folder.is_symlink() and look_inside(folder).project != PROJECT):
+        return False
+    return seal_text(folder, name).startswith(seal.read_text(encoding="utf-8"))  # older seals name no place
+
+
+def is_borrowed(folder: Path) -> bool:
+    """Whether the folder is a link to the environment of another project, which is then left as it is."""
+    other = look_inside(folder).project if folder.is_symlink() else None
+    if other in (None, PROJECT):
+        return False
+    print(f"{folder.name} is a link to the environment of {other}: taken as it is", flush=True)
+    return True
+
+
+def is_usable(folder: Path) -> bool:
+    """Whether something can be installed into what is there; without its seal, it no longer counts as whole.
+
+    A folder that was moved or copied together with its environment is made right, without a network.
+    """
+    inside, seals = look_inside(folder), take_seals(folder)
+    if not seals or not OLDEST <= inside.minor <= NEWEST:
+        return False
+    place, here = (next(iter(seals.values())).splitlines()[1:] or [str(folder.resolve())])[0], str(folder.resolve())
+    if place != here or inside.project not in (None, PROJECT):
+        print(f"{folder.name} was made in {place}: it is made to belong here", flush=True)
+        relocate(folder, Path(place).parent)
+        if look_inside(folder).project != PROJECT:
+            return False
+    put_seals(folder, {name: f"{text.splitlines()[0]}\n{here}\n" for name, text in seals.items()})
+    return True
+
+
+def relocate(folder: Path, old: Path) -> None:
+    """Writes this project's place over that of the project `old` in an environment's small texts: scripts and paths."""
+    if os.name == "nt" or re.search(r"\s", str(folder)) or len(str(folder)) > 100:
+        return  # launchers that are no texts, or a first line that no kernel reads: it is made anew
+    named = re.compile(rb"(?<![\w./-])" + re.escape(os.fsencode(old)) + rb"(?![\w.-])")
+    patterns = ["bin/*", "pyvenv.cfg", "share/jupyter/kernels/*/*.json"]
+    patterns += ["lib/python*/site-packages/" + name for name in ("*.pth", "__editable__*")]
+    for path in (path for pattern in patterns for path in folder.glob(pattern)):
+        if path.is_file() and not path.is_symlink() and path.stat().st_size < 10**6:
+            text = path.read_bytes()
+            if named.search(text):
+                path.write_bytes(named.sub(lambda found: os.fsencode(PROJECT), text))
+
+
+def take_seals(folder: Path) -> dict[str, str]:
+    """The environment's seals, which are gone then."""
+    seals = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("installed-*")}
+    for name in seals:
+        (folder / name).unlink()
+    return {name: text for name, text in seals.items() if text}
+
+
+def put_seals(folder: Path, seals: dict[str, str]) -> None:
+    """Says of an environment that it is whole."""
+    for name, text in seals.items():
+        (folder / "seal.part").write_text(text, encoding="utf-8")
+        os.replace(folder / "seal.part", folder / name)
+
+
+FILES = """import sys
+from importlib.metadata import distributions
+for package in distributions():
+    for file in package.files or [sys.exit(1)]:
+        own = file.parts[0] == ".." or file.name.startswith("__editable__") or file.suffix == ".pyc"
+        path = file.locate()
+        if not own and not (path.exists() and file.size in (None, path.stat().st_size)):
+            sys.exit(1)"""
+
+
+def all_files_are_there(folder: Path) -> bool:
+    """Whether each file of each installed package is there, in its size."""
+    return call([str(python_of(folder)), "-I", "-c", FILES], capture_output=True).returncode == 0
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One installation at a time: a second one waits. The lock is held by pip and uv, too, should this process die."""
+    try:
+        file = open(folder.with_name(folder.name + ".lock"), "a", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        fail(f"{PROJECT} cannot be written ({error.strerror}): copy the project to a folder of your own")
+    with file:
+        os.set_inheritable(file.fileno(), True)
+        told = False
+        while not lock(file.fileno()):
+            if not told:
+                print(f"another installation is at work on {folder.name}: waiting for it", flush=True)
+            told = True
+            time.sleep(0.5)
+        yield
+
+
+def lock(file: int) -> bool:
+    """Whether the lock on this open file could be taken; where the file system has none, as if it could."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def call(command: list[str], **options) -> subprocess.CompletedProcess:
+    """Runs a command in the project's folder. It inherits the lock. options: of subprocess.run."""
+    return subprocess.run(command, cwd=PROJECT, check=False, close_fds=False, **options)
 
 
 def check_disk() -> None:
@@ -79,16 +248,19 @@ def check_disk() -> None:
 
 
 def make_venv(folder: Path) -> None:
-    """Makes the virtual environment, unless a whole one is there."""
-    if (folder / "pyvenv.cfg").exists() and python_of(folder).exists():
-        return
+    """Makes the virtual environment, in the place of whatever is there."""
     try:
         import ensurepip  # noqa: F401  (Debian ships venv without it)
         import venv
     except ImportError:
         fail("this Python has no venv module; on Debian or Ubuntu: sudo apt install python3-venv")
     print(f"making {folder.name}", flush=True)
-    venv.create(folder, with_pip=True, clear=True)
+    if folder.is_symlink() and not folder.exists():
+        folder.unlink()  # what it led to is gone
+    try:
+        venv.create(folder, with_pip=True, clear=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        fail(f"{folder} could not be made ({error}); free some space, or remove it, and run this again")
 
 
 def python_of(folder: Path) -> Path:
@@ -97,24 +269,24 @@ def python_of(folder: Path) -> Path:
 
 
 def install(folder: Path, constraints: str, extras: str) -> None:
-    """Installs the project under the constraints: with uv, or else with pip. Both go on where they were interrupted."""
+    """Installs the project under the constraints: with uv, or else with pip. Both keep what they have fetched."""
     settings = pip_settings(folder)
     if uv_installs(folder, settings, constraints, extras):
         return
     pip = [str(python_of(folder)), "-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check"]
     pip += ["-c", constraints] if constraints else ["--upgrade", "--upgrade-strategy", "eager"]
-    code = subprocess.run([*pip, "-e", f".[{extras}]"], cwd=PROJECT, check=False).returncode
+    code = call([*pip, "-e", f".[{extras}]"]).returncode
     if code:
         fail(
             "pip could not install the libraries; see its message above. Without a network or an index nothing can be "
-            "installed: check `pip config list`, then run this again (it goes on where it stopped)"
+            "installed: check `pip config list`, then run this again (what was fetched is kept)"
         )
 
 
 def pip_settings(folder: Path) -> dict[str, str]:
     """pip's own settings as its `install` sees them, from its files and its environment variables."""
     command = [str(python_of(folder)), "-m", "pip", "--disable-pip-version-check", "config", "list"]
-    listed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False).stdout
+    listed = call(command, capture_output=True, text=True).stdout
     pairs = [line.split("=", 1) for line in listed.splitlines() if "=" in line]
     found = {}
     for section in ("global.", "install.", ":env:."):  # what comes later counts more
@@ -150,7 +322,7 @@ def uv_installs(folder: Path, settings: dict[str, str], constraints: str, extras
         return False
     fetch = [str(python_of(folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     fetch += ["--only-binary=:all:", "-c", "constraints.txt", "uv"]
-    if subprocess.run(fetch, cwd=PROJECT, capture_output=True, check=False).returncode:
+    if call(fetch, capture_output=True).returncode:
         print("installing with pip, which takes some minutes: uv, which is faster, cannot be had here", flush=True)
         return False
     uv = Uv(folder, variables, arguments)
@@ -174,7 +346,7 @@ class Uv:
         """`uv pip VERB`. options: of subprocess.run."""
         options = {"env": self.environment} | options
         command = [self.python, "-m", "uv", "pip", verb, "--python", self.python, *self.arguments, *arguments]
-        return subprocess.run(command, cwd=PROJECT, check=False, text=True, **options)
+        return call(command, text=True, **options)
 
     def compiled(self, arguments: list[str], seconds: float, **options) -> dict | None:
         """What `uv pip compile` chooses, as a pylock.toml (PEP 751); None when it cannot, or not in time."""
@@ -238,4 +410,7 @@ def fail(message: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except KeyboardInterrupt:
+        fail("stopped by you; run this again: what was fetched is kept")

@@ -288,6 +288,10 @@ def open_app(chosen: argparse.Namespace) -> None:
         series.fail("stopped by you")
 
 
+# JupyterLab's page asks the package index for newer versions, and offers news from its makers' address.
+QUIET = ("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None")
+
+
 def open_lab(port: int) -> None:
     """Becomes JupyterLab on the notebooks' folder; ends with one line when the port is taken."""
     import subprocess
@@ -296,7 +300,7 @@ def open_lab(port: int) -> None:
     from helpers.machine.paths import NOTEBOOKS
 
     refuse_taken(port, "lab")
-    command = [sys.executable, "-m", "jupyter", "lab", f"--port={port}", "--ip=127.0.0.1", str(NOTEBOOKS)]
+    command = [sys.executable, "-m", "jupyter", "lab", f"--port={port}", "--ip=127.0.0.1", *QUIET, str(NOTEBOOKS)]
     sys.exit(subprocess.run(command, check=False).returncode)
 
 

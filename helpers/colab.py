@@ -1,8 +1,10 @@
-"""The rest of the notebooks' first cell, for Google Colab: installs what it lacks. Standard library only, no helper."""
+"""The rest of the notebooks' first cell: installs what Colab or Kaggle lack. Standard library only, no helper."""
 
+import os
 import re
 import subprocess
 import sys
+import tempfile
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,19 +12,26 @@ from pathlib import Path
 BESIDE = ("numpy", "ipython")  # kept as they are, too: others of Colab's libraries are built against them
 
 
-def prepare(project: Path) -> None:
-    """On Colab: installs the dependencies in pyproject.toml that are missing or too old; elsewhere does nothing.
+PROJECT = Path(__file__).resolve().parent.parent
 
-    What is new enough is pinned to the version that Colab ships, so that nothing which runs already is replaced.
-    Raises CalledProcessError when pip fails.
+
+def prepare(project: Path = PROJECT) -> None:
+    """On Colab and Kaggle: installs the dependencies in pyproject.toml that are missing or too old; else nothing.
+
+    What is new enough is pinned to the version that they ship, so that nothing which runs already is replaced.
+    In a project that cannot be written (Kaggle's input folder), runs go to the folder of work. Raises
+    CalledProcessError when pip fails.
     """
-    if "google.colab" not in sys.modules:
+    if not os.access(project, os.W_OK) and "FT_RUNS" not in os.environ:
+        os.environ["FT_RUNS"] = str(Path.cwd() / "runs")
+        print(f"{project} cannot be written: runs go to {os.environ['FT_RUNS']}")
+    if "google.colab" not in sys.modules and "KAGGLE_KERNEL_RUN_TYPE" not in os.environ:
         return
     with (project / "pyproject.toml").open("rb") as file:
         wanted = tomllib.load(file)["project"]["dependencies"]
     lacking = [requirement for requirement in wanted if not satisfied(requirement)]
     kept = {name_of(requirement) for requirement in wanted} - {name_of(requirement) for requirement in lacking}
-    pins = project / "colab-pins.txt"
+    pins = Path(tempfile.gettempdir()) / "colab-pins.txt"
     pins.write_text(
         "".join(f"{name}=={current}\n" for name in sorted({*kept, *BESIDE}) if (current := installed(name))),
         encoding="utf-8",

@@ -51,20 +51,29 @@ def write(check: bool = False) -> list[str]:
 
 
 def first_cell() -> str:
-    """The first code cell of every notebook. With a public address in pyproject.toml it fetches the project itself."""
+    """The first code cell of every notebook. With a public address in pyproject.toml it fetches the project itself.
+
+    Looks at every folder that `%cd` was in, the kernel's first one included, two above and two below it; then where an
+    environment has the project; then four levels deep where Colab (Drive, too) and Kaggle keep what is uploaded.
+    """
     address = pyproject()["project"].get("urls", {}).get("Repository", "")
+    uploads = 'near += [(top, "*/" * n + "*") for n in range(4) for top in ("/content", "/kaggle/input")]\n'
     if address:
-        otherwise = f'    get_ipython().system("git clone --quiet --depth=1 {address} fine-tuning-notebooks")\n'
-        otherwise += '    project = Path("fine-tuning-notebooks").resolve()\n'
+        fetch = f"git clone --quiet --depth=1 {address} fine-tuning-notebooks"
+        paths = 'near += [(top, ".") for top in sys.path] + [("/content", "*/" * n + "*") for n in range(4)]\n'
+        project = 'project = next(found, Path("fine-tuning-notebooks").resolve())\n'
+        project += f'project.exists() or get_ipython().system("{fetch}")\n'
     else:
-        advice = "Upload the project as a zip (Files, on the left), run !python -m zipfile -e *.zip . then this cell."
-        otherwise = f'    sys.exit("{advice}")\n'
+        paths = 'near += [(top, ".") for top in sys.path]\n' + uploads
+        advice = "Upload the zip, then: !python -m zipfile -e *.zip ."
+        project = f'project = next(found, None) or sys.exit("{advice}")\n'
     return (
         "import sys\nfrom pathlib import Path\n\n"
-        'near = [Path.cwd(), *Path.cwd().parents, *Path.cwd().glob("*"), *map(Path, sys.path)]\n'
-        'project = next((folder for folder in near if (folder / "helpers" / "colab.py").is_file()), None)\n'
-        f"if project is None:\n{otherwise}sys.path.insert(0, str(project))\n"
-        "from helpers import colab\n\ncolab.prepare(project)  # installs what Colab lacks; elsewhere it does nothing"
+        'near = [(top, at) for top in globals().get("_dh", ["."]) for at in (".", "..", "../..", "*", "*/*")]\n'
+        f"{paths}"
+        'found = (f.resolve().parents[1] for top, at in near for f in Path(top).glob(f"{at}/helpers/colab.py"))\n'
+        f"{project}sys.path.insert(0, str(project))\nfrom helpers import colab\n\n"
+        "colab.prepare(project)  # installs what Colab or Kaggle lack; elsewhere it does nothing"
     )
 
 

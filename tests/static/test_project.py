@@ -113,7 +113,7 @@ def test_modules_are_small_and_explained(path):
 def test_only_settings_paths_and_what_runs_a_series_read_the_environment():
     for path in HELPERS:
         silences = path == PROJECT / "helpers" / "__init__.py"
-        if path.stem not in ("settings", "paths", "processes", "series", "doctor") and not silences:
+        if path.stem not in ("settings", "paths", "processes", "series", "doctor", "colab") and not silences:
             assert "os.environ" not in path.read_text(), path.name
 
 
@@ -193,3 +193,28 @@ def test_every_package_is_pinned_once(name):
     lines = [line for line in (PROJECT / name).read_text().splitlines() if line and not line.startswith("#")]
     pinned = [re.sub(r"[-_.]+", "-", line.split("==")[0]).lower() for line in lines]
     assert sorted(set(pinned)) == sorted(pinned), "pip refuses a package that is pinned twice"
+
+
+def test_every_promise_names_tests_that_exist():
+    rows = [line for line in (PROJECT / "docs" / "trust.md").read_text(encoding="utf-8").splitlines() if "::" in line]
+    assert len(rows) >= 10
+    for row in rows:
+        path, test = re.search(r"\]\(\.\./(\S+?)\)`::(\w+)`", row).groups()
+        assert re.search(rf"^def {test}\(", (PROJECT / path).read_text(encoding="utf-8"), re.M), row
+
+
+def anchors(path):
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"(?m)^#+ +(.+)$", path.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+def test_links_of_documents_and_notebooks_lead_to_files_and_headings_that_exist():
+    pages = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *PROJECT.glob("notebooks/**/[0-9]*.ipynb")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)\s\\]+)\)", page.read_text(encoding="utf-8")):
+            file, _, anchor = target.partition("#")
+            if not re.match(r"https?:|mailto:|attachment:", target):
+                there = page.parent / file if file else page
+                assert there.exists(), (page.name, target)
+                assert not anchor or there.suffix != ".md" or anchor in anchors(there), (page.name, target)

@@ -55,6 +55,7 @@ def test_a_python_without_venv_names_the_package(project, monkeypatch):
 
 def test_a_failed_installation_says_what_to_check_and_is_tried_again(project, monkeypatch):
     monkeypatch.setattr(bootstrap, "make_venv", lambda folder: folder.mkdir(exist_ok=True))
+    monkeypatch.setattr(bootstrap, "look_inside", lambda folder: bootstrap.Inside())
     monkeypatch.setattr(bootstrap.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 1, "", ""))
     for _ in range(2):
         assert "pip config list" in message(bootstrap.main, "run")
@@ -65,6 +66,7 @@ def test_a_second_call_installs_nothing_until_the_files_change(project, monkeypa
     installs = []
     monkeypatch.setattr(bootstrap, "make_venv", lambda folder: folder.mkdir(exist_ok=True))
     monkeypatch.setattr(bootstrap, "install", lambda *arguments: installs.append(arguments))
+    monkeypatch.setattr(bootstrap, "look_inside", lambda folder: bootstrap.Inside("3.11.9", (3, 11), project))
     bootstrap.main("run")
     bootstrap.main("run")
     assert len(installs) == 1

@@ -1,5 +1,6 @@
 """The first code cell of every notebook, run where readers run it, with nothing installed."""
 
+import os
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ subprocess.run = lambda command, **options: print("ran", *command)
 
 def run_cell(folder, before="", cell=None):
     """The cell in a fresh Python without any package, in a folder."""
-    code = f"{before}{cell or first_cell()}\nprint(project)"
+    code = f"{before}{cell or first_cell()}\nprint(sys.path[0])"
     return subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=folder, capture_output=True, text=True)
 
 
@@ -52,8 +53,8 @@ def zipped(tmp_path):
 
 def test_on_colab_its_advice_works_for_a_zip_in_the_working_folder(zipped):
     refused = run_cell(zipped, ON_COLAB)
-    assert refused.returncode == 1 and "Upload the project as a zip" in refused.stderr
-    command = re.search(r"!python (-m zipfile .*?) then", refused.stderr)[1]
+    assert refused.returncode == 1 and "Upload the zip" in refused.stderr
+    command = re.search(r"!python (-m zipfile .* \.)", refused.stderr)[1]
     subprocess.run(f"{sys.executable} {command}", shell=True, cwd=zipped, check=True)
     done = run_cell(zipped, ON_COLAB)
     installed, found = done.stdout.splitlines()
@@ -75,6 +76,7 @@ def test_with_an_address_it_fetches_the_project(tmp_path, monkeypatch):
 def test_what_colab_ships_is_pinned_and_only_the_rest_is_installed(tmp_path, monkeypatch):
     (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["torch>=2.11", "trl>=1.16", "gguf>=0.17"]\n')
     there, ran = {"torch": "2.11.0+cu128", "trl": "1.9.2", "numpy": "2.0.2"}, []
+    monkeypatch.setattr(colab.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setitem(sys.modules, "google.colab", colab)
     monkeypatch.setattr(colab, "installed", lambda name: there.get(name, ""))
     monkeypatch.setattr(subprocess, "run", lambda command, **options: ran.append(command))
@@ -91,3 +93,64 @@ def test_a_complete_colab_needs_no_pip(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda command, **options: ran.append(command))
     colab.prepare(tmp_path)
     assert ran == []
+
+
+# Where the kernel starts, and where the project lies: under a stand-in for the root of the file system.
+PLACES = {
+    "Colab, the project in a zip": ("content", "content/copy"),
+    "Colab, from the project's notebooks": ("content/x/notebooks", "content/x"),
+    "Colab, a zip in a folder": ("content", "content/upload/copy"),
+    "Colab, on Drive": ("content", "content/drive/MyDrive/copy"),
+    "Colab, deeper on Drive": ("content", "content/drive/MyDrive/courses/copy"),
+    "Kaggle, a data set": ("kaggle/working", "kaggle/input/copy"),
+    "Kaggle, a data set in a folder": ("kaggle/working", "kaggle/input/datasets/reader/copy"),
+    "Binder": ("home/jovyan/notebooks", "home/jovyan"),
+    "VS Code, the notebook's folder": ("code/copy/notebooks/solutions", "code/copy"),
+    "VS Code, the workspace": ("code/copy", "code/copy"),
+    "VS Code, a workspace of several projects": ("code", "code/teaching/copy"),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_it_finds_the_project_where_readers_keep_it(name, tmp_path):
+    start, place = (tmp_path / part for part in PLACES[name])
+    start.mkdir(parents=True, exist_ok=True)
+    (place / "helpers").mkdir(parents=True, exist_ok=True)
+    for file in ("__init__.py", "colab.py"):
+        (place / "helpers" / file).write_text((PROJECT / "helpers" / file).read_text())
+    cell = first_cell().replace('"/content"', repr(str(tmp_path / "content")))
+    done = run_cell(start, cell=cell.replace('"/kaggle/input"', repr(str(tmp_path / "kaggle" / "input"))))
+    assert done.stdout.strip() == str(place), done.stderr
+
+
+def test_it_finds_the_project_after_cd(tmp_path):
+    moved = f"import os\n_dh = [os.getcwd(), {str(tmp_path)!r}]\nos.chdir({str(tmp_path)!r})\n"
+    assert run_cell(NOTEBOOKS, moved).stdout.strip() == str(PROJECT)
+
+
+def test_ipython_knows_where_the_kernel_began():
+    """What the cell relies on for %cd."""
+    code = "import os; from IPython.core.interactiveshell import InteractiveShell as S; s = S.instance(); "
+    code += "s.run_cell('%cd -q /'); print(s.user_ns['_dh'][0] == os.environ['BEGAN'], os.getcwd())"
+    environment = os.environ | {"BEGAN": str(NOTEBOOKS)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=NOTEBOOKS, env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "/"], done.stderr
+
+
+def test_in_a_project_that_cannot_be_written_runs_go_to_the_folder_of_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("FT_RUNS", raising=False)
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    monkeypatch.setattr(colab.os, "access", lambda path, mode: False)
+    monkeypatch.chdir(tmp_path)
+    colab.prepare(tmp_path)
+    assert os.environ.pop("FT_RUNS") == str(tmp_path / "runs") and "cannot be written" in capsys.readouterr().out
+
+
+def test_kaggle_is_given_what_it_lacks_too(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["nowhere-to-be-found>=1"]\n')
+    ran = []
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    monkeypatch.setattr(colab.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: ran.append(command))
+    colab.prepare(tmp_path)
+    assert ran[0][-1] == "nowhere-to-be-found>=1"

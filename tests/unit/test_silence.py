@@ -26,6 +26,21 @@ main(["export", str(tuned.run.folder), str(Path(sys.argv[1]) / "merged"), "--mer
 """
 
 
+TRACKERS = ("wandb", "mlflow", "comet_ml", "trackio", "swanlab", "clearml", "neptune", "dvclive", "codecarbon")
+# A tracker that writes down each call of anything in it; being imported, which only says that it is there, is no start.
+TRACKER = """
+import os
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    def call(*arguments, **options):
+        with open(os.environ["STARTED"], "a") as file:
+            file.write(f"{__name__}.{name} ")
+    return call
+"""
+
+
 @pytest.fixture
 def hub():
     """(address, requests seen) of a server that answers nothing but 404."""
@@ -70,3 +85,28 @@ def test_a_training_an_answer_and_an_export_send_nothing(hub, tmp_path):
 def test_the_libraries_still_send_something_where_they_are_let(hub, tmp_path):
     """Drift: when this fails, they are silent by themselves, or their switch has another name."""
     assert run(hub, tmp_path, HF_HUB_DISABLE_TELEMETRY="0")
+
+
+@pytest.mark.processes
+def test_no_tracker_starts_beside_a_training(hub, tmp_path):
+    packages, started = tmp_path / "packages", tmp_path / "started"
+    packages.mkdir()
+    for name in TRACKERS:
+        (packages / f"{name}.py").write_text(TRACKER)
+    paths = f"{packages}{os.pathsep}{PROJECT}"
+    assert run(hub, tmp_path, PYTHONPATH=paths, STARTED=str(started)) == []
+    assert not started.exists(), started.read_text()
+
+
+def test_jupyterlab_asks_nobody_for_news(monkeypatch):
+    from helpers import __main__ as commands
+
+    ran = []
+    monkeypatch.setattr(commands, "refuse_taken", lambda *arguments: None)
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **options: ran.append(command) or type("D", (), {"returncode": 0})
+    )
+    with pytest.raises(SystemExit):
+        commands.open_lab(8888)
+    assert "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate" in ran[0]
+    assert "--LabApp.news_url=None" in ran[0]
