@@ -116,8 +116,8 @@ def test_it_finds_the_project_where_readers_keep_it(name, tmp_path):
     start, place = (tmp_path / part for part in PLACES[name])
     start.mkdir(parents=True, exist_ok=True)
     (place / "helpers").mkdir(parents=True, exist_ok=True)
-    for file in ("__init__.py", "colab.py"):
-        (place / "helpers" / file).write_text((PROJECT / "helpers" / file).read_text())
+    (place / "helpers" / "__init__.py").touch()
+    (place / "helpers" / "colab.py").write_text((PROJECT / "helpers" / "colab.py").read_text())
     cell = first_cell().replace('"/content"', repr(str(tmp_path / "content")))
     done = run_cell(start, cell=cell.replace('"/kaggle/input"', repr(str(tmp_path / "kaggle" / "input"))))
     assert done.stdout.strip() == str(place), done.stderr
@@ -131,7 +131,7 @@ def test_it_finds_the_project_after_cd(tmp_path):
 def test_ipython_knows_where_the_kernel_began():
     """What the cell relies on for %cd."""
     code = "import os; from IPython.core.interactiveshell import InteractiveShell as S; s = S.instance(); "
-    code += "s.run_cell('%cd -q /'); print(s.user_ns['_dh'][0] == os.environ['BEGAN'], os.getcwd())"
+    code += "s.run_cell('%cd -q /'); print(str(s.user_ns['_dh'][0]) == os.environ['BEGAN'], os.getcwd())"
     environment = os.environ | {"BEGAN": str(NOTEBOOKS)}
     done = subprocess.run([sys.executable, "-c", code], cwd=NOTEBOOKS, env=environment, capture_output=True, text=True)
     assert done.stdout.split() == ["True", "/"], done.stderr
