@@ -148,8 +148,9 @@ def test_a_pip_that_outlives_its_parent_is_waited_for(project):
     while "-e" not in running(project) and time.monotonic() < deadline:
         time.sleep(0.05)
     parent.kill()
-    parent.communicate()
+    parent.wait()
     status, said, _ = install(project)
+    parent.stdout.close()
     assert status == 0 and "waiting for it" in said and works(project)
 
 
