@@ -28,8 +28,14 @@ main(["export", str(tuned.run.folder), str(Path(sys.argv[1]) / "merged"), "--mer
 
 TRACKERS = ("wandb", "mlflow", "comet_ml", "trackio", "swanlab", "clearml", "neptune", "dvclive", "codecarbon")
 # A tracker that writes down each call of anything in it; being imported, which only says that it is there, is no start.
+# TRL's model card looks whether a run of theirs is open: wandb.run, trackio.context_vars.current_run.
 TRACKER = """
-import os
+import contextvars, os, types
+run = None
+context_vars = types.SimpleNamespace(
+    current_run=contextvars.ContextVar("run", default=None),
+    current_space_id=contextvars.ContextVar("space", default=None)
+)
 
 def __getattr__(name):
     if name.startswith("__"):
