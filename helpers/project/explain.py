@@ -31,6 +31,7 @@ REMEDIES = (
     ("", "file too large", "No file may grow further here (ulimit -f): delete old folders in runs/, or set FT_RUNS."),
     ("", "permission denied", "That place cannot be written or read: set FT_RUNS, FT_CACHE or HOME to one that can."),
     ("", "read-only file system", "That disk cannot be written: set FT_RUNS, FT_CACHE or HOME to one that can."),
+    ("UnicodeEncodeError", "surrogates", "This Python cannot read that file name: set PYTHONUTF8=1 and try again."),
     ("RecursionError", "", "A value is nested too deeply: look at the file that was read last."),
     ("", "connection", "The Hub could not be reached: set PROFILE = 'laptop', which needs no network."),
     ("", "offline", "The Hub could not be reached: set PROFILE = 'laptop', which needs no network."),

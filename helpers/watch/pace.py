@@ -102,7 +102,7 @@ def header(rows: list[dict], max_steps: int, now: datetime | None = None) -> lis
     figures = [f"epoch {last.get('epoch', 0):.2f}", f"loss {float(last['loss']):.3f}"]
     if speed := tokens_a_second(timed):
         figures.append(f"{speed:,.0f} tokens/s")
-    if "memory_gib" in last:
+    if "memory_gib" in last and "peak_gib" in last:
         figures.append(f"{last['memory_gib']:.1f} GiB, peak {last['peak_gib']:.1f}")
     return [" · ".join(times), " · ".join(figures)]
 

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.__main__ import main
 from helpers.machine.paths import PROJECT
-from helpers.project import ending
+from helpers.project import ending, explain
 from helpers.settings import CHOICES, LIMITS, Settings
 
 ODD = ("", "-1", "0", "nan", "1e400", "9" * 400, "a\0b", "../..", "数据", "--", "[]", "true")
@@ -112,7 +112,6 @@ def test_a_console_that_lacks_a_letter_shows_something_else(monkeypatch):
 
 LOCALES = [
     {"LC_ALL": "POSIX"},
-    {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     {"PYTHONIOENCODING": "cp1252"},
 ]
 
@@ -130,6 +129,11 @@ def test_a_chinese_file_is_trained_in_any_locale(locale, tmp_path):
     assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
     (settings,) = tmp_path.glob("运行/*/settings.json")
     assert json.loads(settings.read_text(encoding="utf-8"))
+
+
+def test_a_file_name_that_python_was_told_not_to_read_ends_with_the_setting():
+    error = UnicodeEncodeError("utf-8", "\udce6", 0, 1, "surrogates not allowed")
+    assert "PYTHONUTF8=1" in explain.sentence(error)
 
 
 def test_a_terminal_that_is_closed_stops_a_training_as_sigterm_does():
