@@ -214,7 +214,7 @@ def test_links_of_documents_and_notebooks_lead_to_files_and_headings_that_exist(
     for page in pages:
         for target in re.findall(r"\]\(([^)\s\\]+)\)", page.read_text(encoding="utf-8")):
             file, _, anchor = target.partition("#")
-            if not re.match(r"https?:|mailto:|attachment:", target):
+            if not re.match(r"https?:|mailto:|attachment:|data:image/", target):
                 there = page.parent / file if file else page
                 assert there.exists(), (page.name, target)
                 assert not anchor or there.suffix != ".md" or anchor in anchors(there), (page.name, target)
