@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 
-.PHONY: help run run-all test check canary lab app doctor format clean
+.PHONY: help run run-all test check canary audit lab app doctor format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,10 @@ canary:  ## the tests with the newest releases of all libraries; names the one t
 	@$(PYTHON) bootstrap.py test
 	@$(PYTHON) bootstrap.py canary
 	@.venv-canary/bin/python -m helpers canary
+
+audit:  ## known vulnerabilities of the tested libraries, where their database can be reached
+	@$(PYTHON) bootstrap.py test
+	@$(VENV) -m uv tool run pip-audit==2.10.1 --requirement constraints.txt --no-deps --disable-pip
 
 lab:  ## open JupyterLab on the notebooks
 	@$(PYTHON) bootstrap.py run
