@@ -71,7 +71,7 @@ def test_the_run_says_what_it_does_and_where_everything_is(run):
 def test_the_five_systems_are_compared_and_the_uses_are_learned(run):
     compared = json.loads((run[0] / "run_card.json").read_text(encoding="utf-8"))["comparison"]
     shares = {name: compared[name]["accuracy"][0] for name in ("plain base", "prompt", "RAG", "fine-tuned")}
-    assert shares["plain base"] < 0.1 and shares["prompt"] < shares["RAG"] < shares["fine-tuned"]
+    assert shares["plain base"] < 0.1 and shares["prompt"] < min(shares["RAG"], shares["fine-tuned"])
     assert compared["tuned to read + RAG"]["accuracy"][0] > 0.8 and compared["changed"]["tuned to read + RAG"] > 0.7
     assert compared["changed"]["fine-tuned"] <= 0.1 < 0.5 < compared["changed"]["trained further"]
     assert compared["uses"]["tutoring"]["hints"] > 0.8 and compared["uses"]["translation"]["zh-en"] > 70
