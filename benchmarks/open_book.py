@@ -12,9 +12,9 @@ from datetime import date
 from pathlib import Path
 
 from helpers.data import read_own
-from helpers.evaluate.dense import DenseRetriever, GivenRetriever, KnownQuestions, recall
+from helpers.evaluate.dense import RETRIEVERS, DenseRetriever, GivenRetriever, make_retriever, recall
 from helpers.evaluate.open_book import Shares, open_book_rows
-from helpers.evaluate.retrieval import Retriever, read_sheet
+from helpers.evaluate.retrieval import read_sheet
 from helpers.evaluate.shop import KNOWN, UNKNOWN, edited_rows, edited_sheet, read_edits, sentence
 from helpers.evaluate.systems import System, measure, user, with_notes
 from helpers.machine.hardware import this_machine
@@ -32,11 +32,9 @@ VARIANTS = {"plain": None, "80/10/10/70": {}}  # right, wrong, none, changed
 def searches(sheet: list[str], train: list[dict], encode) -> dict:
     """The retrievers over one sheet, by name; train: shop rows whose sentences stand in it."""
     asked = [(row["messages"][-2]["content"], sentence(row)) for row in train if row["slice"] == KNOWN]
-    return {
-        "bm25": Retriever(sheet),
-        "dense": DenseRetriever(sheet, encode),
-        "known questions": KnownQuestions(sheet, asked, encode),
-    }
+    foreign = [row["messages"][-2]["content"] for row in train if row["slice"] == UNKNOWN and row["lang"] == "en"]
+    known = lambda: encode
+    return {name: make_retriever(name, sheet, known, asked, foreign) for name in RETRIEVERS}
 
 
 def right_count(model, tokenizer, rows: list[dict], messages) -> dict:
