@@ -213,7 +213,7 @@ def choose_profile(machine: Machine, hub: Choice) -> Choice:
 
 
 def resolve(
-    profile: str = "auto", *, machine: Machine | None = None, hub: Choice | None = None, **overrides
+    profile: str = "auto", *, machine: Machine | None = None, hub: Choice | None = None, **overrides: Any
 ) -> Settings:
     """Settings for this machine.
 

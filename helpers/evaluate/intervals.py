@@ -1,7 +1,7 @@
 """How sure a mean is: bootstrap intervals. Works on numbers; knows nothing of what they measure."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def bootstrap(values: Sequence[float], *, draws: int = 2000, level: float = 0.95
     return Interval(float(given.mean()), float(low), float(high))
 
 
-def paired(first: Sequence[float], second: Sequence[float], **options) -> Interval:
+def paired(first: Sequence[float], second: Sequence[float], **options: Any) -> Interval:
     """The interval of the mean of second - first, for two systems that answered the same questions in the same order.
 
     Raises ValueError when they did not answer as many. It is narrower than two intervals side by side, since a hard

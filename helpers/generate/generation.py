@@ -42,7 +42,9 @@ def inference(model: Any) -> Iterator[None]:
         yield
 
 
-def generate(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, conversations: list, **knobs) -> list[Answer]:
+def generate(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, conversations: list, **knobs: Any
+) -> list[Answer]:
     """One answer to each conversation, in one batch. knobs: of sampling.Sampling, such as max_new_tokens, temperature.
 
     conversations: questions as text, or lists of messages. Raises ValueError for a knob outside its range.
@@ -172,7 +174,7 @@ class Stream:
         *,
         decoder: Decoder | None = None,
         begun: Sequence[int] = (),
-        **knobs,
+        **knobs: Any,
     ):
         self.tokenizer: Any = tokenizer  # its annotations let decode() return a list of texts, too
         self.decoder = decoder or Decoder(model)

@@ -25,7 +25,7 @@ class RoomyLayer(DynamicLayer):
     values: torch.Tensor
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Adds the new tokens' states; returns all."""
         if not self.is_initialized:

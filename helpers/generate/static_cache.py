@@ -44,7 +44,7 @@ class PlacedLayer(StaticLayer):
         self.slots = slots
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Writes the new states, (rows, heads, tokens, head_dim); returns what attention reads."""
         key_states = key_states.to(value_states.dtype)

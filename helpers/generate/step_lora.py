@@ -52,7 +52,7 @@ class StepLora:
                 if forward is not None:
                     layer.forward = forward
 
-    def forward(self, layer: Any, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+    def forward(self, layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The layer's result for x (rows, tokens, in_features); under autocast PEFT's own."""
         (name,) = layer.active_adapters
         if args or kwargs or torch.is_autocast_enabled(x.device.type):

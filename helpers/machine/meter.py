@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 GIB = 2**30
 
@@ -85,7 +86,7 @@ class PeakMemory:
         while not self.on_gpu and not self.done.wait(self.pause):
             self.gib = max(self.gib, self.measure() / GIB)
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any):
         self.done.set()
         self.thread.join()
         if self.on_gpu:

@@ -159,7 +159,7 @@ def library_attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """transformers' attention interface: ours for packed rows, else (padding, a cache) transformers' sdpa.
 

@@ -99,7 +99,7 @@ def attention_forward(
     layer_past: Cache | None = None,
     position_embeddings: Any = None,
     output_attentions: bool = False,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """FalconAttention.forward for rotary positions and sdpa; other variants go to the original.
 

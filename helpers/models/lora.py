@@ -142,7 +142,7 @@ def is_plain(layer: Any) -> bool:
     )
 
 
-def lora_forward(layer: Any, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+def lora_forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     """Forward pass of a plain LoRA layer; what is not plain at this moment goes to PEFT's own."""
     active = layer.active_adapters
     plain = not (layer.disable_adapters or layer.merged or args or kwargs) and len(active) == 1

@@ -161,7 +161,7 @@ class Controls:
             self.setting = False
         self.describe()
 
-    def set(self, **knobs) -> None:
+    def set(self, **knobs: Any) -> None:
         """Sets knobs by the names that Sampling has."""
         for name, value in knobs.items():
             if name == "seed":

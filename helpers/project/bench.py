@@ -38,7 +38,7 @@ class Clock(TrainerCallback):
         self.warm_up, self.report, self.seconds = warm_up, report, 0.0
         self.losses: list[float] = []
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args, state, control, **kwargs: Any):
         if self.report and state.global_step % 10 == 0:
             self.report(f"    step {state.global_step} of {state.max_steps}")
         if state.global_step in (self.warm_up, state.max_steps):
@@ -48,7 +48,7 @@ class Clock(TrainerCallback):
                 self.start = time.perf_counter()
             self.seconds = time.perf_counter() - self.start
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(self, args, state, control, logs=None, **kwargs: Any):
         if "loss" in logs:
             self.losses.append(logs["loss"])
 

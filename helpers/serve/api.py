@@ -95,7 +95,7 @@ class Api:
     def __enter__(self) -> "Api":
         return self.start()
 
-    def __exit__(self, *problem) -> None:
+    def __exit__(self, *problem: Any) -> None:
         self.stop()
 
 

@@ -128,5 +128,5 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(event).encode() + b"\n")
         self.wfile.flush()
 
-    def log_message(self, *given) -> None:
+    def log_message(self, *given: Any) -> None:
         """Says nothing: what visitors ask is theirs."""

@@ -133,10 +133,10 @@ class TimeForecast(TrainerCallback):
         self.trainer, self.report, self.first = trainer, report, 0
         self.seconds: float | None = None
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args, state, control, **kwargs: Any):
         self.first = state.global_step
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args, state, control, **kwargs: Any):
         now, seen, step = time.perf_counter(), self.trainer._total_train_tokens, state.global_step - self.first
         if step == 1:  # the first step also warms up
             self.start, self.before = now, seen

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 from filelock import FileLock, Timeout
@@ -189,16 +189,16 @@ class Saver(TrainerCallback):
     def __init__(self, parts: int = 8, seconds: float = 300.0):
         self.parts, self.seconds, self.last, self.broken = parts, seconds, time.perf_counter(), 0
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args, state, control, **kwargs: Any):
         self.last, self.broken = time.perf_counter(), 0
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args, state, control, **kwargs: Any):
         step, every = state.global_step, max(1, state.max_steps // self.parts)
         late = agree(time.perf_counter() - self.last > self.seconds)
         if step == state.max_steps or step % every == 0 or late:
             control.should_save = True
 
-    def on_log(self, args, state, control, logs=None, **kwargs):  # comes after on_step_end, before the saving
+    def on_log(self, args, state, control, logs=None, **kwargs: Any):  # comes after on_step_end, before the saving
         if "loss" not in (logs or {}):
             return
         self.broken = 0 if math.isfinite(float(logs["loss"])) else self.broken + 1
@@ -207,5 +207,5 @@ class Saver(TrainerCallback):
         if self.broken == 3:
             control.should_training_stop = True
 
-    def on_save(self, args, state, control, **kwargs):
+    def on_save(self, args, state, control, **kwargs: Any):
         self.last = time.perf_counter()

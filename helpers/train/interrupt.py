@@ -54,7 +54,7 @@ class StopGuard(TrainerCallback):
             self.old = {number: signal.signal(number, self.receive) for number in STOPS if heeded(number)}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any):
         for number, handler in self.old.items():
             signal.signal(number, handler)
         self.old = {}
@@ -71,17 +71,17 @@ class StopGuard(TrainerCallback):
         """Asks the training to stop, from any thread."""
         self.asked = True
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args, state, control, **kwargs: Any):
         self.asked = agree(self.asked)  # a signal may have reached only one of several processes
         if self.asked:
             if not self.said:
                 self.report("stopping: a checkpoint is saved first; interrupt once more to stop at once, without it")
             self.said = control.should_training_stop = control.should_save = True
 
-    def on_substep_end(self, args, state, control, **kwargs):
+    def on_substep_end(self, args, state, control, **kwargs: Any):
         if here().count == 1:
             self.on_step_end(args, state, control)
 
-    def on_prediction_step(self, args, state, control, **kwargs):
+    def on_prediction_step(self, args, state, control, **kwargs: Any):
         if self.asked and here().count == 1:
             raise EvaluationStopped

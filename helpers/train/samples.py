@@ -1,6 +1,7 @@
 """One answer of the model every so often while it trains. Knows nothing of charts."""
 
 import time
+from typing import Any
 
 import torch
 from jinja2 import TemplateError
@@ -29,14 +30,14 @@ class Samples(TrainerCallback):
             self.expected = str(self.conversation.pop()["content"] or "")
         self.spent = 0.0  # seconds of asking
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args, state, control, **kwargs: Any):
         self.asked_at = state.global_step if state.global_step else -1  # a resumed run has its answers so far
 
-    def on_evaluate(self, args, state, control, model=None, processing_class=None, **kwargs):
+    def on_evaluate(self, args, state, control, model=None, processing_class=None, **kwargs: Any):
         if args.world_size == 1 and state.global_step > self.asked_at:
             self.ask(model, processing_class, state.global_step)
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(self, args, state, control, **kwargs: Any):
         if state.global_step >= state.max_steps:  # who stops a run does not want to wait
             self.on_evaluate(args, state, control, **kwargs)
 

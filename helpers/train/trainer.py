@@ -60,7 +60,7 @@ class LoraTrainer(SFTTrainer):
     aside: Any = None  # the folder that a checkpoint is being written to
     identity: dict | None = None  # what the checkpoints are of, see checkpoints.identity
 
-    def __init__(self, settings: Settings, rows: Dataset, **options):
+    def __init__(self, settings: Settings, rows: Dataset, **options: Any):
         """settings: of the run. rows: the training set with its messages, for the preflight. options: SFTTrainer's."""
         self.settings, self.rows = settings, rows
         super().__init__(train_dataset=rows, **options)
@@ -145,7 +145,7 @@ class LoraTrainer(SFTTrainer):
             self.step_batches = ()
         return loss
 
-    def evaluate(self, *arguments, **options) -> dict[str, float]:
+    def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
         """The metrics of an evaluation; none when a stop was asked for in its middle."""
         try:
             return super().evaluate(*arguments, **options)

@@ -3,6 +3,7 @@
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback, TrainerState
 
@@ -28,20 +29,20 @@ class LossPlot(TrainerCallback):
         self.handle, self.last_draw, self.start = None, 0.0, time.perf_counter()
         self.draws, self.draw_seconds, self.sent_bytes = 0, 0.0, 0
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args, state, control, **kwargs: Any):
         self.handle, self.start, self.sent_bytes = None, time.perf_counter(), 0  # a cell that is run again draws anew
         if state.global_step and state.is_world_process_zero and not self.headless:
             self.draw(state)
 
-    def on_log(self, args, state, control, **kwargs):
+    def on_log(self, args, state, control, **kwargs: Any):
         if state.is_world_process_zero and self.may_draw(state.global_step):
             self.draw(state)
 
-    def on_evaluate(self, args, state, control, **kwargs):
+    def on_evaluate(self, args, state, control, **kwargs: Any):
         if state.is_world_process_zero and not self.headless:
             self.draw(state)
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(self, args, state, control, **kwargs: Any):
         if state.is_world_process_zero:
             self.draw(state)
 
