@@ -192,6 +192,6 @@ def test_nothing_is_written_for_a_run_that_is_not_whole(trained, tmp_path):
     run, base = trained
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "run_card.json").write_text("{")
-    with pytest.raises(ExportError, match=r"no whole settings\.json and run_card\.json"):
+    with pytest.raises(ExportError, match=r"run_card\.json has no profile"):
         export_whole(tmp_path / "run", base, tmp_path / "out")
     assert not (tmp_path / "out").exists()
