@@ -34,26 +34,40 @@ def thinking_of(part: dict) -> dict:
 
 def call_in(part: dict) -> dict | None:
     """The call that a part is, as {name, arguments}; None for any other part."""
-    call: Any = part if part.get("type") == "tool_use" else next((part[key] for key in CALLS if key in part), None)
+    call, beside = held_in(part, "tool_use", CALLS)
     if not isinstance(call, dict):
         return None
     arguments: Any = next((call[key] for key in ("args", "input", "arguments") if call.get(key)), {})
     told = call.get("id") or call.get("toolUseId")
-    return {"name": call.get("name"), "arguments": arguments} | ({"id": told} if told else {})
+    beside |= without(call, "type", "name", "args", "input", "arguments", "id", "toolUseId")
+    return beside | {"name": call.get("name"), "arguments": arguments} | ({"id": told} if told else {})
+
+
+def held_in(part: dict, kind: str, keys: tuple[str, ...]) -> tuple[Any, dict]:
+    """(what a part holds: itself where it is of this kind, or the value of one of the keys; what stands beside it)."""
+    if part.get("type") == kind:
+        return part, {}
+    key = next((key for key in keys if key in part), "")
+    return part.get(key), without(part, key)
+
+
+def without(held: dict, *known: str) -> dict:
+    """What else an object holds: it goes on as keys of the turn or the call, so that the ledger counts it."""
+    return {key: value for key, value in held.items() if key not in known and value is not None}
 
 
 def result_in(part: dict) -> dict | None:
     """The result that a part is, as a turn of the tool; None for any other part."""
-    kind = part.get("type")
-    result: Any = part if kind == "tool_result" else next((part[key] for key in RESULTS if key in part), None)
+    result, beside = held_in(part, "tool_result", RESULTS)
     if not isinstance(result, dict):
         return None
+    beside |= without(result, "type", "content", "response", "name", "tool_use_id", "toolUseId")
     content = result.get("content", result.get("response"))
     if isinstance(content, list) and all(isinstance(one, dict) and set(one) <= {"type", "text"} for one in content):
         content = "\n".join(one.get("text", "") for one in content)
     told = {"name": result.get("name"), "tool_call_id": result.get("tool_use_id") or result.get("toolUseId")}
     text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
-    return {"role": "tool", "content": text} | {key: value for key, value in told.items() if value}
+    return beside | {"role": "tool", "content": text} | {key: value for key, value in told.items() if value}
 
 
 def system_text(value: Any) -> Any:

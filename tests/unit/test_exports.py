@@ -175,3 +175,21 @@ def test_questions_without_one_answer_are_counted(tmp_path):
 )
 def test_headers_in_other_languages(asks, answers):
     assert said({asks: "q", answers: "a"}) == [("user", "q"), ("assistant", "a")]
+
+
+def test_what_else_stands_in_a_part_is_in_the_ledger(tmp_path):
+    called = {"type": "tool_use", "id": "c", "name": "add", "input": {"a": 3}, "cache_control": {"type": "ephemeral"}}
+    result = {"type": "tool_result", "tool_use_id": "c", "content": "7", "is_error": True}
+    turns = [
+        {"role": "user", "content": "3 and 4?"},
+        {"role": "assistant", "content": [called]},
+        {"role": "user", "content": [result]},
+        {"role": "model", "parts": [{"text": "7."}]},
+    ]
+    signed = {"functionCall": {"name": "add", "args": {"a": 3}}, "thoughtSignature": "x"}
+    turns += [{"role": "user", "content": "again"}, {"role": "model", "parts": [signed]}]
+    turns += [{"role": "user", "parts": [{"functionResponse": {"name": "add", "response": 7, "willContinue": False}}]}]
+    turns += [{"role": "model", "parts": [{"text": "7 again."}]}]
+    loaded = read(tmp_path, json.dumps({"messages": turns}), "one.json")
+    table = loaded.report.table()
+    assert all(key in table for key in ("is_error", "cache_control", "thoughtSignature", "willContinue")), table
