@@ -5,7 +5,6 @@ import gzip
 import json
 import os
 import pickle
-import time
 from collections import Counter
 
 import pandas
@@ -300,10 +299,9 @@ def test_a_file_that_cannot_be_used_is_refused_in_words(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     name, content, words = REFUSED[case]
     (tmp_path / name).write_bytes(content)
-    start = time.monotonic()
     with pytest.raises(DataError, match=words):
         load_chat(tmp_path / name)
-    assert time.monotonic() - start < 10 and not (tmp_path / "exploded").exists()
+    assert not (tmp_path / "exploded").exists()
 
 
 KEPT = {  # a file of which one row is kept: its content, and why another row was skipped
@@ -324,12 +322,12 @@ def test_the_good_rows_of_a_broken_file_are_kept(tmp_path, case):
     content, reason = KEPT[case]
     path = tmp_path / ("mine.json" if content.startswith(b"[") else "mine.jsonl")
     path.write_bytes(content)
-    start, before = time.monotonic(), resident_bytes()
+    before = resident_bytes()
     loaded = load_chat(path)
     assert list(loaded.dataset["messages"]) == [talk("q", "a")]
     assert set(loaded.report.skipped_for) - {"not UTF-8"} == ({reason} if reason else set())
     assert ("not UTF-8" in loaded.report.skipped_for) == (case == "latin-1 row")
-    assert time.monotonic() - start < 10 and resident_bytes() - before < 200 * 2**20
+    assert resident_bytes() - before < 200 * 2**20
 
 
 @pytest.mark.parametrize("what", ["folder", "device", "pipe", "missing"])
