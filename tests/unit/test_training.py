@@ -110,7 +110,7 @@ def test_a_saved_adapter_gives_the_same_logits_on_a_fresh_base(rows, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_says_what_to_change(rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "series", lambda rows, name: [(1, float("nan"))])
+    monkeypatch.setattr("helpers.train.saving.series", lambda rows, name: [(1, float("nan"))])
     with pytest.raises(TrainingError, match="Halve the learning rate"):
         run(SMOKE, rows, tmp_path / "run")
 
