@@ -61,9 +61,9 @@ class Lab:
     connected = (
         "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus == 'connected'"
     )
-    all_ran = (
-        "() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]"
-        ".every(prompt => /[0-9]/.test(prompt.textContent))"
+    all_ran = (  # of the cells' models: a folded cell shows no number
+        "() => jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model)"
+        ".filter(model => model.type == 'code').every(model => model.executionCount)"
     )
     output = ".jp-OutputArea-output"
 
