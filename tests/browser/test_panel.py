@@ -208,6 +208,9 @@ def test_the_next_token_follows_a_knob(panel):
     panel.fill("temperature", "1")
     panel.fill("top_k", "3")
     panel.page.wait_for_function("() => /(^| )3 tokens are left/.test(document.querySelector('.ft-next').textContent)")
+    panel.page.wait_for_function(  # each bar is a widget with a message of its own
+        "() => /before, 0.0%/.test(document.querySelectorAll('.ft-bar [role=img]')[3].getAttribute('aria-label'))"
+    )
     bars = panel.page.locator(".ft-bar [role=img]")
     after = [bars.nth(place).get_attribute("aria-label").split("before, ")[1] for place in range(5)]
     assert [share.startswith("0.0%") for share in after] == [False, False, False, True, True], after

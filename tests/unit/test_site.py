@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
+pytest.importorskip("voila", reason="Voila serves the app on a reader's machine; Colab's set has none (2026-11-26)")
+
 from helpers.generate.sampling import PRESETS
 from helpers.panels.app import own_names, panel_notebook, plan, start_site, stop_site, words
 from helpers.panels.site import PATIENCE_SECONDS, configuration
