@@ -128,13 +128,13 @@ class TokenPanel:
         self.back.disabled, self.rest.disabled = not self.begun, not look.rows
         left = "1 token is" if look.kept == 1 else f"{look.kept:,} tokens are"
         bars = f"{left} left by the samplers. Upper bar: the model; lower bar: with samplers."
+        self.show_line(written + (bars if look.rows else "The answer ends there."))
         for index, row in enumerate(self.rows):
             shown = index < len(look.rows)
             row.layout.display = None if shown else "none"
             if shown:
                 self.buttons[index].description = look.rows[index].text
                 self.bars[index].value = bar(look.rows[index])
-        self.show_line(written + (bars if look.rows else "The answer ends there."))  # last: it is read out
 
     def show_nothing(self, text: str) -> None:
         """A line in place of the table."""
