@@ -20,7 +20,7 @@ from helpers.generate.events import Done, Event, Look, Parting, PromptError, Req
 from helpers.generate.generation import Stream, base_answers
 from helpers.generate.next_token import chances, next_rows
 from helpers.generate.sampling import Sampling, model_preset
-from helpers.generate.turns import turns_of
+from helpers.generate.fair_queue import queue_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,7 +36,7 @@ class Engine:
     """
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase):
-        self.model, self.decoder, self.turns = model, Decoder(model), turns_of(model)
+        self.model, self.decoder, self.queue = model, Decoder(model), queue_of(model)
         self.tokenizer: Any = tokenizer  # its annotations let decode() return a list of texts, too
         self.models = ("tuned", "base") if hasattr(model, "disable_adapter") else ("base",)
         self.own = model_preset(model)
@@ -117,13 +117,13 @@ class Engine:
         """
         request = self.fitted(request)
         self.room(request)
-        with self.turns.at_once() as free:
+        with self.queue.at_once() as free:
             if not free:
                 return None
             token_ids = [*self.prompt_ids(request), *request.begun]
             if request.begun and request.begun[-1] in end_ids(self.tokenizer, self.model):
                 return Look([], self.tokenizer.decode(list(request.begun)), 0)  # nothing follows the end
-            logits = self.logits(request.models[-1], token_ids, lambda: len(self.turns.line) > 1)
+            logits = self.logits(request.models[-1], token_ids, lambda: len(self.queue.line) > 1)
         if logits is None:  # somebody asked meanwhile
             return None
         after = chances(logits, token_ids, request.sampling)
@@ -195,17 +195,17 @@ class Job:
                 parting = self.engine.parting(self.request, base, tuned, self.stop_asked.is_set)
                 yield Event("parted", value=parting and parting._asdict())
         finally:
-            self.engine.turns.leave(self)
+            self.engine.queue.leave(self)
 
     def wait(self) -> Iterator[Event]:
         """Waits for a turn, and says behind how many; without one it ends when it was stopped."""
-        for before in self.engine.turns.wait(self, self.stop_asked.is_set):
+        for before in self.engine.queue.wait(self, self.stop_asked.is_set):
             yield Event("waiting", value=before)
         self.begun = time.perf_counter()
 
     def has_turn(self) -> bool:
         """Whether the model is this answer's now."""
-        line = self.engine.turns.line
+        line = self.engine.queue.line
         return bool(line) and line[0] is self
 
     def answer(self, which: str) -> Iterator[Event]:
@@ -232,7 +232,7 @@ class Job:
             seconds += time.perf_counter() - start
             if not ended:
                 parked = engine.decoder.park()
-                engine.turns.leave(self)
+                engine.queue.leave(self)
                 yield from self.wait()
                 if not self.has_turn():
                     break
@@ -241,7 +241,7 @@ class Job:
 
     def is_over(self) -> bool:
         """Whether this turn was long enough, and somebody waits for the next."""
-        return len(self.engine.turns.line) > 1 and time.perf_counter() - self.begun >= TURN_SECONDS
+        return len(self.engine.queue.line) > 1 and time.perf_counter() - self.begun >= TURN_SECONDS
 
     def done(self, which: str, seconds: float) -> Done:
         """What there is to say of an answer that is finished. seconds: of its turns."""

@@ -17,7 +17,7 @@ from helpers.data.chat import as_messages, decode_answer, prompt_text
 from helpers.data.ends import end_ids
 from helpers.generate.batch import recorded_answers, silent
 from helpers.generate.decode import Decoder
-from helpers.generate.kv_cache import reads_in_room, roomy_cache
+from helpers.generate.kv_cache import CACHE_ARGUMENT, reads_in_room, roomy_cache
 from helpers.generate.sampling import Sampling
 from helpers.machine.versions import versions
 
@@ -102,7 +102,7 @@ def continuations(
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=end_ids(tokenizer, model),
             use_cache=cached,
-            past_key_values=roomy_cache(model) if cached and roomy else None,
+            **({CACHE_ARGUMENT: roomy_cache(model)} if cached and roomy else {}),
             **({} if tell is None else {"stopping_criteria": [Ended(end_ids(tokenizer, model), len(prompts), tell)]}),
             **sampling.arguments(),
             **stops,

@@ -3,12 +3,15 @@
 from typing import Any
 
 import torch
-from transformers import DynamicCache
+from packaging.version import Version
+from transformers import DynamicCache, __version__
 from transformers.cache_utils import DynamicLayer
 
 from helpers.behaviour import reads_in_parts
 
 GROWTH = 64  # tokens of room taken at a time
+# generate's argument; from 5.24 on the old name gives a warning
+CACHE_ARGUMENT = "cache" if Version(__version__) >= Version("5.24") else "past_key_values"
 
 
 class RoomyLayer(DynamicLayer):

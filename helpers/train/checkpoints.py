@@ -154,7 +154,9 @@ def run_to_use(settings: Settings, resume: bool = True, report: Callable[[str], 
     if unfinished is not None:
         wrong = differences(identity(unfinished.settings), identity(settings))
         if not wrong:
-            report(f"going on with the unfinished run {unfinished.name}; RESUME = False would start a new one")
+            damaged = (unfinished.folder / "run_card.json").exists() and not unfinished.card()
+            what = "run, whose run_card.json is damaged:" if damaged else "unfinished run"
+            report(f"going on with the {what} {unfinished.name}; RESUME = False would start a new one")
             return Run(settings, unfinished.folder)
         report(f"the unfinished run {unfinished.name} has other settings ({'; '.join(wrong)}), so this is a new one")
     return Run(settings, new_run_folder(settings.profile))

@@ -143,6 +143,13 @@ def test_an_unfinished_run_of_the_same_settings_is_taken_up(finished):
     assert run_to_use(SMOKE, resume=False).folder != folder
 
 
+def test_a_run_whose_card_is_damaged_is_called_that():
+    folder, said = make_run("a", finished=True), []
+    (folder / "run_card.json").write_text("{")
+    assert run_to_use(SMOKE, report=said.append).folder == folder
+    assert "run_card.json is damaged: a;" in said[-1], said
+
+
 def test_a_run_with_other_settings_is_named_and_left_alone():
     folder, said = make_run("a"), []
     assert run_to_use(replace(SMOKE, r=8), report=said.append).folder != folder

@@ -63,7 +63,7 @@ def test_stop_ends_the_first_answer_and_leaves_the_second_out(engine):
         if event.kind == "piece":
             job.stop()
     assert list(job.streams) == ["base"] and job.streams["base"].tokens < 20
-    assert not engine.turns.line
+    assert not engine.queue.line
 
 
 def test_an_answer_goes_on_from_chosen_tokens_as_generate_does(engine):
@@ -118,7 +118,7 @@ def test_a_prompt_longer_than_the_context_never_reaches_the_model(engine, monkey
     for asked in (engine.ask, engine.look):
         with pytest.raises(PromptError, match=rf"{length:,} tokens.*context is 50 tokens.*{length - 49} too many"):
             asked(request)
-    assert not engine.turns.line
+    assert not engine.queue.line
     shorter = Request("hi", Sampling(max_new_tokens=8), ("tuned",), begun=tuple(range(5, 60)))
     with pytest.raises(PromptError):
         engine.ask(shorter)
@@ -142,7 +142,7 @@ def test_stop_is_seen_while_a_long_prompt_is_read(engine, monkeypatch):
             job.stop()
     assert len(passes) == 2 and max(passes) == 16, "a piece runs to its end, no other begins"
     assert [event.kind for event in heard] == ["begin", "reading", "done"] and heard[1].value[0] == 16
-    assert heard[-1].value["reason"] == "you stopped it" and not engine.turns.line
+    assert heard[-1].value["reason"] == "you stopped it" and not engine.queue.line
 
 
 def test_a_long_answer_and_short_ones_take_turns_and_stay_what_they_are_alone(engine, monkeypatch):
@@ -170,7 +170,7 @@ def test_a_long_answer_and_short_ones_take_turns_and_stay_what_they_are_alone(en
         assert [e for e in heard[side] if e.kind in ("piece", "parted")] == alone[side]
     assert order.index((1, "done")) < order.index((0, "done")), "the short one did not wait for the long one"
     assert (0, "waiting") in order[: order.index((1, "done"))], "and the long one was told"
-    assert not engine.turns.line
+    assert not engine.queue.line
 
 
 def test_who_stops_between_two_turns_keeps_what_there_is(engine, monkeypatch):
@@ -179,13 +179,13 @@ def test_who_stops_between_two_turns_keeps_what_there_is(engine, monkeypatch):
     events = iter(job)
     while next(events).kind != "piece":
         pass
-    other = iter(engine.turns.wait("somebody"))
+    other = iter(engine.queue.wait("somebody"))
     next(other)
     for event in events:
         heard.append(event)
         if event.kind == "waiting":
             job.stop()
-    assert [event.kind for event in heard][-2:] == ["waiting", "done"] and list(engine.turns.line) == ["somebody"]
+    assert [event.kind for event in heard][-2:] == ["waiting", "done"] and list(engine.queue.line) == ["somebody"]
     assert heard[-1].value["reason"] == "you stopped it" and heard[-1].value["tokens"] >= 1
 
 
@@ -194,13 +194,13 @@ def test_a_look_at_a_long_prompt_gives_way_to_an_answer(engine, monkeypatch):
     whole = engine.decoder.logits
 
     def meanwhile(ids):
-        if len(engine.turns.line) == 1:
-            engine.turns.line.append("somebody")
+        if len(engine.queue.line) == 1:
+            engine.queue.line.append("somebody")
         return whole(ids)
 
     monkeypatch.setattr(engine.decoder, "logits", meanwhile)
     assert engine.look(ask("tuned")) is None and not engine.known
-    engine.turns.leave("somebody")
+    engine.queue.leave("somebody")
 
 
 def test_a_second_request_waits_and_is_told(engine):
@@ -223,7 +223,7 @@ def test_who_stops_while_waiting_gets_no_answer(engine):
     waiting = iter(job)
     assert next(waiting).kind == "waiting"
     job.stop()
-    assert list(waiting) == [] and len(engine.turns.line) == 1
+    assert list(waiting) == [] and len(engine.queue.line) == 1
     list(first)
 
 
@@ -234,7 +234,7 @@ def test_an_answer_that_fails_frees_the_line_and_switches_the_adapter_on_again(e
         list(engine.ask(ask("base", "tuned")))
     monkeypatch.undo()
     engine.known.clear()
-    assert not engine.turns.line and engine.look(ask("tuned")) == before
+    assert not engine.queue.line and engine.look(ask("tuned")) == before
 
 
 @pytest.mark.parametrize("broken", ['{"models": []}', "[]", "nothing", '{"prompt": "hi"}'])

@@ -59,10 +59,10 @@ def test_a_second_visitor_is_queued_and_told(server, remote):
     list(first)
     assert next(job).kind in ("waiting", "begin")  # the first answer may be made before it is read
     list(job)
-    list(server.engine.turns.wait("somebody"))
+    list(server.engine.queue.wait("somebody"))
     panel, seen = GenerationPanel(remote, "hi", max_new_tokens=4), []
     panel.status.observe(lambda change: seen.append(change["new"]), names="value")
-    threading.Timer(1.5, lambda: server.engine.turns.leave("somebody")).start()
+    threading.Timer(1.5, lambda: server.engine.queue.leave("somebody")).start()
     panel.run()
     assert any("1 before you" in text for text in seen) and "4 tokens" in panel.status_text
 
@@ -93,10 +93,10 @@ def test_a_visitor_who_goes_away_frees_the_line(server, remote):
     (served,) = server.jobs.values()
     job.close()
     for _ in range(100):
-        if not server.engine.turns.line:
+        if not server.engine.queue.line:
             break
         time.sleep(0.1)
-    assert not server.engine.turns.line and served.stop_asked.is_set() and not server.jobs
+    assert not server.engine.queue.line and served.stop_asked.is_set() and not server.jobs
 
 
 def test_a_look_that_fails_says_why_and_the_server_goes_on(server, remote, monkeypatch):
@@ -114,11 +114,11 @@ def test_a_prompt_that_is_too_long_is_refused_in_words_and_the_next_is_answered(
         panel.run()
     assert "too many" in panel.status.value
     panel.prompt.value = "hi"
-    assert panel.run() and not server.engine.turns.line
+    assert panel.run() and not server.engine.queue.line
 
 
 def test_a_class_that_comes_at_once_is_connected(server, remote):
-    with server.engine.turns.at_once(), ThreadPoolExecutor(30) as pool:
+    with server.engine.queue.at_once(), ThreadPoolExecutor(30) as pool:
         engines = list(pool.map(lambda _: RemoteEngine(server.file), range(30)))
     assert len(engines) == 30 and server.request_queue_size >= 128
 

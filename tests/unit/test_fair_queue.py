@@ -1,7 +1,7 @@
 import gc
 import threading
 
-from helpers.generate.turns import KNOWN, Turns, turns_of
+from helpers.generate.fair_queue import KNOWN, FairQueue, queue_of
 
 
 class Thing:
@@ -9,15 +9,15 @@ class Thing:
 
 
 def test_who_comes_first_is_served_first_and_the_rest_are_told_how_many_are_before_them():
-    turns, served, heard = Turns(), [], []
-    assert list(turns.wait("first")) == []
+    queue, served, heard = FairQueue(), [], []
+    assert list(queue.wait("first")) == []
 
     def visit(name):
-        heard.append((name, next(waiting := turns.wait(name))))
+        heard.append((name, next(waiting := queue.wait(name))))
         ready.release()
         list(waiting)
         served.append(name)
-        turns.leave(name)
+        queue.leave(name)
 
     ready, threads = threading.Semaphore(0), []
     for name in ("second", "third"):
@@ -25,34 +25,34 @@ def test_who_comes_first_is_served_first_and_the_rest_are_told_how_many_are_befo
         threads[-1].start()
         ready.acquire()
     assert heard == [("second", 1), ("third", 2)] and served == []
-    turns.leave("first")
+    queue.leave("first")
     for thread in threads:
         thread.join(timeout=10)
-    assert served == ["second", "third"] and not turns.line
+    assert served == ["second", "third"] and not queue.line
 
 
 def test_who_gives_up_or_goes_away_leaves_the_line():
-    turns = Turns()
-    list(turns.wait("first"))
-    waiting = turns.wait("second")
+    queue = FairQueue()
+    list(queue.wait("first"))
+    waiting = queue.wait("second")
     next(waiting)
     waiting.close()
-    assert list(turns.line) == ["first"]
-    assert list(turns.wait("third", given_up=lambda: True)) == []
-    assert turns.line[0] == "first"
+    assert list(queue.line) == ["first"]
+    assert list(queue.wait("third", given_up=lambda: True)) == []
+    assert queue.line[0] == "first"
 
 
 def test_a_look_at_once_gives_up_when_somebody_is_served():
-    turns = Turns()
-    with turns.at_once() as free, turns.at_once() as second:
+    queue = FairQueue()
+    with queue.at_once() as free, queue.at_once() as second:
         assert free and not second
-    with turns.at_once() as free:
+    with queue.at_once() as free:
         assert free
 
 
 def test_two_panels_of_one_model_share_a_line_that_ends_with_the_model():
     one, other = Thing(), Thing()
-    assert turns_of(one) is turns_of(one) is not turns_of(other)
+    assert queue_of(one) is queue_of(one) is not queue_of(other)
     gc.collect()
     before = len(KNOWN)
     del one

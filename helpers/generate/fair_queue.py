@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class Turns:
+class FairQueue:
     """A queue for something that serves one at a time; threads that wait are served in the order in which they came."""
 
     def __init__(self):
@@ -52,6 +52,6 @@ class Turns:
 KNOWN: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def turns_of(model: object) -> Turns:
+def queue_of(model: object) -> FairQueue:
     """The queue of this model. Its adapter is on or off for everybody, so that two answers at once would mix."""
-    return KNOWN.setdefault(model, Turns())
+    return KNOWN.setdefault(model, FairQueue())
