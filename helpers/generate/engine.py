@@ -17,10 +17,10 @@ from helpers.data.ends import end_ids
 from helpers.generate.decode import Decoder
 from helpers.generate.draft import weights_key
 from helpers.generate.events import Done, Event, Look, Parting, PromptError, Request
+from helpers.generate.fair_queue import queue_of
 from helpers.generate.generation import Stream, base_answers
 from helpers.generate.next_token import chances, next_rows
 from helpers.generate.sampling import Sampling, model_preset
-from helpers.generate.fair_queue import queue_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
