@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 
-.PHONY: help run run-all test check canary audit lab app doctor format clean
+.PHONY: help run run-all test check canary audit lab app site doctor format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,7 @@ run-all:  ## the same with the whole series
 test:  ## set everything up, run every check and test
 	@$(PYTHON) bootstrap.py test
 	@$(PYTHON) bootstrap.py colab
+	@$(PYTHON) bootstrap.py site
 	@$(VENV) tests/run_all.py
 
 check:  ## what to run while working: format, lint, types, the quick tests
@@ -41,6 +42,10 @@ app:  ## notebook 04's panel alone, in the browser; SHARE=1 lends it to this net
 	@$(PYTHON) bootstrap.py run
 	@$(VENV) -m helpers app $(if $(SHARE),--share)
 
+site:  ## the newest run's notebooks, the documents and its report as a static site in build/site
+	@$(PYTHON) bootstrap.py site
+	@.venv-site/bin/python -m helpers site
+
 doctor:  ## is this machine ready?
 	@$(PYTHON) bootstrap.py run
 	@$(VENV) -m helpers doctor
@@ -52,4 +57,4 @@ format:  ## format code and notebooks, strip outputs
 	@$(VENV) -m nbstripout --keep-id notebooks/*.ipynb notebooks/solutions/*.ipynb
 
 clean:  ## remove environments and runs
-	rm -rf .venv .venv-colab .venv-canary runs
+	rm -rf .venv .venv-colab .venv-canary .venv-site build runs

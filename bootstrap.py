@@ -28,6 +28,7 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 DISK_GIB = 8
 SETS = {"run": (".venv", "constraints.txt", "lab"), "test": (".venv", "constraints.txt", "lab,test")}
 SETS["colab"] = (".venv-colab", "constraints-colab.txt", "test")
+SETS["site"] = (".venv-site", "constraints-site.txt", "")  # no extras: these packages, and the project is not installed
 SETS["canary"] = (".venv-canary", "", "lab,test")  # without constraints: the newest releases, every time anew
 
 # pip's settings, and what uv calls them: environment variables (an address may hold a password) or arguments.
@@ -42,6 +43,7 @@ AS_VARIABLES = {
     "default-timeout": ("UV_HTTP_TIMEOUT",),
 }
 AS_ARGUMENTS = {"find-links": "--find-links", "constraint": "--constraint"}
+EAGER = ["--upgrade", "--upgrade-strategy", "eager"]  # pip's arguments for the newest releases
 # They change nothing in what is installed into a virtual environment.
 WITHOUT_EFFECT = {"disable-pip-version-check", "progress-bar", "no-input", "no-color", "quiet", "verbose", "retries"}
 WITHOUT_EFFECT |= {"cache-dir", "log", "require-virtualenv", "no-warn-script-location", "root-user-action", "user"}
@@ -123,7 +125,9 @@ def seal_text(folder: Path, name: str) -> str:
 def is_ready(folder: Path, name: str) -> bool:
     """Whether nothing has to be done: what the files ask for is installed, and it is this project's."""
     seal = folder / f"installed-{name}"
-    if not SETS[name][1] or not seal.exists() or (not folder.is_symlink() and look_inside(folder).project != PROJECT):
+    if not SETS[name][1] or not seal.exists():
+        return False
+    if SETS[name][2] and not folder.is_symlink() and look_inside(folder).project != PROJECT:
         return False
     return seal_text(folder, name).startswith(seal.read_text(encoding="utf-8"))  # older seals name no place
 
@@ -274,13 +278,18 @@ def install(folder: Path, constraints: str, extras: str) -> None:
     if uv_installs(folder, settings, constraints, extras):
         return
     pip = [str(python_of(folder)), "-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check"]
-    pip += ["-c", constraints] if constraints else ["--upgrade", "--upgrade-strategy", "eager"]
-    code = call([*pip, "-e", f".[{extras}]"]).returncode
+    limits = ["-c", constraints] if constraints else EAGER
+    code = call([*pip, *(limits if extras else []), *wanted_of(constraints, extras)]).returncode
     if code:
         fail(
             "pip could not install the libraries; see its message above. Without a network or an index nothing can be "
             "installed: check `pip config list`, then run this again (what was fetched is kept)"
         )
+
+
+def wanted_of(constraints: str, extras: str) -> list[str]:
+    """What is installed: the project with its extras, or, without any, the packages that the file of versions names."""
+    return ["-e", f".[{extras}]"] if extras else ["-r", constraints]
 
 
 def pip_settings(folder: Path) -> dict[str, str]:
@@ -326,9 +335,13 @@ def uv_installs(folder: Path, settings: dict[str, str], constraints: str, extras
         print("installing with pip, which takes some minutes: uv, which is faster, cannot be had here", flush=True)
         return False
     uv = Uv(folder, variables, arguments)
+    if not extras:
+        print(f"installing what {constraints} names", flush=True)
+        return uv.run("install", wanted_of(constraints, extras)).returncode == 0
     wanted = [*(["-c", constraints] if constraints else []), *choose_torch(uv, constraints)]
     print(announcement(uv, wanted, extras), flush=True)
-    if uv.run("install", [*wanted, *([] if constraints else ["--upgrade"]), "-e", f".[{extras}]"]).returncode:
+    upgrade = [] if constraints else ["--upgrade"]
+    if uv.run("install", [*wanted, *upgrade, *wanted_of(constraints, extras)]).returncode:
         print("uv could not install the libraries (its message is above); trying pip", flush=True)
         return False
     return True

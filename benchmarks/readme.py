@@ -4,26 +4,22 @@
 `python benchmarks/readme.py test-artifacts/steps.json "AMD EPYC"` takes what the steps of a `make test` took.
 
 The text between <!-- figures --> and <!-- /figures -->, and between the other marks (notebooks, speed, systems, steps),
-comes from benchmarks/results, so that no figure is typed.
+comes from benchmarks/results, so that no figure is typed. What `python -m helpers write` makes of a run (the notebooks'
+headers) is written too.
 """
 
 import json
-import re
 import sys
 from datetime import date
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers.project.measured import filled, notebooks_table
+from helpers.project.written import write
+
 PROJECT = Path(__file__).resolve().parent.parent
 RESULTS = PROJECT / "benchmarks" / "results"
-TITLES = {
-    "00_start_here": "find out whether this machine is ready, what will run, and why",
-    "01_load_a_quantized_model": "load a quantized model, and prove that it is quantized",
-    "02_inspect_the_dataset": "see the data the way the model does: rows, tokens, and which of them are trained",
-    "03_finetune_with_lora": "fine-tune with LoRA, watch the loss, measure before and after",
-    "04_generate_and_compare": "talk to the result, with every sampling knob in your hand",
-    "05_prompt_rag_or_finetune": "compare prompt, RAG and fine-tuning on the same questions, with what each costs",
-    "06_take_it_with_you": "export, merge, serve and publish it, train on two processes, plan for more",
-}
 WORDS = {
     "README.md": ("held-out questions", "base model", "fine-tuned", "spread over 3 seeds"),
     "README.zh-CN.md": ("未参与训练的问题", "原模型", "微调后", "3 个随机种子的范围"),
@@ -61,20 +57,6 @@ def block(document: str) -> str:
         cells = [form.format(value) for value in (base["mean"], tuned["mean"], tuned["min"], tuned["max"])]
         rows.append(f"| {label} | {cells[0]} | **{cells[1]}** | {cells[2]} to {cells[3]} |")
     return "\n".join(rows) + "\n"
-
-
-def notebooks_table() -> str:
-    """The table of notebooks, with what each took in the measured run."""
-    run = json.loads((RESULTS / "laptop-run.json").read_text(encoding="utf-8"))
-    rows = ["| notebook | you will | minutes | memory |", "|---|---|---|---|"]
-    for name, title in TITLES.items():
-        took = run["notebooks"][name]
-        minutes, peak = took["seconds"] / 60, took["peak_gib"]
-        rows.append(f"| [{name[:2]}](notebooks/{name}.ipynb) | {title} | {minutes:.1f} | {peak:.1f} GiB |")
-    main_job = sum(run["notebooks"][name]["seconds"] for name in TITLES if name[:2] <= "04") / 60
-    where = f"two cores of an {run['processor']}, {run['date']}, at {run['tokens_per_second']:.0f} tokens a second"
-    took = f"`make run` (00 to 04) takes {main_job:.1f} minutes, `make run-all` {run['minutes']:.1f}"
-    return "\n".join(rows) + f"\n\nMeasured on {where}: {took}, after the installation.\n"
 
 
 def systems_table() -> str:
@@ -140,12 +122,6 @@ def steps_table() -> str:
     )
 
 
-def filled(text: str, mark: str, content: str) -> str:
-    """The text with what stands between the marks replaced; a text without them is left as it is."""
-    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
-    return pattern.sub(lambda found: found[1] + content + found[2], text)
-
-
 def take_run(folder: Path, processor: str) -> None:
     """Keeps a run's figures as laptop-run.json."""
     summary, card = (
@@ -191,6 +167,8 @@ def main() -> None:
         if old != new and "--check" in sys.argv:
             sys.exit(f"{document} does not state the figures of benchmarks/results: run python benchmarks/readme.py")
         path.write_text(new, encoding="utf-8")
+    if "--check" not in sys.argv:
+        write()
 
 
 if __name__ == "__main__":

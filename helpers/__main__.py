@@ -46,6 +46,9 @@ def add_series(commands: argparse._SubParsersAction) -> None:
     write.add_argument("--check", action="store_true", help="only name those that differ")
     text = "the tests with the newest libraries, and which one broke what (`make canary` makes their environment)"
     command(commands, "canary", lambda chosen: run_canary(), text)
+    site = command(commands, "site", run_site, "notebooks, documents and report as a static site (`make site`)")
+    site.add_argument("--run", metavar="FOLDER", help="of runs/; without it, the newest that has executed notebooks")
+    site.add_argument("--target", metavar="FOLDER", default="build/site", help="made anew (build/site)")
     doctor = command(commands, "doctor", lambda chosen: run_doctor(chosen.deep), "is this machine ready?")
     doctor.add_argument("--deep", action="store_true", help="read the model's files whole, and compare their hashes")
     text = "run notebooks 00 to 04, ending in a measured before/after"
@@ -165,6 +168,13 @@ def run_write(check: bool) -> None:
     print("\n".join(changed) or "nothing to write")
     if check and changed:
         raise SystemExit(1)
+
+
+def run_site(chosen: argparse.Namespace) -> None:
+    """Builds the static site, with the Python of .venv-site."""
+    from helpers.project.pages import make_site
+
+    make_site(chosen.target, chosen.run)
 
 
 def run_canary() -> None:

@@ -91,20 +91,11 @@ def short(text: str) -> str:
 
 def answers_table(answers: Iterable[dict]) -> Table:
     """The same questions to both, with what was expected and whether each answer is right: in a sign and a word."""
-    header = ("question", "expected", "base", "base says", "tuned", "tuned says")
-    return Table(
-        header,
-        [
-            (
-                *(short(one[name]) for name in ("question", "expected")),
-                MARKS[one["base_right"]],
-                short(one["base"]),
-                MARKS[one["tuned_right"]],
-                short(one["tuned"]),
-            )
-            for one in answers
-        ],
-    )
+    marked = lambda one, name: f"{MARKS[one[f'{name}_right']]}: {short(one[name])}"
+    rows = [
+        (short(one["question"]), short(one["expected"]), marked(one, "base"), marked(one, "tuned")) for one in answers
+    ]
+    return Table(("question", "expected", "base says", "tuned says"), rows)
 
 
 def save_comparison(run: Run, base: Evaluation, tuned: Evaluation, rows: list[dict]) -> dict:

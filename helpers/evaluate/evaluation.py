@@ -23,6 +23,7 @@ from helpers.generate.generation import Answer, continuations, cut_at_end, promp
 from helpers.generate.sampling import Sampling
 from helpers.machine.hardware import cpu_has_bf16, this_machine
 from helpers.machine.memory import GIB, shape_of
+from helpers.machine.paths import headless
 from helpers.models.folding import folded_adapter
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def in_batches(
 
     Those with as much room and as long a prompt go together, so that little is padded. report: is told a count.
     """
-    with tqdm(total=len(prompts), desc="questions", leave=False, disable=not prompts) as bar:
+    with tqdm(total=len(prompts), desc="questions", leave=False, disable=headless() or not prompts) as bar:
 
         def tell_both(count: int) -> None:
             bar.update(count - bar.n)
@@ -193,7 +194,7 @@ def in_batches(
     order = sorted(range(len(prompts)), key=lambda i: (rooms[i], len(prompts[i])))
     results: list[list[int]] = [[]] * len(prompts)
     starts = range(0, len(order), batch_size)
-    with tqdm(total=len(order), desc="questions", leave=False, disable=not order) as bar:
+    with tqdm(total=len(order), desc="questions", leave=False, disable=headless() or not order) as bar:
         for first in starts:
             batch = order[first : first + batch_size]
             tell = lambda count, first=first: bar.update(first + count - bar.n)

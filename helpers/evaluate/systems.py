@@ -14,6 +14,7 @@ from helpers.evaluate.evaluation import answer_all
 from helpers.evaluate.intervals import Interval, bootstrap
 from helpers.evaluate.shop import INSTRUCTIONS, KNOWN, UNKNOWN, is_refusal, is_signed
 from helpers.generate.generation import base_answers
+from helpers.machine.tables import Table
 
 if TYPE_CHECKING:
     import torch
@@ -162,29 +163,27 @@ def measure(
     )
 
 
-def table(measured: list[Measured], rows: list[dict], once: dict[str, str]) -> str:
+def table(measured: list[Measured], rows: list[dict], once: dict[str, str]) -> Table:
     """The systems side by side. once: what each costs before its first answer, in words."""
     shop = [row["slice"] == KNOWN for row in rows]
-    names = f"{'':20}{'facts right':>20}{'signed':>8}{'ended':>7}{'prompt':>8}{'answer':>8}"
-    lines = [f"{names}{'s/answer':>10}{'s/1,000':>9}  once"]
+    cells = []
     for one in measured:
         signed, ended = (sum(part) / len(part) for part in (one.signed, one.ended))
-        lines.append(
-            f"{one.name:20}{one.accuracy(shop).percent():>20}{signed:>8.0%}{ended:>7.0%}{one.prompt_tokens:>8.0f}"
-            f"{one.generated_tokens:>8.0f}{one.seconds:>10.2f}{1000 * one.seconds:>9.0f}  {once.get(one.name, '-')}"
-        )
-    return "\n".join(lines)
+        lengths = (f"{one.prompt_tokens:.0f}", f"{one.generated_tokens:.0f}")
+        seconds = (f"{one.seconds:.2f}", f"{1000 * one.seconds:.0f}")
+        shares = (one.accuracy(shop).percent(), f"{signed:.0%}", f"{ended:.0%}")
+        cells.append((one.name, *shares, *lengths, *seconds, once.get(one.name, "-")))
+    header = ("system", "facts right", "signed", "ended", "prompt", "answer", "s/answer", "s/1,000", "once")
+    return Table(header, cells)
 
 
-def unknowns(measured: list[Measured], rows: list[dict]) -> str:
+def unknowns(measured: list[Measured], rows: list[dict]) -> Table:
     """For questions that no fact covers: who refuses, and who invents."""
     unknown = [index for index, row in enumerate(rows) if row["slice"] == UNKNOWN]
-    lines = []
+    cells = []
     for one in measured:
         refused = sum(one.refused[index] for index in unknown)
         wrongly = sum(said for index, said in enumerate(one.refused) if index not in unknown)
-        lines.append(
-            f"{one.name:20}{refused:3} of {len(unknown)} refused, {len(unknown) - refused:3} invented; of the other "
-            f"{len(rows) - len(unknown)} questions {wrongly} refused"
-        )
-    return "\n".join(lines)
+        cells.append((one.name, refused, len(unknown) - refused, wrongly))
+    others = f"refused, of the other {len(rows) - len(unknown)}"
+    return Table(("system", f"refused, of {len(unknown)} without an answer", "invented", others), cells)

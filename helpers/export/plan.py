@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from helpers.machine.memory import FALCON_7B, GIB, NF4_BYTES, SAFE, Shape, forecast, shape_in, shape_of
+from helpers.machine.tables import Table
 from helpers.settings import Settings
 
 # As their configurations on the Hub have it, so that a plan needs no network.
@@ -105,21 +106,19 @@ def speed_of(shape: Shape, checkpointing: bool) -> float:
     return REACHED["parallel" if shape.parallel else "gated"] / (passes * shape.body())
 
 
-def options_table(options: list[Option], gpu_gib: float) -> str:
-    """The options as aligned text, with what they assume."""
-    lines = [f"{'':28}{'GiB a card':>11}{'fits':>6}{'tokens/s':>10}{'hours':>9}{'cost':>10}"]
+def options_table(options: list[Option], gpu_gib: float) -> Table:
+    """The options side by side, with what they assume."""
+    rows, notes = [], []
     for one in options:
-        cost = "-" if one.cost is None else f"{one.cost:,.2f}"
-        fits = "yes" if one.fits else "no"
-        lines.append(
-            f"{one.name:28}{one.gib:>11.1f}{fits:>6}{one.tokens_per_second:>10,.0f}{one.hours:>9.1f}{cost:>10}"
-        )
+        cost, fits = "-" if one.cost is None else f"{one.cost:,.2f}", "yes" if one.fits else "no"
+        rows.append((one.name, f"{one.gib:.1f}", fits, f"{one.tokens_per_second:,.0f}", f"{one.hours:.1f}", cost))
     if not any(one.fits for one in options):
         least = min(one.gib for one in options)
-        lines.append(
+        notes.append(
             f"Nothing fits into {gpu_gib:.0f} GiB: the least is {least:.1f} GiB a card. More cards, fewer rows."
         )
     fine = [one for one in options if one.fits]
     if fine:
-        lines.append(f"Fastest that fits: {max(fine, key=lambda one: one.tokens_per_second).name}.")
-    return "\n".join([*lines, f"Assumed: LoRA on every linear layer, {SAFE:.0%} of a card filled, {COUNTED}."])
+        notes.append(f"Fastest that fits: {max(fine, key=lambda one: one.tokens_per_second).name}.")
+    notes.append(f"Assumed: LoRA on every linear layer, {SAFE:.0%} of a card filled, {COUNTED}.")
+    return Table(("way of training", "GiB a card", "fits", "tokens/s", "hours", "cost"), rows, notes=notes)

@@ -2,10 +2,12 @@
 
 import html
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 NUMBER = re.compile(r"[-+]?[\d.,]+ ?(%|[kMG]i?B|s|x|M)?|-?")
+LONG = re.compile(r"(?:[^\s\u2e80-\uffef]{18})(?=\S)|[_/](?=\w)")  # where a line may break in what has no spaces
 LEFT, RIGHT = 'style="text-align:left"', 'style="text-align:right"'
 
 
@@ -13,19 +15,33 @@ class Table:
     """A header and rows of cells; each cell becomes text and is escaped in HTML.
 
     folded: rows that are shown only on a click, under the words `more`; in text they follow the others.
-    The last expression of a cell shows it; `print` shows the text.
+    notes: sentences below it. text: what stands for it where there is no HTML; aligned columns without it.
+    The last expression of a cell shows it; `print` shows the text, and `show` whichever fits.
     """
 
     def __init__(
-        self, header: Sequence[str], rows: Sequence[Sequence[Any]], folded: Sequence[Sequence[Any]] = (), more: str = ""
+        self,
+        header: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        folded: Sequence[Sequence[Any]] = (),
+        more: str = "",
+        *,
+        notes: Sequence[str] = (),
+        text: str = "",
     ):
         self.header = [str(name) for name in header]
         self.rows, self.folded = ([[str(cell) for cell in row] for row in part] for part in (rows, folded))
-        self.more = more
+        self.more, self.notes, self.text = more, list(notes), text
         if any(len(row) != len(self.header) for row in (*self.rows, *self.folded)):
             raise ValueError(f"every row needs {len(self.header)} cells, as the header has")
 
     def __str__(self) -> str:
+        return "\n".join([self.text or self.aligned(), *self.notes])
+
+    __repr__ = __str__
+
+    def aligned(self) -> str:
+        """The rows as columns of text."""
         lines = [self.header, *self.rows, *self.folded]
         widths = [max(len(row[column]) for row in lines) for column in range(len(self.header))]
         right = self.numeric()
@@ -36,13 +52,12 @@ class Table:
 
         return "\n".join(map(line, lines))
 
-    __repr__ = __str__
-
     def _repr_html_(self) -> str:
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
         if not self.folded:
-            return self.part(self.rows)
+            return self.part(self.rows) + notes
         more = f"<summary>{html.escape(self.more)}</summary>{self.part(self.folded)}"
-        return f"{self.part(self.rows)}<details>{more}</details>"
+        return f"{self.part(self.rows)}<details>{more}</details>{notes}"
 
     def numeric(self) -> list[bool]:
         """For each column: whether all of its cells are numbers, which stand on the right."""
@@ -53,11 +68,26 @@ class Table:
         """These rows as an HTML table with the header; the first cell of a row is its heading."""
         sides = [RIGHT if right else LEFT for right in self.numeric()]
         head = "".join(
-            f'<th scope="col" {side}>{html.escape(name)}</th>' for name, side in zip(self.header, sides, strict=True)
+            f'<th scope="col" {side}>{breakable(name)}</th>' for name, side in zip(self.header, sides, strict=True)
         )
         body = ""
         for row in rows:
-            cells = [f"<td {side}>{html.escape(cell)}</td>" for cell, side in zip(row, sides, strict=True)]
-            cells[0] = f'<th scope="row" {sides[0]}>{html.escape(row[0])}</th>'
+            cells = [f"<td {side}>{breakable(cell)}</td>" for cell, side in zip(row, sides, strict=True)]
+            cells[0] = f'<th scope="row" {sides[0]}>{breakable(row[0])}</th>'
             body += f"<tr>{''.join(cells)}</tr>"
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def show(table: Table) -> None:
+    """Displays the table where a notebook runs, and prints its text elsewhere."""
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
+        from IPython.display import display
+
+        display(table)
+    else:
+        print(table)
+
+
+def breakable(text: str) -> str:
+    """The text escaped for HTML, with a place to break in names and in runs without a space: a phone is narrow."""
+    return "<wbr>".join(html.escape(part) for part in LONG.sub(lambda found: f"{found[0]}\0", text).split("\0"))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from helpers.machine.hardware import Choice, Machine, choose_device, hub_reachable, this_machine
 from helpers.machine.paths import PROJECT, cache_folder
 from helpers.machine.places import Place, free_disk_gib, places, write_fault
+from helpers.machine.tables import Table, show
 from helpers.machine.versions import STACK, installed_version, lower_bounds
 from helpers.models import manifest
 from helpers.models.embedded import GGUF_SHA256, folder_of_model
@@ -44,11 +45,12 @@ def examine(machine: Machine | None = None, deep: bool = False) -> list[Finding]
 
 
 def show_report(findings: list[Finding]) -> None:
-    """Prints the findings, then one line that says whether the series can run."""
-    for finding in findings:
-        print(finding)
+    """Shows the findings, then one line that says whether the series can run."""
     broken = sum(finding.mark == "fix" for finding in findings)
-    print("\nready" if not broken else f"\n{broken} thing(s) to fix first, see the lines marked [fix]")
+    ending = "ready" if not broken else f"{broken} thing(s) to fix first, see the lines marked [fix]"
+    rows = [(f"[{finding.mark}]", finding.what, finding.remedy) for finding in findings]
+    lines = "\n".join(map(str, findings))
+    show(Table(("", "what was found", "what to do"), rows, notes=[ending], text=f"{lines}\n"))
 
 
 def python_finding(version: tuple[int, ...]) -> Finding:

@@ -11,6 +11,7 @@ from helpers.machine.meter import PeakMemory, children_bytes
 from helpers.machine.paths import NOTEBOOKS, PROJECT, new_run_folder, write_json
 from helpers.machine.values import one_of
 from helpers.project import explain, report
+from helpers.project.measured import MEASURED
 
 
 class SeriesError(RuntimeError):
@@ -19,7 +20,6 @@ class SeriesError(RuntimeError):
 
 PROFILES = ("auto", "smoke", "laptop", "colab", "datacenter")  # settings.PROFILES, which would load torch
 MAIN = ("00", "01", "02", "03", "04")  # the main job: from the machine's check to the measured before/after
-MEASURED = PROJECT / "benchmarks" / "results" / "laptop-run.json"
 
 
 def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:

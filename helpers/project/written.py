@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.machine.versions import lower_bounds, pyproject
-from helpers.project import pictures
+from helpers.project import measured, pictures
 
 READING_ORDER: tuple[str, ...] = (
     "machine",
@@ -35,6 +35,8 @@ def written() -> dict[Path, str]:
     """Each file that is written from others, with its content."""
     files = {PROJECT / "docs" / "map.md": map_page(), PROJECT / "environment.yml": environment()}
     files[PROJECT / "docs" / "upstream.md"] = upstream_page()
+    readme = PROJECT / "README.md"
+    files[readme] = measured.filled(readme.read_text(encoding="utf-8"), "notebooks", measured.notebooks_table())
     files |= {pictures.FOLDER / f"{name}.svg": pictures.svg(name) for name in pictures.DRAWN}
     return files | {path: with_first_cell(path) for path in sorted(NOTEBOOKS.rglob("[0-9]*.ipynb"))}
 
@@ -78,13 +80,17 @@ def first_cell() -> str:
 
 
 def with_first_cell(path: Path) -> str:
-    """A notebook's file with the first code cell and the pictures as they should be."""
+    """A notebook's file with the first code cell, the pictures and the measured figures as they should be."""
     notebook = json.loads(path.read_text(encoding="utf-8"))
     first = next(cell for cell in notebook["cells"] if "setup" in cell["metadata"].get("tags", []))
     first["source"] = first_cell().splitlines(keepends=True)
     for cell in notebook["cells"]:
         if name := cell["metadata"].get("picture"):
             cell["source"] = [pictures.markdown(name)]
+        elif cell["cell_type"] == "markdown" and path.parent == NOTEBOOKS:
+            text = "".join(cell["source"])
+            if (new := measured.with_figures(text, path.stem)) != text:
+                cell["source"] = new.splitlines(keepends=True)
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 

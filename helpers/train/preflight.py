@@ -16,6 +16,7 @@ from helpers.data.order import is_trained
 from helpers.data.rendering import encode_whole
 from helpers.data.turns import RowError
 from helpers.machine.hardware import choose_dtype, is_out_of_memory, this_machine
+from helpers.machine.tables import Table, show
 from helpers.models import attention
 from helpers.models.attention import AttentionError
 from helpers.models.load import inspect_model
@@ -33,10 +34,13 @@ class Check(NamedTuple):
     remedy: str
 
 
-def preflight(trainer: LoraTrainer, allow: tuple[str, ...] = (), report: Callable[[str], None] = print) -> list[Check]:
-    """Prints what must hold before training, one row a proof, and stops when a row does not.
+def preflight(
+    trainer: LoraTrainer, allow: tuple[str, ...] = (), report: Callable[[str], None] | None = None
+) -> list[Check]:
+    """Shows what must hold before training, one row a proof, and stops when a row does not.
 
-    trainer: from `build_trainer`. allow: names of rows that may fail, for a reader who knows better.
+    trainer: from `build_trainer`. allow: names of rows that may fail, for a reader who knows better. report: takes
+    each row as a line; without it they are shown as a table.
     Raises TrainingError with what to do.
     """
     try:
@@ -51,9 +55,17 @@ def preflight(trainer: LoraTrainer, allow: tuple[str, ...] = (), report: Callabl
     if unknown:
         raise TrainingError(f"there is no proof {sorted(unknown)}; there are: {', '.join(c.name for c in checks)}.")
     widths = [max(map(len, column)) for column in ([c.name for c in checks], [c.actual for c in checks])]
-    for check in checks:
-        mark = "ok" if check.ok else "allowed" if check.name in allow else "fix"
-        report(f"[{mark}] {check.name:{widths[0]}}  {check.actual:{widths[1]}}  needed: {check.needed}")
+    marks = ["ok" if check.ok else "allowed" if check.name in allow else "fix" for check in checks]
+    lines = [
+        f"[{mark}] {check.name:{widths[0]}}  {check.actual:{widths[1]}}  needed: {check.needed}"
+        for mark, check in zip(marks, checks, strict=True)
+    ]
+    if report is None:
+        rows = [(f"[{mark}]", c.name, c.actual, c.needed) for mark, c in zip(marks, checks, strict=True)]
+        show(Table(("", "row", "found", "needed"), rows, text="\n".join(lines)))
+    else:
+        for line in lines:
+            report(line)
     failed = [check for check in checks if not check.ok and check.name not in allow]
     if failed:
         reasons = " ".join(f"'{c.name}' is {c.actual}, needed: {c.needed}. {c.remedy}" for c in failed)

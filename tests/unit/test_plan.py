@@ -55,7 +55,7 @@ def test_sharding_divides_the_weights_and_ddp_does_not():
 
 def test_it_says_when_nothing_fits_and_what_is_the_least():
     options = plan(shape_for("meta-llama/Meta-Llama-3-70B"), SETTINGS, gpus=1, gpu_gib=24, tokens=1e6)
-    said = options_table(options, 24)
+    said = str(options_table(options, 24))
     assert "Nothing fits into 24 GiB" in said and "Assumed" in said and "Fastest" not in said
 
 

@@ -64,10 +64,9 @@ def test_facts_refusals_and_inventions_are_counted(systems, tuned_llama, tokeniz
     monkeypatch.setattr("helpers.evaluate.systems.answer_all", lambda *_, **__: said)
     found = measure(systems[0], tuned_llama, tokenizer, ROWS, max_new_tokens=6)
     assert found.facts == [True, False] and found.signed == [True, False] and found.refused == [False, True]
-    assert "100%" in table([found], ROWS, {"plain base": "nothing"}) and "nothing" in table(
-        [found], ROWS, {"plain base": "nothing"}
-    )
-    assert "1 of 1 refused,   0 invented; of the other 1 questions 0 refused" in unknowns([found], ROWS)
+    (row,) = table([found], ROWS, {"plain base": "nothing"}).rows
+    assert row[0] == "plain base" and row[1].startswith("100%") and row[-1] == "nothing"
+    assert unknowns([found], ROWS).rows == [["plain base", "1", "0", "0"]]  # refused, invented, refused wrongly
 
 
 def test_a_template_is_used_for_a_while_only(tokenizer):

@@ -1,0 +1,62 @@
+"""What each notebook takes, from the measured run alone: headers, README and the series' table. Measures nothing.
+
+The run is benchmarks/results/laptop-run.json; `python benchmarks/readme.py runs/NAME "PROCESSOR"` takes another.
+"""
+
+import json
+import re
+
+from helpers.machine.paths import PROJECT
+
+MEASURED = PROJECT / "benchmarks" / "results" / "laptop-run.json"
+TITLES = {
+    "00_start_here": "find out whether this machine is ready, what will run, and why",
+    "01_load_a_quantized_model": "load a quantized model, and prove that it is quantized",
+    "02_inspect_the_dataset": "see the data the way the model does: rows, tokens, and which of them are trained",
+    "03_finetune_with_lora": "fine-tune with LoRA, watch the loss, measure before and after",
+    "04_generate_and_compare": "talk to the result, with every sampling setting at your fingertips",
+    "05_prompt_rag_or_finetune": "compare prompt, RAG and fine-tuning on the same questions, with what each costs",
+    "06_take_it_with_you": "export, merge, serve and publish it, train on two processes, plan for more",
+}
+
+
+def measured_run() -> dict:
+    """The measured run: notebooks (seconds, peak_gib), processor, date, and what was trained."""
+    return json.loads(MEASURED.read_text(encoding="utf-8"))
+
+
+def took(name: str) -> tuple[str, str]:
+    """(minutes, memory at the peak) of one notebook, as they are shown."""
+    one = measured_run()["notebooks"][name]
+    return f"{one['seconds'] / 60:.1f}", f"{one['peak_gib']:.1f} GiB"
+
+
+def notebooks_table() -> str:
+    """README's table of notebooks, with what each took."""
+    run = measured_run()
+    rows = ["| notebook | you will | minutes | memory |", "|---|---|---|---|"]
+    rows += [f"| [{n[:2]}](notebooks/{n}.ipynb) | {title} | {' | '.join(took(n))} |" for n, title in TITLES.items()]
+    main_job = sum(run["notebooks"][name]["seconds"] for name in TITLES if name[:2] <= "04") / 60
+    where = f"two cores of an {run['processor']}, {run['date']}, at {run['tokens_per_second']:.0f} tokens a second"
+    whole = f"`make run` (00 to 04) takes {main_job:.1f} minutes, `make run-all` {run['minutes']:.1f}"
+    return "\n".join(rows) + f"\n\nMeasured on {where}: {whole}, after the installation.\n"
+
+
+def series_table() -> str:
+    """The same inside notebook 00, with links to the notebooks beside it."""
+    rows = ["| notebook | you will | minutes |", "|---|---|---|"]
+    return "\n".join([*rows, *(f"| [{n[:2]}]({n}.ipynb) | {title} | {took(n)[0]} |" for n, title in TITLES.items())])
+
+
+def with_figures(text: str, name: str) -> str:
+    """A notebook's text with the laptop's row of the header, and the series' table, as they were measured."""
+    minutes, memory = took(name)
+    text = re.sub(r"(?m)^(\| laptop[^|\n]*\|)[^|\n]*\|[^|\n]*\|$", rf"\1 {minutes} | {memory} |", text)
+    table = r"(?m)^\| notebook \| you will \|.*\n\|[-|]+\|\n(?:\|.*\|\n?)+?(?=\n|\Z)"
+    return re.sub(table, lambda _: series_table() + "\n", text)
+
+
+def filled(text: str, mark: str, content: str) -> str:
+    """The text with what stands between the marks <!-- mark --> and <!-- /mark --> replaced; without them, as it is."""
+    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
+    return pattern.sub(lambda found: found[1] + content + found[2], text)

@@ -1,0 +1,214 @@
+"""The series as a static site: notebooks of a run, documents and report, built by Sphinx with myst-nb.
+
+Runs in .venv-site (`make site`), which has the builder and none of the libraries that train. Pages ask no other host.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from helpers.machine.paths import NOTEBOOKS, PROJECT, home, runs_folder
+from helpers.machine.versions import pyproject
+
+DOCS = PROJECT / "docs"
+FOLDED = {"setup", "proof"}  # cells that a reader opens on a click
+
+
+class SiteError(RuntimeError):
+    """The site cannot be built; the message says what is missing."""
+
+
+class Edition(NamedTuple):
+    """One language's pages. code: as Sphinx writes it. place: its folder in the site, "" for the first."""
+
+    code: str
+    place: str
+    front: Path
+    notebooks: Path
+    parts: tuple[str, str]
+    name: str
+
+
+EDITIONS = (
+    Edition("en", "", PROJECT / "README.md", NOTEBOOKS, ("Notebooks", "Documents"), "English"),
+    Edition("zh_CN", "zh", PROJECT / "README.zh-CN.md", NOTEBOOKS / "zh", ("笔记本", "文档"), "中文"),
+)
+
+SETTINGS: dict = {
+    "extensions": ["myst_nb"],
+    "project": "How do I fine-tune an LLM?",
+    "html_title": "How do I fine-tune an LLM?",
+    "html_theme": "pydata_sphinx_theme",
+    "html_theme_options": {
+        "logo": {"text": "Fine-tune an LLM"},  # what fits beside the buttons on a page of 390 px
+        "show_prev_next": True,
+        "navbar_align": "left",
+        "secondary_sidebar_items": ["page-toc"],
+        "footer_start": [],
+        "footer_end": [],
+    },
+    "html_context": {"default_mode": "auto"},  # light or dark, as the reader's system is, until the switch is used
+    "html_favicon": "favicon.svg",
+    "html_show_sourcelink": False,
+    "html_copy_source": False,
+    "nb_execution_mode": "off",
+    "nb_ipywidgets_js": {},  # without it, pages with a widget's state ask two other hosts for scripts
+    "nb_mime_priority_overrides": [("html", "text/html", 5)],  # a panel's picture, in place of a widget without kernel
+    "nb_merge_streams": True,
+    "nb_render_image_options": {"alt": "a picture; the text beside it says what it shows"},
+    "myst_heading_anchors": 3,
+    "mathjax_path": "none.js",  # no page has formulas; were there one, it would not ask another host
+    "suppress_warnings": ["myst.header", "mystnb.unknown_mime_type", "misc.highlighting_failure"],
+}
+FAVICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#fff"/>'
+    '<path d="M2 2C4 12 8 13 14 13.500" fill="none" stroke="#0072b2" stroke-width="2"/></svg>'
+)
+
+
+def newest_executed() -> Path | None:
+    """The newest run's folder that has executed notebooks; None without one."""
+    runs = [folder.parent for folder in runs_folder().glob("*/executed") if any(folder.glob("*.ipynb"))]
+    return max(runs, key=lambda run: run.name, default=None)
+
+
+def build_site(target: Path, run: Path | None = None) -> Path:
+    """Builds every edition that has notebooks into `target`, and returns the first page.
+
+    run: a run's folder, whose executed notebooks take the place of the empty ones. Raises SiteError.
+    """
+    try:
+        from sphinx.application import Sphinx
+    except ImportError:
+        raise SiteError("the site's builder is not installed here: `make site` makes its environment.") from None
+    if run and not any((run / "executed").glob("*.ipynb")):
+        raise SiteError(f"{run} has no executed notebooks: choose a folder of runs/ that `make run` made.")
+    work = target.with_name(target.name + "-source")
+    for folder in (work, target):
+        shutil.rmtree(folder, ignore_errors=True)
+    editions = [one for one in EDITIONS if any(one.notebooks.glob("[0-9]*.ipynb"))]
+    for edition in editions:
+        source = stage(work / edition.code, edition, editions, run)
+        extra = {"language": edition.code, "html_extra_path": [str(source / "extra")]}
+        app = Sphinx(
+            source,
+            None,
+            target / edition.place,
+            work / f"{edition.code}-doctrees",
+            "html",
+            confoverrides={**SETTINGS, **extra},
+            status=None,
+            warningiserror=True,
+        )
+        app.build()
+        if app.statuscode:
+            raise SiteError("Sphinx warned, see its lines above: a link or a picture of the site leads nowhere.")
+    (target / ".nojekyll").touch()  # else GitHub's Pages leave out folders that begin with an underline
+    return target / "index.html"
+
+
+def stage(folder: Path, edition: Edition, editions: list[Edition], run: Path | None) -> Path:
+    """The folder that Sphinx reads: the pages with their places in this project, and links that lead somewhere."""
+    pages = dict(sources(edition, run))
+    for name, source in pages.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = source.read_text(encoding="utf-8")
+        notebook = name.endswith(".ipynb")
+        path.write_text((staged_notebook if notebook else linked)(text, name, pages), encoding="utf-8")
+    shutil.copytree(DOCS, folder / "docs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.md"))
+    (folder / "extra").mkdir()
+    (folder / "favicon.svg").write_text(FAVICON, encoding="utf-8")
+    if run and (run / "report.html").exists():
+        (folder / "extra" / "report.html").write_text(private(run / "report.html"), encoding="utf-8")
+    index = folder / "index.md"
+    index.write_text(index.read_text(encoding="utf-8") + way_on(edition, editions, run), encoding="utf-8")
+    for part, title in zip(("notebooks", "docs"), edition.parts, strict=True):
+        names = [Path(name).relative_to(part) for name in pages if name.startswith(part + "/")]
+        listed = "\n".join(str(name.with_suffix("").as_posix()) for name in names)
+        (folder / part / "index.md").write_text(f"# {title}\n\n```{{toctree}}\n{listed}\n```\n", encoding="utf-8")
+    return folder
+
+
+def sources(edition: Edition, run: Path | None) -> Iterator[tuple[str, Path]]:
+    """(place in the site, file) of each page: the front page, the notebooks, their solutions, the documents."""
+    yield "index.md", edition.front
+    for path in sorted(edition.notebooks.glob("[0-9]*.ipynb")):
+        executed = run / "executed" / path.name if run else path
+        yield f"notebooks/{path.name}", executed if executed.exists() and edition.code == "en" else path
+    for path in sorted((edition.notebooks / "solutions").glob("[0-9]*.ipynb")):
+        yield f"notebooks/solutions/{path.name}", path
+    for path in sorted(DOCS.glob("*.md")):
+        yield f"docs/{path.name}", path
+
+
+def staged_notebook(text: str, name: str, pages: dict[str, Path]) -> str:
+    """A notebook with its set-up and proof cells folded, and its links as the site's."""
+    notebook = json.loads(hidden(text))
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = linked("".join(cell["source"]), name, pages)
+        elif FOLDED & set(cell["metadata"].get("tags", [])):
+            cell["metadata"]["tags"] = [*cell["metadata"]["tags"], "hide-input"]
+    return json.dumps(notebook, ensure_ascii=False)
+
+
+def hidden(text: str) -> str:
+    """The text without this machine's folders: what a page shows is public."""
+    for folder, shown in ((PROJECT, "fine-tuning-notebooks"), (home(), "~")):
+        if len(str(folder)) > 1:
+            text = re.sub(re.escape(str(folder)) + r"(?![\w-])", shown, text)
+    return text
+
+
+def private(path: Path) -> str:
+    """A file's text without this machine's folders."""
+    return hidden(path.read_text(encoding="utf-8"))
+
+
+def linked(text: str, name: str, pages: dict[str, Path]) -> str:
+    """Markdown whose links to files that are no pages lead to the repository, or are plain words without an address.
+
+    name: the page's place in the site, from which its links are read.
+    """
+    address = pyproject()["project"].get("urls", {}).get("Repository", "").removesuffix(".git")
+
+    def replaced(found: re.Match) -> str:
+        words, target = found["words"], found["target"]
+        if re.match(r"\w+:|#", target):
+            return found[0]
+        file, _, part = target.partition("#")
+        here = name if name != "index.md" else "README.md"
+        place = os.path.normpath(os.path.join(os.path.dirname(here), file)).replace(os.sep, "/")
+        if place == "README.md":
+            place = "index.md"
+        if place in pages or (place.startswith("docs/") and (PROJECT / place).is_file()):
+            way = os.path.relpath(place, os.path.dirname(name)).replace(os.sep, "/")
+            return f"[{words}]({way}{'#' + part if part else ''})"
+        return f"[{words}]({address}/blob/main/{place})" if address else words
+
+    return re.sub(r"(?<!!)\[(?P<words>[^\]\n]*(?:\n[^\]\n]+)?)\]\((?P<target>[^)\s]+)\)", replaced, text)
+
+
+def way_on(edition: Edition, editions: list[Edition], run: Path | None) -> str:
+    """What the front page gets below its text: the pages, the run's report, and the way to the other language."""
+    lines = ["", "```{toctree}", ":hidden:", "", "notebooks/index", "docs/index", "```", ""]
+    if run and (run / "report.html").exists():
+        lines += ["<p><a href='report.html'>The report of the run that these pages show</a></p>", ""]
+    for other in editions:
+        if other is not edition:
+            way = f"{'../' if edition.place else ''}{other.place + '/' if other.place else ''}index.html"
+            lines += [f"<p><a href='{way}'>{other.name}</a></p>", ""]
+    return "\n".join(lines)
+
+
+def make_site(target: str, run: str | None) -> None:
+    """Builds the site from the newest run with executed notebooks (or the one named), and says where it lies."""
+    chosen = Path(run).resolve() if run else newest_executed()
+    page = build_site(Path(target).resolve(), chosen)
+    print(f"from {chosen.name if chosen else 'the notebooks as they are: no run has executed ones'}")
+    print(f"the site's first page: {os.path.relpath(page)}")

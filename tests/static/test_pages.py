@@ -1,0 +1,102 @@
+"""What the site is made of: pages in order, links that lead somewhere, nothing of this machine. Builds no site."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from helpers.machine.paths import NOTEBOOKS, PROJECT
+from helpers.project import pages
+
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+ENGLISH = pages.EDITIONS[0]
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "20260101-000000-laptop"
+    (run / "executed").mkdir(parents=True)
+    notebook = json.loads((NOTEBOOKS / "00_start_here.ipynb").read_text(encoding="utf-8"))
+    code = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    code["outputs"] = [{"output_type": "stream", "name": "stdout", "text": [f"{PROJECT}/runs {Path.home()}/.cache"]}]
+    (run / "executed" / "00_start_here.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    (run / "report.html").write_text(f"<p>{PROJECT}/runs</p>", encoding="utf-8")
+    folder = tmp_path_factory.mktemp("site") / "en"
+    folder.mkdir()
+    return pages.stage(folder, ENGLISH, list(pages.EDITIONS), run)
+
+
+def texts(folder):
+    """(place, markdown) of every staged page."""
+    for path in sorted([*folder.rglob("*.md"), *folder.rglob("*.ipynb")]):
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".ipynb":
+            text = "\n".join("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
+        yield path, text
+
+
+def test_every_notebook_solution_and_document_is_a_page_and_stands_in_the_contents(staged):
+    for kind in ("notebooks", "docs"):
+        there = {str(p.relative_to(PROJECT / kind).with_suffix("")) for p in (PROJECT / kind).rglob("*.md")}
+        there |= {str(p.relative_to(PROJECT / kind).with_suffix("")) for p in (PROJECT / kind).rglob("[0-9]*.ipynb")}
+        listed = (staged / kind / "index.md").read_text(encoding="utf-8").split("```{toctree}\n")[1].split("\n```")[0]
+        english = {name for name in there if not name.startswith("zh")}
+        assert english == set(listed.splitlines()) and english
+        assert listed.splitlines() == sorted(listed.splitlines(), key=lambda name: ("solutions" in name, name))
+
+
+def test_every_link_leads_to_a_page_a_picture_or_the_web(staged):
+    found = 0
+    for path, text in texts(staged):
+        for target in LINK.findall(text):
+            if not re.match(r"\w+:|#", target):
+                assert (path.parent / target.partition("#")[0]).exists(), f"{path.name}: {target}"
+                found += 1
+    assert found > 30
+
+
+def test_links_to_code_lead_to_the_repository_where_it_has_an_address(monkeypatch):
+    text = "See [map](../helpers/run.py), [terms](glossary.md#x) and ![picture](pictures/a.png)."
+    known = {"docs/map.md": Path(), "docs/glossary.md": Path()}
+    assert pages.linked(text, "docs/map.md", known).startswith("See map, [terms](glossary.md#x)")
+    monkeypatch.setattr(pages, "pyproject", lambda: {"project": {"urls": {"Repository": "https://git.example/x.git"}}})
+    assert "[map](https://git.example/x/blob/main/helpers/run.py)" in pages.linked(text, "docs/map.md", known)
+
+
+def test_nothing_of_this_machine_stands_on_a_page(staged):
+    for path in [*staged.rglob("*.ipynb"), *staged.rglob("*.html")]:
+        text = path.read_text(encoding="utf-8")
+        assert str(PROJECT) not in text and f"{Path.home()}/" not in text
+    assert "fine-tuning-notebooks/runs ~/.cache" in (staged / "notebooks" / "00_start_here.ipynb").read_text()
+
+
+def test_setup_and_proof_cells_are_folded(staged):
+    for path in staged.rglob("[0-9]*.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            tags = set(cell["metadata"].get("tags", []))
+            assert ("hide-input" in tags) == bool(tags & {"setup", "proof"}), path.name
+
+
+def test_another_language_is_another_place_with_a_way_back(staged, tmp_path):
+    notebooks = tmp_path / "zh"
+    notebooks.mkdir()
+    (notebooks / "00_start_here.ipynb").write_bytes((NOTEBOOKS / "00_start_here.ipynb").read_bytes())
+    chinese = pages.EDITIONS[1]._replace(notebooks=notebooks)
+    (tmp_path / "source").mkdir()
+    folder = pages.stage(tmp_path / "source", chinese, list(pages.EDITIONS), None)
+    assert "# 笔记本\n" in (folder / "notebooks" / "index.md").read_text(encoding="utf-8")
+    assert "href='../index.html'>English" in (folder / "index.md").read_text(encoding="utf-8")
+    assert "href='zh/index.html'>中文" in (staged / "index.md").read_text(encoding="utf-8")
+
+
+def test_the_workflow_publishes_what_make_site_builds_with_pinned_actions():
+    text = (PROJECT / ".github" / "workflows" / "site.yml").read_text(encoding="utf-8")
+    used = re.findall(r"uses: (\S+)", text)
+    assert used and all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", action) for action in used)
+    assert "make site" in text and "path: build/site" in text and "has_pages" in text
+
+
+def test_the_builder_is_pinned():
+    pins = [line for line in (PROJECT / "constraints-site.txt").read_text().splitlines() if not line.startswith("#")]
+    assert len(pins) >= 3 and all(re.fullmatch(r"[\w-]+==[\d.]+", pin) for pin in pins)
