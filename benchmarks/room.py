@@ -57,16 +57,15 @@ def visit(address: str, number: int, of: int, model: Path) -> dict[str, float]:
 def measure(visitors: int, profile: str) -> dict:
     """Median and largest of every time, over all visitors."""
     with tempfile.TemporaryDirectory() as runs:
-        log, model = Path(runs, "log"), Path(runs, "app", "model.json")
+        log, environment = Path(runs, "log"), {**os.environ, "FT_RUNS": runs, "TMPDIR": runs}
         command = [sys.executable, "-m", "helpers", "app", f"--profile={profile}", f"--port={free_port()}"]
         with log.open("w") as target:
-            app = subprocess.Popen(
-                [*command, f"--visitors={visitors}"], stdout=target, stderr=target, env={**os.environ, "FT_RUNS": runs}
-            )
+            app = subprocess.Popen([*command, f"--visitors={visitors}"], stdout=target, stderr=target, env=environment)
         try:
             while not (found := re.search(r"http://\S+/\?token=\S+", log.read_text())):
                 assert app.poll() is None, log.read_text()
                 time.sleep(0.5)
+            (model,) = Path(runs).glob("*/model.json")
             with ThreadPoolExecutor(visitors) as pool:
                 times = list(pool.map(lambda number: visit(found.group(), number, visitors, model), range(visitors)))
         finally:

@@ -1,6 +1,8 @@
 """Fixtures: tiny models built in code, and an environment in which no test sees another's runs."""
 
 import copy
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -23,6 +25,36 @@ def own_runs(tmp_path, monkeypatch):
     for name in ("FT_PROFILE", "FT_MODEL", "FT_RUN", "FT_HEADLESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FT_RUNS", str(tmp_path / "runs"))
+
+
+# What keeps a library silent on a machine of a test, but not on a reader's.
+QUIET = ("CI", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "TRANSFORMERS_OFFLINE", "GITHUB_ACTIONS")
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Requests seen by a stand-in for the Hub that answers 404; processes started meanwhile know no other Hub."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self):
+            seen.append(f"{self.command} {self.path}")
+            self.send_response(404)
+            self.end_headers()
+
+        do_GET = do_HEAD = do_POST = answer
+
+        def log_message(self, *words):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in QUIET:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    yield seen
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(scope="session")

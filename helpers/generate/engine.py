@@ -60,7 +60,7 @@ class Engine:
     def prompt_ids(self, request: Request, which: str = "") -> list[int]:
         """What a model (else the last that is asked) reads of a request under the chat template, as token ids."""
         text = prompt_text(self.tokenizer, request.messages(which or request.models[-1]))
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]  # room() tells how long
 
     @property
     def context(self) -> int:

@@ -8,7 +8,7 @@ from helpers.generate.sampling import Sampling
 
 
 class PromptError(ValueError):
-    """The model cannot read this prompt; the message says how much of it is too much."""
+    """The model cannot read this prompt; the message says how much of it is too much, and what to do."""
 
 
 class Turn(NamedTuple):

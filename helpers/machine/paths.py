@@ -1,5 +1,6 @@
 """Where runs, caches and data live; knows nothing of models."""
 
+import errno
 import json
 import os
 import sys
@@ -87,6 +88,13 @@ def in_vscode() -> bool:
     return "VSCODE_PID" in os.environ or "VSCODE_CWD" in os.environ
 
 
+def file_bytes(path: Path) -> bytes:
+    """What a file holds. Raises OSError for what is none: a pipe would be waited for, a device read without end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    return path.read_bytes()
+
+
 def read_json(path: Path, report: Callable[[str], None] = print, kinds: Mapping[str, Any] | None = None) -> dict | None:
     """The object in a JSON file; None where there is no file, or one that is damaged, which is said.
 
@@ -95,7 +103,7 @@ def read_json(path: Path, report: Callable[[str], None] = print, kinds: Mapping[
     """
     content: Any = None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(file_bytes(path).decode("utf-8"))
         wrong = "" if isinstance(content, dict) else f"it holds a {type(content).__name__}, no object"
     except FileNotFoundError:
         return None

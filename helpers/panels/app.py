@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -116,34 +118,37 @@ def stop_site(child: subprocess.Popen) -> None:
 def serve(profile: str, run: Path | None, port: int, visitors: int = VISITORS, share: str | None = None) -> int:
     """Loads the model once, serves it, and shows the panel until it is interrupted; returns Voila's exit status.
 
+    Ctrl+C interrupts it, and so do SIGTERM and a terminal that is closed. What it writes lies in a folder of its own
+    that goes with it: runs/ may be read-only, and several apps at a time do not meet.
     visitors: at most, at a time. share: None for this machine alone, else a further name of it in the network, or "".
     """
     from helpers.data.load import read_own
     from helpers.generate.engine import Engine
-    from helpers.machine.paths import runs_folder
     from helpers.serve.serving import Server
     from helpers.train.adapters import load_tuned
 
+    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), signal.default_int_handler)
     tuned = load_tuned(profile, run)
     print(tuned.words, flush=True)
-    folder = runs_folder() / "app"
     engine = Engine(tuned.model, tuned.tokenizer)
     engine.warm()
-    server = Server(engine, folder / "model.json")
-    server.start()
     question = read_own("test")[0]["messages"][0]["content"]
-    notebook = folder / "page" / "panel.ipynb"
-    notebook.parent.mkdir(parents=True, exist_ok=True)
-    notebook.write_text(json.dumps(panel_notebook(folder / "model.json", question)), encoding="utf-8")
-    site = plan(notebook, port, visitors, share)
-    child = start_site(site)
-    try:
-        if child.poll() is None:
-            print(words(site), flush=True)
-        return child.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        stop_site(child)
-        server.shutdown()
-        (folder / "model.json").unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fine-tuned-app-") as made:
+        folder = Path(made)
+        server = Server(engine, folder / "model.json")
+        server.start()
+        notebook = folder / "page" / "panel.ipynb"
+        notebook.parent.mkdir()
+        notebook.write_text(json.dumps(panel_notebook(folder / "model.json", question)), encoding="utf-8")
+        site = plan(notebook, port, visitors, share)
+        child = start_site(site)
+        try:
+            if child.poll() is None:
+                print(words(site), flush=True)
+            return child.wait()
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            stop_site(child)
+            server.shutdown()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from helpers.generate.events import Done, Event, Parting, Request
+from helpers.generate.events import Done, Event, Parting, PromptError, Request
 from helpers.panels import conversation
 from helpers.panels.conversation import Exchange
 from helpers.panels.layout import PanelWidgets
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NO_QUESTION = "Write a question first, or press one of the examples."
 INTRO = "Ask the model something: write a question and press Enter, or press an example."
+FIRST = "; the first answer also lays the model out for speed"
 WARM_UP_SECONDS = 2  # of thinking, after which the panel says why the first answer takes longer
 
 
@@ -202,9 +203,10 @@ class GenerationPanel:
     def patience(self) -> str:
         """What to say while nothing is written yet: how long it has been, and what takes so long."""
         waited = int(time.perf_counter() - self.begun_at)
-        if any(self.answers.values()) or waited < WARM_UP_SECONDS or self.status_text.startswith("waiting"):
+        told = self.status_text.startswith(("waiting", "reading"))  # more exactly
+        if any(self.answers.values()) or waited < WARM_UP_SECONDS or told:
             return ""
-        return f"thinking ... {waited} s; the first answer also lays the model out for speed"
+        return f"thinking ... {waited} s" + ("" if self.exchanges else FIRST)
 
     def note(self, event: Event) -> str:
         """Keeps what an event says; returns the status to show."""
@@ -232,7 +234,7 @@ class GenerationPanel:
             self.code = self.code_box.value = "\n".join(done.code for done in self.done.values())
             self.write(self.summary())
         else:
-            self.write(f"It failed: {type(error).__name__}: {error}. {panel_remedy(error)}")
+            self.write(failure(error))
         self.generate_button.disabled, self.stop_button.disabled = False, True
         self.widgets.show_saved(self.exchanges)
         self.picture.update(*self.state())
@@ -285,6 +287,15 @@ def read_so_far(done: dict[str, Done]) -> str:
     if longest.left_out:
         words += f" Its oldest {longest.left_out} turns had no room and were not read."
     return words
+
+
+def failure(error: BaseException) -> str:
+    """An error in plain words, and what to do about it; a prompt that is too long says both itself."""
+    if isinstance(error, PromptError):
+        return str(error)
+    own = type(error).__module__.startswith("helpers.")  # then its message is a sentence
+    said = f"{error}" if own else f"{type(error).__name__}: {error}"
+    return f"It failed: {said.rstrip('.')}. {panel_remedy(error)}"
 
 
 def panel_remedy(error: BaseException) -> str:

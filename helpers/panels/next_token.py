@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
-from helpers.generate.events import Look, NextToken, Request
+from helpers.generate.events import Look, NextToken, PromptError, Request
 
 if TYPE_CHECKING:
     from helpers.generate.engine import Engine
@@ -112,7 +112,8 @@ class TokenPanel:
             look = self.engine.look(request)
         except Exception as error:  # the panel stays usable; the error is shown and kept
             self.error = error
-            self.show_line(f"It failed: {type(error).__name__}: {error}")
+            said = f"It failed: {type(error).__name__}: {error}"
+            self.show_line(str(error) if isinstance(error, PromptError) else said)
             return
         if look is None:
             self.show_line("The model is answering somebody else: press Look again in a moment.")

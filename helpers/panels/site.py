@@ -207,13 +207,15 @@ def configuration(site: Site) -> Config:
     config.Voila.update(ip=site.ip, port=site.port, port_retries=0, open_browser=False, log_level="ERROR")
     quiet = {"log_function": lambda handler: None}  # nothing about who came, and no line for each page that waits
     headers = {"headers": {"Content-Security-Policy": policy(site)}}
-    config.Voila.update(token=site.token, tornado_settings=headers | quiet)
+    pings = {"ws_ping_interval": 30_000, "ws_ping_timeout": 30_000}  # ms; Tornado warns of a longer time-out
+    config.Voila.update(token=site.token, tornado_settings=headers | quiet | pings)
     config.IdentityProvider.cookie_options = {"SameSite": "Lax"}
     config.VoilaConfiguration.update(show_tracebacks=site.tracebacks, file_allowlist=[])
     config.VoilaConfiguration.multi_kernel_manager_class = Kernels
     config.VoilaExecutor.update(iopub_timeout=PATIENCE_SECONDS, startup_timeout=PATIENCE_SECONDS, timeout=None)
     config.MappingKernelManager.update(cull_idle_timeout=IDLE_SECONDS, cull_interval=60)
     config.MappingKernelManager.kernel_info_timeout = PATIENCE_SECONDS
+    config.KernelManager.transport_encryption = "auto"  # where the kernel can; it warns on the console where it is off
     return config
 
 

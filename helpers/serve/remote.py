@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
-from helpers.generate.events import Event, Look, NextToken, Request
+from helpers.generate.events import Event, Look, NextToken, PromptError, Request
 
 
 class RemoteError(Exception):
@@ -26,7 +26,7 @@ class RemoteEngine:
         self.models, self.own, self.how = tuple(about["models"]), about["own"], about["how"]
 
     def post(self, path: str, body: str) -> http.client.HTTPResponse:
-        """Sends JSON to the other process; raises RemoteError when it refuses or is gone."""
+        """Sends JSON to the other process; raises PromptError for a prompt that is too long, else RemoteError."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
         try:
             connection.request("POST", path, body.encode(), {**self.headers, "Content-Type": "application/json"})
@@ -34,7 +34,7 @@ class RemoteEngine:
         except OSError as error:
             raise RemoteError(f"the model's process does not answer ({error}); start `make app` again") from None
         if answer.status != 200:
-            raise RemoteError(answer.read().decode())
+            raise (PromptError if answer.status == 413 else RemoteError)(answer.read().decode())
         return answer
 
     def ask(self, request: Request) -> "RemoteJob":

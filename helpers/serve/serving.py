@@ -59,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         length = self.headers.get("Content-Length", "")
         if not length.isdigit() or int(length) > LARGEST_REQUEST:
-            self.refuse(413, f"a request has at most {LARGEST_REQUEST} bytes: shorten the prompt")
+            self.refuse(413, f"A request has at most {LARGEST_REQUEST:,} bytes: shorten the prompt.")
             return
         body, actions = self.rfile.read(int(length)).decode(), {"/about": self.about, "/ask": self.ask}
         action = {**actions, "/look": self.look, "/stop": self.stop}.get(self.path)

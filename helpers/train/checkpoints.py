@@ -1,7 +1,6 @@
 """Checkpoints that are whole or not there: written aside, sealed with the hashes of their files, then renamed."""
 
 import hashlib
-import json
 import math
 import os
 import shutil
@@ -15,7 +14,7 @@ from datasets import Dataset
 from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
-from helpers.machine.paths import fixed_run, new_run_folder, runs_folder, write_json
+from helpers.machine.paths import fixed_run, new_run_folder, read_json, runs_folder, write_json
 from helpers.machine.processes import agree
 from helpers.run import Run, open_run
 from helpers.settings import Settings, SettingsError
@@ -124,23 +123,31 @@ def newest(folder: Path, report: Callable[[str], None] = print) -> Checkpoint | 
         if wrong := damage(path):
             report(f"{path.name} is passed over: {wrong}")
             continue
-        content = json.loads((path / SEAL).read_text(encoding="utf-8"))
+        content = read_seal(path)
         return Checkpoint(path, content["step"], content["tokens"], content["identity"])
     return None
 
 
+def read_seal(path: Path) -> dict:
+    """What a checkpoint's seal says, each value of its type; without one that is not."""
+    kinds = {"step": int, "tokens": int, "identity": dict, "files": dict}
+    return read_json(path / SEAL, report=lambda text: None, kinds=kinds) or {}
+
+
 def damage(path: Path) -> str:
     """What is wrong with a checkpoint, or nothing."""
+    content = read_seal(path)
+    if missing := [name for name in ("files", "step", "tokens", "identity") if name not in content]:
+        return f"it was never finished: its seal has no {missing[0]}"
     try:
-        content = json.loads((path / SEAL).read_text(encoding="utf-8"))
         for name, expected in content["files"].items():
             if not (path / name).is_file():
                 return f"{name} is missing"
             if stamp(path / name) != expected:
                 return f"{name} is damaged"
-    except (OSError, ValueError, KeyError) as error:
-        return f"it was never finished ({type(error).__name__})"
-    return "" if content.get("step") == int(path.name.removeprefix("checkpoint-")) else "its step is another"
+    except (OSError, ValueError) as error:
+        return f"it cannot be read ({type(error).__name__})"
+    return "" if content["step"] == int(path.name.removeprefix("checkpoint-")) else "its step is another"
 
 
 def run_to_use(settings: Settings, resume: bool = True, report: Callable[[str], None] = print) -> Run:

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from helpers.machine.meter import GIB, used_bytes
-from helpers.machine.paths import atomic, is_kind
+from helpers.machine.paths import atomic, file_bytes, is_kind
 
 COLUMNS = (
     *("step", "seconds", "epoch", "event", "loss", "eval_loss", "learning_rate", "grad_norm"),
@@ -107,7 +107,7 @@ def read_history(path: Path, report: Callable[[str], None] = print) -> list[dict
     said. A row without its seconds has those of the row before.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        lines = file_bytes(path).splitlines()
     except OSError as error:
         report(f"{path.parent.name}/{path.name} is passed over: it cannot be read ({error.strerror})")
         return []

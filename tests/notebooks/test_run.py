@@ -15,6 +15,13 @@ MAIN = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))
 
 
+@pytest.fixture(autouse=True)
+def silence(hub):
+    """No notebook asks the Hub for anything: neither a model, where the profile needs none, nor to report."""
+    yield
+    assert not hub
+
+
 def run(path, target, **parameters):
     return papermill.execute_notebook(
         path, target, parameters, cwd=path.parent, kernel_name="python3", progress_bar=False, execution_timeout=300

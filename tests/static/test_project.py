@@ -51,6 +51,19 @@ def test_the_tested_versions_satisfy_the_lower_bounds(name):
             assert requirement.specifier.contains(pins(name)[requirement.name]), requirement
 
 
+def test_the_tested_versions_can_be_had_with_the_first_release_of_the_oldest_python():
+    """Debian 12 has Python 3.11.2; a pin that wants a later one leaves its users without an installation."""
+    from importlib.metadata import distributions
+
+    from packaging.specifiers import SpecifierSet
+
+    pinned = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins("constraints.txt").items()}
+    for package in distributions():
+        wanted = SpecifierSet(package.metadata["Requires-Python"] or "")
+        if pinned.get(re.sub(r"[-_.]+", "-", package.name).lower()) == package.version:
+            assert wanted.contains("3.11.0"), f"{package.name}=={package.version} wants Python {wanted}"
+
+
 def test_every_lower_bound_has_its_reason():
     block = (PROJECT / "pyproject.toml").read_text().split("dependencies = [")[1].split("[project.urls]")[0]
     for line in block.splitlines():

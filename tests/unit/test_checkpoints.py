@@ -48,6 +48,10 @@ def test_the_same_step_can_be_saved_again(tmp_path):
     assert newest(tmp_path).tokens == 9
 
 
+# What may stand in a seal that is not of this project.
+FOREIGN = ("null", "[{}]", "[" * 100_000, '{"files": [], "step": 4}', '{"files": {}, "step": 4}', '{"files": {"a": 1}}')
+
+
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
@@ -56,6 +60,7 @@ def test_the_same_step_can_be_saved_again(tmp_path):
         (lambda c: (c / "weights").unlink(), "weights is missing"),
         (lambda c: (c / checkpoints.SEAL).unlink(), "never finished"),
         (lambda c: (c / checkpoints.SEAL).write_text('{"step"'), "never finished"),
+        *((lambda c, text=text: (c / checkpoints.SEAL).write_text(text), "never finished") for text in FOREIGN),
         (lambda c: c.rename(c.with_name("checkpoint-30")), "its step is another"),
     ],
 )

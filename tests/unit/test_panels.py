@@ -214,7 +214,10 @@ def test_the_panel_leaves_a_picture(panel, monkeypatch):
 
 def test_waiting_is_told_with_its_seconds(panel):
     panel.begun_at = time.perf_counter() - 7
-    assert "7 s" in panel.patience()
+    assert panel.patience() == "thinking ... 7 s; the first answer also lays the model out for speed"
+    panel.say("reading your prompt: 128 of 900 tokens")
+    assert panel.patience() == "", "what is said already is more exact"
+    panel.say("thinking ...")
     panel.answers["base"] = "It"
     assert panel.patience() == ""
 

@@ -3,6 +3,8 @@ import json
 import pytest
 
 from helpers.machine import paths
+from helpers.machine.paths import read_json
+from helpers.watch.history import read_history
 
 
 def test_two_runs_in_the_same_second_get_two_folders():
@@ -22,3 +24,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
 def test_the_cache_folder_can_be_chosen(monkeypatch, tmp_path):
     monkeypatch.setenv("FT_CACHE", str(tmp_path / "here"))
     assert paths.cache_folder() == tmp_path / "here"
+
+
+def test_what_is_no_file_is_not_read(tmp_path):
+    """A pipe would be waited for, and a device may never end: /dev/null stands for them here."""
+    (tmp_path / "history.jsonl").symlink_to("/dev/null")
+    said = []
+    assert read_json(tmp_path / "history.jsonl", said.append) is None and "OSError" in said[0]
+    assert read_history(tmp_path / "history.jsonl", said.append) == [] and "it is no file" in said[1]

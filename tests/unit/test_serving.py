@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from helpers.generate.engine import Engine
-from helpers.generate.events import Request
+from helpers.generate.events import PromptError, Request
 from helpers.generate.sampling import Sampling
 from helpers.machine.paths import PROJECT
 from helpers.panels.app import panel_notebook
@@ -110,9 +110,9 @@ def test_a_look_that_fails_says_why_and_the_server_goes_on(server, remote, monke
 def test_a_prompt_that_is_too_long_is_refused_in_words_and_the_next_is_answered(server, remote):
     server.engine.model.config.max_position_embeddings = 60
     panel = GenerationPanel(remote, "x" * 200, max_new_tokens=4)
-    with pytest.raises(RemoteError, match=r"context is 60 tokens.*too many. Shorten"):
+    with pytest.raises(PromptError, match=r"context is 60 tokens.*too many. Shorten"):
         panel.run()
-    assert "too many" in panel.status.value
+    assert panel.status_text == str(panel.error) and "too many" in panel.status_text
     panel.prompt.value = "hi"
     assert panel.run() and not server.engine.queue.line
 
@@ -136,7 +136,7 @@ def test_nonsense_is_refused_and_the_server_goes_on(server, remote, path, body, 
         post(server, path, body, server.key)
     assert refused.value.code == status
     refused.value.close()
-    with pytest.raises(RemoteError, match="shorten the prompt"):
+    with pytest.raises(PromptError, match="shorten the prompt"):
         remote.look(Request("x" * LARGEST_REQUEST, Sampling()))
     assert remote.look(Request("hi", Sampling(), ("base",))) is not None
 

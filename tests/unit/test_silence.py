@@ -1,10 +1,8 @@
-"""Nothing is sent unasked: a stand-in for the Hub writes down every request of a training, an export and an answer."""
+"""Nothing is sent unasked: a stand-in for the Hub (conftest.hub) writes down every request of what readers do."""
 
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -15,12 +13,20 @@ import sys
 from pathlib import Path
 
 from helpers.__main__ import main
+from helpers.generate.engine import Engine
+from helpers.generate.events import Request
 from helpers.generate.generation import generate
+from helpers.generate.sampling import Sampling
+from helpers.serve.remote import RemoteEngine
+from helpers.serve.serving import Server
 from helpers.train import load_tuned
 
 main(["train", "--profile", "smoke", "--max-steps", "2"])
 tuned = load_tuned("smoke")
 generate(tuned.model, tuned.tokenizer, ["hi"], max_new_tokens=2)
+server = Server(Engine(tuned.model, tuned.tokenizer), Path(sys.argv[1]) / "model.json")
+server.start()
+assert list(RemoteEngine(server.file).ask(Request("hi", Sampling(max_new_tokens=2))))
 main(["export", str(tuned.run.folder), str(Path(sys.argv[1]) / "adapter")])
 main(["export", str(tuned.run.folder), str(Path(sys.argv[1]) / "merged"), "--merged"])
 """
@@ -47,42 +53,17 @@ def __getattr__(name):
 """
 
 
-@pytest.fixture
-def hub():
-    """(address, requests seen) of a server that answers nothing but 404."""
-    seen = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self):
-            seen.append(f"{self.command} {self.path}")
-            self.send_response(404)
-            self.end_headers()
-
-        do_GET = do_HEAD = do_POST = answer
-
-        def log_message(self, *words):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", seen
-    server.shutdown()
-    server.server_close()
-
-
 def run(hub, tmp_path, **more):
     """Runs WORK as on a reader's machine, where neither CI nor offline mode keeps a library silent."""
-    quiet = ("CI", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "TRANSFORMERS_OFFLINE", "GITHUB_ACTIONS")
-    environment = {name: value for name, value in os.environ.items() if name not in quiet}
-    environment |= {"HF_ENDPOINT": hub[0], "FT_RUNS": str(tmp_path / "runs"), "PYTHONPATH": str(PROJECT), **more}
+    environment = {**os.environ, "FT_RUNS": str(tmp_path / "runs"), "PYTHONPATH": str(PROJECT), **more}
     command = [sys.executable, "-c", WORK, str(tmp_path)]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
-    return hub[1]
+    return hub
 
 
 @pytest.mark.processes
-def test_a_training_an_answer_and_an_export_send_nothing(hub, tmp_path):
+def test_a_training_an_answer_a_server_and_an_export_send_nothing(hub, tmp_path):
     assert run(hub, tmp_path) == []
 
 

@@ -53,19 +53,45 @@ class Visitor:
             _, text = self.get()
         return text
 
+    def ask_to_run(self, text, *messages):
+        """Sends messages to a panel's own kernel, as the page does for its widgets; the kinds of message replied to."""
+        import websocket
+
+        address = f"ws://127.0.0.1:{self.site.port}/api/kernels/{kernel_of(text)}/channels"
+        cookie = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.jar())
+        line = websocket.create_connection(address, cookie=cookie, timeout=60)
+        for number, (kind, content) in enumerate([*messages, ("kernel_info_request", {})]):
+            header = {"msg_id": f"{number}", "msg_type": kind, "session": "s", "username": "", "version": "5.3"}
+            message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "buffers": []}
+            line.send(json.dumps({**message, "channel": "shell"}))
+        answered = set()
+        while f"{len(messages)}" not in answered:
+            message = json.loads(line.recv())
+            if message["msg_type"].endswith("_reply"):
+                answered.add(message["parent_header"].get("msg_id"))
+        line.close()
+        return answered
+
     def leave(self, text):
         """What a page does when it is closed."""
-        (kernel,) = re.findall(r'"kernelId": "([^"]+)"', text)
         cookies = {cookie.name: cookie.value for cookie in self.jar()}
         xsrf = {"X-XSRFToken": cookies.get("_xsrf", "")}
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.site.port}/voila/api/shutdown/{kernel}", b"", headers=xsrf, method="POST"
+            f"http://127.0.0.1:{self.site.port}/voila/api/shutdown/{kernel_of(text)}",
+            b"",
+            headers=xsrf,
+            method="POST",
         )
         with self.opener.open(request, timeout=60) as answer:
             assert answer.status == 204
 
     def jar(self):
         return next(h for h in self.opener.handlers if isinstance(h, urllib.request.HTTPCookieProcessor)).cookiejar
+
+
+def kernel_of(page):
+    """The id of a panel's kernel."""
+    return re.findall(r'"kernelId": "([^"]+)"', page)[0]
 
 
 def kind(text):
@@ -119,7 +145,7 @@ def test_more_visitors_than_places_wait_and_each_gets_a_panel_or_a_page_that_say
     assert kind(visitors[outside].enter()) == "panel" and count() == LIMIT
 
 
-def test_only_who_has_the_address_and_opens_it_as_a_page_starts_a_kernel(site):
+def test_only_who_has_the_address_and_opens_it_as_a_page_starts_a_kernel_and_nobody_runs_code(site, tmp_path):
     planned, count = site
     stranger, guest = Visitor(planned), Visitor(planned)
     assert kind(stranger.get()[1]) == kind(stranger.get("/?token=guess")[1]) == "other"
@@ -138,8 +164,13 @@ def test_only_who_has_the_address_and_opens_it_as_a_page_starts_a_kernel(site):
     assert [guest.get(**headers)[0] for headers in elsewhere] == [403] * 4
     assert guest.get("/voila/files/panel.png")[0] == 403 and guest.get("/panel.ipynb")[0] == 404
     assert count() == 0
-    assert kind(guest.get(**{"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Dest": "document"})[1]) == "panel"
-    assert count() == 1
+    panel = guest.get(**{"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Dest": "document"})[1]
+    assert kind(panel) == "panel" and count() == 1
+    code = {"code": f"open({str(tmp_path / 'ran')!r}, 'w')", "silent": False, "store_history": False}
+    code |= {"user_expressions": {}, "allow_stdin": False}
+    asked = [("execute_request", code), ("complete_request", {"code": "pan", "cursor_pos": 3})]
+    assert guest.ask_to_run(panel, *asked) == {"2"}, "no visitor runs code, not even in a kernel of their own"
+    assert not (tmp_path / "ran").exists()
 
 
 def test_by_itself_it_listens_on_this_machine_alone_and_shared_it_says_what_others_can_do(tmp_path, monkeypatch):
