@@ -64,6 +64,10 @@ def add_series(commands: argparse._SubParsersAction) -> None:
     app.add_argument("--visitors", type=COUNT, default=30, help="at a time; who comes later waits for a place (30)")
     text = "for everybody in this network who is given the address; NAME: a further name of this machine"
     app.add_argument("--share", metavar="NAME", nargs="?", const="", help=text)
+    text = (
+        "a file or folder of Markdown or text: its passages are searched for each question, and shown beside the answer"
+    )
+    app.add_argument("--sheet", metavar="PATH", help=text)
 
 
 def switch(text: str) -> bool:
@@ -280,19 +284,20 @@ def open_app(chosen: argparse.Namespace) -> None:
     import sys
     from pathlib import Path
 
+    from helpers.evaluate.sheets import SheetError
     from helpers.panels.app import serve
     from helpers.project import series
     from helpers.settings import SettingsError
 
-    run = Path(chosen.run) if chosen.run else None
+    run, sheet = Path(chosen.run) if chosen.run else None, Path(chosen.sheet) if chosen.sheet else None
     refuse_taken(chosen.port, "app")
     if chosen.visitors < 1:
         series.fail(f"--visitors {chosen.visitors}: it must be 1 or more")
     if run and not (run / "adapter").is_dir():
         series.fail(f"{run} has no folder 'adapter'; choose one of runs/, or leave --run out for the newest")
     try:
-        sys.exit(serve(chosen.profile, run, chosen.port, chosen.visitors, chosen.share))
-    except SettingsError as error:
+        sys.exit(serve(chosen.profile, run, chosen.port, chosen.visitors, chosen.share, sheet))
+    except (SettingsError, SheetError) as error:
         series.fail(str(error))
     except KeyboardInterrupt:
         series.fail("stopped by you")

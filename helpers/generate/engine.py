@@ -16,7 +16,7 @@ from helpers.data.chat import decode_answer, prompt_text
 from helpers.data.ends import end_ids
 from helpers.generate.decode import Decoder
 from helpers.generate.draft import weights_key
-from helpers.generate.events import Done, Event, Look, Parting, PromptError, Request
+from helpers.generate.events import Done, Event, Found, Look, Parting, PromptError, Request
 from helpers.generate.fair_queue import queue_of
 from helpers.generate.generation import Stream, base_answers
 from helpers.generate.next_token import chances, next_rows
@@ -33,9 +33,11 @@ class Engine:
     """A model, tuned or not, and what it needs to answer. `ask` gives an answer's events, `look` the next tokens.
 
     own: the knobs of the model's generation_config. models: what can be asked. how: how answers are made, and why.
+    search: finds passages for a question (evaluate.lookup makes such); `searches` says whether there is one.
     """
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, search: Callable[[str], Found] | None = None):
+        self.search, self.searches = search, search is not None
         self.model, self.decoder, self.queue = model, Decoder(model), queue_of(model)
         self.tokenizer: Any = tokenizer  # its annotations let decode() return a list of texts, too
         self.models = ("tuned", "base") if hasattr(model, "disable_adapter") else ("base",)
@@ -66,6 +68,13 @@ class Engine:
     def context(self) -> int:
         """Tokens that the model can read, its answer included; 0 for a model that tells none."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0
+
+    def searched(self, request: Request) -> tuple[list[tuple[str, str]] | None, Request]:
+        """The passages that a request asks for, None without a search, and the request with them above its question."""
+        if self.search is None or not request.search:
+            return None, request
+        found = self.search(request.prompt)
+        return found.passages, replace(request, prompt=found.prompt, search=False)
 
     def fitted(self, request: Request) -> Request:
         """The request without the oldest turns for which the context has no room, its answer counted in."""
@@ -115,7 +124,7 @@ class Engine:
 
         Raises PromptError for a prompt longer than the model's context.
         """
-        request = self.fitted(request)
+        request = self.fitted(self.searched(request)[1])
         self.room(request)
         with self.queue.at_once() as free:
             if not free:
@@ -169,6 +178,7 @@ class Job:
     """
 
     def __init__(self, engine: Engine, request: Request):
+        self.passages, request = engine.searched(request)
         left_out, request = len(request.earlier), engine.fitted(request)
         self.left_out = left_out - len(request.earlier)
         self.engine, self.request, self.stop_asked = engine, request, threading.Event()
@@ -186,6 +196,8 @@ class Job:
 
     def __iter__(self) -> Generator[Event, None, None]:
         try:
+            if self.passages is not None:
+                yield Event("found", value=self.passages)
             yield from self.wait()
             for which in self.request.models:
                 if self.has_turn() and not (self.streams and self.stop_asked.is_set()):

@@ -11,6 +11,13 @@ class PromptError(ValueError):
     """The model cannot read this prompt; the message says how much of it is too much, and what to do."""
 
 
+class Found(NamedTuple):
+    """What a search brought: passages as (text, where it stands), and the question as the model is to read it."""
+
+    passages: list[tuple[str, str]]
+    prompt: str
+
+
 class Turn(NamedTuple):
     """A question that was asked before, with its answers by model."""
 
@@ -22,7 +29,8 @@ class Turn(NamedTuple):
 class Request:
     """A question to one model or both. models: of "base", "tuned". begun: token ids of an answer to go on from.
 
-    earlier: what is read before it, the oldest first.
+    earlier: what is read before it, the oldest first. search: the engine's sheet is searched first, and what was found
+    is put above the question.
     """
 
     prompt: str
@@ -31,6 +39,7 @@ class Request:
     system: str = ""
     begun: tuple[int, ...] = ()
     earlier: tuple[Turn, ...] = ()
+    search: bool = False
 
     def messages(self, which: str) -> list[dict[str, str]]:
         """What a model reads: each has its own earlier answers; where it was not asked, the other's."""
@@ -52,6 +61,8 @@ class Request:
         sampling = Sampling(**{**knobs, "stop": tuple(knobs["stop"])})
         models, begun = tuple(given.pop("models")), tuple(map(int, given.pop("begun")))
         earlier = tuple(Turn(str(question), dict(answers)) for question, answers in given.pop("earlier", ()))
+        if not isinstance(given.get("search", False), bool):
+            raise ValueError("search must be true or false")
         if not models or not set(models) <= {"base", "tuned"}:
             raise ValueError(f"models must be of base and tuned, not {models}")
         return cls(sampling=sampling, models=models, begun=begun, earlier=earlier, **given)
@@ -60,9 +71,9 @@ class Request:
 class Event(NamedTuple):
     """Something that happened. kind and value:
 
-    waiting: how many are before you. begin: None. reading: (tokens read, tokens of the prompt). piece: text that
-    follows. done: Done as a dict.
-    parted: Parting as a dict, or None. failed: words; only from a model of another process. model: whose it is.
+    found: the passages of Found. waiting: how many are before you. begin: None. reading: (tokens read, tokens of the
+    prompt). piece: text that follows. done: Done as a dict. parted: Parting as a dict, or None. failed: words; only
+    from a model of another process. model: whose it is.
     """
 
     kind: str

@@ -115,23 +115,32 @@ def stop_site(child: subprocess.Popen) -> None:
         child.wait()
 
 
-def serve(profile: str, run: Path | None, port: int, visitors: int = VISITORS, share: str | None = None) -> int:
+def serve(
+    profile: str,
+    run: Path | None,
+    port: int,
+    visitors: int = VISITORS,
+    share: str | None = None,
+    sheet: Path | None = None,
+) -> int:
     """Loads the model once, serves it, and shows the panel until it is interrupted; returns Voila's exit status.
 
     Ctrl+C interrupts it, and so do SIGTERM and a terminal that is closed. What it writes lies in a folder of its own
     that goes with it: runs/ may be read-only, and several apps at a time do not meet.
     visitors: at most, at a time. share: None for this machine alone, else a further name of it in the network, or "".
+    sheet: a file or a folder of Markdown or text, whose passages are searched for each question. Raises SheetError.
     """
     from helpers.data.load import read_own
+    from helpers.evaluate.lookup import sheet_search
     from helpers.generate.engine import Engine
+    from helpers.models.encoder import load_encoder
     from helpers.serve.serving import Server
     from helpers.train.adapters import load_tuned
 
-    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
-        signal.signal(getattr(signal, name), signal.default_int_handler)
-    tuned = load_tuned(profile, run)
+    search = sheet_search(sheet, load_encoder) if sheet else None
+    tuned = load_tuned(profile, run, reads=sheet is not None)
     print(tuned.words, flush=True)
-    engine = Engine(tuned.model, tuned.tokenizer)
+    engine = Engine(tuned.model, tuned.tokenizer, search)
     engine.warm()
     question = read_own("test")[0]["messages"][0]["content"]
     with tempfile.TemporaryDirectory(prefix="fine-tuned-app-") as made:

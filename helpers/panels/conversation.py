@@ -11,6 +11,7 @@ from helpers.generate.events import Parting, Turn
 
 WRAPPED = "white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.4"
 ASKED = "border-left:3px solid #888;padding:2px 8px;margin:6px 0 2px"
+FOUND = "font-size:0.9em;overflow-wrap:anywhere;line-height:1.35;padding:2px 8px;margin:2px 0"
 NAMES = {"base": "base model", "tuned": "fine-tuned model"}
 COPY = (
     "const done = text => this.textContent = text; navigator.clipboard ? "
@@ -20,12 +21,16 @@ COPY = (
 
 
 class Exchange(NamedTuple):
-    """A question and its answers by model. starts: nothing said before was read with it."""
+    """A question and its answers by model. starts: nothing said before was read with it.
+
+    passages: (text, where it stands) of what a search put above the question; None without a search.
+    """
 
     question: str
     answers: dict[str, str]
     parting: Parting | None = None
     starts: bool = True
+    passages: tuple[tuple[str, str], ...] | None = None
 
 
 def turns(exchanges: Sequence[Exchange]) -> tuple[Turn, ...]:
@@ -48,12 +53,24 @@ def exchange_html(exchange: Exchange) -> str:
         f"<div style='flex:1 1 200px;min-width:0'>{answer_html(name, text, exchange.parting)}</div>"
         for name, text in exchange.answers.items()
     )
-    return f"{question_html(exchange.question)}<div style='display:flex;flex-wrap:wrap;gap:0 16px'>{cells}</div>"
+    asked = question_html(exchange.question) + passages_html(exchange.passages)
+    return f"{asked}<div style='display:flex;flex-wrap:wrap;gap:0 16px'>{cells}</div>"
 
 
 def question_html(question: str) -> str:
     """A question as it stands in the thread."""
     return f"<div style='{ASKED}'><b>You:</b> <span style='{WRAPPED}'>{html.escape(question)}</span></div>"
+
+
+def passages_html(passages: Sequence[tuple[str, str]] | None) -> str:
+    """What was found for a question, each passage with its place; "" without a search. Escaped, as all text here."""
+    if passages is None:
+        return ""
+    lines = "".join(
+        f"<li>{html.escape(text)} <span style='opacity:.75'>{html.escape(place)}</span></li>"
+        for text, place in passages
+    )
+    return f"<div style='{FOUND}'>On the sheet: {f'<ul style=margin:0>{lines}</ul>' if lines else 'nothing near'}</div>"
 
 
 def answer_html(name: str, text: str, parting: Parting | None = None) -> str:
@@ -78,6 +95,7 @@ def as_markdown(exchanges: Sequence[Exchange]) -> str:
     for place, one in enumerate(exchanges):
         parts += ["---"] if one.starts and place else []
         parts.append(f"**You**\n\n{quoted(one.question)}")
+        parts += [f"On the sheet ({place or 'no place'})\n\n{quoted(text)}" for text, place in one.passages or ()]
         parts += [f"**{NAMES[name].capitalize()}**\n\n{quoted(text)}" for name, text in one.answers.items()]
     return "\n\n".join(parts) + "\n" if parts else ""
 
@@ -103,5 +121,6 @@ def as_text(exchanges: Sequence[Exchange]) -> str:
     lines = []
     for one in exchanges:
         lines.append(f"You: {one.question}")
+        lines += [f"on the sheet: {text}" for text, _ in one.passages or ()]
         lines += [f"{NAMES[name]}: {text}" for name, text in one.answers.items()]
     return "\n".join(lines)

@@ -32,8 +32,8 @@ class GenerationPanel:
 
     engine: engine.Engine(model, tokenizer), or remote.RemoteEngine. examples: questions for whoever does not know what
     to ask. keep: whether the model reads what was said before, at first. `run()` answers at once, without a front end;
-    `answer` (of the last model asked), `answers`, `parting`, `status_text`, `code` and `error` hold what came of it,
-    `exchanges` the thread. `mode` says where answers are made, and why.
+    `answer` (of the last model asked), `answers`, `parting`, `passages`, `status_text`, `code` and `error` hold what
+    came of it, `exchanges` the thread. `mode` says where answers are made, and why.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class GenerationPanel:
         self.exchanges: list[Exchange] = []
         self.asked, self.starts, self.begun_at = "", True, 0.0
         self.answers: dict[str, str] = {}
+        self.passages: tuple[tuple[str, str], ...] | None = None
         self.done: dict[str, Done] = {}
         self.parting: Parting | None = None
         self.error: BaseException | None = None
@@ -83,7 +84,8 @@ class GenerationPanel:
         models = ("base", "tuned") if which == "both" else (which,)
         begun, earlier = tuple(self.tokens.begun), conversation.turns(self.exchanges) if self.keep.value else ()
         sampling = self.controls.sampling()
-        return Request(self.prompt.value, sampling, models, self.system.value.strip(), begun, earlier)
+        search = self.widgets.search.value
+        return Request(self.prompt.value, sampling, models, self.system.value.strip(), begun, earlier, search)
 
     def ask(self, question: str) -> None:
         """Asks an example."""
@@ -131,6 +133,7 @@ class GenerationPanel:
         """Forgets the thread; the next question begins anew."""
         if not self.lock.locked():
             self.exchanges, self.answers, self.done, self.parting, self.asked = [], {}, {}, None, ""
+            self.passages = None
             self.widgets.show_thread([])
             self.write("")
             self.tokens.forget()
@@ -146,7 +149,7 @@ class GenerationPanel:
             events.put(error)
         else:
             threading.Thread(target=self.produce, args=(self.job, events), daemon=True).start()
-        self.answers, self.done, self.parting, self.error = {}, {}, None, None
+        self.answers, self.done, self.parting, self.error, self.passages = {}, {}, None, None, None
         self.asked, self.begun_at = self.prompt.value, time.perf_counter()
         self.generate_button.disabled, self.stop_button.disabled = True, False
         self.widgets.show_thread(self.exchanges)
@@ -212,6 +215,9 @@ class GenerationPanel:
         """Keeps what an event says; returns the status to show."""
         if event.kind == "waiting":
             return f"waiting: {event.value} before you; the model answers one after the other"
+        if event.kind == "found":
+            self.passages = tuple((text, place) for text, place in event.value)
+            return self.status_text
         if event.kind == "begin":
             self.answers[event.model] = ""
             return "thinking ..."
@@ -229,7 +235,7 @@ class GenerationPanel:
         """Shows the end of an answer, or the error in plain words; the panel can be used again."""
         self.error = error
         if self.answers:
-            self.exchanges.append(Exchange(self.asked, dict(self.answers), self.parting, self.starts))
+            self.exchanges.append(Exchange(self.asked, dict(self.answers), self.parting, self.starts, self.passages))
         if error is None:
             self.code = self.code_box.value = "\n".join(done.code for done in self.done.values())
             self.write(self.summary())
@@ -263,6 +269,7 @@ class GenerationPanel:
         """Puts status and answers into the widgets, escaped: a model may write markup."""
         self.say(status)
         self.widgets.question.value = conversation.question_html(self.asked) if self.asked else ""
+        self.widgets.found.value = conversation.passages_html(self.passages)
         asked = self.which.value
         for name, output in self.outputs.items():
             output.layout.display = None if asked in (name, "both") else "none"

@@ -44,7 +44,9 @@ class PanelWidgets:
         for button in (self.generate, self.stop, self.clear):
             button.layout = {"width": "auto", "flex": "1 1 80px", "max_width": "160px"}
         self.keep = widgets.Checkbox(keep, description="keep the conversation", indent=False)
-        self.keep.layout.width = "auto"
+        self.search = widgets.Checkbox(engine.searches, description="search the sheet first", indent=False)
+        self.keep.layout.width = self.search.layout.width = "auto"
+        self.search.layout.display = None if engine.searches else "none"
         self.examples = [self.example(text) for text in examples]
         self.make_thread()
         self.make_prompt(prompt)
@@ -68,7 +70,7 @@ class PanelWidgets:
 
     def make_thread(self) -> None:
         """Earlier exchanges, then the present one with an output for each model; the newest stays in view."""
-        self.earlier, self.question = widgets.HTML(), widgets.HTML()
+        self.earlier, self.question, self.found = widgets.HTML(), widgets.HTML(), widgets.HTML()
         column = {"flex": "1 1 190px", "min_width": "0", "max_width": "100%"}
         self.outputs = {name: widgets.HTML(layout=dict(column)) for name in ("base", "tuned")}
         answers = widgets.HBox(list(self.outputs.values()), layout={"flex_flow": "row wrap", "min_height": "30px"})
@@ -76,7 +78,7 @@ class PanelWidgets:
         for name, output in self.outputs.items():
             output.add_class(f"ft-{name}")
         # One child, last first: the browser then keeps the end of the thread in view, and reading order stays.
-        inner = widgets.VBox([self.earlier, self.question, answers], layout={"flex": "0 0 auto"})
+        inner = widgets.VBox([self.earlier, self.question, self.found, answers], layout={"flex": "0 0 auto"})
         self.thread = widgets.Box([inner])
         self.thread.layout = {
             "display": "flex",
@@ -98,7 +100,15 @@ class PanelWidgets:
         wrap = {"flex_flow": "row wrap"}
         said = widgets.HTML(f"<p style='margin:0'>{html.escape(intro)}</p>")
         buttons = widgets.HBox([self.generate, self.stop, self.clear], layout=wrap)
-        talk = [said, widgets.HBox(self.examples, layout=wrap), self.thread, self.prompt, buttons, self.keep]
+        talk = [
+            said,
+            widgets.HBox(self.examples, layout=wrap),
+            self.thread,
+            self.prompt,
+            buttons,
+            self.search,
+            self.keep,
+        ]
         sides = [widgets.VBox([*talk, self.status]), widgets.VBox([self.which, self.controls.box])]
         for side in sides:
             side.layout = {"min_width": "0", "overflow": "hidden"}
@@ -116,7 +126,7 @@ class PanelWidgets:
         self.stop.on_click(lambda button: panel.stop())
         self.clear.on_click(lambda button: panel.clear())
         self.prompt.observe(self.typed, names="value")
-        for widget in (self.system, self.which, self.keep):
+        for widget in (self.system, self.which, self.keep, self.search):
             widget.observe(lambda change: self.tokens.forget(), names="value")
         self.controls.observe(self.tokens.refresh)
 

@@ -24,6 +24,7 @@ class RemoteEngine:
         self.port, self.headers = where["port"], {"Authorization": f"Bearer {where['key']}"}
         about = json.loads(self.post("/about", "{}").read())
         self.models, self.own, self.how = tuple(about["models"]), about["own"], about["how"]
+        self.searches = about["searches"]
 
     def post(self, path: str, body: str) -> http.client.HTTPResponse:
         """Sends JSON to the other process; raises PromptError for a prompt that is too long, else RemoteError."""

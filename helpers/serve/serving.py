@@ -91,7 +91,8 @@ class Handler(BaseHTTPRequestHandler):
     def about(self, body: str) -> None:
         """What the model can be asked."""
         engine = self.server.engine
-        self.reply(json.dumps({"models": engine.models, "own": engine.own, "how": engine.how}).encode())
+        about = {"models": engine.models, "own": engine.own, "how": engine.how, "searches": engine.searches}
+        self.reply(json.dumps(about).encode())
 
     def look(self, body: str) -> None:
         """The likeliest next tokens, or null."""

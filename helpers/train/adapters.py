@@ -15,7 +15,7 @@ from helpers.data.load import load_chat_data
 from helpers.machine.paths import new_run_folder
 from helpers.models.adapter import check_loaded
 from helpers.models.load import load_model
-from helpers.run import SUBSTITUTE, Run, find_run
+from helpers.run import SUBSTITUTE, Run, adapter_fault, find_run
 from helpers.settings import Settings, resolve
 from helpers.train.build import build_trainer, train_or_resume
 
@@ -32,6 +32,9 @@ def substitute_run(settings: Settings, steps: int = 20) -> Run:
     return run
 
 
+READER = Path("05", "reader", "adapter")  # in a run's folder: notebook 05's adapter that was tuned to read
+
+
 class Tuned(NamedTuple):
     """A base model with a run's adapter, its tokenizer, the run, and what was loaded in words."""
 
@@ -41,14 +44,20 @@ class Tuned(NamedTuple):
     words: str
 
 
-def load_tuned(profile: str, folder: Path | None = None) -> Tuned:
-    """The base with the adapter of the run in `folder`, of the newest run, or of a substitute that is trained now."""
+def load_tuned(profile: str, folder: Path | None = None, reads: bool = False) -> Tuned:
+    """The base with the adapter of the run in `folder`, of the newest run, or of a substitute that is trained now.
+
+    reads: the run's adapter that was tuned to read passages, where notebook 05 has made one.
+    """
     settings = resolve(profile)
     run = find_run(settings.profile, folder) or substitute_run(settings)
     loaded = load_model(run.asked_as_trained(settings))
-    model = PeftModel.from_pretrained(loaded.model, run.adapter).eval()
-    check_loaded(model, run.adapter)
-    return Tuned(model, loaded.tokenizer, run, f"{loaded.report.sentence()}; the adapter of {run.name}")
+    reader = run.folder / READER
+    adapter = reader if reads and not adapter_fault(reader) else run.adapter
+    which = "the adapter that reads passages" if adapter == reader else "the adapter"
+    model = PeftModel.from_pretrained(loaded.model, adapter).eval()
+    check_loaded(model, adapter)
+    return Tuned(model, loaded.tokenizer, run, f"{loaded.report.sentence()}; {which} of {run.name}")
 
 
 class Trained(NamedTuple):

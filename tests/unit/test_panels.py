@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from helpers.evaluate.lookup import searching
+from helpers.evaluate.retrieval import Retriever
 from helpers.generate.engine import Engine
 from helpers.generate.generation import base_answers, generate
 from helpers.machine.hardware import Choice
@@ -371,3 +373,40 @@ def test_where_no_kernel_runs_nbconvert_shows_the_picture_and_no_widget(panel, m
     page, _ = HTMLExporter(template_name="lab").from_notebook_node(notebook)
     assert "run the notebook to use it" in page and html.escape(panel.answer) in page and "<th" in page
     assert panel.box.model_id not in page, "no empty place of a widget"
+
+
+@pytest.fixture
+def searching_panel(tiny_llama, tokenizer):
+    search = searching(Retriever(["The <b>pen</b> costs 4 euros.", "Free tea."]), places={"Free tea.": "a.md"})
+    return GenerationPanel(Engine(tiny_llama, tokenizer, search), "pen costs", max_new_tokens=4)
+
+
+def test_what_a_search_finds_is_read_and_shown_beside_the_answer(searching_panel, tiny_llama, tokenizer):
+    panel = searching_panel
+    asked = panel.engine.search("pen costs").prompt
+    assert (
+        "<b>pen</b>" in asked
+        and panel.run().strip() == generate(tiny_llama, tokenizer, [asked], max_new_tokens=4)[0].text
+    )
+    assert panel.exchanges[0].question == "pen costs" and panel.passages == (("The <b>pen</b> costs 4 euros.", ""),)
+    for shown in (panel.widgets.found.value, conversation.thread_html(panel.exchanges)):
+        assert "The &lt;b&gt;pen&lt;/b&gt; costs" in shown
+    assert "> The <b>pen</b> costs" in conversation.as_markdown(panel.exchanges)
+    panel.prompt.value = "tea"
+    panel.run()
+    assert "a.md" in panel.widgets.found.value and "Free tea." in panel.code
+    panel.widgets.search.value = False
+    panel.run()
+    assert panel.widgets.found.value == "" and panel.passages is None and "Notes:" not in panel.code
+
+
+def test_the_next_token_is_that_of_the_question_with_its_passages(searching_panel):
+    panel = searching_panel
+    panel.tokens.box.selected_index = 0
+    read = panel.tokens.look
+    panel.widgets.search.value = False
+    assert panel.tokens.look != read
+
+
+def test_without_a_sheet_there_is_nothing_to_search(panel):
+    assert panel.widgets.search.layout.display == "none" and panel.request().search is False

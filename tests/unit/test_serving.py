@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from helpers.evaluate.lookup import searching
+from helpers.evaluate.retrieval import Retriever
 from helpers.generate.engine import Engine
 from helpers.generate.events import PromptError, Request
 from helpers.generate.sampling import Sampling
@@ -50,6 +52,14 @@ def test_a_panel_of_another_process_gives_what_a_panel_here_gives(server, remote
     assert here.code == there.code and "They part at token" in there.status_text
     there.tokens.box.selected_index = here.tokens.box.selected_index = 0
     assert there.tokens.look == here.tokens.look
+
+
+def test_a_sheet_is_searched_where_the_model_is(server, remote, tmp_path):
+    assert not remote.searches
+    server.engine.search, server.engine.searches = searching(Retriever(["Free tea."])), True
+    far = GenerationPanel(RemoteEngine(tmp_path / "app" / "model.json"), "tea", max_new_tokens=4)
+    near = GenerationPanel(server.engine, "tea", max_new_tokens=4)
+    assert far.run() == near.run() and far.passages == near.passages == (("Free tea.", ""),) and far.code == near.code
 
 
 def test_a_second_visitor_is_queued_and_told(server, remote):

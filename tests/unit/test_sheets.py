@@ -1,8 +1,12 @@
 """A reader's own sheet: headings, items, paragraphs, long texts, and files that cannot be read."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from helpers.evaluate.lookup import searching, sheet_search
 from helpers.evaluate.sheets import SheetError, pieces, read_sheets, split
+from helpers.evaluate.systems import noted
 
 TEXT = """Before any heading.
 
@@ -80,3 +84,29 @@ def test_what_cannot_be_read_is_told(tmp_path, name, content, words):
         read_sheets(tmp_path)
     with pytest.raises(SheetError, match="cannot be read"):
         read_sheets(tmp_path / "gone.md")
+
+
+def no_encoder():
+    raise OSError("no network")
+
+
+def test_a_sheet_is_searched_and_what_is_found_says_where_it_stands(tmp_path):
+    (tmp_path / "sheet.md").write_text(TEXT, encoding="utf-8")
+    said = []
+    found = sheet_search(tmp_path, no_encoder, report=said.append)("What does the pen cost?")
+    assert found.passages == [("The pen costs 4.20 euros.", "sheet.md > Shop > Prices")]
+    assert found.prompt == noted(["The pen costs 4.20 euros."], "What does the pen cost?")["content"]
+    assert "no network" in said[0] and "7 passages" in said[-1]
+
+
+def test_a_sheet_in_another_script_is_searched_by_words(tmp_path):
+    path = tmp_path / "sheet.md"
+    path.write_text("- 钢笔的价格是四欧元。\n- 店铺九点开门。\n", encoding="utf-8")
+    said = []
+    assert sheet_search(path, no_encoder, report=said.append)("钢笔多少钱？").passages[0][0] == "钢笔的价格是四欧元。"
+    assert "another script" in said[0]
+
+
+def test_a_search_that_finds_nothing_says_so_to_the_model():
+    found = searching(SimpleNamespace(texts=["a"], top=lambda question, k: []))("Who?")
+    assert found.passages == [] and found.prompt == noted([], "Who?")["content"] != "Who?"
