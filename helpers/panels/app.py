@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -137,6 +136,8 @@ def serve(
     from helpers.serve.serving import Server
     from helpers.train.adapters import load_tuned
 
+    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), signal.default_int_handler)
     search = sheet_search(sheet, load_encoder) if sheet else None
     tuned = load_tuned(profile, run, reads=sheet is not None)
     print(tuned.words, flush=True)
