@@ -15,7 +15,9 @@ from itertools import islice
 from typing import Any
 
 from jinja2 import TemplateError, nodes
-from jinja2.environment import Template
+from jinja2.environment import Environment, Template
+from jinja2.nodes import EvalContext
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
@@ -25,6 +27,7 @@ TEXT = 2**24  # characters of any one text
 WRITTEN = 2**28  # characters that one rendering may write, in all its parts
 SOURCE = 2**20  # characters of a template; published ones have up to 60,000
 WIDE = re.compile(r"\d{5,}|%[^a-zA-Z%]*\*|\{[^}]*\{")  # in a format: a field that fills the memory
+JINJAS = (Environment, Context, EvalContext)  # what some filters get first; asking an undefined value anything raises
 GROW = {"replace", "join", "center", "ljust", "rjust", "indent", "expandtabs", "translate", "wordwrap", "batch"}
 
 
@@ -168,7 +171,7 @@ class Filters(dict):
     def __setitem__(self, name: str, function: Callable) -> None:
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            given = [one for one in (*args, *kwargs.values()) if not hasattr(one, "environment") and one is not None]
+            given = [one for one in (*args, *kwargs.values()) if not isinstance(one, JINJAS) and one is not None]
             self.environment.grows(name, given[-len(args) - len(kwargs) :] or [None])
             return self.environment.checked(function(*args, **kwargs))
 
