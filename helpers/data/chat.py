@@ -64,9 +64,8 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 
 def bomb(tokenizer: PreTrainedTokenizerBase) -> str:
     """What is wrong with a template that takes more work or memory than a conversation can need; "" for nothing."""
-    asked = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), PROBES, strict=True)]
     try:
-        tokenizer.apply_chat_template(asked, tokenize=False)
+        tokenizer.apply_chat_template(probe_messages(), tokenize=False)
     except TemplateLimit as error:
         return str(error)
     except (RecursionError, MemoryError, SyntaxError):
@@ -99,9 +98,8 @@ def with_begin(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
     begin = begin_ids(tokenizer)
     if not begin:
         return template
-    asked = [{"role": "user", "content": PROBES[0]}]
     try:
-        text: Any = tokenizer.apply_chat_template(asked, chat_template=template, tokenize=False)
+        text: Any = tokenizer.apply_chat_template(probe_messages(1), chat_template=template, tokenize=False)
     except Exception:  # a template may raise whatever it likes; then it is left as it is
         return template
     if tokenizer(text, add_special_tokens=False)["input_ids"][: len(begin)] == begin:
@@ -153,11 +151,16 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     return kept_for(tokenizer, "_control_tokens", find)
 
 
+def probe_messages(turns: int = 2) -> list[dict[str, str]]:
+    """PROBES as a conversation of so many messages."""
+    sides = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), PROBES, strict=True)]
+    return (sides * turns)[:turns]
+
+
 def probe_text(tokenizer: PreTrainedTokenizerBase, turns: int = 2) -> str:
     """PROBES as a conversation of so many messages under the template in use; "" where it refuses them."""
-    sides = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), PROBES, strict=True)]
     try:
-        text: Any = tokenizer.apply_chat_template((sides * turns)[:turns], tokenize=False)
+        text: Any = tokenizer.apply_chat_template(probe_messages(turns), tokenize=False)
     except Exception:  # a template may raise whatever it likes, and there may be none
         return ""
     return text

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from helpers.data.order import is_trained
+
 KINDS = {"tool_calls": "a tool call", "reasoning_content": "thinking"}
 
 
@@ -23,6 +25,17 @@ def whole_messages(row: Mapping[str, Any]) -> list[dict[str, Any]]:
         return messages
     extras = json.loads(row["extras"])
     return [{**message, **extra} for message, extra in zip(messages, extras, strict=False)]
+
+
+def answers_apart(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each answer that is trained: the conversation up to it, the earlier answers not trained."""
+    messages, parts = whole_messages(row), []
+    for index, message in enumerate(messages):
+        if is_trained(message):
+            before = [{**one, "train": False} if one["role"] == "assistant" else one for one in messages[:index]]
+            extras = extras_of([*before, message])
+            parts.append({**row, "messages": row["messages"][: index + 1], "extras": extras})
+    return parts
 
 
 def tools_in(row: Mapping[str, Any]) -> list | None:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import html
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datasets import Dataset, Features, Value
-from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-from helpers.data.chat import added_tokens, harmless
-from helpers.data.conversation import extras_of, tools_in, whole_messages
+from helpers.data.chat import harmless, template_options
+from helpers.data.conversation import answers_apart, extras_of, tools_in, whole_messages
 from helpers.data.ends import end_ids
 from helpers.data.order import is_trained
 from helpers.data.packing import find_documents
-from helpers.data.rendering import encode_whole, has_marks, refusal
+from helpers.data.rendering import encode_whole, has_marks, refusal, rewrites
 from helpers.data.turns import RowError
+from helpers.machine.quiet import quiet_unless
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -117,8 +116,12 @@ def has_all_answers(labels: list[int], messages: list[dict]) -> bool:
     such as a space that it drops (transformers issue 47325). Breaks: nothing; a row would be encoded once more.
     Drift: test_labels.py::test_a_span_that_begins_at_a_lost_space_is_still_lost
     """
-    starts = sum(label != -100 and before == -100 for before, label in pairwise([-100, *labels]))
-    return starts == sum(message["role"] == "assistant" for message in messages)
+    return runs(labels) == sum(message["role"] == "assistant" for message in messages)
+
+
+def runs(labels: list[int]) -> int:
+    """How many runs of trained tokens there are."""
+    return sum(label != -100 and before == -100 for before, label in pairwise([-100, *labels]))
 
 
 def encode_many(
@@ -130,6 +133,7 @@ def encode_many(
         tokenize=True,
         return_dict=True,
         return_assistant_tokens_mask=True,
+        **template_options(tokenizer),
     )
     pairs = zip(encoded["input_ids"], encoded["assistant_masks"], strict=True)
     if not assistant_only:
@@ -147,15 +151,19 @@ def tokenize(
     """A data set's conversations as tokens, each of at most max_length and ending with a whole answer.
 
     Cutting a row at max_length, as TRL does, would train an answer without its end token. Instead the last turns go
-    until the rest fits; a row whose first answer does not fit is dropped. Works through 500 rows at a time.
+    until the rest fits; a row whose first answer does not fit is dropped. Where the template rewrites earlier answers,
+    each gets a row of its own. Works through 500 rows at a time.
     """
-
     refused: Counter[str] = Counter()
+    apart, seen = assistant_only and rewrites(tokenizer), Counter[str]()
 
     def fit(batch: dict) -> dict:
         kept: dict[str, list[Any]] = {name: [] for name in FEATURES}
         batch_rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        for row, pair in zip(batch_rows, encode_rows(tokenizer, batch_rows, assistant_only), strict=True):
+        pairs = encode_rows(tokenizer, batch_rows, assistant_only)
+        found = each_answer(tokenizer, batch_rows, pairs) if apart else list(zip(batch_rows, pairs, strict=True))
+        seen["rows"] += len(found)
+        for row, pair in found:
             if isinstance(pair, RowError):
                 refused[pair.reason] += 1
                 continue
@@ -175,8 +183,20 @@ def tokenize(
             desc="tokenizing",
         )
     shortened = sum(fitted["shortened"])
-    dropped = len(rows) - len(fitted) - refused.total()
+    dropped = seen["rows"] - len(fitted) - refused.total()
     return Fitted(fitted.remove_columns("shortened"), shortened, dropped, refused)
+
+
+def each_answer(
+    tokenizer: PreTrainedTokenizerBase, rows: list[dict], pairs: list[tuple | RowError]
+) -> list[tuple[dict, tuple | RowError]]:
+    """Rows with their encode_rows(), those apart in which only the last of several answers was found."""
+    found: list[tuple[dict, tuple | RowError]] = []
+    for row, pair in zip(rows, pairs, strict=True):
+        lost = isinstance(pair, tuple) and runs(pair[1]) < sum(map(is_trained, whole_messages(row)))
+        parts = answers_apart(row) if lost else [row]
+        found += zip(parts, encode_rows(tokenizer, parts) if lost else [pair], strict=True)
+    return found
 
 
 def shortened_row(
@@ -228,19 +248,6 @@ def encode_rows(
             except Exception as error:
                 results[index] = refusal(error)
     return [results[index] for index in range(len(rows))]
-
-
-@contextmanager
-def quiet_unless(progress: bool) -> Iterator[None]:
-    """Without the progress bars of `datasets`, unless they are wanted."""
-    shown = not are_progress_bars_disabled()
-    if shown and not progress:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bars()
 
 
 def documents(batch: dict) -> list[tuple[list[int], list[int]]]:
@@ -307,18 +314,6 @@ def shares(rows: Dataset, tokenizer: PreTrainedTokenizerBase, full_length: int |
         unended += not ends & set(kept)
     before = full_length or total
     return {"trained": trained / max(1, total), "cut": 1 - total / before, "rows without end token": unended}
-
-
-def count_added(tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> dict[str, int]:
-    """How often each special token that was added for texts (chat.added_tokens) stands in tokenized rows."""
-    import pyarrow.compute as compute
-
-    ids = {tokenizer.convert_tokens_to_ids(token): token for token in added_tokens(tokenizer)}
-    if not ids or not len(rows):
-        return {}
-    column = rows.with_format("arrow")["input_ids"]
-    values = compute.value_counts(compute.list_flatten(column if hasattr(column, "type") else column[:]))
-    return {ids[pair["values"]]: pair["counts"] for pair in values.to_pylist() if pair["values"] in ids}
 
 
 def counts(tokens: list[Token]) -> dict[str, int]:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from helpers.data.chat import cleaned, control_tokens, kept_for, template_options, without_markers
+from helpers.data.chat import cleaned, control_tokens, kept_for, probe_messages, template_options, without_markers
+from helpers.data.order import is_trained
 from helpers.data.turns import RowError
 
 if TYPE_CHECKING:
@@ -168,16 +169,30 @@ def encode_whole(tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools
                 for index in run:
                     answers[index] = number
             return Rendered(ids, answers, kinds_of(text, offsets, spans, safe))
-    text, spans = grown_spans(tokenizer, safe, tools)
+    needed = [is_trained(message) for message in messages if message["role"] == "assistant"]
+    try:
+        text, spans = grown_spans(tokenizer, safe, tools, needed)
+    except RowError:
+        if wanted < 2 or not rewrites(tokenizer):
+            raise
+        # The last answer alone is as it would be read; the others get rows of their own (labels.each_answer).
+        text, spans = grown_spans(tokenizer, safe, tools, [False] * (wanted - 1) + [True])
     ids, offsets = tokens_of(tokenizer, text)
     answers = [next((n for n, span in enumerate(spans) if mostly_in(token, span)), -1) for token in offsets]
     return Rendered(ids, answers, kinds_of(text, offsets, spans, safe))
 
 
 def check_written(text: str, spans: list[tuple[int, int]], messages: list[dict]) -> None:
-    """Raises RowError unless each answer's text, thinking and calls stand in its span: a template may drop a part."""
+    """Raises RowError unless all that was asked stands in the text, and each answer's text, thinking and calls in its
+    span: a template may drop a part. An answer with an empty span is not looked for."""
+    for message in messages:
+        if message["role"] in ("system", "user") and message["content"].strip() not in text:
+            kind = "a system message" if message["role"] == "system" else "a question"
+            raise RowError(kind, "of which the template leaves a part out of the trained text")
     answers = [message for message in messages if message["role"] == "assistant"]
     for (start, end), message in zip(spans, answers, strict=True):
+        if start == end:
+            continue
         names = [call["function"]["name"] for call in message.get("tool_calls") or []]
         if any(part not in text[start:end] for part in (message["content"].strip(), *names)):
             raise RowError("an answer of which the template drops a part", message["content"][:40])
@@ -199,28 +214,63 @@ def mostly_in(token: tuple[int, int], span: tuple[int, int]) -> bool:
 
 
 def grown_spans(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools: list | None
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools: list | None, needed: list[bool] | None = None
 ) -> tuple[str, list[tuple[int, int]]]:
     """(text, the span of each answer in it): from where the text goes on after the prompt, to where the turn ends.
 
-    An answer's text must stand in its span, and no later turn's. Raises RowError where it does not.
+    An answer's text must stand in its span, and no other turn's. needed: which answers have to be found, all without
+    it; the others have empty spans. Raises RowError where one cannot be.
     """
     whole = render(tokenizer, messages, tools)
-    ends = control_tokens(tokenizer)
-    spans = []
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        start = common_prefix(whole, render(tokenizer, messages[:index], tools, prompt=True)) if index else 0
-        end = common_prefix(whole, render(tokenizer, messages[: index + 1], tools))
-        span = whole[start:end]
-        if span.rstrip().endswith(ends):
-            end = start + len(span.rstrip())
-        if start >= end or message["content"].strip() not in span:
-            raise RowError("no span is the answer's", "the template writes earlier turns otherwise than the last one")
-        spans.append((start, end))
+    spans: list[tuple[int, int]] = []
+    answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    for index, wanted in zip(answers, needed or [True] * len(answers), strict=True):
+        before = spans[-1][1] if spans else 0
+        spans.append(grown_span(tokenizer, messages, index, tools, whole) if wanted else (before, before))
     check_written(whole, spans, messages)
     return whole, spans
+
+
+def grown_span(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict], index: int, tools: list | None, whole: str
+) -> tuple[int, int]:
+    """The span of one answer in the whole text. Raises RowError where there is none that is the answer's alone."""
+    said, asked = messages[index]["content"].strip(), messages[index - 1]["content"].strip() if index else ""
+    end = common_prefix(whole, render(tokenizer, messages[: index + 1], tools))
+    start = common_prefix(whole, render(tokenizer, messages[:index], tools, prompt=True)) if index else whole.find(said)
+    span = whole[max(0, start) : end]
+    if not span or said not in span or asked not in whole[:start]:
+        raise RowError("no span is the answer's", "the template writes earlier turns otherwise than the last one")
+    # Some templates end the whole text with a token more, so that two texts part inside of the token that follows.
+    ends = control_tokens(tokenizer)
+    last = max((span.rfind(token) + len(token) for token in ends if token in span), default=0)
+    rest = span[last:].strip()
+    if last > span.find(said) and any(token.startswith(rest) for token in ends):
+        end = start + last
+    return start, end
+
+
+def rewrites(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the template in use writes an earlier answer otherwise than the last one, as many thinking models do.
+
+    Such a conversation is trained as one row an answer, each as the model would read it. Templates with marks of what
+    is trained are taken as they are.
+    """
+    asked, answer = probe_messages()
+
+    def fails(messages: list[dict]) -> bool:
+        try:
+            grown_spans(tokenizer, messages, None)
+        except RowError:
+            return True
+        return False
+
+    def try_it() -> bool:
+        thinks = template_options(tokenizer).get("enable_thinking", True) and writes(tokenizer, "thinking")
+        turns = [[asked, answer], *([[asked, {**answer, "reasoning_content": "probe thought"}]] if thinks else [])]
+        return marked_template(tokenizer) is None and any(not fails(turn) and fails(2 * turn) for turn in turns)
+
+    return kept_for(tokenizer, "_rewrites", try_it)
 
 
 def common_prefix(one: str, other: str) -> int:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from helpers.export.card import adapter_card
 from helpers.export.errors import ExportError
-from helpers.export.merge import TOKENIZER_FILES, read_adapter, shared_json
+from helpers.export.merge import copy_tokenizer, read_adapter, shared_json
 from helpers.machine.card import card_fault, read_card
 from helpers.models.embedded import BASE_MODEL
 from helpers.run import read_settings
 from helpers.settings import EMBEDDED, SettingsError
 
-FILES = ("adapter_model.safetensors", "generation_config.json", *TOKENIZER_FILES)
+FILES = ("adapter_model.safetensors", "generation_config.json")
 VLLM_RANK = 16  # its --max-lora-rank when nothing is said
 
 
@@ -32,7 +32,7 @@ def vllm_faults(folder: Path) -> list[str]:
 
     Source: vllm/lora/peft_helper.py and lora_model.py; read, not run here.
     """
-    config, tensors = read_adapter(folder)
+    config, tensors, _ = read_adapter(folder)
     faults = [f"{name} is missing" for name in ("r", "lora_alpha", "target_modules") if not config.get(name)]
     if config.get("r", 0) > VLLM_RANK:
         faults.append(f"r={config['r']} is above {VLLM_RANK}: start it with --max-lora-rank {config['r']}")
@@ -51,7 +51,7 @@ def export_adapter(run: Path, target: Path, *, base: str = "", data_licence: str
     Raises ExportError when the run has no whole adapter, or `target` is not empty.
     """
     run, target = Path(run), Path(target)
-    config, _ = read_adapter(run / "adapter")
+    config = read_adapter(run / "adapter").config
     if target.exists() and any(target.iterdir()):
         raise ExportError(f"{target} is not empty: choose another folder.")
     settings, card = read_run(run)
@@ -60,6 +60,7 @@ def export_adapter(run: Path, target: Path, *, base: str = "", data_licence: str
     for name in FILES:
         if (run / "adapter" / name).exists():
             shutil.copyfile(run / "adapter" / name, target / name)
+    copy_tokenizer(run / "adapter", target)
     shared_json(target / "adapter_config.json", config | {"base_model_name_or_path": base})
     (target / "README.md").write_text(adapter_card(base, settings, card, data_licence), encoding="utf-8")
     return target
@@ -94,7 +95,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def vllm_command(adapter: Path) -> str:
     """The command that would serve an exported adapter with vLLM, which has not been run here."""
-    config, _ = read_adapter(adapter)
+    config = read_adapter(adapter).config
     rank = next(step for step in (8, 16, 32, 64, 128, 256, 320, 512) if step >= config["r"])
     form = f"--chat-template {adapter.name}/chat_template.jinja"
     lora = f"--enable-lora --max-lora-rank {rank} --lora-modules shop={adapter.name}"

@@ -41,7 +41,7 @@ def compare(base: Path, adapter: Path, merged: Path, exact: bool = False) -> Agr
     from peft import PeftModel
 
     model, other = load(base), load(merged)
-    known = model.config.vocab_size
+    known = model.config.get_text_config().vocab_size
     ids = torch.arange(7, 7 + TOKENS).remainder(known)[None]
     with torch.no_grad():
         without, ours = (one(input_ids=ids, use_cache=False).logits for one in (model, other))

@@ -18,7 +18,7 @@ from helpers.export.agreement import Agreement, compare
 from helpers.export.errors import ExportError
 from helpers.machine.hardware import is_out_of_memory
 from helpers.models import adapter as adapters
-from helpers.models.adapter import Change
+from helpers.models.adapter import Adapter, Change
 from helpers.models.load import generation_config
 from helpers.models.source import ModelError
 
@@ -47,8 +47,8 @@ class Merged(NamedTuple):
     agreement: Agreement | None = None
 
 
-def read_adapter(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """(configuration, tensors) of an adapter, as models.adapter reads and checks it. Raises ExportError."""
+def read_adapter(folder: Path) -> Adapter:
+    """An adapter, as models.adapter reads and checks it. Raises ExportError."""
     try:
         return adapters.read_adapter(folder)
     except ModelError as error:
@@ -144,6 +144,11 @@ def stored_name(name: str, stored: set[str]) -> str | None:
     shorter = name.partition(".")[2]
     if name in stored or shorter in stored:
         return name if name in stored else shorter
+    parts = sorted(
+        name.split(".")
+    )  # language_model.model.layers for model.language_model.layers, beside a vision tower
+    if len(same := [key for key in stored if sorted(key.split(".")) == parts]) == 1:
+        return same[0]
     _, mark, end = name.partition(".layers.")
     like = [key for key in stored if mark and key.endswith(mark + end)]
     return like[0] if len(like) == 1 else None
@@ -186,8 +191,7 @@ def merge(
     base + adapter.
     """
     base, adapter, target = Path(base), Path(adapter), Path(target)
-    config, tensors = read_adapter(adapter)
-    wanted = adapters.changes(config, tensors)
+    _, tensors, wanted = read_adapter(adapter)
     if "quantization_config" in read_config(base):
         raise ExportError(f"{base.name} is quantized: merge into the 16-bit weights that it was made from.")
     if target.exists() and any(target.iterdir()):
@@ -275,6 +279,19 @@ def read_config(folder: Path) -> dict:
     return config
 
 
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """The tokenizer's files, without the names of code that is not run and does not lie beside them."""
+    for name in TOKENIZER_FILES:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name)
+        elif (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+    file = target / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if "auto_map" in settings:
+        shared_json(file, {key: value for key, value in settings.items() if key != "auto_map"})
+
+
 def write_rest(base: Path, adapter: Path, target: Path, dtype: torch.dtype, grown: dict[str, int]) -> None:
     """Configuration, generation settings and tokenizer: those of the training where the adapter's folder has them.
 
@@ -282,11 +299,7 @@ def write_rest(base: Path, adapter: Path, target: Path, dtype: torch.dtype, grow
     at, the tokenizer's and the template's included.
     """
     own = adapter if (adapter / "tokenizer_config.json").exists() else base
-    for name in TOKENIZER_FILES:
-        if (own / name).is_dir():
-            shutil.copytree(own / name, target / name)
-        elif (own / name).exists():
-            shutil.copyfile(own / name, target / name)
+    copy_tokenizer(own, target)
     config = read_config(base)
     config.pop("torch_dtype", None)
     config.pop("auto_map", None)  # names code that is not run, and does not lie beside the merged weights
@@ -294,7 +307,8 @@ def write_rest(base: Path, adapter: Path, target: Path, dtype: torch.dtype, grow
     if grown:
         if len(set(grown.values())) > 1 or (not config.get("tie_word_embeddings") and len(grown) == 1):
             raise ExportError(f"the vocabulary has grown in {', '.join(grown)} only: save embedding and head together.")
-        config["vocab_size"] = next(iter(grown.values()))
+        inner = config.get("text_config")
+        (inner if isinstance(inner, dict) else config)["vocab_size"] = next(iter(grown.values()))
     if (own / "tokenizer_config.json").exists():
         from transformers import AutoTokenizer
 

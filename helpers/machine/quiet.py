@@ -63,3 +63,18 @@ def collected(name: str) -> Iterator[list[str]]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = kept
+
+
+@contextmanager
+def quiet_unless(progress: bool) -> Iterator[None]:
+    """Without the progress bars of `datasets`, unless they are wanted."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    shown = not are_progress_bars_disabled()
+    if shown and not progress:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,7 +15,6 @@ from safetensors import SafetensorError, safe_open
 from helpers.models.source import ModelError
 
 PREFIX = "base_model.model."
-EMBEDDINGS = ("embed_tokens", "lm_head")  # peft/utils/constants.py: EMBEDDING_LAYER_NAMES
 # Keys of adapter_config.json that say how an adapter was trained, or what is read below. Any other key with a value
 # could change what its tensors mean.
 READ = {
@@ -28,13 +27,22 @@ HARMLESS = {
     *("eva_config", "qalora_group_size", "ensure_weight_tying", "corda_config", "loftq_config", "lora_ga_config"),
     "runtime_config",
 }
+OTHERWISE = "Load base and adapter together with PEFT; its merge_and_unload merges this kind, or says that it cannot."
 COPY = re.compile(r"\.(modules_to_save|original_module)\.")  # what PEFT saves again with a grown vocabulary
 INITS = (True, False, "gaussian", "eva", "orthogonal")  # the others (PiSSA, OLoRA, LoftQ) change the base, too
 Change = Callable[[torch.Tensor], torch.Tensor]  # from a weight of the base, in float32, to the new one
 
 
-def read_adapter(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """(configuration, tensors) of an adapter in PEFT's format.
+class Adapter(NamedTuple):
+    """Configuration and tensors of an adapter, and for each weight of the base that it changes: how, in order."""
+
+    config: dict
+    tensors: dict[str, torch.Tensor]
+    changes: dict[str, list[Change]]
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """An adapter in PEFT's format, each of its tensors accounted for.
 
     Raises ModelError for a pickle, for a damaged file, for a configuration that is not plain, and for a tensor of
     which nobody would know what to do with it: by its name.
@@ -53,22 +61,21 @@ def read_adapter(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
         raise ModelError(f"{folder.name} is damaged ({error}): take an older checkpoint, or train again.") from None
     try:
         check_config(config)
-        changes(config, tensors)
+        return Adapter(config, tensors, changes(config, tensors))
     except ModelError as error:
         raise ModelError(f"{folder.name}: {error}") from None
-    return config, tensors
 
 
 def check_config(config: Any) -> None:
     """Raises ModelError unless the configuration is one of LoRA whose tensors can be accounted for."""
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         kind = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
-        raise ModelError(f"adapter_config.json is not plain LoRA ({kind}): use PEFT's own merge.")
+        raise ModelError(f"adapter_config.json is not plain LoRA ({kind}). {OTHERWISE}")
     odd = [key for key, value in config.items() if value and key not in READ | HARMLESS]
     if config.get("init_lora_weights", True) not in INITS:
         odd.append(f"init_lora_weights={config['init_lora_weights']}")
     if odd:
-        raise ModelError(f"it is not plain LoRA ({', '.join(odd)}): use the merge of the library that made it.")
+        raise ModelError(f"it is not plain LoRA ({', '.join(odd)}). {OTHERWISE}")
     whole = lambda value: isinstance(value, int) and not isinstance(value, bool) and value > 0
     named = config.get("modules_to_save") or []
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
@@ -108,8 +115,9 @@ def changes(config: dict, tensors: dict[str, torch.Tensor]) -> dict[str, list[Ch
         if whole is None or (".modules_to_save." in key and not torch.equal(whole, left[key])):
             raise ModelError(f"{key} is not a copy of {COPY.sub('.', key)}: the file is cut, or of two trainings.")
         del left[key]
+    adapted = {key.partition(".lora_")[0] for key in left if ".lora_" in key}
     for key in sorted(left):  # what replaces a weight comes before what is added to it
-        if (target := replaced(config, key)) is not None:
+        if (target := replaced(key, adapted)) is not None:
             found.setdefault(target, []).insert(0, replacing(target, left.pop(key)))
         elif key.endswith(".token_adapter.trainable_tokens_delta"):
             layer = key.removesuffix(".token_adapter.trainable_tokens_delta")
@@ -133,9 +141,7 @@ def changes(config: dict, tensors: dict[str, torch.Tensor]) -> dict[str, list[Ch
         if (bias := left.pop(f"{layer}.lora_B.bias", None)) is not None:
             found.setdefault(f"{layer}.bias", []).append(adding_bias(bias, scale))
     if left:
-        raise ModelError(
-            f"nothing is known to do with {min(left)} ({len(left)} such): merge it with the library it was made by."
-        )
+        raise ModelError(f"nothing is known to do with {min(left)} ({len(left)} such). {OTHERWISE}")
     return found
 
 
@@ -153,18 +159,18 @@ def announced(config: dict, tensors: dict[str, torch.Tensor]) -> None:
             raise ModelError(f"adapter_config.json says {setting}, and no tensor ends with {part}: the file is cut.")
 
 
-def replaced(config: dict, key: str) -> str | None:
-    """The weight of the base that a saved tensor takes the place of; None for another kind of tensor."""
+def replaced(key: str, adapted: set[str]) -> str | None:
+    """The weight of the base that a saved tensor takes the place of; None for another kind of tensor.
+
+    PEFT puts a plain weight or bias where it has that name: modules saved whole, biases, an embedding with its head
+    after the vocabulary has grown. A layer with LoRA holds its own as base_layer. adapted: the layers with LoRA.
+    """
     layer, _, part = key.rpartition(".")
-    if part == "weight" and layer.rpartition(".")[2] in EMBEDDINGS:  # saved along when the vocabulary has grown
-        return key
     if part not in ("weight", "bias") or re.search(r"\.lora_[A-Za-z]+$|token_adapter", layer):
         return None
     if layer.endswith(".base_layer"):
         return f"{layer.removesuffix('.base_layer')}.{part}"
-    whole = any(layer == name or layer.endswith(f".{name}") for name in config.get("modules_to_save") or [])
-    bias = part == "bias" and config.get("bias", "none") != "none"
-    return key if whole or bias else None
+    return None if layer in adapted else key
 
 
 def scale_of(config: dict, layer: str, rank: int) -> float:
@@ -254,14 +260,13 @@ def check_loaded(model: Any, folder: Path, name: str = "default") -> str:
     """
     from peft import get_peft_model_state_dict
 
-    _, tensors = read_adapter(folder)
+    tensors, whole = read_adapter(folder).tensors, model.state_dict()
     loaded = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     for key, tensor in tensors.items():
-        own = loaded.get(key)
-        saved_along = ".base_layer." in key or COPY.search(key) or key.removesuffix(".weight").endswith(EMBEDDINGS)
-        if own is None and not saved_along:
+        own = loaded.get(key, whole.get(key))  # the adapter's, or a weight of the base that was saved along
+        if own is None and not COPY.search(key):
             raise ModelError(f"{Path(folder).name}: {key} belongs to no layer of this model: it is of another one.")
-        if own is not None and not torch.equal(own.detach().float().cpu(), tensor.float()):
+        if own is not None and not torch.equal(own.detach().cpu(), tensor.to(own.dtype)):
             raise ModelError(f"{Path(folder).name}: {key} is not what the model holds: load the adapter again.")
     if more := sorted(set(loaded) - set(tensors)):
         raise ModelError(f"{Path(folder).name} has no {more[0]} ({len(more)} such): it is of another model, or cut.")

@@ -189,14 +189,15 @@ def check_linear(empty: Any, settings: Settings) -> None:
     "all-linear" would pass over them without a word, and so would a quantization.
     """
     convolutions = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+    text = empty.get_decoder()
     fused = {
         f"{name}.{own}": parameter.numel()
-        for name, module in empty.named_modules()
+        for name, module in text.named_modules()
         if not isinstance(module, convolutions)
         for own, parameter in module.named_parameters(recurse=False)
         if sum(size > 1 for size in parameter.shape) > 2
     }
-    if sum(fused.values()) > 0.1 * sum(parameter.numel() for parameter in empty.parameters()):
+    if sum(fused.values()) > 0.1 * sum(parameter.numel() for parameter in text.parameters()):
         raise ModelError(
             f"{settings.model} holds much of its weights in tensors that are no linear layers, such as {min(fused)}: a "
             f"mixture of experts, probably. Name what is to be adapted: TARGET_MODULES = "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer, its weight as (in, out)
 
+from helpers.adapted import base_of
 from helpers.machine.memory import first_adapted
 from helpers.settings import Settings
 
@@ -33,6 +35,7 @@ def lora_config(settings: Settings, model: Any) -> LoraConfig:
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=modules,
+        exclude_modules=beside_the_text(model),
         layers_to_transform=layers,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         task_type="CAUSAL_LM",
@@ -41,10 +44,21 @@ def lora_config(settings: Settings, model: Any) -> LoraConfig:
 
 def linear_names(model: Any) -> list[str]:
     """The names of the linear layers in a decoder layer ("q_proj", ...); the output head is none of them."""
-    head = model.get_output_embeddings()
+    head, beside = model.get_output_embeddings(), beside_the_text(model) or ""
     kinds = (torch.nn.Linear, Conv1D)
     linears = [name for name, m in model.named_modules() if isinstance(m, kinds) and m is not head]
-    return sorted({name.rsplit(".", 1)[-1] for name in linears})
+    return sorted({name.rsplit(".", 1)[-1] for name in linears if not re.fullmatch(beside, name)})
+
+
+def beside_the_text(model: Any) -> str | None:
+    """A pattern of the names of modules that read no text, such as a vision tower's; None where there are none.
+
+    Nothing would be learned there: a training on texts never asks them.
+    """
+    decoder = base_of(model).get_decoder()
+    place = next((name for name, module in base_of(model).named_modules() if module is decoder), "")
+    parents = place.rpartition(".")[0]  # of gemma3: model, which has the vision tower beside model.language_model
+    return rf"(?!{re.escape(place)}\.){re.escape(parents)}\..*" if parents else None
 
 
 def targets(settings: Settings) -> str | list[str]:

@@ -97,6 +97,11 @@ def in_words(error: Exception) -> str:
     said, kind = " ".join(str(error).split()), type(error).__name__
     if "custom code" in said or "trust_remote_code" in said:
         return "it brings code of its own, which is not run here; choose a model of a family that transformers has"
+    if "Unrecognized configuration class" in said:
+        return (
+            "transformers has no class for it that continues texts alone: pictures, sounds or an encoder are a part of "
+            "it; choose a decoder, such as falcon, llama, mistral or qwen2"
+        )
     if isinstance(error, RecursionError):
         return "one of its files is nested as no model's is; choose another"
     if kind == "SafetensorError" or "size mismatch" in said or "ignore_mismatched_sizes" in said:

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from helpers.data.labels import Fitted, count_added, encode_rows, tokenize
+from helpers.data.chat import added_tokens, own_template
+from helpers.data.labels import Fitted, encode_rows, tokenize
+from helpers.data.rendering import rewrites
 from helpers.data.turns import RowError
 from helpers.settings import Settings
 from helpers.train.trainer import TrainingError
@@ -20,6 +22,8 @@ def fitting(
         raise TrainingError(nothing_fits(settings, tokenizer, rows, fitted))
     if report and (fitted.shortened or fitted.dropped or fitted.refused):
         report(f"max_length={settings.max_length}: {fitted.sentence()}")
+    if report and rewrites(tokenizer):
+        report("the template writes earlier answers otherwise than the last: those that differ have rows of their own")
     if report and (own := count_added(tokenizer, fitted.rows)):
         report(f"special tokens in the rows: {', '.join(f'{token} {count:,} times' for token, count in own.items())}")
     return fitted.rows
@@ -40,7 +44,8 @@ def nothing_fits(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: D
     which = f"{name} cannot be trained on" if len(rows) == 1 else f"none of {len(rows):,} rows can be trained on"
     if fitted.refused:
         reason, count = fitted.refused.most_common(1)[0]
-        other = "'guanaco', which takes any order of roles" if "refuses" in reason else "'model', the model's own"
+        own = tokenizer.chat_template == own_template(tokenizer) or "refuses" in reason
+        other = "'guanaco', which takes any order of roles" if own else "'model', the model's own"
         wrong = reason if "refuses" in reason else f"the template cannot write {reason}"
         return f"{which}: {wrong} ({count:,} rows). Set TEMPLATE = {other}, or leave these rows out."
     first = encode_rows(tokenizer, [rows[0]], settings.assistant_only_loss)[0]
@@ -49,3 +54,15 @@ def nothing_fits(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: D
         f"{which} within max_length={settings.max_length}: {needed}. Raise MAX_LENGTH (up to the model's context), or "
         f"shorten the questions."
     )
+
+
+def count_added(tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> dict[str, int]:
+    """How often each special token that was added for texts (chat.added_tokens) stands in tokenized rows."""
+    import pyarrow.compute as compute
+
+    ids = {tokenizer.convert_tokens_to_ids(token): token for token in added_tokens(tokenizer)}
+    if not ids or not len(rows):
+        return {}
+    column = rows.with_format("arrow")["input_ids"]
+    values = compute.value_counts(compute.list_flatten(column if hasattr(column, "type") else column[:]))
+    return {ids[pair["values"]]: pair["counts"] for pair in values.to_pylist() if pair["values"] in ids}

@@ -2,14 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable
-from itertools import takewhile
 from typing import Any, NamedTuple
 
 import torch
 
 from helpers.adapted import base_of
 from helpers.behaviour import moved_by_a_neighbour, moved_by_what_follows
-from helpers.data.chat import PROBES, begin_ids, prompt_text
+from helpers.data.chat import PROBES, begin_ids, probe_messages, prompt_text
 from helpers.data.conversation import KINDS, whole_messages
 from helpers.data.ends import end_ids, trained_end, turn_end
 from helpers.data.order import is_trained
@@ -131,9 +130,8 @@ def given_back(tokenizer: Any, rows: list[list[int]]) -> list[str]:
 
 def frame(tokenizer: Any) -> tuple[str, str]:
     """What the template itself writes into an answer before and after its text, such as an empty thinking block."""
-    asked = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), PROBES, strict=True)]
     try:
-        ids, answers, _ = encode_whole(tokenizer, asked)
+        ids, answers, _ = encode_whole(tokenizer, probe_messages())
     except RowError:
         return "", ""
     ends = end_ids(tokenizer)
@@ -153,22 +151,42 @@ def claimed(tokenizer: Any, spans: Counter[str], message: dict) -> bool:
 
 
 def ends_check(trainer: LoraTrainer) -> Check:
-    """Every row begins as the tokenizer begins texts, prompts too, and what ends an answer ends a generation."""
+    """Every row begins as the tokenizer begins texts, prompts too, and what ends an answer ends a generation.
+
+    What the model is given to answer must be the beginning of what it was trained on: some templates of thinking models
+    begin every answer with <think>, and write none into a row.
+    """
     tokenizer, begin = trainer.processing_class, begin_ids(trainer.processing_class)
     documents = [part["input_ids"] for row in trainer.train_dataset for part in split_row(row)]
     count = len(begin)  # a template may write it before every turn, too; only two in a row are one too many
     once = sum(ids[:count] == begin and (not begin or ids[count : count + 1] != begin[:1]) for ids in documents)
-    asked = list(takewhile(lambda message: message["role"] != "assistant", whole_messages(trainer.rows[0])))
-    text = prompt_text(tokenizer, asked or whole_messages(trainer.rows[0])[:2])  # a greeting may come first
-    prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
+    prompt, row = prompt_and_row(trainer)
     written, stops = turn_end(tokenizer), end_ids(tokenizer, trainer.model)
     stopped = written is not None and written in stops
     names = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(stops)))
     begun = "".join(tokenizer.convert_ids_to_tokens(begin)) or "no token"
     actual = f"{once} of {len(documents)} rows begin with {begun} once; generation stops at {names}"
+    needed, (asked, read) = (
+        "all, and the template's end among them",
+        (str(tokenizer.decode(ids)) for ids in (prompt, row)),
+    )
+    if not (same := read.startswith(asked)):
+        actual += f"; a prompt ends with {asked[-24:]!r}, and no row goes on from there"
+        needed += ", and prompts as rows begin"
     remedy = "Set TEMPLATE = 'guanaco', or give the tokenizer a template that ends each answer with an end token."
-    right = once == len(documents) and prompt[:count] == begin and stopped
-    return Check("begin and end", actual, "all, and the template's end among them", right, remedy)
+    right = once == len(documents) and prompt[:count] == begin and stopped and same
+    return Check("begin and end", actual, needed, right, remedy)
+
+
+def prompt_and_row(trainer: LoraTrainer) -> tuple[list[int], list[int]]:
+    """Token ids of the first row up to its first trained answer, as it would be asked, and of the row as trained."""
+    tokenizer, messages = trainer.processing_class, whole_messages(trainer.rows[0])
+    first = next(index for index, message in enumerate(messages) if is_trained(message))
+    asked = messages[:first] or messages[:2]  # a greeting may come first
+    prompt = tokenizer(prompt_text(tokenizer, asked), add_special_tokens=False)["input_ids"]
+    if not first:
+        return prompt, prompt
+    return prompt, encode_whole(tokenizer, messages).input_ids
 
 
 def trained_spans(labels: list[int]) -> list[list[int]]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.data.conversation import beyond_text, tools_in, whole_messages
-from helpers.data.labels import Token, documents, encode, encode_rows, label_tokens, quiet_unless, tokenize
+from helpers.data.labels import Token, documents, encode, encode_rows, label_tokens, tokenize
 from helpers.data.rendering import encode_whole
+from helpers.machine.quiet import quiet_unless
 from helpers.run import Run
 from helpers.settings import Settings
 from helpers.train.build import build_trainer

@@ -7,13 +7,13 @@ import pytest
 import torch
 from conftest import move_adapter
 from families import FAMILIES, build
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, PeftType, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from helpers.export.errors import ExportError
 from helpers.export.merge import base_files, merge
-from helpers.models.adapter import check_loaded, read_adapter
+from helpers.models.adapter import check_config, check_loaded, read_adapter
 from helpers.models.source import ModelError
 
 BY_NAME = {family.name: family for family in FAMILIES}
@@ -100,6 +100,17 @@ def test_weights_that_are_stored_the_other_way_round_and_without_their_first_nam
         torch.testing.assert_close(again(IDS).logits, tuned(IDS).logits, atol=1e-4, rtol=1e-4)
 
 
+def test_a_weight_that_is_saved_as_it_is_takes_the_place_of_the_bases_as_in_peft(tmp_path):
+    base, adapter, _ = saved(tmp_path, {})
+    norm = "base_model.model.model.norm.weight"
+    changed(adapter, None, lambda kept: kept | {norm: torch.linspace(0.5, 2, 64)})
+    merged = merge(base, adapter, tmp_path / "merged", dtype=torch.float32)
+    torch.testing.assert_close(AutoModelForCausalLM.from_pretrained(merged.folder).model.norm.weight[-1].item(), 2.0)
+    changed(adapter, None, lambda kept: kept | {norm.replace("norm", "other"): torch.ones(64)})
+    with pytest.raises(ExportError, match=r"the base has no model\.other\.weight"):
+        merge(base, adapter, tmp_path / "again")
+
+
 def changed(adapter, config=None, tensors=None):
     """Writes other contents into an adapter's folder."""
     file = adapter / "adapter_config.json"
@@ -128,6 +139,8 @@ Q = "base_model.model.model.layers.0.self_attn.q_proj"
         ({"alora_invocation_tokens": [1]}, None, "alora_invocation_tokens"),
         ({"a_key_of_next_year": 1}, None, "a_key_of_next_year"),
         ({"peft_type": "IA3"}, None, "not plain LoRA.*IA3"),
+        ({"arrow_config": {"top_k": 2}}, None, "arrow_config.*with PEFT"),
+        ({"target_parameters": ["mlp.experts.down_proj"]}, None, "target_parameters"),
         (None, lambda kept: {}, "holds no tensor"),
         (None, lambda kept: kept | {f"{Q}.lora_C.weight": torch.ones(1)}, "self_attn.q_proj.lora_C.weight"),
         (None, lambda kept: kept | {f"{Q}.weight": torch.ones(64, 64)}, "layers.0.self_attn.q_proj.weight"),
@@ -148,6 +161,14 @@ def test_what_cannot_be_accounted_for_is_refused_by_name(tmp_path, config, tenso
     with pytest.raises(ExportError, match=named):
         merge(base, adapter, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+def test_every_other_kind_of_adapter_is_refused_by_its_name():
+    kinds = {kind.value for kind in PeftType} - {"LORA"}
+    assert {"IA3", "LOHA", "LOKR", "OFT", "VERA", "XLORA", "ADALORA", "PROMPT_TUNING"} <= kinds
+    for kind in kinds:
+        with pytest.raises(ModelError, match=rf"not plain LoRA \({kind}\)\. Load base and adapter together with PEFT"):
+            check_config({"peft_type": kind, "r": 4, "lora_alpha": 8})
 
 
 @pytest.mark.parametrize("content", ["[]", "null", "{", '{"peft_type": "LORA"}'])

@@ -5,15 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from families import FAMILIES, FREE, GROUPED, SIZE, Family, build
+from families import FAMILIES, FREE, GROUPED, SIZE, Family, build, build_tokenizer
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration
 
 from helpers.behaviour import moved_by_a_neighbour, moved_by_what_follows
 from helpers.export.merge import merge
 from helpers.generate.generation import generate
 from helpers.models.load import load_model
 from helpers.models.source import ModelError
+from helpers.models.tiny import seeded
 from helpers.run import Run
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.preflight import preflight, proofs
@@ -145,14 +146,16 @@ def test_code_beside_a_known_family_is_told_and_not_merged(kind, smoke, rows, tm
     base = tmp_path / "model"
     if kind == "auto_map":
         names = {"auto_map": {"AutoModelForCausalLM": "org/other--own.Model"}}
-        (base / "config.json").write_text(json.dumps(json.loads((base / "config.json").read_text()) | names))
+        for file in (base / "config.json", base / "tokenizer_config.json"):
+            file.write_text(json.dumps(json.loads(file.read_text()) | names))
     else:
         (base / "custom_generate").mkdir()
         (base / "custom_generate" / "generate.py").write_text("raise SystemExit\n")
     _, run = trained(settings, rows, tmp_path / "run")
     assert f"not run: {'org/other--own.Model' if kind == 'auto_map' else 'custom_generate'}" in capsys.readouterr().out
+    (run.adapter / "tokenizer_config.json").unlink()  # the base's is copied then
     merged = merge(base, run.adapter, tmp_path / "merged").folder
-    assert "auto_map" not in (merged / "config.json").read_text() and not list(merged.rglob("*.py"))
+    assert not any("auto_map" in file.read_text() for file in merged.glob("*.json")) and not list(merged.rglob("*.py"))
 
 
 def test_a_template_that_writes_the_begin_token_before_every_turn_is_right(smoke, rows, tmp_path):
@@ -165,3 +168,27 @@ def test_a_template_that_writes_the_begin_token_before_every_turn_is_right(smoke
     trainer = build_trainer(Run(settings, tmp_path / "run"), loaded.model, loaded.tokenizer, rows)
     assert all(row["input_ids"].count(2) == 4 * len(row.get("seq_lengths") or [1]) for row in trainer.train_dataset)
     assert all(check.ok for check in proofs(trainer))
+
+
+@pytest.mark.trainings
+@pytest.mark.filterwarnings("ignore:.*loss_type=None.*")
+def test_the_text_inside_a_model_of_pictures_is_trained_and_merged_alone(smoke, rows, tmp_path):
+    """Gemma 3: the vision tower has layers of the same names, and the files name the text's in another order."""
+    sight = {**SIZE, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "image_size": 28}
+    text = {**BY_NAME["Gemma 3"].options, "vocab_size": 272, "max_position_embeddings": 1024}
+    tokens = {"image_token_index": 271, "boi_token_index": 270, "eoi_token_index": 269, "mm_tokens_per_image": 4}
+    config = Gemma3Config(text_config=text, vision_config={**sight, "patch_size": 14}, **tokens)
+    folder = tmp_path / "model"
+    seeded(Gemma3ForConditionalGeneration, config, 0).save_pretrained(folder)
+    build_tokenizer(BY_NAME["Gemma 3"]).save_pretrained(folder)
+    trainer, run = trained(replace(smoke, model=str(folder), max_length=256, max_steps=2), rows, tmp_path / "run")
+    assert not any("vision" in name for name, p in trainer.model.named_parameters() if p.requires_grad)
+    done = merge(folder, run.adapter, tmp_path / "merged", dtype=torch.float32)
+    assert done.changed == 14 and done.agreement.merged < 1e-3 < done.agreement.adapter
+
+
+def test_a_model_that_is_no_model_of_texts_is_refused_before_it_is_loaded(smoke, tmp_path):
+    settings = settings_of(smoke, BY_NAME["Qwen2"], tmp_path)
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "llava", "text_config": {"model_type": "llama"}}')
+    with pytest.raises(ModelError, match=r"no class for it that continues texts alone.*choose a decoder"):
+        load_model(settings)

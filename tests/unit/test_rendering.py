@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from helpers.data.chat import added_tokens, control_tokens, decode_answer, prompt_text, set_template
 from helpers.data.conversation import extras_of
-from helpers.data.labels import as_text, count_added, documents, encode, encode_rows, label_tokens, tokenize
+from helpers.data.labels import as_text, documents, encode, encode_rows, label_tokens, tokenize
 from helpers.data.rendering import encode_whole, grown_spans, marked_template, writes
 from helpers.data.turns import RowError
 from helpers.machine.hardware import Machine
@@ -16,6 +16,7 @@ from helpers.models.load import load_model
 from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train.build import build_trainer
+from helpers.train.fitting import count_added
 from helpers.train.preflight import label_checks
 from helpers.train.preview import batch_of, preview_trainer, row_tokens
 
@@ -141,11 +142,14 @@ def test_the_prompt_is_the_beginning_of_what_is_trained_with_a_template_of_the_m
     assert text.startswith(prompt) and found[-1][0] == len(prompt)
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused_rather_than_guessed():
+def test_a_template_that_drops_earlier_answers_trains_each_as_it_would_be_read():
     forgetful = OWN.replace("{{ m.content | trim }}{% for c", "{{ m.content | trim if loop.last else '' }}{% for c")
     messages = [*plain(THINKING), {"role": "user", "content": "and?"}, {"role": "assistant", "content": "3"}]
+    tokenizer = own(forgetful)
     with pytest.raises(RowError, match="no span is the answer's"):
-        encode_whole(own(forgetful), messages)
+        grown_spans(tokenizer, messages, None)
+    assert spans(tokenizer, messages) == [f"3{tokenizer.eos_token}"]
+    assert len(tokenize(tokenizer, Dataset.from_list([{"messages": messages}]), 200).rows) == 2
 
 
 def test_trl_still_has_a_training_template_for_qwen3():
