@@ -49,6 +49,11 @@ def add_series(commands: argparse._SubParsersAction) -> None:
     site = command(commands, "site", run_site, "notebooks, documents and report as a static site (`make site`)")
     site.add_argument("--run", metavar="FOLDER", help="of runs/; without it, the newest that has executed notebooks")
     site.add_argument("--target", metavar="FOLDER", default="build/site", help="made anew (build/site)")
+    text = "pictures of a run's key moments, to be looked at: wide, on a phone, in the dark"
+    shots = command(commands, "shots", run_shots, text)
+    shots.add_argument("run", help="a folder of runs/")
+    shots.add_argument("--target", metavar="FOLDER", default="build/shots", help="where they go (build/shots)")
+    shots.add_argument("--readme", action="store_true", help="README's two pictures in docs/ instead: chart and panel")
     doctor = command(commands, "doctor", lambda chosen: run_doctor(chosen.deep), "is this machine ready?")
     doctor.add_argument("--deep", action="store_true", help="read the model's files whole, and compare their hashes")
     text = "run notebooks 00 to 04, ending in a measured before/after"
@@ -179,6 +184,17 @@ def run_site(chosen: argparse.Namespace) -> None:
     from helpers.project.pages import make_site
 
     make_site(chosen.target, chosen.run)
+
+
+def run_shots(chosen: argparse.Namespace) -> None:
+    """Takes the pictures and says how many there are, and where."""
+    from pathlib import Path
+
+    from helpers.project.shots import readme_pictures, take_shots
+
+    run, target = Path(chosen.run).resolve(), Path(chosen.target)
+    made = readme_pictures(run) if chosen.readme else take_shots(run, target)
+    print(f"{len(made)} pictures in {made[0].parent}")
 
 
 def run_canary() -> None:

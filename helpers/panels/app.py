@@ -69,7 +69,7 @@ def plan(notebook: Path, port: int, visitors: int = VISITORS, share: str | None 
 
 def words(site: Site) -> str:
     """The address, and what those can do who have it."""
-    queue = "The model answers one after the other, and long answers take turns; who waits sees their place."
+    queue = "The model answers one after the other, and long answers take turns; those who wait see their place."
     end = f"Up to {site.visitors} visitors. The address holds until Ctrl+C ends this; the next time it is another."
     address = f"http://{site.names[0]}:{site.port}/?token={site.token}"
     if site.ip == "127.0.0.1":

@@ -11,6 +11,7 @@ import ipywidgets as widgets
 from helpers.data.chat import MODEL, TEMPLATES, set_template, template_name
 from helpers.data.labels import TRAINED, as_html, as_text, counts
 from helpers.panels.picture import Picture, knobs_html
+from helpers.panels.rows import RowPicker
 from helpers.settings import Settings
 from helpers.train.preview import preview_trainer, row_tokens
 from helpers.train.trainer import LoraTrainer, TrainingError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LabelPanel:
-    """Pick a row, max_length, template, packing and what is trained; the tokens follow, out of the trainer's collator.
+    """Pick a row (`picker`), max_length, template, packing and what is trained; the trainer's own tokens follow.
 
     rows: with `messages`. `look()` does the same without a front end and returns the tokens as text; `error` holds what
     went wrong at the last look, or None.
@@ -31,7 +32,8 @@ class LabelPanel:
         self.settings, self.tokenizer, self.rows, self.text = settings, tokenizer, rows, ""
         self.error: TrainingError | None = None
         described = {"description_width": "130px"}
-        self.row = widgets.BoundedIntText(row, min=0, max=len(rows) - 1, description="row", style=described)
+        self.picker = RowPicker(rows, row)
+        self.row = self.picker.row
         self.max_length = widgets.BoundedIntText(
             settings.max_length, min=8, max=32768, step=8, description="max_length", style=described
         )
@@ -51,7 +53,7 @@ class LabelPanel:
         controls = [self.row, self.max_length, self.template, self.packing, self.answers_only]
         for control in controls:
             control.observe(lambda change: self.look(), names="value")
-        self.box = widgets.VBox([*controls, self.output])
+        self.box = widgets.VBox([self.picker.box, *controls[1:], self.output])
 
     def fits(self, template: str) -> bool:
         """Whether the tokenizer knows what the template needs."""

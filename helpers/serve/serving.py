@@ -25,7 +25,7 @@ class Server(ThreadingHTTPServer):
     """Serves an engine.Engine to remote.RemoteEngine: /about, /ask, /look and /stop, each a POST with the key.
 
     file: where port and key are written, readable by this user alone. Answers are made one after the other, in the
-    order of asking; who waits is told how many are before them. A visitor who goes away stops their answer.
+    order of asking; those who wait are told how many are before them. A visitor who goes away stops their answer.
     """
 
     daemon_threads = True

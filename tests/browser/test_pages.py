@@ -70,3 +70,20 @@ def test_a_word_is_found_the_next_page_follows_and_the_theme_changes(site, brows
     page.locator("button.theme-change-button[data-mode=light]:visible").first.click()
     assert page.locator("html").get_attribute("data-theme") == "light" and wrong == []
     page.close()
+
+
+def test_a_moment_is_a_picture_on_a_wide_page_on_a_phone_and_in_the_dark(tmp_path):
+    import nbformat
+    from PIL import Image
+
+    from helpers.project.shots import take_shots
+
+    html = nbformat.v4.new_output("display_data", data={"text/html": "<p>seen</p>"})
+    cells = [nbformat.v4.new_code_cell("1", outputs=[html], id="seen"), nbformat.v4.new_code_cell("2", id="text")]
+    (tmp_path / "executed").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "executed" / "00_x.ipynb")
+    made = take_shots(tmp_path, tmp_path / "shots")
+    assert [path.name for path in made] == [f"00-00-seen-{look}.png" for look in ("wide", "phone", "dark")]
+    pictures = [Image.open(path).convert("L") for path in made]
+    assert [picture.width for picture in pictures] == [1100, 390, 1100]
+    assert pictures[0].getpixel((2, 2)) > 200 > 80 > pictures[2].getpixel((2, 2))

@@ -45,3 +45,7 @@ def test_the_glossary_is_in_order_and_whole():
 def test_a_term_is_not_used_before_it_is_said(term, number):
     found = [name for name, text in TEXTS.items() if pattern(term).search(text)]
     assert found and found[0] == number, f"{term}: first used in {found[:1]}, the glossary says {number}"
+    text = TEXTS[number]
+    bold = [words for words in re.finditer(r"\*\*([^*]+)\*\*", text) if pattern(term).search(words[1])]
+    first = pattern(term).search(text)
+    assert bold and bold[0].start() <= first.start(), f"{term}: used in notebook {number} before it is said, in bold"

@@ -117,3 +117,11 @@ def test_pictures_have_text(path):
 def test_no_setting_has_a_name_that_the_libraries_do_not_use(path):
     code = "\n".join(cells(path, "code"))
     assert not re.search(r"\b(max_seq_len|block_size|lora_rank|batch_size_per|torch_dtype)\b", code)
+
+
+@main
+def test_proofs_are_folded_and_say_what_holds(path):
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if "proof" in cell["metadata"].get("tags", []):
+            assert cell["metadata"]["jupyter"]["source_hidden"], cell["id"]
+            assert re.search(r'print\(f?"Holds: .{15,}\.', "".join(cell["source"])), f"{cell['id']} says nothing"

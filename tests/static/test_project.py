@@ -231,3 +231,10 @@ def test_links_of_documents_and_notebooks_lead_to_files_and_headings_that_exist(
                 there = page.parent / file if file else page
                 assert there.exists(), (page.name, target)
                 assert not anchor or there.suffix != ".md" or anchor in anchors(there), (page.name, target)
+
+
+def test_readmes_pictures_are_there_small_and_said_in_words():
+    shown = re.findall(r"!\[([^\]]*)\]\((docs/\w+\.png)\)", (PROJECT / "README.md").read_text(encoding="utf-8"))
+    assert [path for _, path in shown] == ["docs/chart.png", "docs/panel.png"]
+    for text, path in shown:
+        assert len(text) > 100 and (PROJECT / path).stat().st_size < 150_000
