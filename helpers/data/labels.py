@@ -341,8 +341,8 @@ def as_html(tokens: list[Token]) -> str:
 
 
 def visible(text: str) -> str:
-    """A token's text, escaped, with a line break shown as a sign."""
-    return html.escape(text.replace("\n", "⏎")).replace(" ", "&nbsp;")
+    """A token's text, escaped, with a line break shown as a sign; a line may end before a space."""
+    return html.escape(text.replace("\n", "⏎")).replace(" ", "<wbr>&nbsp;")
 
 
 def summarize_lengths(encoded: list[tuple[list[int], list[int]]], max_length: int) -> LengthSummary:

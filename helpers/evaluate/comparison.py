@@ -31,6 +31,7 @@ def comparison_table(base: Evaluation, tuned: Evaluation) -> Table:
 def headline_table(base: Evaluation, tuned: Evaluation | None = None) -> Table:
     """The few figures to judge by: of the base alone, or of both."""
     names = {"nll": ("NLL (nats a token)", "{:.2f}"), "ended": ("answers that end by themselves", "{:.0%}")}
+    names |= {"fact_accuracy": ("facts right", "{:.0%}"), "style": ("signed in the house style", "{:.0%}")}
     before, after = base.headline(), tuned.headline() if tuned else {}
     rows = []
     for name, value in before.items():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 NUMBER = re.compile(r"[-+]?[\d.,]+ ?(%|[kMG]i?B|s|x|M)?|-?")
-LONG = re.compile(r"(?:[^\s\u2e80-\uffef]{18})(?=\S)|[_/](?=\w)")  # where a line may break in what has no spaces
+LONG = re.compile(r"[_/](?=\w)|[^\s_/\u2e80-\uffef]{18}(?=\S)")  # where a line may break in what has no spaces
 LEFT, RIGHT = 'style="text-align:left"', 'style="text-align:right"'
 
 
