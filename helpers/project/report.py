@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from pathlib import Path
 
 from helpers.machine.card import read_card
@@ -61,9 +62,11 @@ def html_page(body: str) -> str:
     style = (
         ":root{color-scheme:light dark}body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
         "table{border-collapse:collapse}td,th{padding:.3rem .8rem;border-bottom:1px solid #8888;text-align:left}"
+        "@media(max-width:600px){td,th{padding:.2rem .3rem;font-size:14px;overflow-wrap:anywhere}}"
         "img{max-width:100%;background:#fff}iframe{width:100%;height:80vh;border:1px solid #8888}"
     )
-    head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'><style>{style}</style>"
+    head = "<meta charset='utf-8'><meta name='viewport' content='width=device-width'><link rel='icon' href='data:,'>"
+    head += f"<style>{style}</style>"
     return (
         f"<!doctype html><html lang='en'><head>{head}<title>Fine-tuning report</title></head><body>{body}</body></html>"
     )
@@ -105,4 +108,5 @@ def notebook_frame(notebook: Path) -> str:
     exporter = HTMLExporter(embed_images=True, exclude_anchor_links=True)
     exporter.mathjax_url = exporter.require_js_url = exporter.jquery_url = ""
     body, _ = exporter.from_filename(str(notebook))
+    body = re.sub(r"<script\b.*?</script>", "", body, flags=re.DOTALL | re.IGNORECASE)  # none would run in there
     return f'<iframe sandbox="" title="{html.escape(notebook.stem)}" srcdoc="{html.escape(body, quote=True)}"></iframe>'
