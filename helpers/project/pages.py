@@ -53,6 +53,8 @@ SETTINGS: dict = {
     },
     "html_context": {"default_mode": "auto"},  # light or dark, as the reader's system is, until the switch is used
     "html_favicon": "favicon.svg",
+    "html_static_path": ["_static"],
+    "html_css_files": ["site.css"],
     "html_show_sourcelink": False,
     "html_copy_source": False,
     "nb_execution_mode": "off",
@@ -68,6 +70,17 @@ FAVICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#fff"/>'
     '<path d="M2 2C4 12 8 13 14 13.500" fill="none" stroke="#0072b2" stroke-width="2"/></svg>'
 )
+
+# The theme lays outputs on a light ground in the dark, and gives tables of cells neither lines nor room.
+STYLE = """
+.bd-content div.cell_output .text_html { background: none !important; color: inherit !important; padding: 0 !important }
+div.cell_output table { border-collapse: collapse }
+div.cell_output :is(th, td) { border-bottom: 1px solid var(--pst-color-border); padding: .3rem .7rem }
+div.cell_output :is(th, td) { vertical-align: top }
+@media (max-width: 600px) {
+  div.cell_output :is(th, td) { padding: .2rem .3rem; font-size: .85rem; overflow-wrap: anywhere }
+}
+"""
 
 
 def newest_executed() -> Path | None:
@@ -123,6 +136,8 @@ def stage(folder: Path, edition: Edition, editions: list[Edition], run: Path | N
     shutil.copytree(DOCS, folder / "docs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.md"))
     (folder / "extra").mkdir()
     (folder / "favicon.svg").write_text(FAVICON, encoding="utf-8")
+    (folder / "_static").mkdir()
+    (folder / "_static" / "site.css").write_text(STYLE, encoding="utf-8")
     if run and (run / "report.html").exists():
         (folder / "extra" / "report.html").write_text(private(run / "report.html"), encoding="utf-8")
     index = folder / "index.md"
