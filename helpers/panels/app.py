@@ -115,6 +115,14 @@ def stop_site(child: subprocess.Popen) -> None:
         child.wait()
 
 
+def write_page(folder: Path, question: str) -> Path:
+    """Writes the notebook that Voila shows into a folder that has the server's model.json, and returns it."""
+    notebook = folder / "page" / "panel.ipynb"
+    notebook.parent.mkdir()
+    notebook.write_text(json.dumps(panel_notebook(folder / "model.json", question)), encoding="utf-8")
+    return notebook
+
+
 def serve(
     profile: str,
     run: Path | None,
@@ -149,10 +157,7 @@ def serve(
         folder = Path(made)
         server = Server(engine, folder / "model.json")
         server.start()
-        notebook = folder / "page" / "panel.ipynb"
-        notebook.parent.mkdir()
-        notebook.write_text(json.dumps(panel_notebook(folder / "model.json", question)), encoding="utf-8")
-        site = plan(notebook, port, visitors, share)
+        site = plan(write_page(folder, question), port, visitors, share)
         child = start_site(site)
         try:
             if child.poll() is None:
