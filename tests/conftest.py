@@ -1,6 +1,7 @@
 """Fixtures: tiny models built in code, and an environment in which no test sees another's runs."""
 
 import copy
+import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -8,6 +9,9 @@ import pytest
 
 from helpers.data.chat import set_template
 from helpers.models import tiny
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts `make test &`; the tests press Ctrl+C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from jinja2 import TemplateError, nodes
@@ -28,6 +28,7 @@ WRITTEN = 2**28  # characters that one rendering may write, in all its parts
 SOURCE = 2**20  # characters of a template; published ones have up to 60,000
 WIDE = re.compile(r"\d{5,}|%[^a-zA-Z%]*\*|\{[^}]*\{")  # in a format: a field that fills the memory
 JINJAS = (Environment, Context, EvalContext)  # what some filters get first; asking an undefined value anything raises
+SLOW = ("urlize", "striptags", "wordwrap", "pprint")  # of web pages: minutes for a long text, in one call
 GROW = {"replace", "join", "center", "ljust", "rjust", "indent", "expandtabs", "translate", "wordwrap", "batch"}
 
 
@@ -64,6 +65,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.budget, self.refused = Budget(), ""
         self.filters: Any = Filters(self, self.filters)
         self.globals.pop("lipsum", None)  # makes text out of nothing, for as long as one likes
+        for name in SLOW:
+            self.filters.pop(name, None)
 
     def begin(self) -> None:
         """Fills the budget of this thread. Raises TemplateLimit for a template that was refused before."""
@@ -96,9 +99,19 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         """A value that was made. Raises TemplateLimit when it is larger than any text of a conversation."""
         if (isinstance(value, (str, bytes)) and len(value) > TEXT) or (isinstance(value, int) and abs(value) > 2**256):
             raise self.refuse(f"makes a value of more than {TEXT:,} characters")
-        if isinstance(value, (list, tuple, dict)) and sum(1 for _ in islice(leaves(value), STEPS)) >= STEPS:
-            raise self.refuse("makes a list of lists that has no end")
+        if isinstance(value, (list, tuple, dict)):
+            self.weigh(value)
         return value
+
+    def weigh(self, value: Any) -> None:
+        """Raises TemplateLimit for a list or dict that has no end, or more than TEXT characters, written out."""
+        count = characters = 0
+        for one in islice(leaves(value), STEPS):
+            count, characters = count + 1, characters + (len(one) if isinstance(one, (str, bytes)) else 0)
+            if characters > TEXT:
+                raise self.refuse(f"makes a list of more than {TEXT:,} characters")
+        if count == STEPS:
+            raise self.refuse("makes a list of lists that has no end")
 
     def loop(self, values: Any, weight: int) -> Any:
         """What a loop goes through, paid beforehand where its length is known. weight: characters of its body."""
@@ -215,7 +228,7 @@ class Counting(NodeTransformer):
 def leaves(value: Any) -> Iterable[Any]:
     """Everything inside a value of lists and dicts, one after the other."""
     if isinstance(value, dict):
-        value = value.values()
+        value = chain(value, value.values())
     for one in value:
         yield one
         if isinstance(one, (list, tuple, dict)):

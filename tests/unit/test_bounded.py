@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from families import FAMILIES, FREE, THINKS, build
-from jinja2 import UndefinedError
+from jinja2 import TemplateAssertionError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from trl import chat_template_utils
 
@@ -33,6 +33,10 @@ ATTACKS = {
     "width": "{{ '%9999999999d' % 1 }}{{ '{:9999999999}'.format(1) }}",
     "filling": "{{ 'a'.center(10000000000) }}",
     "filter": "{{ 'a' | indent(10000000000) | center(10000000000) }}",
+    "a text of shared parts": "{{ (['x' * 16000000] * 9999) | string }}",
+    "JSON of shared parts": "{{ (['x' * 16000000] * 9999) | tojson }}",
+    "dictionary of shared parts": "{% set x = 'x' * 16000000 %}{{ {'a': x, 'b': x} | string }}",
+    "dictionary of shared names": "{{ ([{'x' * 16000000: 1}] * 9999) | string }}",
     "size": "a" * (2**20 + 1),
 }
 
@@ -46,6 +50,12 @@ def test_a_template_without_an_end_is_ended(attack, monkeypatch):
     monkeypatch.setattr(bounded, "STEPS", 50_000)
     with pytest.raises(TemplateLimit, match="the chat template"):
         environment().from_string(attack).render()
+
+
+@pytest.mark.parametrize("name", bounded.SLOW)
+def test_filters_that_take_minutes_for_a_long_text_are_not_there(name):
+    with pytest.raises(TemplateAssertionError, match=f"No filter named '{name}'"):
+        environment().from_string(f"{{{{ ('<' * 4000000) | {name} }}}}")
 
 
 def test_a_template_that_went_too_far_is_not_tried_again(monkeypatch):
