@@ -15,7 +15,7 @@ LONGEST_NAME = 60
 NAMES: dict[str, tuple[str, ...]] = {
     "messages": (
         *("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat_messages", "contents"),
-        *("对话", "消息"),
+        *("对话", "消息", "mapping"),
     ),
     "text": ("text", "chat", "文本"),
     "instruction": ("instruction", "指令"),
@@ -43,7 +43,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
     "history": ("history", "历史"),
     "tools": ("tools", "functions"),
-    "thinking": ("reasoning_content", "thinking"),
+    "thinking": ("reasoning_content", "thinking", "reasoning", "complex_cot", "chain_of_thought", "cot"),
     "chosen": ("chosen", "preferred_output"),
     "rejected": ("rejected", "non_preferred_output"),
     "label": ("label", "kto_tag"),

@@ -1,12 +1,16 @@
 """In which encoding a text file is written. Knows nothing of rows."""
 
 import codecs
+import re
 from pathlib import Path
 
 SAMPLE = 2**18  # bytes that are looked at to tell one encoding from another
 BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 CHUNK = 2**20
 SURE = 0.5  # chardet's confidence from which on its word is taken; what was taken is said
+LEAST, LEAD = 0.4, 1.3  # confidence that is enough where no other encoding comes near it
+INSIDE = re.compile(r"(?<=[^\W\d_])[\x80-\xac\xae-\xb6\xb8-\xbf†‡‰™](?=[^\W\d_])")  # signs between letters
+MOST_INSIDE = 0.1  # of the letters beyond ASCII
 
 
 def encoding_of(path: Path) -> str:
@@ -53,13 +57,22 @@ def first_other_byte(path: Path) -> int | None:
 
 
 def detected(data: bytes) -> str:
-    """What chardet takes these bytes for, as a name that Python knows; "" where it is not sure."""
+    """What chardet takes these bytes for, as a name that Python knows; "" where it is not sure, or the text odd."""
     import chardet
 
-    guess = chardet.detect(data)
-    if not guess["encoding"] or (guess["confidence"] or 0) < SURE:
+    best, *others = chardet.detect_all(data)
+    known = best["encoding"], best["confidence"] or 0
+    other = max((one["confidence"] or 0 for one in others if one["encoding"] != known[0]), default=0)
+    if not known[0] or known[1] < LEAST or (known[1] < SURE and known[1] < LEAD * other):
         return ""
     try:
-        return codecs.lookup(guess["encoding"]).name
+        name = codecs.lookup(known[0]).name
     except LookupError:
         return ""
+    return "" if is_garbled(data.decode(name, errors="replace")) else name
+
+
+def is_garbled(text: str) -> bool:
+    """Whether signs that are no letters stand inside of words, as they do in a text read in a wrong encoding."""
+    beyond = sum(not letter.isascii() for letter in text)
+    return len(INSIDE.findall(text)) > MOST_INSIDE * beyond

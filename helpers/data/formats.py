@@ -6,12 +6,15 @@ Knows nothing of files or tokens.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from helpers.data.columns import MEANINGS, by_meaning, mapped, plain, valued
+from helpers.data.columns import MEANINGS, mapped, plain, valued
 from helpers.data.json_shapes import is_turn
 from helpers.data.json_text import from_json
+from helpers.data.layouts import in_turn, unwrapped
 from helpers.data.order import checked
 from helpers.data.parts import calls_in, flat_tools, system_text
+from helpers.data.row_reader import ASKS, RowReader
 from helpers.data.templated import NO_TURN, parse_templated, prompt_turns
+from helpers.data.true_names import export_of, is_choice, unknown_of
 from helpers.data.turns import (
     RowError,
     answer_turns,
@@ -39,7 +42,6 @@ FORMATS = {  # name: what a row needs, in words
     "preference": "a question, `chosen` and `rejected`",
     "guanaco": "`text`, written through a chat template",
 }
-ASKS = ("instruction", "prompt", "question", "input")  # the question of a row, likeliest first
 MAIN = {"alpaca": "instruction", "prompt_completion": "prompt", "question_answer": "question"}
 PARTNERS = {  # of which answer column a question is the natural partner
     "instruction": ("output", "response", "输出"),
@@ -63,41 +65,6 @@ class Conversation(NamedTuple):
     fates: dict[str, str]
 
 
-class RowReader:
-    """One row on its way to a conversation: its values by meaning, and a note on every column that was used."""
-
-    def __init__(self, row: Mapping):
-        self.row, self.meant, self.format = row, by_meaning(row), ""
-        self.fates: dict[str, str] = {}
-        self.joined: list[str] = []  # texts for the last question
-        for one, other, kinds in (("text", "messages", (list, tuple, dict)), ("messages", "text", str)):
-            for name in [n for n in self.meant.get(one, []) if isinstance(from_json(row[n]), kinds)]:  # by its content
-                self.meant[one].remove(name)
-                self.meant.setdefault(other, []).append(name)
-        if self.has("tools") and calls_in(row.get("answers"), row[self.meant["tools"][0]]):  # xLAM
-            self.meant.setdefault("answer", []).append("answers")
-        self.meant = {meaning: names for meaning, names in self.meant.items() if names}
-
-    def has(self, meaning: str) -> bool:
-        """Whether a column of this meaning has a value."""
-        return meaning in self.meant
-
-    def take(self, meaning: str, fate: str, name: str | None = None) -> Any:
-        """The value of the column of this meaning (or of this name), which is noted as used."""
-        name = name or self.meant[meaning][0]
-        self.fates[name] = fate
-        return self.row[name]
-
-    def rest(self, fate: str, used: str) -> None:
-        """Notes what was not used. used: all texts of the conversation, to tell what only says the same again."""
-        for name in valued(self.row):
-            if name not in self.fates:
-                value = self.row[name]
-                again = isinstance(value, str) and len(value.strip()) > 1 and value.strip() in used
-                known = plain(name) in MEANINGS
-                self.fates[name] = "not used: the same text again" if again and known else fate
-
-
 def convert(row: object, format: str = "", columns: Mapping[str, str] | None = None) -> Conversation:
     """The conversation of a row. format: a name of FORMATS, or "" for what the row's columns say.
 
@@ -112,7 +79,7 @@ def convert(row: object, format: str = "", columns: Mapping[str, str] | None = N
     if reader.has("media"):
         name = reader.meant["media"][0]
         raise RowError("not only text", f"`{name}` is given; only text is trained here")
-    name = reader.format = format or form_of(reader)
+    name = reader.format = format or form_of(reader, bool(columns))
     turns, rejected = READERS[name](reader)
     column = reader.meant.get("messages", ["turns"])[0]
     messages = around(reader, [message_of(turn, mended, reader.fates, column) for turn in turns], mended)
@@ -131,23 +98,20 @@ def convert(row: object, format: str = "", columns: Mapping[str, str] | None = N
     return Conversation(reader.format, messages, tools, rejected, mended, reader.fates)
 
 
-def unwrapped(row: dict) -> dict:
-    """OpenAI's preference rows keep the conversation one level down, in `input`: the row with it one level up."""
-    inner = row.get("input")
-    if isinstance(inner, dict) and "messages" in inner:
-        return {**{name: value for name, value in row.items() if name != "input"}, **inner}
-    return row
+def form_of(reader: RowReader, asked: bool = False) -> str:
+    """The form that a row's valued columns make. Raises RowError with the columns that were found.
 
-
-def form_of(reader: RowReader) -> str:
-    """The form that a row's valued columns make. Raises RowError with the columns that were found."""
-    has, names = reader.has, {plain(name) for name in valued(reader.row)}
-    if {"a", "b", "c"} <= names or ("choices" in names and has("answer")):
-        raise RowError("a multiple-choice row", "write the options into the question, and the right one as the answer")
+    asked: whether the reader said which columns ask and answer.
+    """
+    has = reader.has
+    if told := export_of(reader.row):
+        raise RowError(*told)
     if has("chosen"):
         return "preference"
     if has("messages"):
         return "messages" if plain(reader.meant["messages"][0]) == "messages" else "sharegpt"
+    if is_choice(reader.row) and not asked:
+        raise RowError("a multiple-choice row", "write the options into the question, and the right one as the answer")
     if has("answer"):
         for meaning, name in (
             ("instruction", "alpaca"),
@@ -173,24 +137,15 @@ def form_of(reader: RowReader) -> str:
 
 def what_it_is(reader: RowReader) -> tuple[str, str]:
     """(reason, detail) for a row of no known form: its true name where it has one, and its columns."""
-    names = {plain(name) for name in reader.row}
+    if told := unknown_of(reader.row):
+        return told
     shown = ", ".join(str(name)[:30] for name in list(reader.row)[:12]) or "none"
-    if "paragraphs" in names or {"context", "question", "answers"} <= names:
-        return "a SQuAD row", 'its answer lies deeper: COLUMNS = {"answer": "answers.text.0"}'
-    if {"message_id", "parent_id", "role"} <= names:
-        return (
-            "one message of a tree",
-            "OpenAssistant's flat form: join message_id and parent_id to conversations first",
-        )
-    if "translation" in names:
-        return (
-            "a translation pair",
-            'name both sides: COLUMNS = {"question": "translation.en", "answer": "translation.de"}',
-        )
     if reader.has("rejected"):
         return "a preference row without `chosen`", shown
-    if not reader.meant.keys() & {"answer", "messages", "text"} and any(reader.has(ask) for ask in ASKS):
+    if not any(map(reader.has, ("answer", "messages", "text"))) and any(reader.has(ask) for ask in ASKS):
         return "no answer", f"the columns with a value are {', '.join(valued(reader.row))[:100]}"
+    if reader.has("label") and not reader.has("answer"):
+        return "a classification row", "a text and its label: write what shall be asked and answered"
     if reader.has("answer"):
         return "no question", f"the columns with a value are {', '.join(valued(reader.row))[:100]}"
     return "another schema", f"its columns are {shown}"
@@ -201,6 +156,9 @@ def from_turns(reader: RowReader) -> tuple[list[dict], str]:
     if not reader.has("messages"):
         raise RowError("another schema", "no list of turns")
     name = reader.meant["messages"][0]
+    if texts := in_turn(reader.row[name]) if plain(name) != "turns" else None:  # there MT-Bench has questions alone
+        reader.fates[name] = "the turns: texts without a speaker, question and answer in turn"
+        return texts, ""
     turns = as_turns(reader.take("messages", "the turns"), name)
     if turns and reader.has("answer") and speaks(turns[-1]) == "user":
         turns += answer_turns(reader.take("answer", "the answer"))
@@ -216,11 +174,17 @@ def from_pair(reader: RowReader) -> tuple[list[dict], str]:
     if reader.format in ("alpaca", "prompt_completion") and MAIN[reader.format] not in asks:
         raise RowError("another schema", f"no `{MAIN[reader.format]}`")
     main = next((meaning for meaning in (MAIN.get(reader.format), *asks) if meaning in asks), asks[0])
-    answer = next((name for name in answers if plain(name) in PARTNERS[main]), answers[0])
-    if main == "prompt" and (told := prompt_turns(reader.row[reader.meant[main][0]], reader.row[answer])):
+    partners = ("solution",) if plain(reader.meant[main][0]) == "problem" else PARTNERS[main]
+    answer = next((name for name in answers if plain(name) in partners), answers[0])
+    told = prompt_turns(reader.row[reader.meant[main][0]], reader.row[answer]) if len(asks) == 1 else None
+    if told:
         reader.take(main, f"the question, parsed from {told[0]}'s template")
         reader.take("answer", "the answer", answer)
         return told[1], ""
+    if both := listed_pairs(reader.row[reader.meant[main][0]], reader.row[answer]):
+        reader.take(main, "the questions, in turn")
+        reader.take("answer", "the answers, in turn", answer)
+        return both, ""
     turns = asked_turns(reader.take(main, "the question"), main)
     for meaning in asks:
         text = reader.row[reader.meant[meaning][0]]
@@ -233,6 +197,14 @@ def from_pair(reader: RowReader) -> tuple[list[dict], str]:
         reader.take("answer", "the answer (tool calls)", answer)
         return [*turns, {"role": "assistant", "content": "", "tool_calls": calls}], ""
     return turns + answer_turns(reader.take("answer", "the answer", answer)), ""
+
+
+def listed_pairs(asked: object, answers: object) -> list[dict]:
+    """The turns of a row with its questions in one list of texts and its answers in another, as CoQA; [] else."""
+    if not isinstance(asked, (list, tuple)) or not isinstance(answers, (list, tuple)) or len(asked) != len(answers):
+        return []
+    texts = [text for pair in zip(asked, answers, strict=True) for text in pair]
+    return in_turn(texts) or []
 
 
 def from_preference(reader: RowReader) -> tuple[list[dict], str]:
@@ -261,6 +233,9 @@ def from_preference(reader: RowReader) -> tuple[list[dict], str]:
         return parse_templated(chosen)[1], rejected
     if ask is None:
         raise RowError("no question", "a preference row with answers alone")
+    if told := prompt_turns(reader.row[reader.meant[ask][0]], chosen):
+        reader.take(ask, f"the question, parsed from {told[0]}'s template")
+        return told[1], rejected
     turns = asked_turns(reader.take(ask, "the question"), "prompt")
     for meaning in ASKS[ASKS.index(ask) + 1 :]:
         if reader.has(meaning):

@@ -38,7 +38,7 @@ def rows_in(value: object, source: str, chosen: str = "") -> Iterator[Row]:
                 yield Row(count, with_values(one, beside | list_name(name, names)), is_held_out(name))
     else:
         refuse_choice(source, chosen)
-        keyed = keyed_rows(value) or [(value, False)]
+        keyed = keyed_rows(value) or asked_rows(value) or [(value, False)]
         yield from (Row(i, row, held_out) for i, (row, held_out) in enumerate(keyed, start=1))
 
 
@@ -118,6 +118,14 @@ def keyed_rows(value: Mapping[str, Any]) -> list[tuple[dict, bool]]:
         return [(row, held_out or is_held_out(name)) for name, rows in parts for row, held_out in rows]
     alike = len(value) > 1 and len({frozenset(one) for one in value.values()}) == 1
     return [({KEY: name, **one}, False) for name, one in value.items()] if alike else []
+
+
+def asked_rows(value: Mapping[str, Any]) -> list[tuple[dict, bool]]:
+    """(row, not held out) of an object that has answers under their questions: {"Is it open?": "Yes."}; [] else."""
+    asking = [name for name in value if name.strip().endswith(("?", "？", "؟"))]
+    if len(value) < 2 or len(asking) * 2 <= len(value) or not all(isinstance(one, str) for one in value.values()):
+        return []
+    return [({"question": name, "answer": one}, False) for name, one in value.items()]
 
 
 def refuse_choice(source: str, chosen: str) -> None:

@@ -48,9 +48,23 @@ def from_json(value: object) -> object:
     except (ValueError, RecursionError):
         pass
     try:
-        return ast.literal_eval(value.strip())  # what pandas writes into a CSV file; nothing is executed
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return python_value(value)  # what pandas writes into a CSV file
+    except ValueError:
         return value
+
+
+def python_value(text: str) -> Any:
+    """A value in Python's way of writing one: {'a': None}. Nothing is executed. Raises ValueError."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+        for node in ast.walk(tree):
+            keys = node.keys if isinstance(node, ast.Dict) else []
+            names = [key.value for key in keys if isinstance(key, ast.Constant)]
+            if len(names) != len(set(names)):
+                raise ValueError("a key twice in one object")
+        return ast.literal_eval(tree)
+    except (SyntaxError, RecursionError, MemoryError, TypeError) as error:
+        raise ValueError(str(error)) from None
 
 
 def repeated_in(value: object) -> str:

@@ -3,6 +3,7 @@
 Read piece by piece: memory grows with a row, not with the file.
 """
 
+import contextlib
 import io
 import json
 import re
@@ -24,13 +25,14 @@ from helpers.data.json_shapes import (
     unfolded,
     with_values,
 )
-from helpers.data.json_text import DECODER, loads
+from helpers.data.json_text import DECODER, loads, python_value
 from helpers.data.rows import DataError, Row
 from helpers.data.turns import RowError
 
 CHUNK = 2**20  # characters read at a time
 MAX_VALUE = 4_000_000  # characters of a row
 FIRST_LINES = 20
+PYTHON = re.compile(r"\{\s*'")  # how an object begins that Python has written
 HALF = re.compile("[\ud800-\udfff]")  # what a byte becomes that is no character of the encoding
 
 
@@ -88,9 +90,13 @@ def numbered_lines(path: Path, encoding: str) -> Iterator[tuple[int, object]]:
 
 def parsed(line: str) -> object:
     """One line as a value, or the RowError that says why it is none. A comma behind it is none of its own."""
+    text = line.strip().removesuffix(",")
     try:
-        return loads(line.strip().removesuffix(","))
+        return loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
+        with contextlib.suppress(ValueError):
+            if PYTHON.match(text):
+                return python_value(text)
         return RowError("not valid JSON", str(error)[:80])
 
 

@@ -13,6 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from helpers.data.advice import remedy
 from helpers.data.cells import dataset_rows, frame_rows
 from helpers.data.chat import MARKER
 from helpers.data.columns import is_held_out, plain, valued
@@ -21,7 +22,7 @@ from helpers.data.duplicates import digest, normalised, question_of
 from helpers.data.formats import FORMATS, Conversation, convert
 from helpers.data.json_shapes import refuse_choice
 from helpers.data.readers import read_file
-from helpers.data.recognition import recognised, remedy
+from helpers.data.recognition import recognised
 from helpers.data.report import Report
 from helpers.data.rows import DataError, Row
 from helpers.data.split import split
@@ -92,7 +93,7 @@ def load_chat(
     dataset = as_dataset(usable(chain(head, rows), report, format or "", columns, progress))
     if not report.kept:
         objects = [row.value for row in head if isinstance(row.value, dict) and len(row.value) > 1]
-        advice = remedy(objects) if NO_TURN in report.skipped_for else ""
+        advice = remedy(objects) if {NO_TURN, "an object instead of text"} & set(report.skipped_for) else ""
         raise DataError(f"{name}: no row can be used.{advice}\n{report.table()}")
     return ChatData(dataset, report)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from helpers.data.cells import arrow_rows
+from helpers.data.documents import WRITE_PAIRS, document_in, is_chat_log, what_it_is
 from helpers.data.encodings import encoding_of
 from helpers.data.json_shapes import refuse_choice
 from helpers.data.json_values import json_rows
@@ -40,26 +41,15 @@ def read_file(path: Path, chosen: str = "") -> tuple[Iterator[Row], str]:
     if path.suffix.lower() in DELIMITERS:
         refuse_choice(path.name, chosen)
         return table_rows(path, encoding), encoding
+    if path.suffix.lower() not in JSON_SUFFIXES and is_chat_log(start.decode(encoding, errors="replace")):
+        raise DataError(f"{path.name} is {what_it_is(path.name, start.decode(encoding, errors='replace'))}")
     first = start.decode(encoding, errors="replace").lstrip("\ufeff \t\r\n")[:1]
     if first in ("{", "[") or path.suffix.lower() in JSON_SUFFIXES:
         return json_rows(path, encoding, chosen), encoding
     if words := words_of(start.decode(encoding, errors="replace").lstrip("\ufeff")):
         return pair_rows(path, encoding, words), encoding
-    raise DataError(f"{path.name} is neither JSONL, JSON, CSV nor Parquet: {what_it_is(start)}")
-
-
-def what_it_is(start: bytes) -> str:
-    """What a file of another kind seems to be, and what to do, by its beginning."""
-    text = start.decode("utf-8", errors="replace")
-    if re.search(r"^(Q|A|Question|Answer|User|Human|Assistant)\s?:", text, re.MULTILINE):
-        return (
-            'it is plain text with questions and answers. Write each pair as a line {"question": ..., "answer": ...}.'
-        )
-    if re.search(r"^#{1,3} ", text, re.MULTILINE):
-        return 'it is Markdown. Write each question and answer as a line {"question": ..., "answer": ...}.'
-    if text.lstrip().startswith("<"):
-        return 'it is HTML or XML. Write each question and answer as a line {"question": ..., "answer": ...}.'
-    return f"it begins with {start[:20]!r}."
+    told = what_it_is(path.name, start.decode(encoding, errors="replace"))
+    raise DataError(f"{path.name} is neither JSONL, JSON, CSV nor Parquet: it is {told}")
 
 
 def beginning(path: Path) -> bytes:
@@ -78,6 +68,8 @@ def beginning(path: Path) -> bytes:
             f"{path.name} is a workbook. Export the sheet (File, Save As or Download, CSV UTF-8), with one "
             f"header line. Or: pandas.read_excel({path.name!r}).to_json('data.jsonl', orient='records', lines=True)."
         )
+    if name := document_in(path.suffix.lower(), start):
+        raise DataError(f"{path.name} is {name}. {WRITE_PAIRS}")
     for magic, name in PACKED.items():
         if start.startswith(magic):
             raise DataError(f"{path.name} is packed ({name}); unpack it first, so that you see how large it becomes.")

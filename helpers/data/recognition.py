@@ -1,11 +1,12 @@
 """Which form the rows of a source have, or what they are instead and what would mend it. Reads no files."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 
-from helpers.data.columns import MEANINGS, check_mapping, mapped, nearest, plain, valued
-from helpers.data.formats import ASKS, FORMATS, RowReader, convert, form_of
+from helpers.data.advice import remedy
+from helpers.data.columns import check_mapping, mapped
+from helpers.data.formats import FORMATS, convert, form_of
+from helpers.data.row_reader import RowReader
 from helpers.data.rows import DataError, Row
 from helpers.data.templated import NO_TURN
 from helpers.data.turns import RowError
@@ -45,39 +46,5 @@ def form_in(row: Row, format: str, columns: Mapping[str, str]) -> tuple[str, str
     except RowError:
         if not isinstance(row.value, dict):
             raise
-        form = format or form_of(RowReader(mapped(row.value, columns)))
+        form = format or form_of(RowReader(mapped(row.value, columns)), bool(columns))
         return form, FORMATS[form]
-
-
-def remedy(objects: list[dict]) -> str:
-    """The one line that would mend rows of no known form, with the reader's own columns in it."""
-    if not objects:
-        return ""
-    asked, answered = likely(objects[0])
-    near = [f"`{column}`{close}" for column in list(objects[0])[:12] if (close := nearest(str(column), KNOWN))]
-    return (
-        f" Its columns are {', '.join(f'`{str(column)[:30]}`' for column in list(objects[0])[:12])}."
-        + (f" Of them {'; '.join(near)}." if near else "")
-        + f' Say which is which: COLUMNS = {{"question": "{asked}", "answer": "{answered}"}} in the notebooks, or'
-        + f" --columns question={asked},answer={answered}."
-    )
-
-
-def likely(row: dict) -> tuple[str, str]:
-    """Which columns ask and answer, by what is known of their names, and by their order: the answer comes last."""
-    texts = [column for column in valued(row) if isinstance(row[column], (str, int, float))]
-    told = [column for column in texts if not BESIDE.search(plain(column))]
-    meant = {column: MEANINGS.get(plain(column), "") for column in told}
-    asks = [column for column in told if meant[column] in ASKS] or [c for c in told if meant[c] != "answer"]
-    asked = asks[0] if asks else "..."
-    others = [column for column in told if column != asked and meant[column] in ("", "answer")]
-    answered = [column for column in others if meant[column] == "answer"] or others
-    return str(asked), str(answered[-1]) if answered else "..."
-
-
-# Names of columns that tell something about a row, and are neither its question nor its answer.
-BESIDE = re.compile(
-    r"(^|_)(id|idx|index|no|kind|type|category|tag|tags|source|lang|language|split|department|url|date|time|role|label"
-    r"|name|context|level|difficulty|score|rating|version)(_|$)"
-)
-KNOWN = ("messages", "conversations", "instruction", "input", "output", "prompt", "completion", "question", "answer")

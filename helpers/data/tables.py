@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from helpers.data.turns import RowError
 
 MAX_CELL = 1_000_000  # characters
 MOST_BAD = 0.1  # share of rows of another width from which on a table is refused instead of read without quoting
+SAID = re.compile(r"\ufeff?\"?sep=(.)\"?\s*")
 DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 
 
@@ -46,8 +48,9 @@ def dialect_of(path: Path, encoding: str) -> Dialect:
     """
     csv.field_size_limit(MAX_CELL)
     with path.open(encoding=encoding, errors="replace", newline="") as file:
+        said = delimiter_said(file)
         header = file.readline(MAX_CELL)
-    delimiter = max(DELIMITERS[path.suffix.lower()], key=header.count)
+    delimiter = said or max(DELIMITERS[path.suffix.lower()], key=header.count)
     if not holds(path, b'"'):
         return Dialect(delimiter, False)
     escaped = [Dialect(delimiter, True, escaped=True)] if holds(path, b'\\"') else []
@@ -60,6 +63,14 @@ def dialect_of(path: Path, encoding: str) -> Dialect:
             f"cell ({bad[choices[0]].why}). Write it twice inside of quotation marks, or save the file as JSONL."
         )
     return best
+
+
+def delimiter_said(file: io.TextIOBase) -> str:
+    """The delimiter of a first line such as Excel's `sep=;`, which is passed over; "" where there is none."""
+    if said := SAID.fullmatch(file.readline(MAX_CELL)):
+        return said[1]
+    file.seek(0)
+    return ""
 
 
 def holds(path: Path, mark: bytes) -> bool:
@@ -78,6 +89,7 @@ def bad_rows(path: Path, encoding: str, dialect: Dialect) -> Misfit:
     bad = count = width = 0
     with path.open(encoding=encoding, errors="replace", newline="") as file:
         try:
+            delimiter_said(file)
             for cells in dialect.reader(file, strict=True):
                 count += 1
                 width = width or len(cells)
@@ -91,6 +103,7 @@ def table_rows(path: Path, encoding: str) -> Iterator[Row]:
     """The rows below the header; a RowError for one of another width. Numbers begin at 1."""
     dialect = dialect_of(path, encoding)
     with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+        delimiter_said(file)
         rows = dialect.reader(file, strict=False)
         header = told_apart(next(rows, []))
         for number, cells in enumerate(filter(None, rows), start=1):

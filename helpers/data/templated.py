@@ -33,6 +33,7 @@ FORMS = (
     form(
         "Vicuna", r"(?:(?<=\s)|(?<=</s>)|^)(SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE):", r"</s>|<\|endoftext\|>", False
     ),
+    form("RedPajama", r"(?:^|\n)\s*<((?i:human|user|bot|assistant|system))>:[ \t]*", r"</s>|<\|endoftext\|>"),
     form("Human and Assistant", r"(?:^|\n|<s>|</s>)\s*(Human|User|Assistant|System):", r"</s>", False),
     form("Q and A", r"(?:^|\n)(Question|Answer|Q|A):", "", False),
 )

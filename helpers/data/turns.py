@@ -8,12 +8,13 @@ from typing import Any
 
 from helpers.data.columns import is_missing, plain
 from helpers.data.json_text import Repeated, from_json, repeated_in
+from helpers.data.layouts import by_row, by_type
 from helpers.data.parts import apart
 
 ROLE_NAMES = {
     **dict.fromkeys(("user", "human", "prompter", "question", "customer", "用户", "客户", "问", "人类"), "user"),
     **dict.fromkeys(
-        ("assistant", "gpt", "chatgpt", "bing", "bard", "bot", "model", "ai", "agent", "answer"), "assistant"
+        ("assistant", "gpt", "chatgpt", "chatbot", "bing", "bard", "bot", "model", "ai", "agent", "answer"), "assistant"
     ),
     **dict.fromkeys(("助手", "机器人", "客服", "模型", "答"), "assistant"),
     **dict.fromkeys(("system", "developer", "系统"), "system"),
@@ -44,10 +45,11 @@ def text_of(value: object, what: str = "content") -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
-        raise RowError("true or false instead of text", what)
+        raise RowError("true or false instead of text", f"{what}: write it in words")
     if isinstance(value, (int, float)):
         return digits(value, what)
-    raise RowError(f"{kind_of(value)} instead of text", what)
+    keys = f", with the keys {', '.join(map(str, list(value)[:8]))}" if isinstance(value, dict) else ""
+    raise RowError(f"{kind_of(value)} instead of text", f"{what}{keys}")
 
 
 def digits(value: float, what: str = "content") -> str:
@@ -60,7 +62,7 @@ def digits(value: float, what: str = "content") -> str:
 
 def kind_of(value: object) -> str:
     """What a value is, in a word for people."""
-    names = {dict: "an object", list: "a list", tuple: "a list", bool: "true or false", int: "a number"}
+    names = {dict: "an object", list: "a list", tuple: "a list", str: "a text", bool: "true or false", int: "a number"}
     return names.get(type(value), "a number" if isinstance(value, float) else f"a {type(value).__name__}")
 
 
@@ -86,7 +88,7 @@ def as_turns(value: object, what: str) -> list[dict]:
 
     Raises RowError when it is none.
     """
-    value = opened(value)
+    value = by_row(opened(value))
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, (list, tuple)):
@@ -96,9 +98,9 @@ def as_turns(value: object, what: str) -> list[dict]:
         if isinstance(turn, (list, tuple)) and len(turn) == 2:
             turns += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
         elif isinstance(turn, dict):
-            turns += pair_in(turn) or apart(turn)
+            turns += pair_in(turn) or apart(by_type(turn))
         else:
-            raise RowError("another schema", f"a turn is {kind_of(turn)} and not an object")
+            raise RowError("turns of which none says who speaks", f"a turn is {kind_of(turn)} and not an object")
     return turns
 
 
@@ -200,6 +202,7 @@ def parts_text(parts: list | tuple) -> str:
     texts = []
     for part in parts:
         text = part.get("text") if isinstance(part, dict) else part
+        text = text["value"] if isinstance(text, dict) and "value" in text else text  # OpenAI's threads
         if not isinstance(text, str):
             kind = str(part.get("type", "")) if isinstance(part, dict) else kind_of(part)
             what = next((word for word in ("image", "audio", "video", "file") if word in kind), "")

@@ -70,7 +70,7 @@ def test_lists_of_other_kinds_beside_each_other_are_refused_until_one_is_named(t
     loaded = read(tmp_path, content, columns={"rows": names[-1]})
     assert len(texts(loaded)) == len(value[names[-1]])
     if value is TASK:
-        assert texts(loaded)[0] == ["i0", "o0"]
+        assert texts(loaded)[0] == ["Answer.\n\ni0", "o0"]
         assert {"Definition", "Negative Examples", "Positive Examples"} <= loaded.report.columns.keys()
 
 

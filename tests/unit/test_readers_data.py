@@ -250,7 +250,7 @@ def test_what_says_something_else_is_no_copy(one, other):
     ("row", "advice"),
     [
         ({"id": 1, "query": "q", "answers": "[1]", "tools": "[]"}, "question=query,answer=answers"),
-        ({"kind": "poem", "input": "q", "target": "a"}, "question=input,answer=target"),
+        ({"kind": "poem", "theme": "q", "target": "a"}, "question=theme,answer=target"),
         ({"department": "x", "title": "t", "ask": "q", "reply": "a"}, "question=title,answer=reply"),
         ({"sql_prompt": "q", "sql_context": "c", "sql": "a"}, "question=sql_prompt,answer=sql"),
         ({"text": "A long article.", "summary": "Short."}, "question=text,answer=summary"),

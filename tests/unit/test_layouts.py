@@ -1,0 +1,188 @@
+"""Layouts of other programs and of well-known data sets: read where it is plain, else refused by their true names."""
+
+import json
+
+import pytest
+
+from helpers.data.conversation import whole_messages
+from helpers.data.encodings import detected
+from helpers.data.formats import convert
+from helpers.data.load import load_chat
+from helpers.data.rows import DataError
+from helpers.data.turns import RowError
+
+
+def said(row, **more):
+    return [message["content"] for message in convert(row, **more).messages]
+
+
+def refused(tmp_path, content, name="own.jsonl"):
+    lines = content if isinstance(content, str) else "\n".join(map(json.dumps, 2 * content))
+    (tmp_path / name).write_text(lines, encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        load_chat(tmp_path / name)
+    return str(error.value)
+
+
+ASKED = [{"role": "user", "content": "q?"}]
+ANSWERED = [*ASKED, {"role": "assistant", "content": "a"}]
+READ = [
+    {"conversations": ["q?", "a"], "source": "x"},  # LIMA
+    {"id": "1", "data": ["q?", "a"]},  # UltraChat
+    ["q?", "a"],
+    {"messages": {"role": ["user", "assistant"], "content": ["q?", "a"]}},
+    {"messages": [{"type": "human", "data": {"content": "q?"}}, {"type": "ai", "data": {"content": "a"}}]},
+    {"messages": [{"type": "human", "content": "q?"}, {"type": "ai", "content": "a"}]},
+    {"messages": [{"role": "User", "content": "q?"}, {"role": "Chatbot", "content": "a"}]},  # Cohere
+    {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": {"value": "q?", "annotations": []}}]},
+            {"role": "assistant", "content": "a"},
+        ]
+    },
+    {"title": "t", "chat": {"title": "t", "messages": ANSWERED, "history": {"messages": {}}}},  # Open WebUI
+    {"problem": "q?", "solution": "a", "answer": "42"},  # NuminaMath
+    {"kind": "x", "input": "q?", "target": "a"},  # Firefly
+    {"Context": "q?", "Response": "a"},
+    {"text": "<HUMAN>: q?\n<ASSISTANT>: a"},
+    {"text": "<human>: q?\n<bot>: a"},
+    {"instruction": "Human:q?\nAssistant:\n", "input": "", "output": "a"},  # Belle
+    {"prompt": "\n\nHuman: q?\n\nAssistant:", "chosen": " a", "rejected": " b"},
+    {"model_a": "x", "model_b": "y", "winner": "model_b", "conversation_a": ASKED, "conversation_b": ANSWERED},
+    {"prompt": "q?", "response_0": "b", "response_1": "a", "better_response_id": 1},
+]
+
+
+@pytest.mark.parametrize("row", READ, ids=lambda row: "-".join(map(str, row))[:40])
+def test_a_layout_that_says_plainly_who_asks_is_read(row):
+    assert said(row) == ["q?", "a"]
+
+
+def test_a_definition_is_the_instruction_of_its_inputs():
+    assert said({"definition": "Say it.", "inputs": "q", "targets": "a"}) == ["Say it.\n\nq", "a"]
+
+
+@pytest.mark.parametrize("name", ["reasoning", "Complex_CoT", "chain_of_thought"])
+def test_a_column_of_thinking_is_thinking_and_a_switch_is_not(name):
+    row = {"Question": "q", "Response": "a", name: "Let me see."}
+    assert convert(row).messages[-1]["reasoning_content"] == "Let me see."
+    switched = convert({**row, name: "on"})
+    assert "reasoning_content" not in switched.messages[-1] and "not used" in switched.fates[name]
+
+
+def node(role, text, parent, **more):
+    content = more.pop("content", {"content_type": "text", "parts": [text]})
+    message = {"author": {"role": role, "name": None}, "content": content, "weight": 1.0, "recipient": "all", **more}
+    return {"message": message, "parent": parent, "children": []}
+
+
+TREE = {
+    "title": "t",
+    "current_node": "e",
+    "mapping": {
+        "root": {"message": None, "parent": None},
+        "s": node("system", "", "root", weight=0.0),
+        "u": node("user", "q?", "s"),
+        "old": node("assistant", "first try", "u"),
+        "t": node(
+            "assistant", "", "u", content={"content_type": "thoughts", "thoughts": [{"summary": "s", "content": "Hm."}]}
+        ),
+        "c": node("assistant", "", "t", content={"content_type": "code", "text": "1+1"}, recipient="python"),
+        "r": node("tool", "", "c", content={"content_type": "execution_output", "text": "2"}),
+        "e": node("assistant", "It is 2.", "r"),
+    },
+}
+
+
+def test_the_export_of_chatgpt_is_read_along_its_current_branch(tmp_path):
+    path = tmp_path / "conversations.json"
+    path.write_text(json.dumps([{**TREE, "mapping": json.loads(json.dumps(TREE["mapping"]))}]), encoding="utf-8")
+    loaded = load_chat(path)
+    user, call, result, answer = whole_messages(loaded.dataset[0])
+    assert (user["content"], result["content"], answer["content"]) == ("q?", "2", "It is 2.")
+    assert call["tool_calls"][0]["function"] == {"name": "python", "arguments": {"input": "1+1"}}
+    assert call["reasoning_content"] == "Hm."
+    assert set(loaded.report.columns) >= {"mapping", "mapping (other branches)", "mapping[].weight", "title"}
+
+
+def test_a_picture_in_the_export_of_chatgpt_is_no_text():
+    picture = {"content_type": "multimodal_text", "parts": [{"content_type": "image_asset_pointer"}, "What is it?"]}
+    mapping = {"u": node("user", "", None, content=picture), "e": node("assistant", "A cat.", "u")}
+    with pytest.raises(RowError, match="not only text"):
+        convert({"mapping": mapping, "current_node": "e"})
+
+
+def test_a_tie_is_no_answer_and_two_lists_are_read_when_they_are_named():
+    with pytest.raises(RowError, match="a comparison of two answers"):
+        convert({"winner": "tie", "conversation_a": ANSWERED, "conversation_b": ANSWERED})
+    row = {"story": "s", "questions": ["q", "r"], "answers": {"input_text": ["a", "b"]}}
+    with pytest.raises(RowError, match=r'COLUMNS = {"question": "questions", "answer": "answers.input_text"'):
+        convert(row)
+    columns = {"question": "questions", "answer": "answers.input_text", "context": "story"}
+    assert said(row, columns=columns) == ["q\n\ns", "a", "r", "b"]
+
+
+NAMED = [
+    ([{"type": "message", "user": "U1", "text": "t", "ts": "1.2"}], "Slack", "own.json"),
+    ([{"name": "x", "messages": [{"from": "Ann", "from_id": "user1", "text": "t"}]}], "Telegram", "own.json"),
+    ([{"guild": {"id": 1}, "channel": {"id": 1}, "messages": [{"content": "t"}]}], "Discord", "own.json"),
+    ("12/31/20, 10:00 PM - Ann: Hi\n12/31/20, 10:01 PM - Bob: Hello\n", "WhatsApp", "own.txt"),
+    ("[31.12.20, 22:00:00] Ann: Hi\n[31.12.20, 22:01:00] Bob: Hello\n", "WhatsApp", "own.txt"),
+    ("- question: q\n  answer: a\n", "YAML", "own.yaml"),
+    ("question\tanswer\nq\ta\nr\tb\n", "a table with tabs", "own.txt"),
+    ("%PDF-1.7\n", "a PDF document", "own.pdf"),
+    ("1\n00:00:01,000 --> 00:00:02,000\nHi\n", "subtitles", "own.srt"),
+    ("What is it?,It is a.\nWho is it?,It is b.\n", "Its first line seems to be a row", "own.csv"),
+    ("FAQ of the shop,\nquestion,answer\nq,a\n", "remove what stands above the header", "own.csv"),
+    ([{"tag": "t", "patterns": ["q"], "responses": ["a"]}], "an intent", "own.jsonl"),
+    ([{"instruction": "i", "instances": [{"input": "", "output": "a"}]}], "instances.0.output", "own.jsonl"),
+    ([{"question": "q", "options": {"A": "x"}, "answer": "A"}], "a multiple-choice row", "own.jsonl"),
+    ([{"question": "q", "answers": [{"text": "a", "score": 1}]}], "answers.0.text", "own.jsonl"),
+    ([{"premise": "p", "hypothesis": "h", "label": 1}], "a classification row", "own.jsonl"),
+    ([{"turns": ["q", "r"], "reference": []}], "none says who speaks", "own.jsonl"),
+]
+
+
+@pytest.mark.parametrize(("content", "name", "file"), NAMED, ids=[name for _, name, _ in NAMED])
+def test_what_is_no_conversation_has_its_true_name(tmp_path, content, name, file):
+    assert name in refused(tmp_path, content, file)
+
+
+TICKETS = ["Ticket ID,Status,Subject,Description,Agent Reply,Created at,Requester"] + [
+    f"{i},Closed,Printer {i},My printer number {i} is broken.,Please restart printer {i}.,2023-01-0{i},u{i}@x.org"
+    for i in range(1, 6)
+]
+ADVISED = [
+    ("\n".join(TICKETS), "question=Description,answer=Agent Reply", "own.csv"),
+    ("\n".join(TICKETS).replace("Agent Reply", "Group"), "None of them looks like an answer", "own.csv"),
+    ([{"inputs": {"question": "q"}, "outputs": {"answer": "a"}}], "question=inputs.question,answer=outputs.answer", ""),
+    ([{"items": ANSWERED}], "messages=items", ""),
+    ([{"faq": {"parts": [{"question": "q", "answer": "a"}]}}], "Its rows lie deeper, in `faq.parts`", ""),
+    ([{"question": "q", "answer": {"value": "a"}}], "answer=answer.value", ""),
+]
+
+
+@pytest.mark.parametrize(("content", "advice", "file"), ADVISED, ids=[advice[:30] for _, advice, _ in ADVISED])
+def test_the_advice_follows_what_the_columns_hold(tmp_path, content, advice, file):
+    assert advice in refused(tmp_path, content, file or "own.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("own.csv", "sep=;\nquestion;answer\nq;a\n"),
+        ("own.json", '{"q?": "a", "r?": "b"}'),
+        ("own.jsonl", "{'question': 'q', 'answer': \"it's a\", 'x': None}\n{'question': 'r', 'answer': 'b'}"),
+    ],
+)
+def test_files_of_spreadsheets_and_scripts_are_read(tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    report = load_chat(tmp_path / name).report
+    assert report.kept == report.read > 0 and set(report.columns) == {"question", "answer"}
+
+
+def test_an_encoding_that_makes_signs_inside_of_words_is_not_taken():
+    french = "\n".join(f"Où est le café numéro {i} près d'ici à côté ?" for i in range(30))
+    assert detected(french.encode("cp1252")) == "cp1252"
+    polish = "\n".join(f"Gdzie jest ulica łódzka {i}? Proszę iść prosto, później w lewo." for i in range(30))
+    assert detected(polish.encode("cp1250")) == "cp1250" and detected(polish.encode("iso8859-2")) != "cp1250"
