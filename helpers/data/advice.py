@@ -30,6 +30,7 @@ ANSWERING = (  # likeliest first
 )
 SOME_TEXT = {"text", "body", "content", "html"}  # says nothing where another word does
 NO_WORDS = re.compile(r"^(\S+@\S+|https?://\S+|[\d\s.,:/+\-TZ%$€]+|[0-9a-f-]{16,})$")  # addresses, dates, numbers, keys
+AUTHORS = ("author", "user", "from", "sender", "role", "creator")
 DEEPEST = 3  # names and places in a path
 
 
@@ -117,7 +118,7 @@ def side_of(path: str) -> str:
     """Whether a column asks or answers, by its name; "" where that says neither."""
     if (meaning := MEANINGS.get(plain(path), "")) in (*ASKS, "answer"):
         return "answer" if meaning == "answer" else "question"
-    words = re.findall(r"[^\W\d_]+", plain(path))
+    words = re.findall(r"[^\W\d_]+", plain(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", path)))
     for word in reversed(words):
         if word in ASKING:
             return "question"
@@ -160,6 +161,11 @@ def lists_in(value: object, path: str = "", depth: int = 0) -> Iterator[tuple[st
             yield from lists_in(one, f"{path}.{name}" if path else str(name), depth + 1)
 
 
+def has_author(value: object) -> bool:
+    """Whether an object says who wrote it: of several such the first is seldom the answer."""
+    return isinstance(value, dict) and any(plain(name).removesuffix("_id") in AUTHORS for name in value)
+
+
 def texts_in(value: object, path: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
     """(path, text) of all texts in a value: of a list its first entry."""
     if isinstance(value, str) and path and not is_missing(value):
@@ -167,5 +173,5 @@ def texts_in(value: object, path: str = "", depth: int = 0) -> Iterator[tuple[st
     elif isinstance(value, dict) and depth < DEEPEST:
         for name, one in value.items():
             yield from texts_in(one, f"{path}.{name}" if path else str(name), depth + 1)
-    elif isinstance(value, list) and value and depth < DEEPEST:
+    elif isinstance(value, list) and value and depth < DEEPEST and not has_author(value[0]):
         yield from texts_in(value[0], f"{path}.0", depth + 1)

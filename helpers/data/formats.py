@@ -26,6 +26,7 @@ from helpers.data.turns import (
     kind_of,
     message_of,
     opened,
+    parts_text,
     says_it_again,
     speaks,
     text_of,
@@ -88,7 +89,7 @@ def convert(row: object, format: str = "", columns: Mapping[str, str] | None = N
     if reader.has("thinking") and messages and messages[-1]["role"] == "assistant":
         told = "reasoning_content" in messages[-1]
         fate = "not used: other thinking is there" if told else "the model's thinking"
-        messages[-1].setdefault("reasoning_content", text_of(reader.take("thinking", fate), "thinking"))
+        messages[-1].setdefault("reasoning_content", joined_text(reader.take("thinking", fate), "thinking"))
     messages = checked(messages, mended)
     said = "\n".join(str(message["content"]) for message in messages)
     reader.rest(f"not used: the row is read as {reader.format}", said)
@@ -223,7 +224,9 @@ def from_preference(reader: RowReader) -> tuple[list[dict], str]:
         rejected = joined_text(rejected, "rejected")
     if not isinstance(rejected, str):
         last = answer_turns(rejected)[-1]
-        rejected = joined_text(last.get("content", last.get("value")) or "", "rejected")
+        said = last.get("content", last.get("value")) or ""
+        parts = isinstance(said, (list, tuple)) and all(isinstance(one, dict) and "text" in one for one in said)
+        rejected = parts_text(said) if parts else joined_text(said, "rejected")
     if any(str(turn.get("role", turn.get("from"))).lower() in ("user", "human") for turn in answer):
         return answer, rejected  # `chosen` is the whole conversation
     if reader.has("messages"):

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from helpers.data.columns import is_held_out
+from helpers.data.columns import is_held_out, plain
 from helpers.data.json_shapes import (
     beside_rows,
     is_list_of_rows,
@@ -27,6 +27,7 @@ from helpers.data.json_shapes import (
 )
 from helpers.data.json_text import DECODER, loads, python_value
 from helpers.data.rows import DataError, Row
+from helpers.data.threads import THREAD
 from helpers.data.turns import RowError
 
 CHUNK = 2**20  # characters read at a time
@@ -199,7 +200,7 @@ def array_items(pieces: Pieces) -> Iterator[object]:
             if isinstance(error, DataError):
                 raise
             raise pieces.broken(f"a row of more than {MAX_VALUE:,} characters, or one that does not end") from None
-        if first and isinstance(value, dict) and is_turn(value):
+        if first and isinstance(value, dict) and is_turn(value) and not any(THREAD.match(plain(n)) for n in value):
             turns = []
         first = False
         if turns is None:

@@ -6,6 +6,7 @@ from typing import Any
 from helpers.data.columns import is_missing, plain
 from helpers.data.json_text import from_json
 
+WRAPPERS = ("input", "chat", "conversation", "sample")
 SPEAKER_TYPES = ("human", "user", "ai", "assistant", "system", "tool", "function")  # LangChain's
 CONTEXT = ("user_profile", "user_instructions", "model_set_context")  # ChatGPT's own words for a user's instructions
 
@@ -15,17 +16,12 @@ def unwrapped(row: dict) -> dict:
 
     OpenAI's preference rows have it in `input`, Open WebUI in `chat`, ChatGPT's export as a tree in `mapping`.
     """
-    inner = row.get("input")
-    if isinstance(inner, dict) and "messages" in inner:
-        return {**{name: value for name, value in row.items() if name != "input"}, **inner}
-    inner = row.get("chat")
-    if isinstance(inner, dict) and isinstance(inner.get("messages"), list) and "messages" not in row:
-        beside = {f"chat.{name}": value for name, value in inner.items() if name != "messages"}
-        return {
-            **{name: value for name, value in row.items() if name != "chat"},
-            **beside,
-            "messages": inner["messages"],
-        }
+    for outer in WRAPPERS:
+        inner = row.get(outer)
+        if isinstance(inner, dict) and isinstance(inner.get("messages"), list) and "messages" not in row:
+            rest = {name: value for name, value in row.items() if name != outer}
+            kept = ("messages", "tools", "parallel_tool_calls") if outer == "input" else ("messages",)
+            return {**rest, **{name if name in kept else f"{outer}.{name}": one for name, one in inner.items()}}
     if isinstance(row.get("mapping"), dict) and "current_node" in row:
         return with_path(row)
     return row

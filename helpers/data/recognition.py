@@ -31,7 +31,9 @@ def recognised(name: str, head: list[Row], format: str | None, columns: Mapping[
     if forms:
         best, count = forms.most_common(1)[0]
         return best, "as asked" if format else f"{count} of the first {len(head)} rows have {used[best]}"
-    unknown = refusal is None or refusal.reason in ("another schema", "no answer", "no question", NO_TURN)
+    if refusal is None:
+        raise DataError(f"{name} has no rows.")
+    unknown = refusal.reason in ("another schema", "no answer", "no question", NO_TURN)
     raise DataError(f"{name}: no known form. The first row: {refusal}.{remedy(objects) if unknown else ''}")
 
 

@@ -73,4 +73,5 @@ class RowReader:
 
 def is_thought(value: object) -> bool:
     """Whether a column of thinking holds some, and not a switch such as "on"."""
-    return isinstance(value, str) and len(value.split()) > 1
+    texts = value if isinstance(value, (list, tuple)) else [value]
+    return all(isinstance(one, str) for one in texts) and len(" ".join(texts).split()) > 1

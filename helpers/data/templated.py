@@ -34,12 +34,21 @@ FORMS = (
         "Vicuna", r"(?:(?<=\s)|(?<=</s>)|^)(SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE):", r"</s>|<\|endoftext\|>", False
     ),
     form("RedPajama", r"(?:^|\n)\s*<((?i:human|user|bot|assistant|system))>:[ \t]*", r"</s>|<\|endoftext\|>"),
-    form("Human and Assistant", r"(?:^|\n|<s>|</s>)\s*(Human|User|Assistant|System):", r"</s>", False),
+    form("DeepSeek", r"<｜(User|Assistant)｜>", r"<｜end▁of▁sentence｜>"),
+    form("Command R", r"<\|START_OF_TURN_TOKEN\|><\|(USER|CHATBOT|SYSTEM)_TOKEN\|>", r"<\|END_OF_TURN_TOKEN\|>"),
+    form("Harmony", r"<\|start\|>(\w+)(?:<\|channel\|>\w+)?<\|message\|>", r"<\|end\|>|<\|return\|>"),
+    form("Falcon", r">>(QUESTION|ANSWER)<<"),
+    form(
+        "Human and Assistant",
+        r"(?:^|\n|<s>|</s>)\s*(?:\*\*)?(Human|User|Assistant|System|AI|Bot):(?:\*\*)?",
+        r"</s>",
+        False,
+    ),
     form("Q and A", r"(?:^|\n)(Question|Answer|Q|A):", "", False),
 )
 SPEAKERS = {
     **dict.fromkeys(("user", "human", "instruction", "question", "q"), "user"),
-    **dict.fromkeys(("assistant", "bot", "model", "response", "output", "answer", "a"), "assistant"),
+    **dict.fromkeys(("assistant", "bot", "model", "response", "output", "answer", "a", "ai", "chatbot"), "assistant"),
     **dict.fromkeys(("system",), "system"),
     **dict.fromkeys(("tool", "function", "observation", "ipython", "function response"), "tool"),
     "input": "input",
@@ -47,7 +56,7 @@ SPEAKERS = {
 CALL = re.compile(r"<functioncall>\s*(\{.*\})\s*$", re.DOTALL)  # Glaive's way to write a call down
 QUOTED_ARGUMENTS = re.compile(r"(\"arguments\":\s*)'(.*)'(\s*\})\s*$", re.DOTALL)
 NO_TURN = "no turn in the text"
-BEGIN = re.compile(r"^\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>)\s*")
+BEGIN = re.compile(r"^\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>|<｜begin▁of▁sentence｜>|<BOS_TOKEN>)\s*")
 INST = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=(?:</s>)?\s*(?:<s>)?\s*\[INST\]|$)", re.DOTALL)
 SYSTEM_BLOCK = re.compile(r"^\s*<<SYS>>(.*?)<</SYS>>\s*", re.DOTALL)
 QUOTED = re.compile(r"(?:^|[\s:(])[\"'`“‘「(]$")  # an opening mark before a marker: somebody writes about it

@@ -9,7 +9,7 @@ from helpers.data.json_shapes import is_turn
 from helpers.data.rows import Row
 
 THREAD = re.compile(
-    r"^(conversation|conv|dialog|dialogue|chat|session|thread|ticket|case|会话|对话)_?(id|no|number|key|编号)$"
+    r"^(conversation|conv|dialog|dialogue|chat|session|thread|ticket|case|会话|对话)_?(id|no|number|key|编号)$|^(conversation|thread|session)$"
 )
 ORDER = re.compile(
     r"^(turn|turn_id|turn_index|turn_number|message_index|message_number|index|position|order|seq|step)$"

@@ -60,6 +60,7 @@ UNKNOWN: tuple[tuple[set[str], str, str], ...] = (  # said only of rows that hav
         "one message of a tree",
         "OpenAssistant's flat form: join message_id and parent_id to conversations first",
     ),
+    ({"input_ids"}, "a row of token ids", "bring the texts that they were made of"),
     (
         {"translation"},
         "a translation pair",

@@ -25,7 +25,7 @@ PAIR = {"input": "user", "instruction": "user", "prompt": "user", "output": "ass
 ROLE_KEYS = ("role", "from", "author", "speaker", "sender", "author_role", "角色")
 TEXT_KEYS = ("content", "value", "text", "message", "utterance", "body", "parts", "内容")
 THINKING_KEYS = ("reasoning_content", "thinking", "reasoning")
-WEIGHT_KEYS = ("weight", "train", "loss")
+WEIGHT_KEYS = ("weight", "train", "loss", "loss_mask", "trainable")
 BESIDE_KEYS = ("name", "tool_call_id")  # go to the template with the message
 NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # control characters and half surrogates
 ARGUMENTS = ("arguments", "parameters", "args", "input")  # of a tool call
@@ -48,7 +48,8 @@ def text_of(value: object, what: str = "content") -> str:
         raise RowError("true or false instead of text", f"{what}: write it in words")
     if isinstance(value, (int, float)):
         return digits(value, what)
-    keys = f", with the keys {', '.join(map(str, list(value)[:8]))}" if isinstance(value, dict) else ""
+    shown = ", ".join(map(str, list(value)[:8])) if isinstance(value, dict) else ""
+    keys = f", with the keys {shown}: name one of them, or write it as JSON text" if shown else ""
     raise RowError(f"{kind_of(value)} instead of text", f"{what}{keys}")
 
 
@@ -142,6 +143,7 @@ def message_of(turn: dict, mended: list[str], fates: dict[str, str], column: str
     if isinstance(content, (list, tuple)) and message["role"] == "assistant":
         content, thought = thinking_apart(content, noted)
         message |= {"reasoning_content": thought} if thought else {}
+    beside_parts(content, noted)
     message["content"] = content_text(content, message["role"], mended)
     if calls:
         message["tool_calls"] = calls
@@ -176,6 +178,14 @@ def beside_text(turn: dict, message: dict[str, Any], keys: dict[str, str], used:
                     fates.setdefault(f"{column}[].{key}", "1: the answer is trained")
                 else:
                     message["train"], fates[f"{column}[].{key}"] = False, "0: the answer is not trained"
+
+
+def beside_parts(content: object, noted: Fates) -> None:
+    """Notes what else stands in the parts of a turn beside their text, such as annotations."""
+    for part in content if isinstance(content, (list, tuple)) else ():
+        for key in part if isinstance(part, dict) else ():
+            if key not in ("type", "text") and not is_missing(part[key]):
+                noted[0][f"{noted[1]}[].content[].{key}"] = "not used: no part of a turn"
 
 
 def content_text(content: object, role: str, mended: list[str]) -> str:
@@ -225,6 +235,8 @@ def thinking_apart(parts: list | tuple, noted: Fates) -> tuple[list, str]:
     thoughts = [part for part in parts if isinstance(part, dict) and part.get("type") in kinds]
     if thoughts:
         noted[0][f"{noted[1]}[].content[] of thinking"] = "the model's thinking"
+        rest = [{k: v for k, v in part.items() if k not in kinds} for part in thoughts]
+        beside_parts(rest, noted)
     words = [part.get("text") or part.get("thinking") or part.get("reasoning") or "" for part in thoughts]
     return [part for part in parts if part not in thoughts], "\n".join(map(text_of, words))
 

@@ -46,6 +46,16 @@ READ = [
     {"Context": "q?", "Response": "a"},
     {"text": "<HUMAN>: q?\n<ASSISTANT>: a"},
     {"text": "<human>: q?\n<bot>: a"},
+    {"text": "Human: q?\nAI: a"},
+    {"text": "**User:** q?\n\n**Assistant:** a"},
+    {"text": "<｜begin▁of▁sentence｜><｜User｜>q?<｜Assistant｜>a<｜end▁of▁sentence｜>"},
+    {"text": "<|start|>user<|message|>q?<|end|><|start|>assistant<|channel|>final<|message|>a<|return|>"},
+    {
+        "text": "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>q?<|END_OF_TURN_TOKEN|>"
+        "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>a<|END_OF_TURN_TOKEN|>"
+    },
+    {"text": ">>QUESTION<<q?>>ANSWER<<a"},
+    {"conversation": {"id": 1, "messages": ANSWERED}},
     {"instruction": "Human:q?\nAssistant:\n", "input": "", "output": "a"},  # Belle
     {"prompt": "\n\nHuman: q?\n\nAssistant:", "chosen": " a", "rejected": " b"},
     {"model_a": "x", "model_b": "y", "winner": "model_b", "conversation_a": ASKED, "conversation_b": ANSWERED},
@@ -56,6 +66,43 @@ READ = [
 @pytest.mark.parametrize("row", READ, ids=lambda row: "-".join(map(str, row))[:40])
 def test_a_layout_that_says_plainly_who_asks_is_read(row):
     assert said(row) == ["q?", "a"]
+
+
+def test_what_stands_around_and_beside_a_conversation_is_in_the_ledger():
+    parts = [{"type": "text", "text": "q?", "cache_control": {"type": "ephemeral"}}]
+    thought = [{"type": "thinking", "thinking": "Hm.", "signature": "s"}, {"type": "text", "text": "a"}]
+    turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": thought}]
+    fates = convert({"id": 1, "input": {"id": 2, "messages": turns}}).fates
+    assert {"id", "input.id", "messages[].content[].cache_control", "messages[].content[].signature"} <= set(fates)
+
+
+@pytest.mark.parametrize("key", ["loss_mask", "trainable", "weight"])
+def test_an_answer_that_is_masked_is_not_trained_however_it_is_marked(key):
+    turns = [
+        *ASKED,
+        {"role": "assistant", "content": "no", key: 0},
+        *ASKED,
+        {"role": "assistant", "content": "a", key: 1},
+    ]
+    assert [message.get("train", True) for message in convert(turns).messages if message["role"] == "assistant"] == [
+        False,
+        True,
+    ]
+
+
+def test_parts_of_a_rejected_answer_are_text():
+    answer = lambda text: [*ASKED, {"role": "assistant", "content": [{"type": "text", "text": text}]}]
+    assert convert({"chosen": answer("a"), "rejected": answer("b")}).rejected == "b"
+
+
+def test_an_array_of_messages_of_several_conversations_is_several(tmp_path):
+    turns = [{"Conversation": f"c{i}", "Author": who, "Message": f"{who}{i}"} for i in (1, 2) for who in ("User", "AI")]
+    (tmp_path / "log.json").write_text(json.dumps(turns), encoding="utf-8")
+    loaded = load_chat(tmp_path / "log.json")
+    assert [[m["content"] for m in messages] for messages in loaded.dataset["messages"]] == [
+        ["User1", "AI1"],
+        ["User2", "AI2"],
+    ]
 
 
 def test_a_definition_is_the_instruction_of_its_inputs():
@@ -139,6 +186,8 @@ NAMED = [
     ([{"question": "q", "options": {"A": "x"}, "answer": "A"}], "a multiple-choice row", "own.jsonl"),
     ([{"question": "q", "answers": [{"text": "a", "score": 1}]}], "answers.0.text", "own.jsonl"),
     ([{"premise": "p", "hypothesis": "h", "label": 1}], "a classification row", "own.jsonl"),
+    ([{"input_ids": [1, 2], "labels": [1, 2]}], "token ids", "own.jsonl"),
+    ("[]", "has no rows", "own.json"),
     ([{"turns": ["q", "r"], "reference": []}], "none says who speaks", "own.jsonl"),
 ]
 
@@ -158,6 +207,8 @@ ADVISED = [
     ([{"inputs": {"question": "q"}, "outputs": {"answer": "a"}}], "question=inputs.question,answer=outputs.answer", ""),
     ([{"items": ANSWERED}], "messages=items", ""),
     ([{"faq": {"parts": [{"question": "q", "answer": "a"}]}}], "Its rows lie deeper, in `faq.parts`", ""),
+    ([{"description": "q", "comments": [{"author_id": 1, "body": "q"}]}], "None of them looks like an answer", ""),
+    ([{"name": "q?", "acceptedAnswer": {"text": "a"}}], "answer=acceptedAnswer.text", ""),
     ([{"question": "q", "answer": {"value": "a"}}], "answer=answer.value", ""),
 ]
 
