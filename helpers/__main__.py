@@ -129,6 +129,7 @@ def add_training(commands: argparse._SubParsersAction) -> None:
         train.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
     train.add_argument("--settings", metavar="FILE", help="a run's settings.json: trains in that run's folder")
     train.add_argument("--new", action="store_true", help="start a new run, even if one of these is unfinished")
+    train.add_argument("--allow", default="", help="names of preflight rows that may fail, with commas")
 
 
 def add_after(commands: argparse._SubParsersAction) -> None:
@@ -223,15 +224,16 @@ def run_training(chosen: argparse.Namespace) -> None:
 
     given = {"data": chosen.data, "data_format": chosen.format, "model": chosen.model}
     given |= {name: getattr(chosen, name) for name, *_ in TRAINING}
+    allow = tuple(filter(None, chosen.allow.split(",")))
     if not chosen.settings:
-        train_alone(resolve(chosen.profile, **given), resume=not chosen.new)
+        train_alone(resolve(chosen.profile, **given), resume=not chosen.new, allow=allow)
         return
     if any(value is not None for value in given.values()):
         raise SettingsError("--settings already says everything: leave out what else was set.")
     path = Path(chosen.settings).resolve()
     settings = read_settings(path)
     check(settings, this_machine())
-    train_alone(settings, path.parent)
+    train_alone(settings, path.parent, allow=allow)
 
 
 def run_export(chosen: argparse.Namespace) -> None:

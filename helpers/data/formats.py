@@ -225,8 +225,9 @@ def from_preference(reader: RowReader) -> tuple[list[dict], str]:
     if not isinstance(rejected, str):
         last = answer_turns(rejected)[-1]
         said = last.get("content", last.get("value")) or ""
-        parts = isinstance(said, (list, tuple)) and all(isinstance(one, dict) and "text" in one for one in said)
-        rejected = parts_text(said) if parts else joined_text(said, "rejected")
+        if isinstance(said, (list, tuple)) and all(isinstance(one, dict) and "text" in one for one in said):
+            said = parts_text(said)
+        rejected = joined_text(said, "rejected")
     if any(str(turn.get("role", turn.get("from"))).lower() in ("user", "human") for turn in answer):
         return answer, rejected  # `chosen` is the whole conversation
     if reader.has("messages"):

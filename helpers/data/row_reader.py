@@ -74,4 +74,5 @@ class RowReader:
 def is_thought(value: object) -> bool:
     """Whether a column of thinking holds some, and not a switch such as "on"."""
     texts = value if isinstance(value, (list, tuple)) else [value]
-    return all(isinstance(one, str) for one in texts) and len(" ".join(texts).split()) > 1
+    words = [one.split() for one in texts if isinstance(one, str)]
+    return len(words) == len(texts) and sum(map(len, words)) > 1

@@ -13,14 +13,18 @@ from helpers.run import Run
 from helpers.settings import Settings, SettingsError
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.checkpoints import run_to_use
+from helpers.train.preflight import preflight
 from helpers.train.samples import Samples
 from helpers.watch.plot import LossPlot
 
 
-def train_alone(settings: Settings, folder: Path | None = None, resume: bool = True) -> Run:
+def train_alone(
+    settings: Settings, folder: Path | None = None, resume: bool = True, allow: tuple[str, ...] = ()
+) -> Run:
     """Trains with these settings, printing a line every ten seconds, and returns the run.
 
-    folder: of a run that goes on; without it the newest unfinished run of these settings, or a new one.
+    folder: of a run that goes on; without it the newest unfinished run of these settings, or a new one. allow: names of
+    rows of the preflight that may fail.
     Raises DataError, SettingsError, TrainingError.
     """
     if here().count > 1 and folder is None:
@@ -30,10 +34,10 @@ def train_alone(settings: Settings, folder: Path | None = None, resume: bool = T
     except ValueError as error:
         raise SettingsError(str(error)) from None
     with nullcontext() if here().first else redirect_stdout(io.StringIO()):
-        return train_in(settings, folder, resume)
+        return train_in(settings, folder, resume, allow)
 
 
-def train_in(settings: Settings, folder: Path | None, resume: bool) -> Run:
+def train_in(settings: Settings, folder: Path | None, resume: bool, allow: tuple[str, ...] = ()) -> Run:
     """train_alone, with everything printed."""
     data = load_chat_data(settings.data, settings.data_format, settings.columns)
     if data.report:
@@ -45,6 +49,8 @@ def train_in(settings: Settings, folder: Path | None, resume: bool) -> Run:
     watchers = [Samples(run.history, data.test[0]), LossPlot(run.history, headless=True)]
     watched = data.test.select(range(min(32, len(data.test))))
     trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched, watchers)
+    if allow:
+        preflight(trainer, allow)
     card = train_or_resume(trainer, run, forecast)
     if not card:  # not the first of several processes
         return run
