@@ -4,6 +4,7 @@ import functools
 import http.server
 import os
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -76,14 +77,15 @@ def test_a_moment_is_a_picture_on_a_wide_page_on_a_phone_and_in_the_dark(tmp_pat
     import nbformat
     from PIL import Image
 
-    from helpers.project.shots import take_shots
-
     html = nbformat.v4.new_output("display_data", data={"text/html": "<p>seen</p>"})
     cells = [nbformat.v4.new_code_cell("1", outputs=[html], id="seen"), nbformat.v4.new_code_cell("2", id="text")]
     (tmp_path / "executed").mkdir()
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "executed" / "00_x.ipynb")
-    made = take_shots(tmp_path, tmp_path / "shots")
-    assert [path.name for path in made] == [f"00-00-seen-{look}.png" for look in ("wide", "phone", "dark")]
-    pictures = [Image.open(path).convert("L") for path in made]
+    command = [sys.executable, "-m", "helpers", "shots", tmp_path, "--target", tmp_path / "shots"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    subprocess.run(command, check=True, cwd=PROJECT, env=environment)  # its browser is one of its own
+    names = [f"00-00-seen-{look}.png" for look in ("wide", "phone", "dark")]
+    assert {path.name for path in (tmp_path / "shots").iterdir()} == set(names)
+    pictures = [Image.open(tmp_path / "shots" / name).convert("L") for name in names]
     assert [picture.width for picture in pictures] == [1100, 390, 1100]
     assert pictures[0].getpixel((2, 2)) > 200 > 80 > pictures[2].getpixel((2, 2))
