@@ -160,7 +160,9 @@ def test_code_beside_a_known_family_is_told_and_not_merged(kind, smoke, rows, tm
 
 def test_a_template_that_writes_the_begin_token_before_every_turn_is_right(smoke, rows, tmp_path):
     """As Llama 2's does."""
-    turns = FREE.replace("{{ '<' + message", "{{ bos_token + '<' + message")
+    turns = FREE.replace("{{ '<' + message", "{{ bos_token + '<' + message").replace(
+        "'<assistant>", "bos_token + '<assistant>"
+    )
     settings = settings_of(smoke, BY_NAME["Cohere"]._replace(template=turns), tmp_path, template="auto")
     loaded = load_model(settings)
     said = [{"role": role, "content": role} for role in ("user", "assistant") * 2]
