@@ -24,12 +24,34 @@ def break_even(trained: Cost, prompted: Cost, changes_a_week: float, days: float
     return max(0.0, fixed / saved)
 
 
-def statement(trained: Cost, prompted: Cost, answers: float, changes_a_week: float, days: float) -> str:
-    """The comparison as sentences."""
+def changes_from(trained: Cost, other: Cost, answers: float, days: float) -> float | None:
+    """From how many changes a week on `other` costs less than `trained`; 0.0: always, None: never."""
+    behind = other.a_day(answers, 0, days) - trained.a_day(answers, 0, days)
+    saved = (trained.change - other.change) / 7
+    if saved <= 0:
+        return 0.0 if behind < 0 else None
+    return max(0.0, behind / saved)
+
+
+def statement(
+    trained: Cost,
+    prompted: Cost,
+    answers: float,
+    changes_a_week: float,
+    days: float,
+    reader: Cost | None = None,
+) -> str:
+    """The comparison as sentences. reader: of a system that was tuned to read what a search finds."""
     from_on = break_even(trained, prompted, changes_a_week, days)
     one, other = (cost.a_day(answers, changes_a_week, days) for cost in (trained, prompted))
     said = f"{answers:,.0f} answers a day, {changes_a_week:g} changes a week, used for {days:.0f} days: "
-    said += f"fine-tuning {one:,.0f} s of this machine a day, RAG {other:,.0f} s. "
+    said += f"fine-tuning {one:,.0f} s of this machine a day, RAG {other:,.0f} s"
+    said += f", tuned to read with RAG {reader.a_day(answers, changes_a_week, days):,.0f} s. " if reader else ". "
+    if reader:
+        line = changes_from(trained, reader, answers, days)
+        said += "Tuned to read never costs less than fine-tuning. " if line is None else ""
+        said += "Tuned to read costs less than fine-tuning even if nothing changes. " if line == 0 else ""
+        said += f"Tuned to read costs less than fine-tuning from {line:.1f} changes a week on. " if line else ""
     if from_on is None:
         return said + "Fine-tuning never pays in machine time: its answers are not faster."
     if from_on == 0:

@@ -9,8 +9,8 @@ from helpers.evaluate.intervals import Interval
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
-MARKERS = ("o", "s", "D", "^", "v")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
+MARKERS = ("o", "s", "D", "^", "v", "*")
 
 
 def quality_against_cost(points: dict[str, tuple[Interval, float]]) -> Figure:
@@ -19,7 +19,8 @@ def quality_against_cost(points: dict[str, tuple[Interval, float]]) -> Figure:
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.subplots()
-    for (name, (share, seconds)), colour, marker in zip(points.items(), COLOURS, MARKERS, strict=False):
+    for place, (name, (share, seconds)) in enumerate(points.items()):
+        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
         error = [[100 * (share.mean - share.low)], [100 * (share.high - share.mean)]]
         axis.errorbar(seconds, 100 * share.mean, yerr=error, color=colour, marker=marker, capsize=4, label=name)
     axis.set(xlabel="seconds for 1,000 answers on this machine", ylabel="facts right (%)", ylim=(-3, 103))
@@ -64,11 +65,11 @@ def curves(losses: dict[str, list[tuple[int, float]]]) -> Figure:
 
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axis = figure.subplots()
-    for number, ((name, pairs), colour) in enumerate(zip(losses.items(), COLOURS, strict=False)):
+    for number, (name, pairs) in enumerate(losses.items()):
         steps, values = zip(*pairs, strict=True)
         # the first is wide and pale, so that a second one on top of it leaves both in sight
         pale: dict[str, Any] = {"linewidth": 6, "alpha": 0.4} if number == 0 else {}
-        axis.plot(steps, values, color=colour, label=name, **pale)
+        axis.plot(steps, values, color=COLOURS[number % len(COLOURS)], label=name, **pale)
     axis.set(xlabel="optimizer step", ylabel="training loss (nats a token)")
     locator: Any = axis.xaxis.get_major_locator()  # a MaxNLocator, which has this parameter
     locator.set_params(integer=True)

@@ -10,10 +10,15 @@ from helpers.panels.picture import Picture, knobs_html
 
 
 class BreakEvenPanel:
-    """Two numbers and the statement that follows from them. `text` holds it, for headless runs."""
+    """Two numbers and the statement that follows from them. `text` holds it, for headless runs.
 
-    def __init__(self, trained: Cost, prompted: Cost, answers: int, changes_a_week: int, days: int):
-        self.trained, self.prompted, self.days = trained, prompted, days
+    reader: the cost of a system that was tuned to read what a search finds, for a third place in the comparison.
+    """
+
+    def __init__(
+        self, trained: Cost, prompted: Cost, answers: int, changes_a_week: int, days: int, reader: Cost | None = None
+    ):
+        self.trained, self.prompted, self.days, self.reader = trained, prompted, days, reader
         self.answers = Number(answers, 1, 100_000, 1, "answers a day", "how often it is asked")
         self.changes = Number(changes_a_week, 0, 50, 1, "changes a week", "how often facts change")
         self.said = widgets.HTML()
@@ -24,7 +29,8 @@ class BreakEvenPanel:
 
     def refresh(self) -> None:
         """Says it anew."""
-        self.text = statement(self.trained, self.prompted, self.answers.value, self.changes.value, self.days)
+        answers, changes = self.answers.value, self.changes.value
+        self.text = statement(self.trained, self.prompted, answers, changes, self.days, self.reader)
         self.said.value = f"<p role='status' style='overflow-wrap:anywhere'>{html.escape(self.text)}</p>"
 
     def show(self) -> None:

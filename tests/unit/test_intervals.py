@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from helpers.evaluate.costs import Cost, break_even, judge, statement
+from helpers.evaluate.costs import Cost, break_even, changes_from, judge, statement
 from helpers.evaluate.intervals import bootstrap, paired
 
 
@@ -55,6 +55,27 @@ def test_the_statement_says_what_follows():
     assert "pays from 160 answers a day on" in statement(TRAINED, PROMPTED, 500, 7, 90)
     assert "never pays" in statement(Cost(900, 70, 0.7), PROMPTED, 500, 7, 90)
     assert "from the first answer" in statement(Cost(0, 0, 0.1), PROMPTED, 500, 7, 90)
+
+
+READER = Cost(once=900, change=0, answer=0.15)
+
+
+def test_reading_pays_from_so_many_changes_on():
+    line = changes_from(TRAINED, READER, answers=500, days=90)
+    assert line == pytest.approx(500 * 0.05 * 7 / 70)
+    costs = [cost.a_day(500, line, 90) for cost in (TRAINED, READER)]
+    assert costs[0] == pytest.approx(costs[1])
+    assert changes_from(TRAINED, Cost(0, 0, 0.1), 500, 90) == 0
+    assert changes_from(TRAINED, Cost(0, 70, 0.2), 500, 90) is None
+    assert changes_from(TRAINED, Cost(0, 70, 0.05), 500, 90) == 0
+
+
+def test_the_statement_has_a_third_system_where_there_is_one():
+    assert "Tuned to read" not in statement(TRAINED, PROMPTED, 500, 7, 90)
+    said = statement(TRAINED, PROMPTED, 500, 7, 90, READER)
+    assert "tuned to read with RAG 85 s" in said and "than fine-tuning from 2.5 changes a week on" in said
+    assert "never costs less" in statement(TRAINED, PROMPTED, 500, 7, 90, Cost(9000, 70, 0.2))
+    assert "even if nothing changes" in statement(TRAINED, PROMPTED, 500, 7, 90, Cost(0, 0, 0.1))
 
 
 def test_the_old_sentence_is_judged_both_ways():

@@ -177,6 +177,16 @@ def test_pictures_say_what_they_show():
         assert axis.get_xlabel()
 
 
+def test_no_system_is_left_out_of_a_picture():
+    from helpers.evaluate.intervals import Interval
+
+    points = {f"system {number}": (Interval(0.5, 0.4, 0.6), 50.0 + number) for number in range(8)}
+    (axis,) = quality_against_cost(points).axes
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == list(points)
+    (axis,) = curves({name: [(1, 4.0), (2, 3.5)] for name in points}).axes
+    assert len(axis.lines) == len(points)
+
+
 def test_two_curves_are_told_apart_and_their_distance_is_said():
     losses = {"one process": [(1, 4.0), (2, 3.5)], "two processes": [(1, 4.0), (2, 3.53)]}
     (axis,) = curves(losses).axes
