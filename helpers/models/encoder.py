@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,12 @@ class Encoder:
         return torch.nn.functional.normalize((states * kept).sum(dim=1) / kept.sum(dim=1), dim=-1)
 
 
+@cache
+def kept(folder: Path) -> Encoder:
+    """The encoder of a folder; it is loaded once, since several searches share it."""
+    return Encoder(folder)
+
+
 def load_encoder(report: Callable[[str], None] = print) -> Encoder:
     """The encoder, on the CPU: 62 passages and 186 questions take it about a second. Raises WheelError."""
-    return Encoder(encoder_folder(report))
+    return kept(encoder_folder(report))
