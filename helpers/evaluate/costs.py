@@ -47,16 +47,20 @@ def statement(
     said = f"{answers:,.0f} answers a day, {changes_a_week:g} changes a week, used for {days:.0f} days: "
     said += f"fine-tuning {one:,.0f} s of this machine a day, RAG {other:,.0f} s"
     said += f", tuned to read with RAG {reader.a_day(answers, changes_a_week, days):,.0f} s. " if reader else ". "
-    if reader:
-        line = changes_from(trained, reader, answers, days)
-        said += "Tuned to read never costs less than fine-tuning. " if line is None else ""
-        said += "Tuned to read costs less than fine-tuning even if nothing changes. " if line == 0 else ""
-        said += f"Tuned to read costs less than fine-tuning from {line:.1f} changes a week on. " if line else ""
     if from_on is None:
-        return said + "Fine-tuning never pays in machine time: its answers are not faster."
-    if from_on == 0:
-        return said + "Fine-tuning costs less from the first answer on."
-    return said + f"Fine-tuning pays from {from_on:,.0f} answers a day on."
+        said += "Fine-tuning never pays in machine time: its answers are not faster."
+    elif from_on == 0:
+        said += "Fine-tuning costs less than RAG from the first answer on."
+    else:
+        said += f"Fine-tuning pays from {from_on:,.0f} answers a day on, against RAG."
+    if reader is None:
+        return said
+    line = changes_from(trained, reader, answers, days)
+    if line is None:
+        return f"{said} Tuned to read never costs less than fine-tuning."
+    if line == 0:
+        return f"{said} Tuned to read costs less than fine-tuning even if nothing changes."
+    return f"{said} Tuned to read costs less than fine-tuning from {line:.1f} changes a week on."
 
 
 def judge(trained: Cost, prompted: Cost, prompt_tokens: float, more_tokens: float) -> str:
