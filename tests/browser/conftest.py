@@ -140,7 +140,7 @@ class Served:
         self.server = subprocess.Popen(
             command, env=environment, stdout=self.log, stderr=self.log, start_new_session=True
         )
-        for _ in range(240):
+        for _ in range(1200):  # five minutes: the app trains a small run first
             try:
                 with urllib.request.urlopen(f"{self.url}/api", timeout=1):
                     return self
@@ -158,7 +158,7 @@ class Served:
 
     def entrance(self):
         """The address that the app printed, with its token, once it has."""
-        for _ in range(240):
+        for _ in range(1200):  # five minutes: the app trains a small run first
             if found := re.search(r"http://\S+/\?token=\S+", (self.root / "server.log").read_text()):
                 return found.group()
             time.sleep(0.25)
@@ -228,7 +228,7 @@ def page(browser, request):
 def bring_into_view(page, selector):
     """Scrolls to the element and returns it."""
     found = page.locator(selector).first
-    found.wait_for(timeout=60_000)
+    found.wait_for(timeout=180_000)
     found.scroll_into_view_if_needed()
     return found
 
