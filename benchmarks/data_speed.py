@@ -30,7 +30,7 @@ def make_file(path: Path, rows: int) -> None:
         for number in range(rows):
             turns = [
                 {"role": ("user", "assistant")[i % 2], "content": f"{number} " + " ".join(draw.choices(WORDS, k=n))}
-                for i, n in enumerate((20, 90, 15, 90))
+                for i, n in enumerate((15, 60, 8, 60))
             ]
             file.write(json.dumps({"messages": turns}) + "\n")
 

@@ -100,6 +100,7 @@ TRAINING: tuple[tuple[str, Callable[[str], Any], str], ...] = (
     ("lora_dropout", float, "share of inputs that the adapter does not see"),
     ("target_modules", str, "all-linear, or names of layers with commas"),
     ("layers_to_transform", str, "all, or 'upper half': decoder layers with an adapter"),
+    ("evaluation_questions", int, "held-out questions of each slice, asked before and after; 0: all"),
     ("seed", int, "of adapter, order of the rows, and sampling"),
     ("tracking", str, "none, tensorboard or trackio"),
 )
@@ -220,7 +221,7 @@ def run_training(chosen: argparse.Namespace) -> None:
     from helpers.machine.hardware import this_machine
     from helpers.run import read_settings
     from helpers.settings import SettingsError, check, resolve
-    from helpers.train.script import train_alone
+    from helpers.project.script import train_alone
 
     given = {"data": chosen.data, "data_format": chosen.format, "model": chosen.model}
     given |= {name: getattr(chosen, name) for name, *_ in TRAINING}

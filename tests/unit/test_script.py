@@ -1,9 +1,10 @@
 import json
 
 import pytest
+from nbformat import read
 
 from helpers.__main__ import main
-from helpers.machine.paths import runs_folder
+from helpers.machine.paths import PROJECT, runs_folder
 from helpers.run import read_settings
 from helpers.settings import Settings, SettingsError
 from helpers.watch.history import marks, read_history
@@ -25,12 +26,26 @@ def train(*arguments):
 
 
 def test_a_reader_s_file_is_trained_by_one_command(own_file, capsys):
-    folder = train("--profile", "smoke", "--data", own_file, "--max-steps", 4)
+    folder = train("--profile", "smoke", "--data", own_file, "--max-steps", 4, "--evaluation-questions", 3)
     card = json.loads((folder / "run_card.json").read_text())
     assert card["steps"] == 4 and card["finished"] and card["data"] == str(own_file)
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
     said = capsys.readouterr().out
     assert "read as question_answer" in said and "40 rows read, 40 kept" in said and "step 4 of 4" in said
+    answers = json.loads((folder / "answers.json").read_text())["answers"]
+    assert len(answers) == 3 and "3 of 4 held-out questions" in said and answers[0]["question"] in said
+    assert set(card["nll"]) == {"base", "tuned"} and "NLL (nats a token)" in said
+
+
+def test_every_setting_of_03_is_an_option(capsys):
+    (cell,) = (c for c in read(PROJECT / "notebooks/03_finetune_with_lora.ipynb", 4).cells if c.id == "03-02")
+    names = {"resume": "new"}
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    options = capsys.readouterr().out
+    for line in cell.source.splitlines():
+        name = line.split(" ")[0].lower()
+        assert f"--{names.get(name, name).replace('_', '-')} " in options.replace("\n", " "), name
 
 
 def test_the_settings_of_a_run_take_it_up_again(own_file):

@@ -3,12 +3,16 @@
 import io
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
+from typing import Any
 
-from helpers.data.load import load_chat_data
+from helpers.data.load import Splits, load_chat_data
+from helpers.evaluate.comparison import answers_of, comparison_table, headline_table, save_comparison, short, telling
+from helpers.evaluate.evaluation import answerable, evaluate, limited
+from helpers.evaluate.shop import checks_for
 from helpers.machine.processes import here, shared_out
 from helpers.models.forecast import forecast_memory
 from helpers.models.lengths import fit_to_data
-from helpers.models.load import load_model
+from helpers.models.load import Loaded, load_model
 from helpers.run import Run
 from helpers.settings import Settings, SettingsError
 from helpers.train.build import build_trainer, train_or_resume
@@ -22,6 +26,8 @@ def train_alone(
     settings: Settings, folder: Path | None = None, resume: bool = True, allow: tuple[str, ...] = ()
 ) -> Run:
     """Trains with these settings, printing a line every ten seconds, and returns the run.
+
+    Ends with the held-out questions before and after, as 03 does; where several processes train, without it.
 
     folder: of a run that goes on; without it the newest unfinished run of these settings, or a new one. allow: names of
     rows of the preflight that may fail.
@@ -46,8 +52,10 @@ def train_in(settings: Settings, folder: Path | None, resume: bool, allow: tuple
     run = Run(settings, folder) if folder else run_to_use(settings, resume)
     forecast = forecast_memory(settings, data.train)
     loaded = load_model(settings)
-    watchers = [Samples(run.history, data.test[0]), LossPlot(run.history, headless=True)]
-    watched = data.test.select(range(min(32, len(data.test))))
+    held_out = answerable(settings, loaded.tokenizer, data.test, print)
+    compared = Comparison(run, loaded, data._replace(test=held_out)) if here().count == 1 else None
+    watchers = [Samples(run.history, held_out[0]), LossPlot(run.history, headless=True)]
+    watched = held_out.select(range(min(32, len(held_out))))
     trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched, watchers)
     if allow:
         preflight(trainer, allow)
@@ -55,5 +63,30 @@ def train_in(settings: Settings, folder: Path | None, resume: bool, allow: tuple
     if not card:  # not the first of several processes
         return run
     print(f"{card['tokens']:,} tokens, {card['tokens_per_second']} a second. {card['reading']}")
+    if compared and card["finished"]:
+        compared.show(trainer.model)
     print(f"adapter: {run.adapter}")
     return run
+
+
+class Comparison:
+    """The held-out questions before a training and after it. Asks them when it is made: the model has no adapter yet."""
+
+    def __init__(self, run: Run, loaded: Loaded, data: Splits):
+        settings = run.settings
+        self.run, self.tokenizer = run, loaded.tokenizer
+        self.rows = limited(data.test, settings.evaluation_questions)
+        self.options = {"max_new_tokens": settings.max_new_tokens, "checks": checks_for(settings.data)}
+        print(f"before the training: {len(self.rows):,} of {len(data.test):,} held-out questions are asked")
+        self.before = evaluate(loaded.model, loaded.tokenizer, self.rows, **self.options)
+
+    def show(self, model: Any) -> None:
+        """Asks again, keeps both in the run's card and answers.json, and prints figures and a few answers."""
+        after = evaluate(model, self.tokenizer, self.rows, **self.options)
+        save_comparison(self.run, self.before, after, self.rows)
+        worst, best = telling(answers_of(self.before, after, self.rows), worst=2, best=1)
+        for one in (*worst, *best):
+            answers = ((name, short(one[name])) for name in ("expected", "base", "tuned"))
+            print(f"\n{short(one['question'])}", *(f"  {name:8}  {text}" for name, text in answers), sep="\n")
+        print(f"\n{comparison_table(self.before, after)}\n\n{headline_table(self.before, after)}\n")
+        print(f"all {len(self.rows):,} questions with both answers: {self.run.folder / 'answers.json'}")
