@@ -219,9 +219,9 @@ def run_training(chosen: argparse.Namespace) -> None:
     from pathlib import Path
 
     from helpers.machine.hardware import this_machine
+    from helpers.project.script import train_alone
     from helpers.run import read_settings
     from helpers.settings import SettingsError, check, resolve
-    from helpers.project.script import train_alone
 
     given = {"data": chosen.data, "data_format": chosen.format, "model": chosen.model}
     given |= {name: getattr(chosen, name) for name, *_ in TRAINING}

@@ -70,7 +70,7 @@ def train_in(settings: Settings, folder: Path | None, resume: bool, allow: tuple
 
 
 class Comparison:
-    """The held-out questions before a training and after it. Asks them when it is made: the model has no adapter yet."""
+    """The held-out questions before a training and after it. Made before, while the model has no adapter yet."""
 
     def __init__(self, run: Run, loaded: Loaded, data: Splits):
         settings = run.settings
