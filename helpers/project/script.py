@@ -76,7 +76,7 @@ class Comparison:
         settings = run.settings
         self.run, self.tokenizer = run, loaded.tokenizer
         self.rows = limited(data.test, settings.evaluation_questions)
-        self.options = {"max_new_tokens": settings.max_new_tokens, "checks": checks_for(settings.data)}
+        self.options: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, "checks": checks_for(settings.data)}
         print(f"before the training: {len(self.rows):,} of {len(data.test):,} held-out questions are asked")
         self.before = evaluate(loaded.model, loaded.tokenizer, self.rows, **self.options)
 
