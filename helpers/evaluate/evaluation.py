@@ -182,28 +182,28 @@ def in_batches(
     """
     with tqdm(total=len(prompts), desc="questions", leave=False, disable=headless() or not prompts) as bar:
 
-        def tell_both(count: int) -> None:
+        def tell(count: int) -> None:
             bar.update(count - bar.n)
+
+        def tell_both(count: int) -> None:
+            tell(count)
             report(count)
 
         recorded = recorded_answers(model, prompts, rooms, end_ids(tokenizer, model), tell_both)
-    if recorded is not None:
-        return recorded
-    longest = max((len(ids) + room for ids, room in zip(prompts, rooms, strict=True)), default=0)
-    batch_size = min(batch_size, batch_that_fits(model.config, longest, this_machine().usable_gib))
-    order = sorted(range(len(prompts)), key=lambda i: (rooms[i], len(prompts[i])))
-    results: list[list[int]] = [[]] * len(prompts)
-    starts = range(0, len(order), batch_size)
-    with tqdm(total=len(order), desc="questions", leave=False, disable=headless() or not order) as bar:
-        for first in starts:
+        if recorded is not None:
+            return recorded
+        longest = max((len(ids) + room for ids, room in zip(prompts, rooms, strict=True)), default=0)
+        batch_size = min(batch_size, batch_that_fits(model.config, longest, this_machine().usable_gib))
+        order = sorted(range(len(prompts)), key=lambda i: (rooms[i], len(prompts[i])))
+        results: list[list[int]] = [[]] * len(prompts)
+        for first in range(0, len(order), batch_size):
             batch = order[first : first + batch_size]
-            tell = lambda count, first=first: bar.update(first + count - bar.n)
             sampling = Sampling(max_new_tokens=max(rooms[i] for i in batch))
-            given = continuations(model, tokenizer, [prompts[i] for i in batch], sampling, tell)
+            told = lambda count, first=first: tell(first + count)
+            given = continuations(model, tokenizer, [prompts[i] for i in batch], sampling, told)
             for i, ids in zip(batch, given, strict=True):
                 results[i] = ids[: rooms[i]]
-            tell(len(batch))
-            report(first + len(batch))
+            tell_both(first + len(batch))
     return results
 
 

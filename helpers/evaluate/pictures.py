@@ -44,10 +44,11 @@ def forgetting(values: dict[str, float]) -> Figure:
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axis = figure.subplots()
     names = list(values)
-    axis.barh(names, list(values.values()), color=["#999999", *COLOURS[: len(names) - 1]])
-    axis.axvline(values[names[0]], color="gray", linestyle="--")
-    for index, value in enumerate(values.values()):
-        axis.text(value, index, f" {value:.2f}", va="center")
+    axis.barh(names, list(values.values()), color=["#999999", *[COLOURS[0]] * (len(names) - 1)])
+    base = values[names[0]]
+    axis.axvline(base, color="black", linestyle="--")
+    for index, value in enumerate(values.values()):  # to the right of bar and line
+        axis.text(max(value, base), index, f"  {value:.2f}", va="center")
     axis.set(xlabel="NLL of general text (nats a token); more is worse")
     axis.set_xlim(right=1.15 * max(values.values()))
     axis.invert_yaxis()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from helpers.machine.paths import NOTEBOOKS, PROJECT, home, runs_folder
 from helpers.machine.versions import pyproject
+from helpers.project.search import use_in_sphinx
 
 DOCS = PROJECT / "docs"
 FOLDED = {"setup", "proof"}  # cells that a reader opens on a click
@@ -100,6 +101,7 @@ def build_site(target: Path, run: Path | None = None) -> Path:
         raise SiteError("the site's builder is not installed here: `make site` makes its environment.") from None
     if run and not any((run / "executed").glob("*.ipynb")):
         raise SiteError(f"{run} has no executed notebooks: choose a folder of runs/ that `make run` made.")
+    use_in_sphinx()
     work = target.with_name(target.name + "-source")
     for folder in (work, target):
         shutil.rmtree(folder, ignore_errors=True)
@@ -152,6 +154,9 @@ def stage(folder: Path, edition: Edition, editions: list[Edition], run: Path | N
 def sources(edition: Edition, run: Path | None) -> Iterator[tuple[str, Path]]:
     """(place in the site, file) of each page: the front page, the notebooks, their solutions, the documents."""
     yield "index.md", edition.front
+    for other in EDITIONS[1:]:
+        if edition.code == "en" and not any(other.notebooks.glob("[0-9]*.ipynb")):
+            yield other.front.name, other.front  # a language that has but this page
     for path in sorted(edition.notebooks.glob("[0-9]*.ipynb")):
         executed = run / "executed" / path.name if run else path
         yield f"notebooks/{path.name}", executed if executed.exists() and edition.code == "en" else path
@@ -211,7 +216,9 @@ def linked(text: str, name: str, pages: dict[str, Path]) -> str:
 
 def way_on(edition: Edition, editions: list[Edition], run: Path | None) -> str:
     """What the front page gets below its text: the pages, the run's report, and the way to the other language."""
-    lines = ["", "```{toctree}", ":hidden:", "", "notebooks/index", "docs/index", "```", ""]
+    alone = [Path(name).stem for name, source in sources(edition, run) if source in [one.front for one in EDITIONS[1:]]]
+    listed = ["notebooks/index", "docs/index", *[name for name in alone if name != "index"]]
+    lines = ["", "```{toctree}", ":hidden:", "", *listed, "```", ""]
     if run and (run / "report.html").exists():
         lines += ["<p><a href='report.html'>The report of the run that these pages show</a></p>", ""]
     for other in editions:

@@ -19,6 +19,7 @@ class SeriesError(RuntimeError):
 
 
 PROFILES = ("auto", "smoke", "laptop", "colab", "datacenter")  # settings.PROFILES, which would load torch
+STILL = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")  # a file keeps "0%"
 MAIN = ("00", "01", "02", "03", "04")  # the main job: from the machine's check to the measured before/after
 
 
@@ -33,7 +34,8 @@ def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
     notebooks = chosen_notebooks(numbers)
     print(expectation(notebooks), flush=True)
     folder = new_run_folder(profile)
-    os.environ |= {"FT_RUN": str(folder), "FT_HEADLESS": "1"} | ({} if profile == "auto" else {"FT_PROFILE": profile})
+    os.environ |= {"FT_RUN": str(folder), "FT_HEADLESS": "1"} | dict.fromkeys(STILL, "1")
+    os.environ |= {} if profile == "auto" else {"FT_PROFILE": profile}
     (folder / "executed").mkdir()
     for source in notebooks:
         began = time.perf_counter()

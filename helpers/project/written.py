@@ -73,7 +73,7 @@ def first_cell() -> str:
         "import sys\nfrom pathlib import Path\n\n"
         'near = [(top, at) for top in globals().get("_dh", ["."]) for at in (".", "..", "../..", "*", "*/*")]\n'
         f"{paths}"
-        'found = (f.resolve().parents[1] for top, at in near for f in Path(top).glob(f"{at}/helpers/colab.py"))\n'
+        'found = (f.resolve().parents[1] for d, at in near for f in Path(d).glob(f"{at}/helpers/colab.py"))\n'
         f"{project}sys.path.insert(0, str(project))\nfrom helpers import colab\n\n"
         "colab.prepare(project)  # installs what Colab or Kaggle lack; elsewhere it does nothing"
     )

@@ -62,6 +62,9 @@ def test_a_word_is_found_the_next_page_follows_and_the_theme_changes(site, brows
     page, wrong = watched(browser, address, color_scheme="dark")
     page.goto(f"{address}search.html?q=perplexity")
     page.wait_for_selector("#search-results a >> text=Load a quantized model")
+    for asked in ("微调", "打包在一行"):
+        page.goto(f"{address}search.html?q={asked}")
+        page.wait_for_selector("#search-results a >> text=如何微调")
     page.goto(f"{address}notebooks/00_start_here.html")
     assert page.locator("html").get_attribute("data-theme") == "dark"
     page.locator("a.right-next").click()

@@ -62,6 +62,7 @@ def test_the_run_says_what_it_does_and_where_everything_is(run):
         assert f"] {number}_" in output
         assert list((folder / "executed").glob(f"{number}_*.ipynb"))
     assert "facts right" in output and "report.html" in output and "step " in output
+    assert not [path for path in (folder / "executed").iterdir() if "%|" in path.read_text(encoding="utf-8")]  # bars
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.count("<iframe") == 7 and "data:image/png" in page
 

@@ -74,8 +74,19 @@ def test_every_parameter_is_used(path):
 
 
 @every
-def test_code_cells_are_short(path):
+def test_code_cells_are_short_and_fit_a_page(path):
     assert max(len(source.splitlines()) for source in cells(path, "code")) <= 25
+    wide = [line for source in cells(path, "code") for line in source.splitlines() if len(line) > 100]
+    assert not wide, "wider than a page: " + wide[0]
+
+
+@main
+def test_after_each_long_cell_stands_what_should_be_seen(path):
+    made = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    for place, cell in enumerate(made):
+        if "slow" in cell["metadata"].get("tags", []):
+            after = next("".join(later["source"]) for later in made[place:] if later["cell_type"] == "markdown")
+            assert after.startswith("You should now see"), cell["id"]
 
 
 @main

@@ -90,6 +90,13 @@ def test_another_language_is_another_place_with_a_way_back(staged, tmp_path):
     assert "href='zh/index.html'>中文" in (staged / "index.md").read_text(encoding="utf-8")
 
 
+def test_a_chinese_word_is_found_inside_of_a_run_of_characters():
+    from helpers.project.search import words_of
+
+    words = set(words_of("如何微调一个 LLM？用LoRA微调"))
+    assert {"微调", "如何", "调", "LLM", "LoRA"} <= words and "何微调" not in words
+
+
 def test_the_workflow_publishes_what_make_site_builds_with_pinned_actions():
     text = (PROJECT / ".github" / "workflows" / "site.yml").read_text(encoding="utf-8")
     used = re.findall(r"uses: (\S+)", text)
