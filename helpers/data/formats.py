@@ -18,6 +18,7 @@ from helpers.data.true_names import export_of, is_choice, unknown_of
 from helpers.data.turns import (
     RowError,
     answer_turns,
+    answered_by_system,
     as_turns,
     asked_turns,
     is_wanted,
@@ -34,6 +35,7 @@ from helpers.data.turns import (
 )
 
 WANTED, UNWANTED = ("true", "desirable", "good"), ("false", "undesirable", "bad")  # of an answer, as KTO has it
+UNWANTED_ANSWER, NEITHER = "an unwanted answer", "not used: it says neither wanted nor unwanted"
 FORMATS = {  # name: what a row needs, in words
     "messages": "`messages`, a list of turns with `role` and `content`",
     "sharegpt": "`conversations`, a list of turns with `from` and `value`",
@@ -161,6 +163,8 @@ def from_turns(reader: RowReader) -> tuple[list[dict], str]:
         reader.fates[name] = "the turns: texts without a speaker, question and answer in turn"
         return texts, ""
     turns = as_turns(reader.take("messages", "the turns"), name)
+    if dialogue := answered_by_system(turns):
+        turns, reader.fates[name] = dialogue, "the turns, in which the speaker `system` answers"
     if turns and reader.has("answer") and speaks(turns[-1]) == "user":
         turns += answer_turns(reader.take("answer", "the answer"))
     return turns, ""
@@ -322,7 +326,9 @@ def wanted_row(reader: RowReader) -> None:
     label = reader.row.get(name) if name else None
     word = str(label).strip().lower().removesuffix(".0")
     numbers = ("0", "1") if reader.format in ("prompt_completion", "messages", "sharegpt") else ()
+    if name and word not in (*WANTED, *UNWANTED, *numbers):
+        reader.take("label", NEITHER)
     if word in (*WANTED, *UNWANTED, *numbers):
         reader.take("label", "which answers are wanted")
         if word in (*UNWANTED, *numbers[:1]):
-            raise RowError("an unwanted answer", f"{name} is {word}")
+            raise RowError(UNWANTED_ANSWER, f"{name} is {word}")

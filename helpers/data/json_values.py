@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import re
+import shlex
 from collections import deque
 from collections.abc import Iterator
 from itertools import chain
@@ -34,6 +35,7 @@ CHUNK = 2**20  # characters read at a time
 MAX_VALUE = 4_000_000  # characters of a row
 FIRST_LINES = 20
 PYTHON = re.compile(r"\{\s*'")  # how an object begins that Python has written
+COMMENT, NAME = re.compile(r"\s*(//|/\*|#|')"), re.compile(r"\s*([A-Za-z_$][\w$]*\s*:|\})")  # of JSON5
 HALF = re.compile("[\ud800-\udfff]")  # what a byte becomes that is no character of the encoding
 
 
@@ -50,7 +52,8 @@ def json_rows(path: Path, encoding: str, chosen: str = "") -> Iterator[Row]:
 def has_lines(path: Path, encoding: str) -> bool:
     """Whether a file is JSONL: its first line is a value, or half of its first lines that are not indented are."""
     with path.open(encoding=encoding, errors="replace") as file:
-        lines = [line for line in (file.readline(MAX_VALUE) for _ in range(FIRST_LINES)) if line.strip()]
+        lines = [line for line in (file.readline(MAX_VALUE) for _ in range(FIRST_LINES)) if line.strip(" \t\r\n\ufeff")]
+        lines = [line for line in lines if not line.startswith(("//", "#"))]
     if not lines or not lines[0].startswith("{"):
         return False
     whole = [not isinstance(parsed(line), RowError) for line in lines if not line[0].isspace()]
@@ -149,6 +152,12 @@ class Pieces:
         """What is said of a file that is broken here."""
         line = self.line + self.text.count("\n", 0, self.at)
         column = self.at - self.text.rfind("\n", 0, self.at)
+        if COMMENT.match(self.text, self.at) or ("property name" in why and NAME.match(self.text, self.at)):
+            name = shlex.quote(self.name)
+            return DataError(
+                f"{self.name}, line {line}, column {column}: JSON5 (comments, names without quotation marks, or a comma "
+                f"before a bracket). Convert it: pip install json5; python -m json5 --as-json {name} > data.json"
+            )
         return DataError(
             f"{self.name}, line {line}, column {column}: not valid JSON ({why}). Nothing of the file is used, since "
             f"rows would be missing: mend it there, or write one object a line (JSONL)."

@@ -19,7 +19,7 @@ from helpers.data.chat import MARKER
 from helpers.data.columns import is_held_out, plain, valued
 from helpers.data.conversation import extras_of
 from helpers.data.duplicates import digest, normalised, question_of
-from helpers.data.formats import FORMATS, Conversation, convert
+from helpers.data.formats import FORMATS, NEITHER, UNWANTED_ANSWER, Conversation, convert
 from helpers.data.json_shapes import refuse_choice
 from helpers.data.readers import read_file
 from helpers.data.recognition import recognised
@@ -95,6 +95,12 @@ def load_chat(
         objects = [row.value for row in head if isinstance(row.value, dict) and len(row.value) > 1]
         advice = remedy(objects) if {NO_TURN, "an object instead of text"} & set(report.skipped_for) else ""
         raise DataError(f"{name}: no row can be used.{advice}\n{report.table()}")
+    if report.skipped_for[UNWANTED_ANSWER] and any(NEITHER in fates for fates in report.columns.values()):
+        raise DataError(
+            f"{name}: `label` is sometimes what marks an unwanted answer ({report.places[UNWANTED_ANSWER][0]}), "
+            f"sometimes another value. If it is a class, rename the column, to `class` for example; if it says which "
+            f"answers are wanted, write true or false.\n{report.table()}"
+        )
     return ChatData(dataset, report)
 
 

@@ -70,6 +70,24 @@ def result_in(part: dict) -> dict | None:
     return beside | {"role": "tool", "content": text} | {key: value for key, value in told.items() if value}
 
 
+def attached(turn: dict, message: dict[str, Any], keys: dict[str, str], used: set, noted: tuple[dict[str, str], str]) -> None:
+    """Puts the texts of a turn's attachments behind its own; files without their text are told, as other keys are."""
+    held = turn.get(keys.get("attachments", ""))
+    texts = [
+        text.strip()
+        for one in (held if isinstance(held, (list, tuple)) else ())
+        if isinstance(one, dict)
+        and isinstance(text := one.get("extracted_content") or one.get("content") or one.get("text"), str)
+        and text.strip()
+    ]
+    if not texts:
+        return
+    used.add(keys["attachments"])
+    message["content"] = "\n\n".join(filter(str.strip, (message["content"], *texts)))
+    left = len(held) - len(texts)  # type: ignore[arg-type]
+    noted[0][f"{noted[1]}[].attachments"] = "joined to the turn" + (f"; {left} without a text not used" if left else "")
+
+
 def system_text(value: Any) -> Any:
     """A system prompt that is written in parts, as one text; any other as it is."""
     parts = value.get("parts") if isinstance(value, dict) else value

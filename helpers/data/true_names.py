@@ -14,6 +14,26 @@ EXPORTS: tuple[tuple[set[str], str, str], ...] = (  # columns, what the row is, 
     ({"user", "text", "ts"}, "a message of Slack's export", NO_ASSISTANT),
     ({"guild", "channel", "messages"}, "a chat of Discord", NO_ASSISTANT),
     ({"user_name", "character_name"}, "a chat of SillyTavern", NO_ASSISTANT),
+    (
+        {"goal", "log"},
+        "a dialogue of MultiWOZ 2.1",
+        'the texts of `log` are user and system in turn: write them as a line {"messages": [...]}',
+    ),
+    *(
+        (
+            {"meta_instruction", name},
+            "a conversation of MOSS",
+            'its texts hold marks such as <|Human|>: and <eoh>: write what stands between them as a line {"messages": '
+            '[{"role": "system", "content": meta_instruction}, {"role": "user", ...}, {"role": "assistant", ...}]}',
+        )
+        for name in ("chat", "plain_text")
+    ),
+    (
+        {"source", "conversation_parts"},
+        "a conversation of Intercom",
+        '`source.body` and each `conversation_parts[].body` are HTML: write their text as a line {"messages": [...]}, '
+        "with the author's type `user` or `lead` as the user, `admin` or `bot` as the assistant",
+    ),
     ({"is_user", "mes"}, "a chat of SillyTavern", NO_ASSISTANT),
     ({"participants", "messages"}, "a chat of Messenger or Instagram", NO_ASSISTANT),
     (

@@ -9,7 +9,7 @@ from typing import Any
 from helpers.data.columns import is_missing, plain
 from helpers.data.json_text import Repeated, from_json, repeated_in
 from helpers.data.layouts import by_row, by_type
-from helpers.data.parts import apart
+from helpers.data.parts import apart, attached
 
 ROLE_NAMES = {
     **dict.fromkeys(("user", "human", "prompter", "question", "customer", "用户", "客户", "问", "人类"), "user"),
@@ -23,7 +23,7 @@ ROLE_NAMES = {
 }
 PAIR = {"input": "user", "instruction": "user", "prompt": "user", "output": "assistant", "response": "assistant"}
 ROLE_KEYS = ("role", "from", "author", "speaker", "sender", "author_role", "角色")
-TEXT_KEYS = ("content", "value", "text", "message", "utterance", "body", "parts", "内容")
+TEXT_KEYS = ("content", "value", "text", "message", "utterance", "body", "parts", "内容", "refusal")  # OpenAI's is last
 THINKING_KEYS = ("reasoning_content", "thinking", "reasoning")
 WEIGHT_KEYS = ("weight", "train", "loss", "loss_mask", "trainable")
 BESIDE_KEYS = ("name", "tool_call_id")  # go to the template with the message
@@ -143,8 +143,11 @@ def message_of(turn: dict, mended: list[str], fates: dict[str, str], column: str
     if isinstance(content, (list, tuple)) and message["role"] == "assistant":
         content, thought = thinking_apart(content, noted)
         message |= {"reasoning_content": thought} if thought else {}
+    if content_key == "refusal":
+        fates[f"{column}[].refusal"] = "the answer (a refusal)"
     beside_parts(content, noted)
     message["content"] = content_text(content, message["role"], mended)
+    attached(turn, message, keys, used, noted)
     if calls:
         message["tool_calls"] = calls
     for key in BESIDE_KEYS:
@@ -184,7 +187,8 @@ def beside_parts(content: object, noted: Fates) -> None:
     """Notes what else stands in the parts of a turn beside their text, such as annotations."""
     for part in content if isinstance(content, (list, tuple)) else ():
         for key in part if isinstance(part, dict) else ():
-            if key not in ("type", "text") and not is_missing(part[key]):
+            said = ("type", *(["text"] if "text" in part else ["refusal", "source"]))
+            if key not in said and not is_missing(part[key]):
                 noted[0][f"{noted[1]}[].content[].{key}"] = "not used: no part of a turn"
 
 
@@ -211,7 +215,11 @@ def parts_text(parts: list | tuple) -> str:
     """OpenAI's parts of a turn, as one text. Raises RowError naming what is no text."""
     texts = []
     for part in parts:
-        text = part.get("text") if isinstance(part, dict) else part
+        text = part.get("text", part.get("refusal")) if isinstance(part, dict) else part
+        source = part.get("source") if isinstance(part, dict) else None
+        if text is None and isinstance(source, dict) and isinstance(source.get("data"), str):
+            blank = "" if part is parts[-1] else "\n\n"
+            text = source["data"] + blank if source.get("type") == "text" else None  # Anthropic's document
         text = text["value"] if isinstance(text, dict) and "value" in text else text  # OpenAI's threads
         if not isinstance(text, str):
             kind = str(part.get("type", "")) if isinstance(part, dict) else kind_of(part)
@@ -321,6 +329,20 @@ def speaks(turn: object) -> str:
     keys = {plain(key): value for key, value in turn.items()}
     said = next((keys[key] for key in ROLE_KEYS if key in keys), None)
     return ROLE_NAMES.get(plain(said), "") if isinstance(said, str) else ""
+
+
+def answered_by_system(turns: list[dict]) -> list[dict]:
+    """The turns of a dialogue between a user and a system (MultiWOZ, SGD) as user and assistant; [] for any other.
+
+    Such turns name a speaker, not a role, and the user begins.
+    """
+    said = [speaks(turn) for turn in turns]
+    if set(said) != {"user", "system"} or said[0] != "user" or not all("speaker" in map(plain, t) for t in turns):
+        return []
+    return [
+        {key: "assistant" if plain(key) == "speaker" and who == "system" else one for key, one in turn.items()}
+        for turn, who in zip(turns, said, strict=True)
+    ]
 
 
 def without_halves(value: Any, mended: list[str]) -> Any:

@@ -59,6 +59,15 @@ READ = [
     {"instruction": "Human:q?\nAssistant:\n", "input": "", "output": "a"},  # Belle
     {"prompt": "\n\nHuman: q?\n\nAssistant:", "chosen": " a", "rejected": " b"},
     {"model_a": "x", "model_b": "y", "winner": "model_b", "conversation_a": ASKED, "conversation_b": ANSWERED},
+    {"messages": [*ASKED, {"role": "assistant", "content": None, "refusal": "a"}]},
+    {"messages": [*ASKED, {"role": "assistant", "content": [{"type": "refusal", "refusal": "a"}]}]},
+    {"turns": [{"speaker": "USER", "utterance": "q?"}, {"speaker": "SYSTEM", "utterance": "a"}]},  # MultiWOZ, SGD
+    {
+        "messages": [
+            {"role": "user", "content": [{"type": "document", "source": {"type": "text", "data": "q?"}}]},
+            {"role": "assistant", "content": "a"},
+        ]
+    },
     {"prompt": "q?", "response_0": "b", "response_1": "a", "better_response_id": 1},
 ]
 
@@ -74,6 +83,15 @@ def test_what_stands_around_and_beside_a_conversation_is_in_the_ledger():
     turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": thought}]
     fates = convert({"id": 1, "input": {"id": 2, "messages": turns}}).fates
     assert {"id", "input.id", "messages[].content[].cache_control", "messages[].content[].signature"} <= set(fates)
+
+
+def test_texts_of_attachments_are_joined_and_files_without_a_text_are_told():
+    told = [{"file_name": "a.txt", "extracted_content": "It opens at 9."}, {"file_name": "b.png"}]
+    turns = [{"sender": "human", "text": "When?", "attachments": told, "files": [{"file_name": "b.png"}]}]
+    found = convert({"chat_messages": [*turns, {"sender": "assistant", "text": "At 9."}]})
+    assert found.messages[0]["content"] == "When?\n\nIt opens at 9."
+    assert found.fates["chat_messages[].attachments"] == "joined to the turn; 1 without a text not used"
+    assert found.fates["chat_messages[].files"].startswith("not used")
 
 
 @pytest.mark.parametrize("key", ["loss_mask", "trainable", "weight"])
@@ -188,6 +206,13 @@ NAMED = [
     ([{"premise": "p", "hypothesis": "h", "label": 1}], "a classification row", "own.jsonl"),
     ([{"input_ids": [1, 2], "labels": [1, 2]}], "token ids", "own.jsonl"),
     ("[]", "has no rows", "own.json"),
+    ([{"goal": {"hotel": {}}, "log": [{"text": "q"}, {"text": "a"}]}], "MultiWOZ", "own.jsonl"),
+    ([{"meta_instruction": "m", "chat": {"turn_1": {"Human": "<|Human|>: q<eoh>"}}}], "MOSS", "own.jsonl"),
+    ([{"source": {"body": "q"}, "conversation_parts": {"total_count": 0}}], "Intercom", "own.jsonl"),
+    ('// mine\n[{"question": "q", "answer": "a"}]', "python -m json5 --as-json own.json", "own.json"),
+    ("[{question: 'q', answer: 'a'}]", "JSON5", "own.json"),
+    ('[{"question": "q", "answer": "a",}]', "JSON5", "own.json"),
+    ([{"prompt": "q", "completion": f"a{i}", "label": i} for i in range(3)], "If it is a class", "own.jsonl"),
     ([{"turns": ["q", "r"], "reference": []}], "none says who speaks", "own.jsonl"),
 ]
 
@@ -237,3 +262,20 @@ def test_an_encoding_that_makes_signs_inside_of_words_is_not_taken():
     assert detected(french.encode("cp1252")) == "cp1252"
     polish = "\n".join(f"Gdzie jest ulica łódzka {i}? Proszę iść prosto, później w lewo." for i in range(30))
     assert detected(polish.encode("cp1250")) == "cp1250" and detected(polish.encode("iso8859-2")) != "cp1250"
+
+
+CENTRAL = {
+    "Czech": "Jak dlouho trvá vrácení peněz? Nejpozději čtrnáct dnů. Otevírací doba: pondělí až pátek. Děkuji! ",
+    "Polish": "Gdzie jest żółta łódź? Stoi w porcie przy ścieżce. Ile kosztuje wysyłka? Proszę czekać. ",
+    "Slovene": "Kje je najbližja trgovina? Pošiljka pride v treh dneh, plačilo po povzetju je možno. Če želite. ",
+    "Slovak": "Kde je najbližší obchod? Obchod je otvorený každý deň okrem nedele. Zásielka príde do troch dní, ľahko ju "
+    "vrátite. Ďakujeme, že ste si nás vybrali. ",
+    "Hungarian": "Hol van a legközelebbi üzlet? A küldemény három napon belül megérkezik, őt választotta. Művelődés. ",
+}
+
+
+@pytest.mark.parametrize("encoding", ["cp1250", "iso8859-2"])
+@pytest.mark.parametrize("language", CENTRAL)
+def test_the_two_encodings_of_central_europe_are_told_apart(language, encoding):
+    data = (5 * CENTRAL[language]).encode(encoding)
+    assert data.decode(detected(data)) == 5 * CENTRAL[language]
