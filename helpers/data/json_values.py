@@ -155,8 +155,8 @@ class Pieces:
         if COMMENT.match(self.text, self.at) or ("property name" in why and NAME.match(self.text, self.at)):
             name = shlex.quote(self.name)
             return DataError(
-                f"{self.name}, line {line}, column {column}: JSON5 (comments, names without quotation marks, or a comma "
-                f"before a bracket). Convert it: pip install json5; python -m json5 --as-json {name} > data.json"
+                f"{self.name}, line {line}, column {column}: JSON5 (comments, names without quotation marks, commas "
+                f"before brackets). Convert it: pip install json5; python -m json5 --as-json {name} > data.json"
             )
         return DataError(
             f"{self.name}, line {line}, column {column}: not valid JSON ({why}). Nothing of the file is used, since "

@@ -70,7 +70,7 @@ def result_in(part: dict) -> dict | None:
     return beside | {"role": "tool", "content": text} | {key: value for key, value in told.items() if value}
 
 
-def attached(turn: dict, message: dict[str, Any], keys: dict[str, str], used: set, noted: tuple[dict[str, str], str]) -> None:
+def attached(turn: dict, message: dict[str, Any], keys: dict[str, str], used: set, noted: tuple[dict, str]) -> None:
     """Puts the texts of a turn's attachments behind its own; files without their text are told, as other keys are."""
     held = turn.get(keys.get("attachments", ""))
     texts = [

@@ -268,8 +268,8 @@ CENTRAL = {
     "Czech": "Jak dlouho trvá vrácení peněz? Nejpozději čtrnáct dnů. Otevírací doba: pondělí až pátek. Děkuji! ",
     "Polish": "Gdzie jest żółta łódź? Stoi w porcie przy ścieżce. Ile kosztuje wysyłka? Proszę czekać. ",
     "Slovene": "Kje je najbližja trgovina? Pošiljka pride v treh dneh, plačilo po povzetju je možno. Če želite. ",
-    "Slovak": "Kde je najbližší obchod? Obchod je otvorený každý deň okrem nedele. Zásielka príde do troch dní, ľahko ju "
-    "vrátite. Ďakujeme, že ste si nás vybrali. ",
+    "Slovak": "Kde je najbližší obchod? Obchod je otvorený každý deň okrem nedele. Zásielka príde do troch dní, "
+    "ľahko ju vrátite. Ďakujeme, že ste si nás vybrali. ",
     "Hungarian": "Hol van a legközelebbi üzlet? A küldemény három napon belül megérkezik, őt választotta. Művelődés. ",
 }
 
