@@ -26,6 +26,9 @@ from helpers.panels.door import Door, Place
 IDLE_SECONDS = 600  # a visitor's kernel that nobody looks at ends after that
 PATIENCE_SECONDS = 600  # of every time-out of a library that a busy machine would meet; nbclient's for an output is 4
 AT_ONCE = max(1, (os.cpu_count() or 2) // 2)  # panels prepared at a time: each takes a core for a second or two
+# The template's links to icons on another server, of which no panel uses one. The policy would block them, with an error
+# on the console: https://github.com/voila-dashboards/voila (templates/lab/index.html.j2), which has no setting for it.
+ELSEWHERE = re.compile(r"<link\b[^>]*\bhref=[\"']https?://[^>]*>")
 VISITOR: ContextVar[str] = ContextVar("visitor")  # whose page is being made
 
 PAGE = """<!DOCTYPE html>
@@ -145,6 +148,10 @@ class Entrance(TornadoVoilaHandler):
             self.refuse(403, 'Another page led here. <a href="/">Open the panel</a>, if you want it.')
         else:
             await self.let_in(site, self.current_user.username)
+
+    def write(self, chunk: Any) -> None:
+        """A part of the page, which asks no other server for anything."""
+        super().write(ELSEWHERE.sub("", chunk) if isinstance(chunk, str) else chunk)
 
     def refuse(self, status: int, text: str) -> None:
         """Ends the request; no kernel is started."""

@@ -166,6 +166,7 @@ def test_only_who_has_the_address_and_opens_it_as_a_page_starts_a_kernel_and_nob
     assert count() == 0
     panel = guest.get(**{"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Dest": "document"})[1]
     assert kind(panel) == "panel" and count() == 1
+    assert not re.findall(r"<(?:link|script|img)[^>]*https?://[^>]*>", panel), "no page asks another server"
     code = {"code": f"open({str(tmp_path / 'ran')!r}, 'w')", "silent": False, "store_history": False}
     code |= {"user_expressions": {}, "allow_stdin": False}
     asked = [("execute_request", code), ("complete_request", {"code": "pan", "cursor_pos": 3})]
