@@ -26,7 +26,7 @@ from helpers.panels.door import Door, Place
 IDLE_SECONDS = 600  # a visitor's kernel that nobody looks at ends after that
 PATIENCE_SECONDS = 600  # of every time-out of a library that a busy machine would meet; nbclient's for an output is 4
 AT_ONCE = max(1, (os.cpu_count() or 2) // 2)  # panels prepared at a time: each takes a core for a second or two
-# Voila's template links to icons on another server (templates/lab/index.html.j2), and has no setting for it. No panel uses
+# Voila's template links to icons on another server (templates/lab/index.html.j2), without a setting. No panel uses
 # one; the policy would block them, with an error on the console.
 ELSEWHERE = re.compile(r"<link\b[^>]*\bhref=[\"']https?://[^>]*>")
 VISITOR: ContextVar[str] = ContextVar("visitor")  # whose page is being made
