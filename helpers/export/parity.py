@@ -201,8 +201,7 @@ def served_form(folder: Path, tokenizer: Any, max_new_tokens: int = 40) -> Form 
     from helpers.serve.api import Api
 
     def ask(talks: Sequence[Talk]) -> list[Reply]:
-        with Api(folder, dtype="float32") as api:
-            client = OpenAI(base_url=api.address, api_key="none")
+        with Api(folder, dtype="float32") as api, OpenAI(base_url=api.address, api_key="none") as client:
             chat: Any = client.chat.completions.create
             complete = lambda talk, most: chat(
                 model=api.model, messages=talk, max_tokens=most, temperature=0

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
 
 from helpers.machine.processes import child_environment
@@ -75,8 +75,11 @@ class Api:
         try:
             with build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{self.port}/health", timeout=5) as answer:
                 return json.load(answer).get("status") == "ok" and self.process.poll() is None
+        except HTTPError as refused:
+            refused.close()
         except (URLError, OSError, ValueError):
-            return False
+            pass
+        return False
 
     def stop(self) -> None:
         """Ends the process; nothing happens when it has ended already."""

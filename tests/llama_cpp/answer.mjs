@@ -1,11 +1,12 @@
-// node answer.mjs MODEL.gguf PROMPTS.json: the greedy answers of llama.cpp, token ids as JSON
+// node answer.mjs MODEL.gguf PROMPTS.json: the greedy answers of llama.cpp, at most 24 token ids each, as JSON.
+// One thread: two of them wait for each other in a busy loop, which is slow where the cores are shared.
 import {readFileSync} from "node:fs";
 import {getLlama} from "node-llama-cpp";
 
 const [file, prompts] = process.argv.slice(2);
 const llama = await getLlama({gpu: false, build: "never", skipDownload: true});
 const model = await llama.loadModel({modelPath: file});
-const context = await model.createContext({contextSize: 512, threads: 2});
+const context = await model.createContext({contextSize: 512, threads: 1});
 const sequence = context.getSequence();
 const answers = [];
 for (const prompt of JSON.parse(readFileSync(prompts, "utf8"))) {
@@ -14,7 +15,7 @@ for (const prompt of JSON.parse(readFileSync(prompts, "utf8"))) {
   const answer = [];
   for await (const token of sequence.evaluate(question, {temperature: 0, yieldEogToken: true})) {
     answer.push(token);
-    if (model.isEogToken(token) || answer.length >= 40) break;
+    if (model.isEogToken(token) || answer.length >= 24) break;
   }
   answers.push({question, answer});
 }

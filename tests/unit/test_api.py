@@ -38,8 +38,9 @@ def folders(tmp_path, tuned_llama, tokenizer):
 
 def ask(api: Api) -> str:
     """The greedy answer of a server."""
-    client = OpenAI(base_url=api.address, api_key="none", max_retries=0)
-    made = client.chat.completions.create(model=api.model, messages=as_messages(QUESTION), max_tokens=8, temperature=0)
+    chosen = {"model": api.model, "max_tokens": 8, "temperature": 0}
+    with OpenAI(base_url=api.address, api_key="none", max_retries=0) as client:  # unclosed, its socket warns later
+        made = client.chat.completions.create(messages=as_messages(QUESTION), **chosen)
     return made.choices[0].message.content
 
 

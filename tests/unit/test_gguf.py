@@ -91,7 +91,7 @@ def test_llama_cpp_gives_the_greedy_answers_of_transformers(merged, tmp_path):
         assert answer["question"] == ids
         knobs = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": 0, "max_new_tokens": 24}
         made = model.generate(torch.tensor([ids]), do_sample=False, **knobs)
-        assert answer["answer"][:24] == made[0, len(ids) :].tolist()
+        assert answer["answer"] == made[0, len(ids) :].tolist()
 
 
 def llama_cpp() -> Path:
