@@ -1,5 +1,6 @@
-"""How much memory is in use: of the GPU where there is one, else of this process or its children. Forecasts nothing."""
+"""How much memory is in use, of the GPU or of this process, and giving back what is not. Forecasts nothing."""
 
+import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -25,6 +26,19 @@ def children_bytes() -> int:
         with suppress(psutil.Error):
             total += child.memory_info().rss
     return total
+
+
+def release_memory() -> None:
+    """Collects garbage, and gives the memory that this process has freed back to the system.
+
+    A training leaves cycles of objects, and glibc keeps what was freed: beside the next training lay 1.1 GiB of the one
+    before, with the laptop's model. Source: malloc_trim(3), which other C libraries do not have.
+    """
+    import ctypes
+
+    gc.collect()
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def on_gpu() -> bool:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from helpers.data.load import load_chat_data
+from helpers.machine.meter import release_memory
 from helpers.machine.paths import new_run_folder
 from helpers.models.adapter import check_loaded
 from helpers.models.load import load_model
@@ -87,6 +88,7 @@ def train_adapter(
     chosen = replace(settings, max_steps=steps, learning_rate=learning_rate or settings.learning_rate)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    release_memory()  # what a training before this one has left
     loaded, run = load_model(chosen), Run(chosen, folder)
     data = Dataset.from_list([{"messages": row["messages"]} for row in rows])
     trainer = build_trainer(run, loaded.model, loaded.tokenizer, data)
