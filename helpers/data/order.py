@@ -4,6 +4,7 @@ from itertools import pairwise
 
 from helpers.data.turns import RowError
 
+TOGETHER = {"user": "questions in a row joined", "system": "system prompts in a row joined"}
 MAX_CHARACTERS = 1_000_000  # of a conversation; longer ones are no conversations
 
 
@@ -38,15 +39,15 @@ def without_open_end(messages: list[dict], mended: list[str]) -> list[dict]:
 
 
 def one_question_a_turn(messages: list[dict], mended: list[str]) -> list[dict]:
-    """Questions that follow each other as one turn; a greeting before the first question stays and is not trained."""
+    """Questions and system prompts that follow each other as one turn; a greeting before the first question stays and is not trained."""
     joined: list[dict] = []
     for message in messages:
         if joined and message["role"] == joined[-1]["role"] == "assistant" and is_call_alone(joined[-1], message):
             joined[-1] = {**joined[-1], **{k: v for k, v in message.items() if k != "content"}}
             mended.append("an answer and its tool call joined")
-        elif joined and message["role"] == joined[-1]["role"] == "user":
+        elif joined and message["role"] == joined[-1]["role"] in TOGETHER:
             joined[-1] = {**joined[-1], "content": f"{joined[-1]['content']}\n\n{message['content']}"}
-            mended.append("questions in a row joined")
+            mended.append(TOGETHER[message["role"]])
         else:
             joined.append(message)
     first = next((i for i, message in enumerate(joined) if message["role"] != "system"), None)

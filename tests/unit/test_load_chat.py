@@ -227,6 +227,11 @@ def test_a_row_that_cannot_be_used_is_counted_with_its_reason_and_place(tmp_path
         (talk("q", "a\ud800"), "characters that are no text removed", talk("q", "a")),
         ([*talk("hello"), *talk("q", "a")], "questions in a row joined", talk("hello\n\nq", "a")),
         (
+            [{"role": "system", "content": "x"}, {"role": "system", "content": "y"}, *talk("q", "a")],
+            "system prompts in a row joined",
+            [{"role": "system", "content": "x\n\ny"}, *talk("q", "a")],
+        ),
+        (
             [{"role": "assistant", "content": "hi"}, *talk("q", "a")],
             "greeting before the first question kept, not trained",
             [{"role": "assistant", "content": "hi"}, *talk("q", "a")],
