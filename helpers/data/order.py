@@ -39,7 +39,7 @@ def without_open_end(messages: list[dict], mended: list[str]) -> list[dict]:
 
 
 def one_question_a_turn(messages: list[dict], mended: list[str]) -> list[dict]:
-    """Questions and system prompts that follow each other as one turn; a greeting before the first question stays and is not trained."""
+    """Questions (or system prompts) in a row as one turn; a greeting before the first question stays, not trained."""
     joined: list[dict] = []
     for message in messages:
         if joined and message["role"] == joined[-1]["role"] == "assistant" and is_call_alone(joined[-1], message):
