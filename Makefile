@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 
-.PHONY: help run run-all test check canary audit lab app site doctor format clean
+.PHONY: help run run-all test check pythons canary audit lab app site doctor format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,10 @@ test:  ## set everything up, run every check and test
 check:  ## what to run while working: format, lint, types, the quick tests
 	@$(PYTHON) bootstrap.py test
 	@$(VENV) tests/run_all.py --check
+
+pythons:  ## static and unit tests and the notebooks on Python 3.12 and 3.13, each in a clone of its own
+	@$(PYTHON) bootstrap.py test
+	@$(VENV) tests/pythons.py
 
 canary:  ## the tests with the newest releases of all libraries; names the one that broke something
 	@$(PYTHON) bootstrap.py test

@@ -1,7 +1,8 @@
 """Makes .venv and installs the project into it. Run as a script, by any Python 3: `python3 bootstrap.py`.
 
 Knows nothing of the rest of the project and imports nothing but the standard library, so that it can say what is
-wrong on a machine where nothing is installed. Installs nothing when .venv already holds what the files ask for.
+wrong on a machine where nothing is installed; for the same reason it is one file, longer than a module of helpers/.
+Installs nothing when .venv already holds what the files ask for.
 uv does the work where it can be had as a wheel, with pip's configuration; pip does it everywhere else.
 
 An environment is whole, which a seal inside it says (installed-NAME), or it is made anew: the seal is taken away before

@@ -8,6 +8,7 @@ import pytest
 from helpers.machine.paths import PROJECT
 
 sys.path.insert(0, str(PROJECT / "tests"))
+import pythons
 import run_all
 
 
@@ -74,3 +75,18 @@ def test_ten_tests_are_kept(tmp_path):
     report.write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
     found = run_all.slowest(report)
     assert found["tests"] == 30 and [name for _, name in found["slowest"]] == [f"c::t{i}" for i in range(29, 19, -1)]
+
+
+def test_a_python_that_is_not_here_is_told_and_no_success(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(pythons, "RESULTS", tmp_path / "out" / "pythons.json")
+    with pytest.raises(SystemExit) as caught:
+        pythons.main(["3.99", "static"])
+    assert caught.value.code == "failed: 3.99" and "Python 3.99 is not here" in capsys.readouterr().out
+    assert json.loads(pythons.RESULTS.read_text())["3.99"]["found"] is False
+
+
+def test_another_python_passes_only_where_every_step_ran():
+    ran = {"steps": {"static": {"passed": True}, "unit": {"passed": False}}}
+    assert pythons.passed(ran, ["static"])
+    assert not pythons.passed(ran, ["static", "unit"]) and not pythons.passed(ran, ["static", "papermill"])
+    assert set(pythons.STEPS) <= {step.name for step in run_all.steps()}

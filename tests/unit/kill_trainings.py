@@ -58,9 +58,14 @@ def forked(folder: Path) -> int:
         os._exit(1)
 
 
+def names(folder: Path) -> set[str]:
+    """The checkpoints that are there now."""
+    return {path.name for path in (folder / "checkpoints").glob("checkpoint-*")}
+
+
 def kill_once(folder: Path, number: int) -> dict:
-    """Kills one attempt at a random moment after it has logged something, every second time inside a save."""
-    path, inside = folder / "history.jsonl", number % 2 == 0
+    """Kills one attempt after it has logged something: at random, inside a save, or as a new checkpoint appears."""
+    path, moved, inside = folder / "history.jsonl", number % 4 == 0, number % 4 == 2
     size = path.stat().st_size if path.exists() else -1
     child, start = forked(folder), time.monotonic()
     while time.monotonic() - start < 60 and not (path.exists() and path.stat().st_size > size + 400):
@@ -70,6 +75,9 @@ def kill_once(folder: Path, number: int) -> dict:
         time.sleep(0.0005)
     if inside:
         time.sleep(random.uniform(0, 0.01))
+    before = names(folder)
+    while moved and time.monotonic() - start < 60 and names(folder) <= before:
+        time.sleep(0.0002)
     os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     passed_over = []
