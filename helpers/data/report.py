@@ -2,8 +2,9 @@
 
 from collections import Counter
 
-from helpers.data.columns import Ledger
+from helpers.data.columns import Ledger, visible
 from helpers.data.turns import RowError
+from helpers.machine.tables import Table
 
 
 class Report:
@@ -41,8 +42,8 @@ class Report:
         if len(places) < 5:
             places.append(f"{self.source}, row {number}" + (f" ({detail})" if detail else ""))
 
-    def table(self) -> str:
-        """All counts as text, each reason with its first places, and the ledger of the columns."""
+    def lines(self) -> list[str]:
+        """All counts in words, each reason with its first place."""
         forms = (
             "" if len(self.forms) < 2 else f"; in all: {', '.join(f'{n} {c:,}' for n, c in self.forms.most_common())}"
         )
@@ -55,10 +56,19 @@ class Report:
                 lines.append(f"  {word} {count:,}: {reason}; first at {self.places[reason][0]}")
         if self.markers:
             lines.append(f"  {self.markers:,} rows hold what looks like a chat template's marker; it stays text")
-        lines += [f"  {note}" for note in self.notes]
+        return lines + [f"  {note}" for note in self.notes]
+
+    def table(self) -> str:
+        """The counts as text, and the ledger of the columns."""
+        lines = self.lines()
         if self.ledger.columns:
             lines += ["columns, the rows in which they have a value, and what became of it:", self.ledger.table()]
         return "\n".join(lines)
+
+    def shown(self) -> Table:
+        """The same for a notebook: the ledger as a table, and the counts below it."""
+        rows = [(visible(name), f"{count:,}", fate) for name, count, fate in self.ledger.rows()]
+        return Table(("column", "rows", "what became of it"), rows, notes=self.lines())
 
     def as_dict(self) -> dict:
         """The counts, for JSON."""

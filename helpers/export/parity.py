@@ -11,6 +11,7 @@ import torch
 from helpers.data.ends import end_ids
 from helpers.export.errors import ExportError
 from helpers.machine.paths import write_json
+from helpers.machine.tables import Table
 
 Talk = list[dict]
 NEAR = 0.1  # of probability: two tokens as near as that may change places by rounding alone
@@ -53,17 +54,26 @@ class Parity(NamedTuple):
     questions: int
     differences: dict[str, list[Difference]]
 
-    def table(self) -> str:
-        """One line a form, as a table of Markdown, and below it the first difference of each that has some."""
-        lines = ["| asked of | same answers | first difference |", "|---|---|---|"]
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(form, how many answers are the same, its first difference in words) of each form."""
+        rows = []
         for name, found in self.differences.items():
             first = found[0] if found else None
             words = first and (
                 f"token {first.at}: {in_cell(first.reference)} ({first.reference_probability:.2f}), here "
                 f"{in_cell(first.other)} ({first.other_probability:.2f}): {first.reason}"
             )
-            lines.append(f"| {name} | {self.questions - len(found)} of {self.questions} | {words or 'none'} |")
-        return "\n".join(lines)
+            rows.append((name, f"{self.questions - len(found)} of {self.questions}", words or "none"))
+        return rows
+
+    def table(self) -> str:
+        """One line a form, as a table of Markdown."""
+        lines = ["| asked of | same answers | first difference |", "|---|---|---|"]
+        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in self.rows())])
+
+    def shown(self) -> Table:
+        """The same for a notebook."""
+        return Table(("asked of", "same answers", "first difference"), self.rows())
 
     def save(self, path: Path) -> None:
         """Writes parity.json: every difference."""

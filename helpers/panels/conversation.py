@@ -74,8 +74,9 @@ def passages_html(passages: Sequence[tuple[str, str]] | None) -> str:
 
 
 def answer_html(name: str, text: str, parting: Parting | None = None) -> str:
-    """An answer under the name of its model."""
-    return f"<b>{NAMES[name]}</b><div style='{WRAPPED};font-size:1.1em'>{marked(text, name, parting)}</div>"
+    """An answer under the name of its model; the blank with which many templates let it begin is not shown."""
+    shown = marked(text, name, parting).lstrip(" ")
+    return f"<b>{NAMES[name]}</b><div style='{WRAPPED};font-size:1.1em'>{shown}</div>"
 
 
 def marked(text: str, name: str, parting: Parting | None) -> str:

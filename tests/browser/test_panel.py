@@ -341,5 +341,12 @@ def test_a_second_visitor_of_the_app_has_a_panel_of_their_own(panel, browser):
     other.close()
 
 
+def test_the_lessons_picture_is_there(panel):
+    """A PNG inside of the text: the one form that JupyterLab, the classic notebook, Colab and GitHub all show."""
+    if panel.front_end.name != "voila":
+        widths = "() => [...document.images].filter(i => /bar chart/.test(i.alt)).map(i => i.naturalWidth)"
+        assert [width > 300 for width in panel.page.evaluate(widths)] == [True]
+
+
 def test_nothing_went_wrong_in_the_console(panel):
     assert panel.page.errors() == []

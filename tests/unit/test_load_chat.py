@@ -217,6 +217,8 @@ def test_a_row_that_cannot_be_used_is_counted_with_its_reason_and_place(tmp_path
     assert report.skipped_for == Counter({reason: 1})
     assert report.places[reason][0].startswith("mine.jsonl, row 2")
     assert f"skipped 1: {reason}; first at mine.jsonl, row 2" in report.table()
+    shown = report.shown()  # for a notebook: every line and every column of the text
+    assert all(line in str(shown) for line in report.lines()) and len(shown.rows) == len(report.ledger.rows())
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,7 @@ def test_markup_in_a_question_or_an_answer_is_text(panel):
     for part in (panel.outputs["base"], shown.question, shown.earlier, shown.saved):
         assert "<img" not in part.value and "&lt;img" in part.value
     assert "<b>" not in panel.status.value and "<img" not in conversation.marked(HOSTILE, "base", None)
+    assert ">Yes.<" in conversation.answer_html("base", " Yes.")
     assert "<img" not in panel.state()[0], "nor in the picture"
     assert conversation.as_markdown(panel.exchanges).count(f"> {HOSTILE}") == 2, "the file has what was said"
 
