@@ -23,6 +23,7 @@ from helpers.generate.generation import Answer, continuations, cut_at_end, promp
 from helpers.generate.sampling import Sampling
 from helpers.machine.hardware import cpu_has_bf16, this_machine
 from helpers.machine.memory import GIB, shape_of
+from helpers.machine.meter import release_memory
 from helpers.machine.paths import headless
 from helpers.models.folding import folded_adapter
 
@@ -164,6 +165,7 @@ def answer_all(
     tell = lambda count: report(f"{count} of {len(prompts)} questions answered")
     with folded(model):
         answers = in_batches(model, tokenizer, prompts, rooms, batch_size, tell)
+    release_memory(garbage=False)  # keys and values of the batches
     ends = end_ids(tokenizer, model)
     return [cut_at_end(tokenizer, ids, ends) for ids in answers]
 

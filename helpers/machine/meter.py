@@ -28,15 +28,16 @@ def children_bytes() -> int:
     return total
 
 
-def release_memory() -> None:
-    """Collects garbage, and gives the memory that this process has freed back to the system.
+def release_memory(garbage: bool = True) -> None:
+    """Gives the memory that this process has freed back to the system; garbage: collects it first (half a second).
 
     A training leaves cycles of objects, and glibc keeps what was freed: beside the next training lay 1.1 GiB of the one
     before, with the laptop's model. Source: malloc_trim(3), which other C libraries do not have.
     """
     import ctypes
 
-    gc.collect()
+    if garbage:
+        gc.collect()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 

@@ -1,6 +1,8 @@
 """Forecasts: shapes, sums against real models, and the division of a step."""
 
 import runpy
+import sys
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -18,7 +20,7 @@ from helpers.machine.memory import (
     shape_in,
     shape_of,
 )
-from helpers.machine.meter import PeakMemory
+from helpers.machine.meter import PeakMemory, release_memory, resident_bytes
 from helpers.machine.paths import PROJECT
 from helpers.models import embedded, tiny
 from helpers.models.load import body_linears
@@ -164,3 +166,17 @@ def test_the_forecast_is_within_a_tenth_of_every_peak_measured_on_a_gpu():
     assert len(compared) >= 8
     for variant, expected, measured in compared:
         assert expected == pytest.approx(measured, rel=0.1), variant
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="2026-11-26: malloc_trim is glibc's")
+def test_what_was_freed_goes_back_to_the_system():
+    class Holder:
+        pass
+
+    holder = Holder()
+    holder.itself, holder.many = holder, [bytes(10_000) for _ in range(20_000)]
+    pin, gone = bytes(10_000), weakref.ref(holder)  # at the heap's end: what lies before it stays without a trim
+    held = resident_bytes()
+    del holder
+    release_memory()
+    assert gone() is None and resident_bytes() < held - 150e6 and pin
