@@ -95,6 +95,7 @@ TRAINING: tuple[tuple[str, Callable[[str], Any], str], ...] = (
     ("learning_rate", float, "step size of AdamW; 1e-4 to 4e-3 for LoRA"),
     ("num_train_epochs", float, "passes over the data"),
     ("max_steps", int, "stop after so many optimizer steps"),
+    ("minutes", float, "of training, with its evaluations: as many steps as fit; 0: no such limit"),
     ("r", int, "rank of the adapter"),
     ("lora_alpha", int, "scale of the adapter times r"),
     ("lora_dropout", float, "share of inputs that the adapter does not see"),

@@ -45,6 +45,7 @@ LIMITS = {  # far beyond what makes sense, and short of what no machine can allo
     "gradient_accumulation_steps": Limits(1, 2**14),
     "num_train_epochs": Limits(0, 100_000, above=True),
     "max_steps": Limits(-1, 1e9),
+    "minutes": Limits(0, 1e5),
     "learning_rate": Limits(0, 10, above=True),
     "warmup_steps": Limits(0, 1e9),
     "max_grad_norm": Limits(0, 1e9),
@@ -91,6 +92,7 @@ class Settings:
     gradient_checkpointing: bool = False
     num_train_epochs: float = 1.25
     max_steps: int = -1  # -1: as many as num_train_epochs make
+    minutes: float = 0.0  # of training and its evaluations, into which the steps must fit; 0: no such limit
     learning_rate: float = 2e-3
     lr_scheduler_type: str = "linear"
     warmup_steps: float = 0.03  # below 1: a share of all steps
@@ -143,6 +145,7 @@ REASONS = {
     "gradient_checkpointing": "costs time to save memory; off where memory is not short",
     "num_train_epochs": "enough for the facts, and a run of minutes",
     "max_steps": "-1: as many as the epochs make",
+    "minutes": "0: the steps decide how long it takes",
     "learning_rate": "LoRA wants ten times the rate of full fine-tuning, or more",
     "lr_scheduler_type": "falls to zero, so that the last steps settle",
     "warmup_steps": "a share of all steps, while AdamW has no statistics yet",
@@ -157,16 +160,8 @@ REASONS = {
     "seed": "repeatable on the same machine",
     "tracking": "the chart and history.csv are enough; 'tensorboard' and 'trackio' write files on this machine",
 }
-TINY = {
-    "packing": True,
-    "per_device_train_batch_size": 2,
-    "max_length": 512,
-    "max_steps": 8,
-    "r": 4,
-    "lora_alpha": 8,
-    "evaluation_questions": 2,
-    "max_new_tokens": 8,
-}
+TINY = {"packing": True, "per_device_train_batch_size": 2, "max_length": 512, "max_steps": 8}
+TINY |= {"r": 4, "lora_alpha": 8, "evaluation_questions": 2, "max_new_tokens": 8}
 SEVEN_BILLION = {
     "packing": True,
     "model": FALCON,
@@ -192,11 +187,17 @@ PROFILES: dict[str, dict] = {
     "colab": {
         **SEVEN_BILLION,
         "quantization": "nf4",
+        "minutes": 20.0,
         "per_device_train_batch_size": 1,
         "gradient_accumulation_steps": 16,
         "gradient_checkpointing": True,
     },
-    "datacenter": {**SEVEN_BILLION, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2},
+    "datacenter": {
+        **SEVEN_BILLION,
+        "minutes": 10.0,
+        "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 2,
+    },
 }
 
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from helpers.machine.processes import here, is_lost_peer, sharded
 from helpers.models.load import generation_config, keep_gradients_on_cpu, keep_stream_in_float32
 from helpers.models.lora import lora_config, use_fast_product
 from helpers.models.norm import fuse_norms
-from helpers.run import Run
+from helpers.run import Run, read_settings
+from helpers.settings import SettingsError
+from helpers.train.budget import EVALUATIONS, TimeForecast, adopt, plan_of
 from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, identity, newest
 from helpers.train.config import keeps_apart, sft_config
 from helpers.train.fitting import fitting, watchable
@@ -32,8 +34,6 @@ from helpers.train.preflight import preflight
 from helpers.train.saving import check_losses, check_room, describe, save_adapter, save_rest
 from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
 from helpers.watch.history import read_history, seconds_at, write_csv
-
-EVALUATIONS = 8  # in a run, at least, beside the one before it: enough for a line
 
 
 def build_trainer(
@@ -126,29 +126,6 @@ def remove_printing_callbacks(trainer: SFTTrainer) -> None:
             trainer.remove_callback(callback)
 
 
-class TimeForecast(TrainerCallback):
-    """Says after three timed steps how long the training will take, from here. Tokens are counted without padding."""
-
-    def __init__(self, trainer: LoraTrainer, report: Callable[[str], None] = print):
-        self.trainer, self.report, self.first = trainer, report, 0
-        self.seconds: float | None = None
-
-    def on_train_begin(self, args, state, control, **kwargs: Any):
-        self.first = state.global_step
-
-    def on_step_end(self, args, state, control, **kwargs: Any):
-        now, seen, step = time.perf_counter(), self.trainer._total_train_tokens, state.global_step - self.first
-        if step == 1:  # the first step also warms up
-            self.start, self.before = now, seen
-        if step == 4 and seen > self.before:
-            rate = (seen - self.before) / (now - self.start)
-            tokens = sum(map(len, self.trainer.train_dataset["input_ids"])) / len(self.trainer.train_dataset)
-            rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-            tokens *= (state.max_steps - self.first) * rows
-            self.seconds = tokens / rate
-            self.report(f"about {self.seconds / 60:.1f} minutes: {tokens:,.0f} tokens at {rate:,.0f} a second")
-
-
 def train_or_resume(
     trainer: LoraTrainer,
     run: Run,
@@ -166,14 +143,14 @@ def train_or_resume(
     finite, another process trains in this folder, or one of several processes is gone.
     """
     with held_alone(run), StopGuard(report) as guard:
-        checkpoint = resume_point(trainer, run, report)
+        checkpoint, planned = resume_point(trainer, run, report)
         earlier = seconds_at(run.history.path, checkpoint.step) if checkpoint else 0.0
         check_room(run.folder, sum(p.numel() * 4 for p in trainer.model.parameters() if p.requires_grad))
         if check and not trainer.checked:
             preflight(trainer)
         if here().first:
             write_json(run.folder / "settings.json", run.settings.as_dict())
-        clock, start = TimeForecast(trainer), time.perf_counter()
+        clock, start = TimeForecast(trainer, report, earlier, planned), time.perf_counter()
         added = [clock, guard, Saver()]
         for callback in added:
             trainer.add_callback(callback)
@@ -205,22 +182,35 @@ def held_alone(run: Run) -> AbstractContextManager:
         raise TrainingError(f"another process is training in {run.name}: wait for it, or start a new run.") from None
 
 
-def resume_point(trainer: LoraTrainer, run: Run, report: Callable[[str], None]) -> Checkpoint | None:
-    """The checkpoint to go on from, after saying so; None to begin. Raises TrainingError when it is of another run."""
+def resume_point(trainer: LoraTrainer, run: Run, report: Callable[[str], None]) -> tuple[Checkpoint | None, bool]:
+    """The checkpoint to go on from, after saying so, None to begin; and whether its number of steps is kept.
+
+    It is where the minutes (settings.minutes) are what they were. Raises TrainingError when it is of another run.
+    """
     trainer.identity = identity(run.settings, trainer.train_dataset)
     checkpoint = newest(run.folder / "checkpoints", report)
     if checkpoint is None:
         report("a new run: there is no checkpoint to go on from")
-        return None
+        return None, False
     if wrong := differences(checkpoint.identity, trainer.identity):
         raise TrainingError(
             f"{run.name}/{checkpoint.folder.name} was made with other settings; {'; '.join(wrong)}. Set them back, or "
             f"start a new run (RESUME = False)."
         )
+    plan = plan_of(checkpoint) if keeps_minutes(run) else None
+    if plan is not None:
+        adopt(trainer, plan)
     total = total_steps(trainer)
     done = "; nothing is left to train" if checkpoint.step >= total else ""
     report(f"going on from {checkpoint.folder.name} of {run.name}: step {checkpoint.step} of {total}{done}")
-    return checkpoint
+    return checkpoint, plan is not None
+
+
+def keeps_minutes(run: Run) -> bool:
+    """Whether the run has a budget of minutes, and it is that of its earlier leg."""
+    with suppress(SettingsError):
+        return 0 < run.settings.minutes == read_settings(run.folder / "settings.json").minutes
+    return False
 
 
 def total_steps(trainer: LoraTrainer) -> int:

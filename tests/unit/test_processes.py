@@ -64,9 +64,10 @@ def alone(tmp_path_factory):
 
 
 def test_two_processes_train_as_one_does(tmp_path, alone):
-    settings = settings_for(tmp_path / "two")
+    settings = settings_for(tmp_path / "two", minutes=1000.0)
     text = launch_on_cpu(settings, 2)
     assert text.count("[ok] adapter") == 1, "only the first process prints"
+    assert "all 8 steps fit into MINUTES = 1000" in text
     compare(alone, results(settings))
     assert '"processes": 2' in (settings.parent / "run_card.json").read_text()
 

@@ -12,6 +12,7 @@ from helpers.models.load import load_model
 from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train import build as training
+from helpers.train.budget import TimeForecast
 from helpers.train.build import build_trainer
 from helpers.train.trainer import TrainingError
 from helpers.watch.history import read_history
@@ -124,7 +125,7 @@ def test_tokens_are_counted_without_padding(rows, tmp_path):
 def test_the_forecast_of_the_time_counts_the_tokens_of_all_steps(rows, tmp_path):
     said = []
     trainer = build(replace(SMOKE, packing=False, per_device_train_batch_size=2, max_steps=10), rows, tmp_path)
-    clock = training.TimeForecast(trainer, said.append)
+    clock = TimeForecast(trainer, said.append)
     state = SimpleNamespace(max_steps=10)
     for state.global_step, trainer._total_train_tokens in ((1, 100), (2, 150), (3, 200), (4, 250)):
         clock.on_step_end(trainer.args, state, None)

@@ -1,0 +1,136 @@
+"""How long a training takes, said after three timed steps, and how many steps fit into its minutes. Trains nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from transformers import TrainerCallback, get_scheduler
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from helpers.train.checkpoints import Checkpoint
+    from helpers.train.trainer import LoraTrainer
+
+EVALUATIONS = 8  # in a run, at least, beside the one before it: enough for a line
+TIMED = 3  # steps; the one before them warms up
+SPARE = 0.05  # of the minutes: for checkpoints, and since steps are not all alike
+SHARE = 0.25  # of the minutes, at most, for evaluations
+
+
+class Plan(NamedTuple):
+    """How many optimizer steps a training has, and after how many of them it is evaluated."""
+
+    steps: int
+    every: int
+
+
+def plan_for(seconds: float, done: int, wanted: int, step_seconds: float, evaluation_seconds: float) -> Plan:
+    """What fits into so many seconds from here on. done: steps so far; wanted: steps without a budget.
+
+    At least one more step is made; where evaluations would take more than a quarter of the time there are fewer.
+    """
+    rounds = EVALUATIONS
+    if evaluation_seconds * EVALUATIONS > SHARE * seconds:
+        rounds = max(1, int(SHARE * seconds / evaluation_seconds))
+    steps = done + max(1, int((seconds - rounds * evaluation_seconds) / step_seconds))
+    steps = min(steps, wanted)
+    return Plan(steps, max(1, steps // rounds))
+
+
+class TimeForecast(TrainerCallback):
+    """Says after three timed steps how long the training will take; with minutes, fixes how many steps it has.
+
+    Tokens are counted without padding. earlier: seconds of the run's earlier legs. planned: the number of steps is that
+    of the checkpoint. evaluation: seconds of one, where an earlier leg has made one.
+    """
+
+    def __init__(
+        self,
+        trainer: LoraTrainer,
+        report: Callable[[str], None] = print,
+        earlier: float = 0.0,
+        planned: bool = False,
+        evaluation: float = 0.0,
+    ):
+        self.trainer, self.report, self.earlier, self.evaluation = trainer, report, earlier, evaluation
+        self.minutes = 0.0 if planned else trainer.settings.minutes
+        self.first, self.seconds = 0, None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        self.first, self.begun, self.steps_begun = state.global_step, time.perf_counter(), False
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        if not self.steps_begun and args.eval_on_start:  # with the answers that are sampled then
+            self.evaluation = time.perf_counter() - self.begun
+        self.steps_begun = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        now, seen, step = time.perf_counter(), self.trainer._total_train_tokens, state.global_step - self.first
+        if step == 1:
+            self.start, self.before = now, seen
+        if step == 1 + TIMED and seen > self.before:
+            rate = (seen - self.before) / (now - self.start)
+            mean = sum(map(len, self.trainer.train_dataset["input_ids"])) / len(self.trainer.train_dataset)
+            tokens = mean * args.train_batch_size * args.gradient_accumulation_steps * args.world_size  # of a step
+            if self.minutes:
+                self.fit(state, now, tokens / rate)
+            tokens *= state.max_steps - self.first
+            self.seconds = tokens / rate
+            self.report(f"about {self.seconds / 60:.1f} minutes: {tokens:,.0f} tokens at {rate:,.0f} a second")
+
+    def fit(self, state: TrainerState, now: float, step_seconds: float) -> None:
+        """Fixes the number of steps by the minutes, in all processes alike; says which share of the data that is."""
+        wanted, done = state.max_steps, state.global_step
+        left = self.minutes * 60 * (1 - SPARE) - self.earlier - (now - self.begun)
+        plan = plan_for(left, done, wanted, step_seconds, self.evaluation)
+        if self.trainer.args.world_size > 1:
+            every_rank = self.trainer.accelerator.gather(torch.tensor([plan], device=self.trainer.args.device))
+            plan = Plan(*every_rank[0].tolist())  # the first process decides
+        whole = step_seconds * wanted / 60
+        if plan.steps == wanted:
+            self.report(f"all {wanted:,} steps fit into MINUTES = {self.minutes:g}")
+        else:
+            epochs = plan.steps * (state.epoch or 0) / done  # done steps were that share of one
+            self.report(
+                f"MINUTES = {self.minutes:g}: {plan.steps:,} of {wanted:,} steps, which is {epochs:.1%} of an epoch; "
+                f"all would take {f'{whole / 60:.1f} hours' if whole >= 90 else f'{whole:.1f} minutes'}"
+            )
+        adopt(self.trainer, plan)
+        state.max_steps, state.eval_steps = plan.steps, plan.every
+        reschedule(self.trainer, plan.steps)
+
+
+def adopt(trainer: LoraTrainer, plan: Plan) -> None:
+    """Makes a plan that of the trainer's arguments, so that whoever asks them how many steps there are knows it."""
+    trainer.args.max_steps, trainer.args.eval_steps = plan
+
+
+def plan_of(checkpoint: Checkpoint, first: int = 1 + TIMED) -> Plan | None:
+    """The plan of a checkpoint's run; None where it is older than the first step at which there can be one."""
+    if checkpoint.step < first:
+        return None
+    state = json.loads((checkpoint.folder / "trainer_state.json").read_text(encoding="utf-8"))
+    return Plan(state["max_steps"], max(1, math.ceil(state["eval_steps"])))
+
+
+def reschedule(trainer: LoraTrainer, steps: int) -> None:
+    """Gives the running training the learning rates of one with so many steps, from its next step on.
+
+    All of settings.SCHEDULES are a LambdaLR (transformers/optimization.py): a factor by the number of the step.
+
+    Upstream: the rate that is logged is LambdaLR's private _last_lr. Breaks: the log has one step's rate as it was.
+    Drift: test_budget.py::test_the_steps_that_fit_are_a_training_of_their_own
+    """
+    args, running = trainer.args, trainer.lr_scheduler
+    aside = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
+    made = get_scheduler(args.lr_scheduler_type, aside, args.get_warmup_steps(steps), steps)
+    running.lr_lambdas = made.lr_lambdas * len(running.base_lrs)
+    for group, rate, factor in zip(running.optimizer.param_groups, running.base_lrs, running.lr_lambdas, strict=True):
+        group["lr"] = rate * factor(running.last_epoch)
+    running._last_lr = [group["lr"] for group in running.optimizer.param_groups]
