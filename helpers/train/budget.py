@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from transformers import TrainerCallback, get_scheduler
@@ -60,7 +60,8 @@ class TimeForecast(TrainerCallback):
     ):
         self.trainer, self.report, self.earlier, self.evaluation = trainer, report, earlier, evaluation
         self.minutes = 0.0 if planned else trainer.settings.minutes
-        self.first, self.seconds = 0, None
+        self.first = 0
+        self.seconds: float | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         self.first, self.begun, self.steps_begun = state.global_step, time.perf_counter(), False
@@ -127,7 +128,7 @@ def reschedule(trainer: LoraTrainer, steps: int) -> None:
     Upstream: the rate that is logged is LambdaLR's private _last_lr. Breaks: the log has one step's rate as it was.
     Drift: test_budget.py::test_the_steps_that_fit_are_a_training_of_their_own
     """
-    args, running = trainer.args, trainer.lr_scheduler
+    args, running = trainer.args, cast(Any, trainer.lr_scheduler)
     aside = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
     made = get_scheduler(args.lr_scheduler_type, aside, args.get_warmup_steps(steps), steps)
     running.lr_lambdas = made.lr_lambdas * len(running.base_lrs)

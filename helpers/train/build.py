@@ -18,7 +18,7 @@ from helpers.data.rendering import has_marks
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.memory import Forecast
 from helpers.machine.meter import PeakMemory
-from helpers.machine.paths import write_json
+from helpers.machine.paths import is_kind, write_json
 from helpers.machine.processes import here, is_lost_peer, sharded
 from helpers.models.load import generation_config, keep_gradients_on_cpu, keep_stream_in_float32
 from helpers.models.lora import lora_config, use_fast_product
@@ -150,7 +150,7 @@ def train_or_resume(
             preflight(trainer)
         if here().first:
             write_json(run.folder / "settings.json", run.settings.as_dict())
-        clock, start = TimeForecast(trainer, report, earlier, planned), time.perf_counter()
+        clock, start = TimeForecast(trainer, report, earlier, planned, evaluation_seconds(run)), time.perf_counter()
         added = [clock, guard, Saver()]
         for callback in added:
             trainer.add_callback(callback)
@@ -211,6 +211,12 @@ def keeps_minutes(run: Run) -> bool:
     with suppress(SettingsError):
         return 0 < run.settings.minutes == read_settings(run.folder / "settings.json").minutes
     return False
+
+
+def evaluation_seconds(run: Run) -> float:
+    """What an evaluation of the run's earlier legs took; 0 without one."""
+    rows = read_history(run.history.path) if run.history.path.exists() else []
+    return max((float(row["eval_runtime"]) for row in rows if is_kind(row.get("eval_runtime"), float)), default=0.0)
 
 
 def total_steps(trainer: LoraTrainer) -> int:
