@@ -27,6 +27,7 @@ FEATURES = Features(
     {
         "messages": [{"role": Value("string"), "content": Value("string")}],
         "extras": Value("string"),  # of the messages, see conversation.extras_of
+        "tools": Value("string"),
         "input_ids": [Value("int32")],
         "labels": [Value("int32")],
         "shortened": Value("bool"),
@@ -218,7 +219,7 @@ def shortened_row(
     if not rest or all(label == -100 for label in pair[1]):
         return None
     plain = [{"role": m["role"], "content": m["content"]} for m in rest]
-    return harmless(tokenizer, plain), extras_of(rest), *pair, len(rest) < len(messages)
+    return harmless(tokenizer, plain), extras_of(rest), row.get("tools") or "", *pair, len(rest) < len(messages)
 
 
 def is_answer(message: dict) -> bool:

@@ -123,6 +123,8 @@ def unwritten(tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools: l
 def marked_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """A template with generation marks: the tokenizer's, or TRL's training template for it; None where there is none.
 
+    TRL's are made so that a conversation is one row: those of Qwen3 write thinking into earlier answers too, where
+    prompts have none. encode_whole takes them only where they write what the tokenizer's own template writes.
     Upstream: trl.chat_template_utils.get_training_chat_template knows a template by equality, and raises for others.
     Breaks: spans are found by growth, which a template that drops earlier thinking defeats.
     Drift: test_rendering.py::test_trl_still_has_a_training_template_for_qwen3
@@ -146,8 +148,9 @@ def encode_whole(tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools
     safe, tools = cleaned(tokenizer, messages), without_markers(tokenizer, tools)
     template = marked_template(tokenizer)
     wanted = sum(message["role"] == "assistant" for message in messages)
-    if template is not None:
-        text = render(tokenizer, safe, tools, template)
+    text = render(tokenizer, safe, tools)
+    own = has_marks(tokenizer.chat_template)
+    if template is not None and (own or text == render(tokenizer, safe, tools, template)):
         encoded: Any = tokenizer.apply_chat_template(
             safe,
             tools=tools,
@@ -253,8 +256,8 @@ def grown_span(
 def rewrites(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the template in use writes an earlier answer otherwise than the last one, as many thinking models do.
 
-    Such a conversation is trained as one row an answer, each as the model would read it. Templates with marks of what
-    is trained are taken as they are.
+    Such a conversation is trained as one row an answer, each as the model would read it. A tokenizer's own template
+    with marks of what is trained is taken as it is.
     """
     asked, answer = probe_messages()
 
@@ -268,7 +271,7 @@ def rewrites(tokenizer: PreTrainedTokenizerBase) -> bool:
     def try_it() -> bool:
         thinks = template_options(tokenizer).get("enable_thinking", True) and writes(tokenizer, "thinking")
         turns = [[asked, answer], *([[asked, {**answer, "reasoning_content": "probe thought"}]] if thinks else [])]
-        return marked_template(tokenizer) is None and any(not fails(turn) and fails(2 * turn) for turn in turns)
+        return not has_marks(tokenizer.chat_template) and any(not fails(turn) and fails(2 * turn) for turn in turns)
 
     return kept_for(tokenizer, "_rewrites", try_it)
 

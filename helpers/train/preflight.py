@@ -1,25 +1,24 @@
 """Proofs before a training: what no error would show, looked up on the trainer itself."""
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 
 from helpers.adapted import base_of
 from helpers.behaviour import moved_by_a_neighbour, moved_by_what_follows
-from helpers.data.chat import PROBES, begin_ids, probe_messages, prompt_text
-from helpers.data.conversation import KINDS, whole_messages
+from helpers.data.chat import begin_ids, prompt_text
+from helpers.data.conversation import tools_in, whole_messages
 from helpers.data.ends import end_ids, trained_end, turn_end
 from helpers.data.order import is_trained
-from helpers.data.rendering import encode_whole
-from helpers.data.turns import RowError
+from helpers.data.rendering import tokens_of
 from helpers.machine.hardware import choose_dtype, is_out_of_memory, this_machine
 from helpers.machine.tables import Table, show
 from helpers.models import attention
 from helpers.models.attention import AttentionError
 from helpers.models.load import inspect_model
 from helpers.train.reference import library_forward, own_loss
+from helpers.train.spans import Text, foreign_runs, runs_of, text_of_row
 from helpers.train.trainer import LoraTrainer, TrainingError
 
 
@@ -93,115 +92,65 @@ def quantization_check(model: torch.nn.Module) -> Check:
 def label_checks(trainer: LoraTrainer) -> list[Check]:
     """Trained spans against the answers in the data: each answer is one, with its end token, and nothing else is.
 
-    Both are compared as the tokenizer gives them back, without blanks: some tokenizers normalise letters, some lose
-    spaces, and templates may trim.
+    By token ids and their places in the text that the template writes (spans.foreign_runs); nothing is decoded.
     """
-    tokenizer = trainer.processing_class
-    answers = [message for row in trainer.rows for message in whole_messages(row) if is_trained(message)]
-    spans = [span for row in trainer.train_dataset for span in trained_spans(row["labels"])]
-    ends = [trained_end(tokenizer, trainer.model, span) for span in spans]
-    ended = sum(end is not None for end in ends)
-    bodies = [[t for t in span if t not in end_ids(tokenizer, trainer.model)] for span in spans]
-    plain = [m["content"] for m in answers if not m.keys() & KINDS.keys()]
-    left = Counter(given_back(tokenizer, bodies))
-    expected = given_back(tokenizer, ids_of(tokenizer, plain))
-    framed, before, after = left - Counter(expected), *frame(tokenizer)
-    left = framed - Counter(before + text + after for text in expected)
-    with_more = [m for m in answers if m.keys() & KINDS.keys()]
-    foreign = left.total() - sum(claimed(tokenizer, left, message) for message in with_more)
+    tokenizer, stops = trainer.processing_class, end_ids(trainer.processing_class, trainer.model)
+    count = sum(is_trained(message) for row in trainer.rows for message in whole_messages(row))
+    documents = [part for row in trainer.train_dataset for part in split_row(row)]
+    spans = [part["labels"][first:last] for part in documents for first, last in runs_of(part["labels"])]
+    ended = sum(trained_end(tokenizer, trainer.model, span) in stops for span in spans)
+    foreign = foreign_runs(tokenizer, trainer.rows, documents)
     cut = "Raise max_length, or see whether the template ends an answer with an end token inside its generation span."
     masked = "Put nothing but the answer inside the template's generation span, and keep assistant_only_loss=True."
-    count = len(answers)
     return [
         Check("end tokens", f"{ended} of {count} answers", "all", ended == count == len(spans) > 0, cut),
         Check("human tokens", f"{foreign} spans beyond answers", "0", foreign == 0, masked),
     ]
 
 
-def ids_of(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Token ids of texts by themselves."""
-    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-
-
-def given_back(tokenizer: Any, rows: list[list[int]]) -> list[str]:
-    """What the tokenizer makes of token ids, without any blanks or line breaks."""
-    return ["".join(text.split()) for text in tokenizer.batch_decode(rows)]
-
-
-def frame(tokenizer: Any) -> tuple[str, str]:
-    """What the template itself writes into an answer before and after its text, such as an empty thinking block."""
-    try:
-        ids, answers, _ = encode_whole(tokenizer, probe_messages())
-    except RowError:
-        return "", ""
-    ends = end_ids(tokenizer)
-    span = [token for token, answer in zip(ids, answers, strict=True) if answer >= 0 and token not in ends]
-    before, _, after = "".join(str(tokenizer.decode(span)).split()).partition(PROBES[1])
-    return ("", "") if PROBES[0] in before + after else (before, after)
-
-
-def claimed(tokenizer: Any, spans: Counter[str], message: dict) -> bool:
-    """Whether one of the trained texts holds all parts of an answer with calls or thinking; it is taken out then."""
-    parts = [message["content"], *(call["function"]["name"] for call in message.get("tool_calls", []))]
-    wanted = given_back(tokenizer, ids_of(tokenizer, parts))
-    text = next((text for text in spans if spans[text] and all(part in text for part in wanted)), None)
-    if text is not None:
-        spans[text] -= 1
-    return text is not None
-
-
 def ends_check(trainer: LoraTrainer) -> Check:
     """Every row begins as the tokenizer begins texts, prompts too, and what ends an answer ends a generation.
 
-    What the model is given to answer must be the beginning of what it was trained on: some templates of thinking models
-    begin every answer with <think>, and write none into a row.
+    What the model is given to answer must be the beginning of what it was trained on, for every answer of the first
+    rows: some templates of thinking models begin every answer with <think>, and write none into a row.
     """
     tokenizer, begin = trainer.processing_class, begin_ids(trainer.processing_class)
     documents = [part["input_ids"] for row in trainer.train_dataset for part in split_row(row)]
     count = len(begin)  # a template may write it before every turn, too; only two in a row are one too many
     once = sum(ids[:count] == begin and (not begin or ids[count : count + 1] != begin[:1]) for ids in documents)
-    prompt, row = prompt_and_row(trainer)
+    prompts = list(asked_and_written(trainer))
     written, stops = turn_end(tokenizer), end_ids(tokenizer, trainer.model)
     stopped = written is not None and written in stops
     names = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(stops)))
     begun = "".join(tokenizer.convert_ids_to_tokens(begin)) or "no token"
     actual = f"{once} of {len(documents)} rows begin with {begun} once; generation stops at {names}"
-    needed, (asked, read) = (
-        "all, and the template's end among them",
-        (str(tokenizer.decode(ids)) for ids in (prompt, row)),
-    )
-    if not (same := read.startswith(asked)):
-        actual += f"; a prompt ends with {asked[-24:]!r}, and no row goes on from there"
+    needed = "all, and the template's end among them"
+    other = next((prompt for prompt, row in prompts if not goes_on(prompt, row)), None)
+    if other:
+        actual += f"; a prompt ends with {other.text[-24:]!r}, and its row does not go on from there"
         needed += ", and prompts as rows begin"
     remedy = "Set TEMPLATE = 'guanaco', or give the tokenizer a template that ends each answer with an end token."
-    right = once == len(documents) and prompt[:count] == begin and stopped and same
+    right = once == len(documents) and stopped and other is None
+    right = right and all(prompt.input_ids[:count] == begin for prompt, _ in prompts)
     return Check("begin and end", actual, needed, right, remedy)
 
 
-def prompt_and_row(trainer: LoraTrainer) -> tuple[list[int], list[int]]:
-    """Token ids of the first row up to its first trained answer, as it would be asked, and of the row as trained."""
-    tokenizer, messages = trainer.processing_class, whole_messages(trainer.rows[0])
-    first = next(index for index, message in enumerate(messages) if is_trained(message))
-    asked = messages[:first] or messages[:2]  # a greeting may come first
-    prompt = tokenizer(prompt_text(tokenizer, asked), add_special_tokens=False)["input_ids"]
-    if not first:
-        return prompt, prompt
-    return prompt, encode_whole(tokenizer, messages).input_ids
+def asked_and_written(trainer: LoraTrainer, most: int = 32) -> Iterator[tuple[Text, Text]]:
+    """(a trained answer's conversation up to it as it would be asked, the row as the template writes it), of the first
+    rows; a greeting before the first question is not asked for."""
+    tokenizer = trainer.processing_class
+    as_text = lambda text: Text(text, *tokens_of(tokenizer, text))
+    for row in trainer.rows.select(range(min(most, len(trainer.rows)))):
+        messages, tools = whole_messages(row), tools_in(row)
+        written = as_text(text_of_row(tokenizer, messages, tools))
+        for index, message in enumerate(messages):
+            if index and is_trained(message):
+                yield as_text(prompt_text(tokenizer, messages[:index], tools)), written
 
 
-def trained_spans(labels: list[int]) -> list[list[int]]:
-    """The runs of trained tokens in one row: what stands between tokens with label -100."""
-    spans: list[list[int]] = []
-    open_span = False
-    for label in labels:
-        if label == -100:
-            open_span = False
-        elif open_span:
-            spans[-1].append(label)
-        else:
-            spans.append([label])
-            open_span = True
-    return spans
+def goes_on(prompt: Text, row: Text) -> bool:
+    """Whether a row is a prompt and what follows, in its ids too; the last may be joined with the answer."""
+    return row.text.startswith(prompt.text) and row.input_ids[: len(prompt.input_ids) - 1] == prompt.input_ids[:-1]
 
 
 def isolation_check(trainer: LoraTrainer) -> Check:
@@ -278,7 +227,7 @@ def has_no_backward(module: torch.nn.Module) -> bool:
 def one_batch(trainer: LoraTrainer) -> tuple[dict, list[dict]]:
     """A batch of a few short documents as the trainer's collator makes it, and each document by itself."""
     rows = trainer.train_dataset.select(range(min(64, len(trainer.train_dataset))))
-    documents = [document for row in rows for document in split_row(row) if trained_spans(document["labels"])]
+    documents = [document for row in rows for document in split_row(row) if runs_of(document["labels"])]
     if not documents:
         raise TrainingError("no document has a trained token: raise max_length, or look at the template.")
     documents = sorted(documents, key=lambda document: len(document["input_ids"]))[:3]

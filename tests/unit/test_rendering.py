@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from helpers.data.chat import added_tokens, control_tokens, decode_answer, prompt_text, set_template
-from helpers.data.conversation import extras_of
+from helpers.data.conversation import extras_of, whole_messages
 from helpers.data.labels import as_text, documents, encode, encode_rows, label_tokens, tokenize
 from helpers.data.rendering import encode_whole, grown_spans, marked_template, writes
 from helpers.data.turns import RowError
@@ -153,15 +153,24 @@ def test_a_template_that_drops_earlier_answers_trains_each_as_it_would_be_read()
 
 
 def test_trl_still_has_a_training_template_for_qwen3():
-    """Drift: when this fails, templates that drop earlier thinking have no marks any more."""
+    """Drift: when this fails, such templates have no marks any more.
+
+    TRL's writes thinking into earlier answers; what is trained is what a prompt reads, and so each answer has its row.
+    """
     from trl import chat_template_utils
 
     tokenizer = own(chat_template_utils.qwen3_chat_template)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"], "eos_token": "<|im_end|>"})
     assert marked_template(tokenizer) not in (None, tokenizer.chat_template)
-    call, answer = spans(tokenizer, WITH_TOOLS, TOOLS)
-    assert '"city": "Ulm"' in call and "It rains." in answer and "rain all day" not in call + answer
     assert "one and one" in spans(tokenizer, THINKING)[0]
+    source = {"messages": plain(WITH_TOOLS), "extras": extras_of(WITH_TOOLS), "tools": json.dumps(TOOLS)}
+    rows = list(tokenize(tokenizer, Dataset.from_list([source]), 2000).rows)
+    decoded = [tokenizer.decode([label for label in row["labels"] if label != -100]) for row in rows]
+    call, answer = decoded
+    assert '"city": "Ulm"' in call and "It rains." in answer and "rain all day" not in call + answer
+    for row, trained in zip(rows, decoded, strict=True):
+        asked = prompt_text(tokenizer, whole_messages(row)[:-1], TOOLS)
+        assert tokenizer.decode(row["input_ids"]).rstrip() == (asked + trained).rstrip()
 
 
 def test_a_special_token_that_was_added_is_a_token_in_texts_and_shown_in_answers():
