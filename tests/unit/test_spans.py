@@ -1,4 +1,4 @@
-"""Runs of trained tokens are whole answers, by ids and places; what is decoded the same but is other ids is no answer."""
+"""Runs of trained tokens are whole answers, by ids and places; what only decodes the same is no answer."""
 
 import pytest
 from tokenizers import normalizers
@@ -48,7 +48,7 @@ def test_a_token_more_or_less_or_other_ids_are_no_answer(tokenizer):
     ids, labels = right["input_ids"], right["labels"]
     wrong = [
         {"input_ids": ids, "labels": [*labels[: first - 1], *ids[first - 1 :]]},  # a token of the header
-        {"input_ids": ids, "labels": [*labels[:first], -100, -100, *labels[first + 2 :]]},  # the first letter is missing
+        {"input_ids": ids, "labels": [*labels[:first], -100, -100, *labels[first + 2 :]]},  # a letter less
         {"input_ids": ids, "labels": [*labels[: last - 2], -100, -100]},  # half of a character
         {"input_ids": ids, "labels": [*labels[:first], ids[0], *labels[first + 1 :]]},  # another token
         {"input_ids": [ids[0], *ids], "labels": [-100, *labels]},  # a row that the template does not write
