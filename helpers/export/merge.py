@@ -144,9 +144,8 @@ def stored_name(name: str, stored: set[str]) -> str | None:
     shorter = name.partition(".")[2]
     if name in stored or shorter in stored:
         return name if name in stored else shorter
-    parts = sorted(
-        name.split(".")
-    )  # language_model.model.layers for model.language_model.layers, beside a vision tower
+    # Beside a vision tower: language_model.model.layers for model.language_model.layers.
+    parts = sorted(name.split("."))
     if len(same := [key for key in stored if sorted(key.split(".")) == parts]) == 1:
         return same[0]
     _, mark, end = name.partition(".layers.")
