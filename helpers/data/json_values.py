@@ -152,7 +152,8 @@ class Pieces:
         """What is said of a file that is broken here."""
         line = self.line + self.text.count("\n", 0, self.at)
         column = self.at - self.text.rfind("\n", 0, self.at)
-        if COMMENT.match(self.text, self.at) or ("property name" in why and NAME.match(self.text, self.at)):
+        comma = "trailing comma" in why  # Python 3.13's words for it; those before it name what follows the comma
+        if comma or COMMENT.match(self.text, self.at) or ("property name" in why and NAME.match(self.text, self.at)):
             name = shlex.quote(self.name)
             return DataError(
                 f"{self.name}, line {line}, column {column}: JSON5 (comments, names without quotation marks, commas "

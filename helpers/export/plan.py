@@ -120,5 +120,5 @@ def options_table(options: list[Option], gpu_gib: float) -> Table:
     fine = [one for one in options if one.fits]
     if fine:
         notes.append(f"Fastest that fits: {max(fine, key=lambda one: one.tokens_per_second).name}.")
-    notes.append(f"Assumed: LoRA on every linear layer, {SAFE:.0%} of a card filled, {COUNTED}.")
-    return Table(("way of training", "GiB a card", "fits", "tokens/s", "hours", "cost"), rows, notes=notes)
+    notes.append(f"GiB of each card. Assumed: LoRA on every linear layer, {SAFE:.0%} of a card filled, {COUNTED}.")
+    return Table(("way of training", "GiB", "fits", "tokens/s", "hours", "cost"), rows, notes=notes)
