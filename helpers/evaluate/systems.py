@@ -170,10 +170,10 @@ def table(measured: list[Measured], rows: list[dict], once: dict[str, str]) -> T
     for one in measured:
         signed, ended = (sum(part) / len(part) for part in (one.signed, one.ended))
         lengths = (f"{one.prompt_tokens:.0f}", f"{one.generated_tokens:.0f}")
-        seconds = (f"{one.seconds:.2f}", f"{1000 * one.seconds:.0f}")
+        seconds = f"{1000 * one.seconds:.0f}"
         shares = (one.accuracy(shop).percent(), f"{signed:.0%}", f"{ended:.0%}")
-        cells.append((one.name, *shares, *lengths, *seconds, once.get(one.name, "-")))
-    header = ("system", "facts right", "signed", "ended", "prompt", "answer", "s/answer", "s/1,000", "once")
+        cells.append((one.name, *shares, *lengths, seconds, once.get(one.name, "-")))
+    header = ("system", "facts right", "signed", "ended", "prompt", "answer", "s/1,000", "once")
     return Table(header, cells)
 
 

@@ -76,10 +76,12 @@ FAVICON = (
 STYLE = """
 .bd-content div.cell_output .text_html { background: none !important; color: inherit !important; padding: 0 !important }
 div.cell_output table { border-collapse: collapse }
+.bd-content div.cell_output .text_html { overflow-x: auto } /* a table of many columns scrolls in its own place */
 div.cell_output :is(th, td) { border-bottom: 1px solid var(--pst-color-border); padding: .3rem .7rem }
 div.cell_output :is(th, td) { vertical-align: top }
 @media (max-width: 600px) {
-  div.cell_output :is(th, td) { padding: .2rem .3rem; font-size: .85rem; overflow-wrap: anywhere }
+  div.cell_output :is(th, td) { padding: .2rem .25rem; font-size: .8rem; overflow-wrap: anywhere; min-width: 2.4em }
+  div.cell_output :is(th, td)[style*=right] { overflow-wrap: normal } /* numbers stay whole */
 }
 """
 
