@@ -30,6 +30,7 @@ from helpers.data.tables import told_apart
 from helpers.data.templated import NO_TURN
 from helpers.data.threads import conversations, thread_column
 from helpers.data.turns import NOT_TEXT, RowError
+from helpers.machine.hub import hub_words
 from helpers.machine.paths import DATA
 
 if TYPE_CHECKING:
@@ -151,10 +152,9 @@ def hub_rows(source: str) -> Any:
     name, revision = source.split("@")
     try:
         return load_dataset(name, revision=revision)
-    except (OSError, ConnectionError, ValueError) as error:
-        raise DataError(
-            f"{source} could not be loaded ({type(error).__name__}: {str(error)[:150]}). It needs the Hub."
-        ) from None
+    except Exception as error:  # the Hub, a connection, a disk, a file: all end here
+        words = hub_words(error) or f"it could not be loaded ({type(error).__name__}: {str(error)[:150]})"
+        raise DataError(f"{source}: {words}.") from error
 
 
 def usable(

@@ -8,8 +8,10 @@ import torch
 
 from helpers.data.chat import set_template
 from helpers.data.ends import end_ids
+from helpers.machine.pins import is_hub_name
 from helpers.machine.processes import here, sharded
 from helpers.models import attention, embedded, falcon
+from helpers.models.fetched import damaged_files
 from helpers.models.lora import linear_names, lora_config
 from helpers.models.source import ModelError, load_config, origin, own_code, told_in_words
 from helpers.settings import EMBEDDED, Settings
@@ -105,23 +107,38 @@ def load_model(settings: Settings) -> Loaded:
         print(f"attention={kernel.value!r}: {kernel.reason}")
     if code := own_code(settings, empty.config):
         print(f"not run: {code[0]} ({len(code)} such), the model's own code; its class here is transformers' own")
-    with falcon.quantizable(empty.config.model_type), told_in_words(settings):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            **origin(settings),
-            output_loading_info=True,
-            use_safetensors=True,
-            dtype=getattr(torch, settings.dtype),
-            quantization_config=quantization_config(settings),
-            device_map={"": here().local if settings.device == "cuda" else "cpu"},
-            attn_implementation=attention.for_loading(kernel.value),
-        )
+    try:
+        with falcon.quantizable(empty.config.model_type), told_in_words(settings):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                **origin(settings),
+                output_loading_info=True,
+                use_safetensors=True,
+                dtype=getattr(torch, settings.dtype),
+                quantization_config=quantization_config(settings),
+                device_map={"": here().local if settings.device == "cuda" else "cpu"},
+                attn_implementation=attention.for_loading(kernel.value),
+            )
+    except ModelError:
+        check_fetched(settings)  # the download, if it is that, and not the model
+        raise
     model, found = loaded
+    check_fetched(settings)
     check_weights(settings, found)
     keep_gradients_on_cpu(model)
     attention.install(model, kernel.value)
     report = inspect_model(model)
     check_quantized(settings, report)
     return Loaded(model.eval(), tokenizer, report)
+
+
+def check_fetched(settings: Settings) -> None:
+    """Raises ModelError when a file of a Hub model's weights is not what the Hub has; it is fetched again next time."""
+    at_a_commit = settings.revision and is_hub_name(settings.model)
+    if at_a_commit and (wrong := damaged_files(settings.model, settings.revision)):
+        raise ModelError(
+            f"{settings.model}: {wrong[0]} is not what the Hub has, its hash is another; it was removed from "
+            f"the cache, so that loading the model again fetches it anew."
+        )
 
 
 def generation_config(tokenizer: PreTrainedTokenizerBase, model: Any) -> GenerationConfig:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.machine.hardware import is_out_of_memory
+from helpers.machine.hub import hub_words
 from helpers.models import embedded, tiny
 from helpers.settings import EMBEDDED, Settings
 
@@ -95,6 +96,8 @@ def told_in_words(settings: Settings) -> Iterator[None]:
 def in_words(error: Exception) -> str:
     """What an error of the library means for a reader, and what to do."""
     said, kind = " ".join(str(error).split()), type(error).__name__
+    if words := hub_words(error):
+        return words
     if "custom code" in said or "trust_remote_code" in said:
         return "it brings code of its own, which is not run here; choose a model of a family that transformers has"
     if "Unrecognized configuration class" in said:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.memory import Forecast
 from helpers.machine.meter import PeakMemory
 from helpers.machine.paths import is_kind, write_json
+from helpers.machine.pins import is_hub_name
 from helpers.machine.processes import here, is_lost_peer, sharded
 from helpers.models.load import generation_config, keep_gradients_on_cpu, keep_stream_in_float32
 from helpers.models.lora import lora_config, use_fast_product
@@ -79,6 +81,10 @@ def build_trainer(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     speed_up(trainer)
+    if is_hub_name(settings.model) and "embed" not in settings.target_modules:
+        # PEFT would ask the Hub at each save whether the vocabulary has grown since `main`; it is that of the commit.
+        tuned: Any = trainer.model
+        tuned.save_pretrained = partial(tuned.save_pretrained, save_embedding_layers=False)
     return trainer
 
 

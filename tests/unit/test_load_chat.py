@@ -364,7 +364,7 @@ def test_a_data_set_of_the_hub_needs_a_pinned_revision(monkeypatch):
         raise ConnectionError("no network")
 
     monkeypatch.setattr("datasets.load_dataset", unreachable)
-    with pytest.raises(DataError, match="It needs the Hub"):
+    with pytest.raises(DataError, match="the connection to the Hub ended"):
         load_chat("someone/some-chats@0123456789")
 
 

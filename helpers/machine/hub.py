@@ -1,0 +1,55 @@
+"""What the Hub says when it does not give what was asked for, in words. Loads nothing."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+KEPT = "what was fetched is kept"
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it came from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def hub_words(error: BaseException) -> str:
+    """What an error says about the Hub and what to do; "" when it is about something else."""
+    from huggingface_hub import errors
+
+    absent = False
+    for one in chain(error):
+        if isinstance(one, OSError) and one.errno == errno.ENOSPC:
+            return f"the disk is full: make room, or set HF_HOME to a folder on another one; {KEPT}"
+        absent_data = type(one).__name__ == "DatasetNotFoundError"  # of datasets, which is not imported for this
+        if isinstance(one, errors.GatedRepoError) or (absent_data and "gated" in str(one)):
+            return (
+                "it is gated: accept its terms on its page on the Hub, log in with `hf auth login`, then load it again"
+            )
+        if isinstance(one, errors.RevisionNotFoundError):
+            return "the Hub has it, but not in this version: take a commit from its page, as name@commit"
+        if isinstance(one, errors.RepositoryNotFoundError) or absent_data:
+            return "the Hub has nothing of this name, or it is private: check the name, or log in with `hf auth login`"
+        if isinstance(one, errors.HfHubHTTPError) and one.response is not None:
+            return answered(one.response.status_code, one.response.headers.get("Retry-After"))
+        wire = type(one).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2")
+        if wire or isinstance(one, ConnectionError):
+            return f"the connection to the Hub ended ({type(one).__name__}): load it again and it goes on; {KEPT}"
+        absent |= isinstance(one, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError))
+    if absent:
+        return "its files are not all in the cache, and the Hub is out of reach: connect once, and load it again"
+    return ""
+
+
+def answered(status: int, wait: str | None) -> str:
+    """What a status of the Hub means. wait: seconds that it asks for."""
+    if status == 429:
+        when = f"in {wait} s" if wait and wait.isdigit() else "in some minutes"
+        return f"the Hub has had too many requests from here: load it again {when}; {KEPT}"
+    if status >= 500:
+        return f"the Hub does not work at the moment (status {status}): load it again later; {KEPT}"
+    return f"the Hub refuses (status {status}): log in with `hf auth login`, or choose another"

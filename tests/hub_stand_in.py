@@ -1,0 +1,171 @@
+"""A stand-in for the Hub, over HTTP on this machine: repositories are folders, each at one commit.
+
+It answers what huggingface_hub and datasets ask for, as they are; HF_ENDPOINT leads a process to it. `faults` says what
+goes wrong for a repository: a status, "breaks" (the connection ends in the middle of a file), or "zeros" or "one bit"
+(other bytes than were meant).
+"""
+
+import hashlib
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+MESSAGES = {
+    401: ("RepoNotFound", "Invalid username or password."),
+    403: ("GatedRepo", "Access to this model is restricted and you are not in the authorized list."),
+    404: ("RepoNotFound", "Repository not found"),
+    429: ("", "Too many requests"),
+    503: ("", "Service unavailable"),
+}
+
+
+class Repository:
+    """A folder as the Hub would show it. kind: "models" or "datasets"."""
+
+    def __init__(self, kind: str, name: str, folder: Path, commit: str):
+        self.kind, self.name, self.folder, self.commit = kind, name, folder, commit
+
+    def files(self) -> list[str]:
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
+
+    def info(self) -> dict:
+        siblings = [{"rfilename": name} for name in self.files()]
+        return {"id": self.name, "sha": self.commit, "siblings": siblings, "private": False, "gated": False, "tags": []}
+
+    def entry(self, name: str) -> dict:
+        data = (self.folder / name).read_bytes()
+        entry = {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+        if name.endswith(".safetensors"):
+            entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+        return entry
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers as the Hub's API does; whatever it does not know is a 404 that the test can look up in `unknown`."""
+
+    protocol_version = "HTTP/1.1"
+    server: "Server"
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer()
+
+    def do_POST(self):
+        self.answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+    def answer(self, sent: bytes = b"", body: bool = True):
+        path = unquote(urlsplit(self.path).path).strip("/")
+        self.server.seen.append(f"{self.command} /{path}")
+        api = path.startswith("api/")
+        kind, rest = ("datasets", path.split("datasets/", 1)[1]) if "datasets/" in path else ("models", path)
+        rest = rest.removeprefix("api/models/")
+        name, rest = "/".join(rest.split("/")[:2]), rest.split("/")[2:]
+        repository, fault = self.server.repositories.get((kind, name)), self.server.faults.get(name)
+        if isinstance(fault, int) or repository is None:
+            return self.refuse(fault if isinstance(fault, int) else 404, body)
+        if (
+            rest
+            and rest[0] in ("resolve", "revision", "tree", "paths-info")
+            and rest[1]
+            not in (
+                "main",
+                repository.commit,
+            )
+        ):
+            return self.refuse(404, body, "RevisionNotFound")
+        if not api and rest[:1] == ["resolve"]:
+            return self.file(repository, "/".join(rest[2:]), body, fault)
+        if api and (not rest or rest[0] == "revision"):
+            return self.say(repository.info(), body)
+        if api and rest[0] == "tree":
+            return self.say([repository.entry(one) for one in repository.files()], body)
+        if api and rest[0] == "paths-info":
+            text = sent.decode()
+            wanted = json.loads(text)["paths"] if text.startswith("{") else parse_qs(text).get("paths", [])
+            return self.say([repository.entry(one) for one in repository.files() if one in wanted], body)
+        self.server.unknown.append(f"{self.command} {self.path}")
+        return self.refuse(404, body)
+
+    def file(self, repository: Repository, name: str, body: bool, fault: object):
+        if name not in repository.files():
+            return self.refuse(404, body, "EntryNotFound")
+        data, entry = (repository.folder / name).read_bytes(), repository.entry(name)
+        first = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0] or 0)
+        large = name.endswith(".safetensors")
+        if large and fault in ("zeros", "one bit"):
+            data = bytes(len(data)) if fault == "zeros" else data[:-1] + bytes([data[-1] ^ 1])
+        sent = data[first:]
+        self.send_response(206 if first else 200)
+        self.send_header("X-Repo-Commit", repository.commit)
+        self.send_header("ETag", f'"{entry["lfs"]["oid"] if "lfs" in entry else entry["oid"]}"')
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(sent)))
+        if first:
+            self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        self.end_headers()
+        if body and fault == "breaks" and large:
+            self.wfile.write(sent[: len(sent) // 2])
+            self.close_connection = True
+        elif body:
+            self.wfile.write(sent)
+
+    def say(self, content: object, body: bool):
+        data = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def refuse(self, status: int, body: bool, code: str = ""):
+        kind, said = MESSAGES.get(status, ("", "no"))
+        data = json.dumps({"error": said}).encode()
+        self.send_response(status)
+        self.send_header("X-Error-Message", said)
+        if code or kind:
+            self.send_header("X-Error-Code", code or kind)
+        if status == 429:
+            self.send_header("Retry-After", "1")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def log_message(self, *words: object):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    """The stand-in. seen: every request; unknown: those that it could not answer."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.repositories: dict[tuple[str, str], Repository] = {}
+        self.faults: dict[str, object] = {}
+        self.seen: list[str] = []
+        self.unknown: list[str] = []
+        self.address = f"http://127.0.0.1:{self.server_port}"
+
+    def add(self, kind: str, name: str, folder: Path, commit: str) -> None:
+        self.repositories[kind, name] = Repository(kind, name, folder, commit)
+
+
+@contextmanager
+def stand_in():
+    """A running stand-in; ends with the block."""
+    server = Server()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()

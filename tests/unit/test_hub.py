@@ -1,0 +1,105 @@
+"""What goes wrong between a reader and the Hub: each ends in one sentence, and nothing half is taken for whole."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from hub_stand_in import stand_in
+
+from helpers.machine.paths import PROJECT
+from helpers.models import tiny
+
+COMMIT = "1" * 40
+# Loads each model that it is told, once; prints what came of it as JSON. The libraries wait for a second at most.
+LOAD = """
+import json, sys, time
+import huggingface_hub.utils._http as http
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(min(seconds, 0.01))
+from helpers.data.load import DataError, load_chat_data
+from helpers.models.load import ModelError, load_model
+from helpers.settings import resolve
+said = {}
+for name in sys.argv[1:]:
+    try:
+        if name.startswith("data:"):
+            load_chat_data(name[5:])
+        else:
+            load_model(resolve("smoke", model=name, template="guanaco"))
+        said[name] = ""
+    except Exception as error:
+        said[name] = f"{type(error).__name__}: {error}"
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llama")
+    tiny.build_llama().save_pretrained(folder, max_shard_size="100KB")
+    tiny.build_tokenizer().save_pretrained(folder)
+    with stand_in() as server:
+        for name in ("gated", "private", "busy", "down", "cut", "other", "blank", "fine"):
+            server.add("models", f"{name}/model", folder, COMMIT)
+        server.faults |= {"gated/model": 403, "private/model": 401, "busy/model": 429, "down/model": 503}
+        server.faults |= {"cut/model": "breaks", "other/model": "one bit", "blank/model": "zeros"}
+        yield server
+
+
+def load(hub, folder, *names, **more):
+    """What a process of its own says of each name; folder: of the caches, which the next call may share."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "FT_", "TRANSFORMERS_"))}
+    places = {"HF_HOME": str(folder / "hf"), "FT_CACHE": str(folder / "cache"), "FT_RUNS": str(folder / "runs")}
+    environment = {
+        **kept,
+        **places,
+        "HF_ENDPOINT": hub.address,
+        "PYTHONPATH": str(PROJECT),
+        "OMP_NUM_THREADS": "1",
+        **more,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, *names], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+WORDS = {
+    "gone/model": "or it is private",
+    "private/model": "or it is private",
+    "gated/model": "it is gated: accept its terms",
+    "busy/model": "too many requests from here: load it again in 1 s",
+    "down/model": r"does not work at the moment \(status 503\)",
+    "cut/model": "the connection to the Hub ended .*: load it again and it goes on",
+    "data:gone/rows": "or it is private",
+}
+
+
+@pytest.mark.processes
+def test_what_goes_wrong_is_said_in_a_sentence_and_the_next_load_goes_on(hub, tmp_path):
+    names = [f"{name}@{COMMIT}" for name in (*WORDS, "other/model", "blank/model", "fine/model")] + [
+        f"fine/model@{'2' * 40}"
+    ]
+    said = load(hub, tmp_path, *names)
+    for name, words in WORDS.items():
+        kind = "DataError" if name.startswith("data:") else "ModelError"
+        assert re.match(f"{kind}: {name.removeprefix('data:')}.*{words}", said[f"{name}@{COMMIT}"]), said
+        assert said[f"{name}@{COMMIT}"].count(". ") == 0, "one sentence"
+    assert "not in this version: take a commit from its page" in said[f"fine/model@{'2' * 40}"]
+    for name in ("other/model", "blank/model"):
+        assert "is not what the Hub has, its hash is another" in said[f"{name}@{COMMIT}"]
+    assert said[f"fine/model@{COMMIT}"] == ""
+
+    hub.faults.clear()
+    hub.seen.clear()
+    again = [f"{name}@{COMMIT}" for name in ("cut/model", "other/model", "blank/model")]
+    assert load(hub, tmp_path, *again) == dict.fromkeys(again, "")
+    fetched = [line for line in hub.seen if line.startswith("GET") and "safetensors" in line]
+    assert any("other/model" in line for line in fetched), "what was damaged is fetched anew"
+    offline = [f"fine/model@{COMMIT}", f"gated/model@{COMMIT}"]
+    said = load(hub, tmp_path, *offline, HF_HUB_OFFLINE="1")
+    assert said[offline[0]] == "" and "not all in the cache, and the Hub is out of reach" in said[offline[1]]
