@@ -6,10 +6,16 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from transformers import TrainerCallback, get_scheduler
+
+from helpers.machine.paths import is_kind
+from helpers.run import Run, read_settings
+from helpers.settings import SettingsError
+from helpers.watch.history import read_history
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -135,3 +141,16 @@ def reschedule(trainer: LoraTrainer, steps: int) -> None:
     for group, rate, factor in zip(running.optimizer.param_groups, running.base_lrs, running.lr_lambdas, strict=True):
         group["lr"] = rate * factor(running.last_epoch)
     running._last_lr = [group["lr"] for group in running.optimizer.param_groups]
+
+
+def keeps_minutes(run: Run) -> bool:
+    """Whether the run has a budget of minutes, and it is that of its earlier leg."""
+    with suppress(SettingsError):
+        return 0 < run.settings.minutes == read_settings(run.folder / "settings.json").minutes
+    return False
+
+
+def evaluation_seconds(run: Run) -> float:
+    """What an evaluation of the run's earlier legs took; 0 without one."""
+    rows = read_history(run.history.path) if run.history.path.exists() else []
+    return max((float(row["eval_runtime"]) for row in rows if is_kind(row.get("eval_runtime"), float)), default=0.0)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,14 @@ from helpers.data.rendering import has_marks
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.memory import Forecast
 from helpers.machine.meter import PeakMemory
-from helpers.machine.paths import is_kind, write_json
+from helpers.machine.paths import write_json
 from helpers.machine.pins import is_hub_name
 from helpers.machine.processes import here, is_lost_peer, sharded
 from helpers.models.load import generation_config, keep_gradients_on_cpu, keep_stream_in_float32
 from helpers.models.lora import lora_config, use_fast_product
 from helpers.models.norm import fuse_norms
-from helpers.run import Run, read_settings
-from helpers.settings import SettingsError
-from helpers.train.budget import EVALUATIONS, TimeForecast, adopt, plan_of
+from helpers.run import Run
+from helpers.train.budget import EVALUATIONS, TimeForecast, adopt, evaluation_seconds, keeps_minutes, plan_of
 from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, identity, newest
 from helpers.train.config import keeps_apart, sft_config
 from helpers.train.fitting import fitting, watchable
@@ -81,11 +80,15 @@ def build_trainer(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     speed_up(trainer)
-    if is_hub_name(settings.model) and "embed" not in settings.target_modules:
-        # PEFT would ask the Hub at each save whether the vocabulary has grown since `main`; it is that of the commit.
+    save_without_asking(trainer)
+    return trainer
+
+
+def save_without_asking(trainer: LoraTrainer) -> None:
+    """Keeps PEFT from asking the Hub, at each save, whether the vocabulary has grown since `main`: a commit is loaded."""
+    if is_hub_name(trainer.settings.model) and "embed" not in trainer.settings.target_modules:
         tuned: Any = trainer.model
         tuned.save_pretrained = partial(tuned.save_pretrained, save_embedding_layers=False)
-    return trainer
 
 
 @contextmanager
@@ -210,19 +213,6 @@ def resume_point(trainer: LoraTrainer, run: Run, report: Callable[[str], None]) 
     done = "; nothing is left to train" if checkpoint.step >= total else ""
     report(f"going on from {checkpoint.folder.name} of {run.name}: step {checkpoint.step} of {total}{done}")
     return checkpoint, plan is not None
-
-
-def keeps_minutes(run: Run) -> bool:
-    """Whether the run has a budget of minutes, and it is that of its earlier leg."""
-    with suppress(SettingsError):
-        return 0 < run.settings.minutes == read_settings(run.folder / "settings.json").minutes
-    return False
-
-
-def evaluation_seconds(run: Run) -> float:
-    """What an evaluation of the run's earlier legs took; 0 without one."""
-    rows = read_history(run.history.path) if run.history.path.exists() else []
-    return max((float(row["eval_runtime"]) for row in rows if is_kind(row.get("eval_runtime"), float)), default=0.0)
 
 
 def total_steps(trainer: LoraTrainer) -> int:
