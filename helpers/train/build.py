@@ -85,7 +85,7 @@ def build_trainer(
 
 
 def save_without_asking(trainer: LoraTrainer) -> None:
-    """Keeps PEFT from asking the Hub, at each save, whether the vocabulary has grown since `main`: a commit is loaded."""
+    """Keeps PEFT from asking the Hub, at each save, whether the vocabulary is that of `main`: a commit was loaded."""
     if is_hub_name(trainer.settings.model) and "embed" not in trainer.settings.target_modules:
         tuned: Any = trainer.model
         tuned.save_pretrained = partial(tuned.save_pretrained, save_embedding_layers=False)
