@@ -74,8 +74,8 @@ def steps() -> list[Step]:
         Step("unit", "each helper does what it says", pytest(PYTHON, "tests/unit"), ONE_THREAD),
         Step(
             "papermill",
-            "notebooks and solutions run by papermill, on a tiny Llama",
-            pytest(PYTHON, "tests/notebooks/test_run.py", "tests/notebooks/test_own_data.py", dist="load"),
+            "notebooks and solutions run by papermill, on a tiny Llama, and as a GPU's profiles run them",
+            pytest(PYTHON, *(f"tests/notebooks/test_{name}.py" for name in ("run", "hub", "own_data")), dist="load"),
             ONE_THREAD,
         ),
         Step("nbval", "notebooks and solutions run by nbval, on a tiny Falcon", nbval(PYTHON, notebooks()), falcon),

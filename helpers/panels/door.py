@@ -10,7 +10,7 @@ AWAY_SECONDS = 60  # a place that nobody has looked at for so long goes to the n
 PREPARING_SECONDS = 300  # a panel that is not there by then will not come
 
 
-class Place(NamedTuple):
+class Admission(NamedTuple):
     """kind: "in", "waiting" or "full". before: how many come first. instead: the visitor whose place it was."""
 
     kind: str
@@ -31,7 +31,7 @@ class Door:
         self.preparing: dict[str, float] = {}  # since when
         self.inside: dict[str, float | None] = {}  # since when nobody looks at the panel; None while somebody does
 
-    def knock(self, visitor: str) -> Place:
+    def knock(self, visitor: str) -> Admission:
         """Whether this visitor may come in now."""
         now = self.clock()
         self.line = {name: seen for name, seen in self.line.items() if now - seen < FORGOTTEN_SECONDS}
@@ -40,19 +40,19 @@ class Door:
         names = list(self.line)
         ahead = [name for name in names[: names.index(visitor)] if now - self.line[name] < PRESENT_SECONDS]
         if visitor in self.preparing:
-            return Place("waiting", len(ahead))
+            return Admission("waiting", len(ahead))
         others = {name: since for name, since in self.inside.items() if name != visitor}
         gone = [name for name, since in others.items() if since is not None and now - since >= AWAY_SECONDS]
         places = self.limit - len(others) + len(gone)
         if places <= len(ahead):
-            return Place("full", len(ahead))
+            return Admission("full", len(ahead))
         if len(ahead) >= self.at_once - len(self.preparing):
-            return Place("waiting", len(ahead) + len(self.preparing))
+            return Admission("waiting", len(ahead) + len(self.preparing))
         instead = gone[0] if len(others) >= self.limit else ""
         self.leave(instead)
         del self.line[visitor]
         self.inside[visitor], self.preparing[visitor] = now, now
-        return Place("in", instead=instead)
+        return Admission("in", instead=instead)
 
     def opened(self, visitor: str) -> None:
         """This visitor's panel is there; the next can be prepared."""

@@ -21,7 +21,7 @@ from traitlets.config import Config
 from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
 
-from helpers.panels.door import Door, Place
+from helpers.panels.door import Admission, Door
 
 IDLE_SECONDS = 600  # a visitor's kernel that nobody looks at ends after that
 PATIENCE_SECONDS = 600  # of every time-out of a library that a busy machine would meet; nbclient's for an output is 4
@@ -63,7 +63,7 @@ def page(title: str, text: str, seconds: int | None = None) -> str:
     return PAGE.format(title=html.escape(title), text=text, again=again)
 
 
-def page_for(place: Place, limit: int) -> str:
+def page_for(place: Admission, limit: int) -> str:
     """What somebody sees who is not let in yet."""
     line = f"{place.before} before you. " if place.before else "You are next. "
     if place.kind == "full":
@@ -143,7 +143,7 @@ class Entrance(TornadoVoilaHandler):
         elif self.request.headers.get("Sec-Fetch-Dest", "document") != "document":  # <img>, <iframe>, fetch()
             self.refuse(403, "The panel is a page of its own, and no part of another one.")
         elif self.get_query_argument("token", ""):  # the cookie is set now, and the address bar is clean afterwards
-            self.finish(page_for(Place("waiting", len(site.door.line)), site.door.limit).replace('"2;', '"0;'))
+            self.finish(page_for(Admission("waiting", len(site.door.line)), site.door.limit).replace('"2;', '"0;'))
         elif self.request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             self.refuse(403, 'Another page led here. <a href="/">Open the panel</a>, if you want it.')
         else:

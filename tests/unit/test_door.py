@@ -1,6 +1,6 @@
 import pytest
 
-from helpers.panels.door import AWAY_SECONDS, FORGOTTEN_SECONDS, PREPARING_SECONDS, PRESENT_SECONDS, Door, Place
+from helpers.panels.door import AWAY_SECONDS, FORGOTTEN_SECONDS, PREPARING_SECONDS, PRESENT_SECONDS, Admission, Door
 
 
 class Clock:
@@ -18,10 +18,16 @@ def clock():
 def test_few_panels_are_prepared_at_a_time_and_the_rest_know_their_place(clock):
     door = Door(30, 2, clock)
     places = [door.knock(f"visitor {number}") for number in range(5)]
-    assert places == [Place("in"), Place("in"), Place("waiting", 2), Place("waiting", 3), Place("waiting", 4)]
+    assert places == [
+        Admission("in"),
+        Admission("in"),
+        Admission("waiting", 2),
+        Admission("waiting", 3),
+        Admission("waiting", 4),
+    ]
     door.opened("visitor 0")
-    assert door.knock("visitor 3") == Place("waiting", 2), "the one before comes first, whoever asks"
-    assert door.knock("visitor 2") == Place("in") and door.knock("visitor 3").kind == "waiting"
+    assert door.knock("visitor 3") == Admission("waiting", 2), "the one before comes first, whoever asks"
+    assert door.knock("visitor 2") == Admission("in") and door.knock("visitor 3").kind == "waiting"
 
 
 def test_all_of_a_class_come_in_however_they_ask(clock):
@@ -45,10 +51,10 @@ def test_a_full_room_says_so_until_somebody_leaves(clock):
         door.opened(visitor)
         door.look(visitor, True)
     clock.now = 10 * AWAY_SECONDS
-    assert [door.knock(visitor) for visitor in ("three", "four")] == [Place("full", 0), Place("full", 1)]
+    assert [door.knock(visitor) for visitor in ("three", "four")] == [Admission("full", 0), Admission("full", 1)]
     door.leave("one")
-    assert door.knock("four") == Place("full", 1), "the place is the third's"
-    assert door.knock("three") == Place("in")
+    assert door.knock("four") == Admission("full", 1), "the place is the third's"
+    assert door.knock("three") == Admission("in")
 
 
 def test_a_place_that_nobody_looks_at_goes_to_who_needs_it(clock):
@@ -60,7 +66,7 @@ def test_a_place_that_nobody_looks_at_goes_to_who_needs_it(clock):
     clock.now = AWAY_SECONDS - 1
     assert door.knock("two").kind == "full"
     clock.now = AWAY_SECONDS
-    assert door.knock("two") == Place("in", 0, "one") and list(door.inside) == ["two"]
+    assert door.knock("two") == Admission("in", 0, "one") and list(door.inside) == ["two"]
 
 
 def test_a_visitor_who_comes_again_has_one_place(clock):
@@ -68,7 +74,7 @@ def test_a_visitor_who_comes_again_has_one_place(clock):
     assert door.knock("one").kind == "in"
     assert door.knock("one").kind == "waiting", "the panel is being prepared already"
     door.opened("one")
-    assert door.knock("one") == Place("in") and len(door.inside) == 1
+    assert door.knock("one") == Admission("in") and len(door.inside) == 1
 
 
 def test_who_has_gone_away_holds_up_nobody(clock):
