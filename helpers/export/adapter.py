@@ -8,7 +8,9 @@ from helpers.export.card import adapter_card
 from helpers.export.errors import ExportError
 from helpers.export.merge import copy_tokenizer, read_adapter, shared_json
 from helpers.machine.card import card_fault, read_card
+from helpers.models.adapter import check_fits
 from helpers.models.embedded import BASE_MODEL
+from helpers.models.source import ModelError, load_config
 from helpers.run import read_settings
 from helpers.settings import EMBEDDED, SettingsError
 
@@ -55,6 +57,7 @@ def export_adapter(run: Path, target: Path, *, base: str = "", data_licence: str
     if target.exists() and any(target.iterdir()):
         raise ExportError(f"{target} is not empty: choose another folder.")
     settings, card = read_run(run)
+    check_on_base(run)
     base = base or (BASE_MODEL if settings["model"] == EMBEDDED else settings["model"])
     target.mkdir(parents=True, exist_ok=True)
     for name in FILES:
@@ -64,6 +67,19 @@ def export_adapter(run: Path, target: Path, *, base: str = "", data_licence: str
     shared_json(target / "adapter_config.json", config | {"base_model_name_or_path": base})
     (target / "README.md").write_text(adapter_card(base, settings, card, data_licence), encoding="utf-8")
     return target
+
+
+def check_on_base(run: Path) -> None:
+    """Raises ExportError where a run's adapter does not fit an empty model of its base; where the base's configuration
+    cannot be had, nothing is compared."""
+    try:
+        config = load_config(read_settings(run / "settings.json"))
+    except (ModelError, OSError):
+        return
+    try:
+        check_fits(config, run / "adapter")
+    except ModelError as error:
+        raise ExportError(str(error)) from None
 
 
 def with_base(adapter: Path, base: Path, target: Path) -> Path:

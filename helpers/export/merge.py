@@ -190,6 +190,8 @@ def merge(
     base + adapter.
     """
     base, adapter, target = Path(base), Path(adapter), Path(target)
+    from transformers import AutoConfig
+
     _, tensors, wanted = read_adapter(adapter)
     if "quantization_config" in read_config(base):
         raise ExportError(f"{base.name} is quantized: merge into the 16-bit weights that it was made from.")
@@ -197,6 +199,8 @@ def merge(
         raise ExportError(f"{target.name} is not empty: choose another folder.")
     stored = {key for keys in base_files(base).values() for key in keys}
     check_tied(stored, tensors)
+    with told_in_words(base, adapter):
+        adapters.check_fits(AutoConfig.from_pretrained(base, trust_remote_code=False), adapter)
     wanted = named_as_stored(wanted, stored)
     half_done = target.with_name(target.name + ".part")
     shutil.rmtree(half_done, ignore_errors=True)

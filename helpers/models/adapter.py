@@ -30,6 +30,7 @@ HARMLESS = {
 OTHERWISE = "Load base and adapter together with PEFT; its merge_and_unload merges this kind, or says that it cannot."
 COPY = re.compile(r"\.(modules_to_save|original_module)\.")  # what PEFT saves again with a grown vocabulary
 INITS = (True, False, "gaussian", "eva", "orthogonal")  # the others (PiSSA, OLoRA, LoftQ) change the base, too
+MOST = 2**20  # an alpha beyond it is a damaged file's
 Change = Callable[[torch.Tensor], torch.Tensor]  # from a weight of the base, in float32, to the new one
 
 
@@ -61,6 +62,7 @@ def read_adapter(folder: Path) -> Adapter:
         raise ModelError(f"{folder.name} is damaged ({error}): take an older checkpoint, or train again.") from None
     try:
         check_config(config)
+        check_numbers(tensors)
         return Adapter(config, tensors, changes(config, tensors))
     except ModelError as error:
         raise ModelError(f"{folder.name}: {error}") from None
@@ -97,6 +99,64 @@ def check_config(config: Any) -> None:
         real = isinstance(value, float) and math.isfinite(value) and value > 0
         if not (whole(value) or (name.startswith("lora_alpha") and real)):
             raise ModelError(f"{name}={value!r} in adapter_config.json: it must be a number above 0.")
+        if name.startswith("lora_alpha") and value > MOST:
+            raise ModelError(f"{name} in adapter_config.json is above {MOST:,}: no training has such a scale.")
+
+
+def check_numbers(tensors: dict[str, torch.Tensor]) -> None:
+    """Raises ModelError for a tensor of whole numbers, or with a value that is not finite: by its name."""
+    for key, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ModelError(
+                f"{key} holds {str(tensor.dtype).removeprefix('torch.')}: an adapter's weights are floats."
+            )
+        if not torch.isfinite(tensor.float()).all():
+            raise ModelError(f"{key} has values that are not finite: take an older checkpoint, or train again.")
+
+
+def loaded_onto(model: Any, folder: Path) -> Any:
+    """A model with the adapter of a folder, every tensor of it looked for. Raises ModelError, before anything is
+    allocated where the configuration or a tensor is at fault."""
+    from peft import PeftModel
+
+    read_adapter(folder)
+    try:
+        tuned = PeftModel.from_pretrained(model, folder).eval()
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, re.error) as error:
+        said = " ".join(str(error).split())[:200]
+        name = Path(folder).name
+        raise ModelError(f"{name} is of another model, or damaged: {said} ({type(error).__name__}).") from error
+    check_loaded(tuned, folder)
+    return tuned
+
+
+def check_fits(config: Any, folder: Path) -> None:
+    """Raises ModelError unless an adapter's matrices are those that PEFT would look for in its base.
+
+    config: the base's, of transformers. The model is built empty, on the meta device: nothing is allocated.
+    """
+    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+    from transformers import AutoModelForCausalLM
+
+    tensors, name = read_adapter(folder).tensors, Path(folder).name
+    try:
+        with torch.device("meta"):
+            empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            tuned = get_peft_model(empty, LoraConfig.from_pretrained(str(folder)))
+        wanted = get_peft_model_state_dict(tuned, save_embedding_layers=False)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, re.error) as error:
+        said = " ".join(str(error).split())[:200]
+        raise ModelError(f"{name} is of another model, or damaged: {said} ({type(error).__name__}).") from error
+    own, asked = ({k: tuple(t.shape) for k, t in side.items() if ".lora_" in k} for side in (tensors, wanted))
+    if more := sorted(set(own) - set(asked)):
+        raise ModelError(
+            f"{name}: {more[0]} belongs to no layer that adapter_config.json names in its base: it is of another model."
+        )
+    if missing := sorted(set(asked) - set(own)):
+        raise ModelError(f"{name} has no {missing[0]} ({len(missing)} such): it is of another model, or cut.")
+    if other := [key for key in own if own[key] != asked[key]]:
+        key = other[0]
+        raise ModelError(f"{name} is of another model: {key} is {own[key]}, and its base wants {asked[key]}.")
 
 
 def changes(config: dict, tensors: dict[str, torch.Tensor]) -> dict[str, list[Change]]:

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from helpers.data.load import load_chat_data
 from helpers.machine.meter import release_memory
 from helpers.machine.paths import new_run_folder
-from helpers.models.adapter import check_loaded
+from helpers.models.adapter import loaded_onto
 from helpers.models.load import load_model
 from helpers.run import SUBSTITUTE, Run, adapter_fault, find_run
 from helpers.settings import Settings, resolve
@@ -56,8 +56,7 @@ def load_tuned(profile: str, folder: Path | None = None, reads: bool = False) ->
     reader = run.folder / READER
     adapter = reader if reads and not adapter_fault(reader) else run.adapter
     which = "the adapter that reads passages" if adapter == reader else "the adapter"
-    model = PeftModel.from_pretrained(loaded.model, adapter).eval()
-    check_loaded(model, adapter)
+    model = loaded_onto(loaded.model, adapter)
     return Tuned(model, loaded.tokenizer, run, f"{loaded.report.sentence()}; {which} of {run.name}")
 
 

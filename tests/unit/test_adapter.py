@@ -9,11 +9,11 @@ from conftest import move_adapter
 from families import FAMILIES, build
 from peft import LoraConfig, PeftModel, PeftType, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from helpers.export.errors import ExportError
 from helpers.export.merge import base_files, merge
-from helpers.models.adapter import check_config, check_loaded, read_adapter
+from helpers.models.adapter import check_config, check_fits, check_loaded, loaded_onto, read_adapter
 from helpers.models.source import ModelError
 
 BY_NAME = {family.name: family for family in FAMILIES}
@@ -52,6 +52,31 @@ def saved(tmp_path, options):
                 weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
     tuned.save_pretrained(tmp_path / "adapter")
     return base, tmp_path / "adapter", tuned
+
+
+OTHERS = [
+    ({"target_modules": "nothing_like_this.*"}, None, "nothing_like_this"),
+    ({"target_modules": "("}, None, "unterminated subpattern"),
+    ({"target_modules": ["q_proj"]}, None, "belongs to no layer"),
+    ({"exclude_modules": ["q_proj"]}, None, "q_proj.* belongs to no layer"),
+    ({"lora_dropout": "x"}, None, "damaged"),
+    ({"task_type": "POETRY"}, None, "POETRY"),
+    (None, lambda kept: {k: v for k, v in kept.items() if "layers.1." not in k}, "has no .*layers.1."),
+    (None, lambda kept: {k.removeprefix("base_model.model."): v for k, v in kept.items()}, "belongs to no layer"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
+@pytest.mark.parametrize(("config", "tensors", "named"), OTHERS, ids=[named for *_, named in OTHERS])
+def test_what_does_not_fit_its_base_is_refused_before_anything_is_loaded(tmp_path, config, tensors, named):
+    base, adapter, _ = saved(tmp_path, {})
+    changed(adapter, config, tensors)
+    with pytest.raises(ExportError, match=named):
+        merge(base, adapter, tmp_path / "merged", check=False)
+    with pytest.raises(ModelError, match=named):
+        check_fits(AutoConfig.from_pretrained(base), adapter)
+    with pytest.raises(ModelError):
+        loaded_onto(AutoModelForCausalLM.from_pretrained(base), adapter)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -151,6 +176,17 @@ Q = "base_model.model.model.layers.0.self_attn.q_proj"
         ({"lora_bias": True}, None, "lora_bias"),
         ({"modules_to_save": ["lm_head"]}, None, "modules_to_save=lm_head"),
         ({"trainable_token_indices": [1]}, None, "trainable_token_indices"),
+        ({"lora_alpha": 10**400}, None, "lora_alpha in adapter_config.json is above"),
+        (
+            None,
+            lambda kept: kept | {f"{Q}.lora_B.weight": torch.full((64, 4), torch.nan)},
+            "q_proj.lora_B.* not finite",
+        ),
+        (
+            None,
+            lambda kept: kept | {f"{Q}.lora_A.weight": torch.ones(4, 64).long()},
+            "q_proj.lora_A.weight holds int64",
+        ),
     ],
 )
 def test_what_cannot_be_accounted_for_is_refused_by_name(tmp_path, config, tensors, named):
