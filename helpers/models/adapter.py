@@ -99,7 +99,7 @@ def check_config(config: Any) -> None:
         real = isinstance(value, float) and math.isfinite(value) and value > 0
         if not (whole(value) or (name.startswith("lora_alpha") and real)):
             raise ModelError(f"{name}={value!r} in adapter_config.json: it must be a number above 0.")
-        if name.startswith("lora_alpha") and value > MOST:
+        if name.startswith("lora_alpha") and isinstance(value, (int, float)) and value > MOST:
             raise ModelError(f"{name} in adapter_config.json is above {MOST:,}: no training has such a scale.")
 
 

@@ -43,7 +43,9 @@ def preflight(
     """
     try:
         checks = proofs(trainer)
-    except (AttentionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttentionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, TrainingError) or is_out_of_memory(error):
+            raise
         said = " ".join(str(error).split())[:200]
         raise TrainingError(
             f"this model does something that the preflight cannot follow ({type(error).__name__}: {said}). Set "
