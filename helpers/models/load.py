@@ -226,10 +226,10 @@ def check_adapter(empty: Any, settings: Settings) -> None:
     """Raises ModelError for what PEFT refuses to put an adapter on, with the names of the layers that it takes."""
     from peft import inject_adapter_in_model
 
-    linears = linear_names(empty)
+    linears, chosen = linear_names(empty), lora_config(settings, empty)
     try:
         with torch.device("meta"):
-            inject_adapter_in_model(lora_config(settings, empty), empty)
+            inject_adapter_in_model(chosen, empty)
     except ValueError as error:
         said = " ".join(str(error).split())
         names = [name for name in linears if f"'{name}'" not in said]
@@ -237,6 +237,13 @@ def check_adapter(empty: Any, settings: Settings) -> None:
             f"{settings.model}: no adapter can be put on some of its layers ({said[:200]}). Name the others: "
             f"TARGET_MODULES = '{','.join(names)}'."
         ) from None
+    if single := getattr(chosen, "target_parameters", None):
+        inside = [path for path, _ in empty.named_modules() if "attn." in path]
+        names = {path.rpartition(".")[2] for path in inside}
+        raise ModelError(
+            f"{settings.model}: PEFT would adapt weights that are no linear layers ({', '.join(single)[:100]}), and no "
+            f"export here accounts for these. Name others: TARGET_MODULES = '{','.join(sorted(names & {*linears}))}'."
+        )
 
 
 def check_weights(settings: Settings, found: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from trl import SFTConfig
 
 from helpers.behaviour import moved_by_a_neighbour
+from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.processes import here, sharded, shared_out
 from helpers.settings import Settings
 
@@ -59,9 +60,15 @@ def sft_config(settings: Settings, folder: Path, padded: bool = False, random: b
 
 def keeps_apart(model: Any) -> bool:
     """Whether a model keeps the documents of a row apart; says what is done where it does not."""
-    if sharded() or moved_by_a_neighbour(model).hardly:  # FSDP: the preflight looks
-        return True
-    print("rows are padded, one document each: this model would see the other documents of a row")
+    try:
+        if sharded() or moved_by_a_neighbour(model).hardly:  # FSDP: the preflight looks
+            return True
+        why = "would see the other documents of a row"
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        why = f"takes no row with several documents ({type(error).__name__})"
+    print(f"rows are padded, one document each: this model {why}")
     return False
 
 

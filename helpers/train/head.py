@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.memory import LOGITS
 
 
@@ -107,7 +108,9 @@ def is_models_own(base: Any, tokens: int = 16) -> bool:
         own = base(input_ids=ids, use_cache=False).logits[0].float()
         hidden = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0]
         ours = head.logits(hidden.to(head.weight.dtype))
-    except (AttributeError, TypeError, ValueError):  # a decoder with another interface
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:  # a decoder with another interface
+        if is_out_of_memory(error):
+            raise
         return False
     finally:
         base.train(was_training)

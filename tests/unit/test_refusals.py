@@ -21,6 +21,7 @@ from helpers.models.load import load_model
 from helpers.models.source import ModelError
 from helpers.run import Run
 from helpers.train.build import build_trainer, train_or_resume
+from helpers.train.config import keeps_apart
 from helpers.train.preflight import preflight, proofs
 from helpers.train.trainer import TrainingError
 
@@ -89,9 +90,21 @@ def test_several_templates_end_in_a_sentence(smoke, tmp_path):
         assert "several (default, tools)" in str(error)
 
 
-def test_what_the_preflight_cannot_follow_is_told(trainer, monkeypatch):
-    monkeypatch.setattr("helpers.train.preflight.isolation_check", lambda trainer: [][1])
-    with pytest.raises(TrainingError, match=r"cannot follow \(IndexError"):
+def test_a_model_that_takes_no_row_of_several_documents_gets_one_a_row(monkeypatch, capsys):
+    def fail(model):
+        raise RuntimeError("the size of tensor a")
+
+    monkeypatch.setattr("helpers.train.config.moved_by_a_neighbour", fail)
+    assert not keeps_apart(None) and "one document each" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [IndexError, RuntimeError])
+def test_what_the_preflight_cannot_follow_is_told(trainer, monkeypatch, error):
+    def fail(trainer):
+        raise error("mat1 and mat2")
+
+    monkeypatch.setattr("helpers.train.preflight.isolation_check", fail)
+    with pytest.raises(TrainingError, match=rf"cannot follow \({error.__name__}"):
         preflight(trainer, report=silent)
 
 
