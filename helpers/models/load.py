@@ -239,10 +239,10 @@ def check_adapter(empty: Any, settings: Settings) -> None:
         ) from None
     if single := getattr(chosen, "target_parameters", None):
         inside = [path for path, _ in empty.named_modules() if "attn." in path]
-        names = {path.rpartition(".")[2] for path in inside}
+        near = {path.rpartition(".")[2] for path in inside}
         raise ModelError(
             f"{settings.model}: PEFT would adapt weights that are no linear layers ({', '.join(single)[:100]}), and no "
-            f"export here accounts for these. Name others: TARGET_MODULES = '{','.join(sorted(names & {*linears}))}'."
+            f"export here accounts for these. Name others: TARGET_MODULES = '{','.join(sorted(near & {*linears}))}'."
         )
 
 
