@@ -321,6 +321,20 @@ def write_rest(base: Path, adapter: Path, target: Path, dtype: torch.dtype, grow
         generation.save_pretrained(target)
         config |= {name: value for name in SPECIAL if (value := getattr(generation, name)) is not None}
     shared_json(target / "config.json", config)
+    if isinstance(ends := config.get("eos_token_id"), list) and not can_be_read(target):
+        shared_json(target / "config.json", config | {"eos_token_id": ends[0]})  # generation_config.json has them all
+
+
+def can_be_read(folder: Path) -> bool:
+    """Whether transformers takes a folder's config.json: some families' classes allow a single end token there."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except StrictDataclassError:
+        return False
+    return True
 
 
 def saved_generation(folder: Path, config: dict) -> GenerationConfig:
