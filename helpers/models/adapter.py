@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,7 +141,8 @@ def check_fits(config: Any, folder: Path) -> None:
 
     tensors, name = read_adapter(folder).tensors, Path(folder).name
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT's words on a model that is thrown away
             empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
             tuned = get_peft_model(empty, LoraConfig.from_pretrained(str(folder)))
         wanted = get_peft_model_state_dict(tuned, save_embedding_layers=False)
