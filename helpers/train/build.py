@@ -174,7 +174,7 @@ def train_or_resume(
         if not here().first:
             return {}
         measured = {
-            "seconds": round(earlier + time.perf_counter() - start, 1),  # of all legs
+            "seconds": max(0.01, round(earlier + time.perf_counter() - start, 2)),  # of all legs
             "peak_gib": round(peak.gib, 2),
             "forecast_gib": round(forecast.total_gib, 2) if forecast else None,
             "forecast_seconds": round(earlier + clock.seconds, 1) if clock.seconds else None,

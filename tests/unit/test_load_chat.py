@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from helpers.data import json_values
 from helpers.data import load as data
 from helpers.data.load import DataError, load_chat, load_chat_data, split
-from helpers.machine.meter import resident_bytes
+from helpers.machine.meter import release_memory, resident_bytes
 from helpers.machine.paths import DATA
 
 
@@ -375,8 +375,10 @@ def test_memory_grows_with_a_batch_and_not_with_the_file(tmp_path):
             file.write(("[" if number == 0 else ",") + json.dumps(as_messages(talk(f"q{number}", f"{number}" * 300))))
         file.write("]")
     load_chat(write_jsonl(tmp_path / "warm.jsonl", [as_messages(talk("q", "a"))]))
+    release_memory()  # what tests before this one have left
     before = resident_bytes()
     loaded = load_chat(path)
+    release_memory()
     assert loaded.report.kept == 40_000 and resident_bytes() - before < 40 * 2**20
 
 
