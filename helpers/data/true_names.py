@@ -67,7 +67,6 @@ EXPORTS: tuple[tuple[set[str], str, str], ...] = (  # columns, what the row is, 
         'write them as turns: {"messages": [...]}, what has no loss as the user\'s',
     ),
 )
-DEEPER = 'its answer lies deeper: COLUMNS = {"answer": "answers.text.0"}'
 UNKNOWN: tuple[tuple[set[str], str, str], ...] = (  # said only of rows that have no form
     ({"paragraphs"}, "a SQuAD row", 'its answer lies deeper: COLUMNS = {"answer": "answers.text.0"}'),
     (

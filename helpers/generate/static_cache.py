@@ -75,7 +75,12 @@ class PlacedLayer(StaticLayer):
 
 
 def can_be_static(model: Any) -> Choice:
-    """Whether this model's keys and values can lie in tensors of a fixed size, and why not."""
+    """Whether this model's keys and values can lie in tensors of a fixed size, and why not.
+
+    Upstream: a family says by its private _can_compile_fullgraph whether its forward pass can be recorded.
+    Breaks: steps of families are recorded that cannot be. Where it is missing, the first step is tried.
+    Drift: test_upstream.py::test_families_still_say_whether_their_forward_pass_can_be_recorded
+    """
     try:
         layers = StaticCache(config=model.config, max_cache_len=GROWTH).layers
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,7 +68,7 @@ def first_cell() -> str:
         project += f'project.exists() or get_ipython().system("{fetch}")\n'
     else:
         paths = 'near += [(top, ".") for top in sys.path]\n' + uploads
-        advice = "Upload the zip, then: !python -m zipfile -e *.zip ."
+        advice = "Upload it; !ls *.zip | xargs -I@ python -m zipfile -e @ ."
         project = f'project = next(found, None) or sys.exit("{advice}")\n'
     return (
         "import sys\nfrom pathlib import Path\n\n"
@@ -99,6 +100,15 @@ def docstring(path: Path) -> str:
     return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
 
+def in_reading_order(modules: list[Path]) -> list[Path]:
+    """A wing's modules, each after those of the same wing that it imports."""
+    wing, needs = {path.stem: path for path in modules}, {}
+    for name, path in wing.items():
+        imported = re.findall(rf"from helpers\.{path.parent.name}\.(\w+) import", path.read_text(encoding="utf-8"))
+        needs[name] = sorted({other for other in imported if other in wing and other != name})
+    return [wing[name] for name in TopologicalSorter(needs).static_order()]
+
+
 def map_page() -> str:
     """docs/map.md: what is where in helpers/, in reading order, from the first lines of the docstrings."""
     lines = [
@@ -111,7 +121,7 @@ def map_page() -> str:
         wing = PROJECT / "helpers" / name
         if wing.is_dir():
             lines += [f"## {name}", "", re.sub(r"\s*\n\s*", " ", docstring(wing / "__init__.py")), ""]
-            modules = [path for path in sorted(wing.glob("*.py")) if path.stem != "__init__"]
+            modules = in_reading_order([path for path in sorted(wing.glob("*.py")) if path.stem != "__init__"])
             lines += [f"- [`{m.stem}`](../helpers/{name}/{m.name}): {docstring(m).splitlines()[0]}" for m in modules]
         else:
             first = docstring(wing.with_suffix(".py")).splitlines()[0]

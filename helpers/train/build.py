@@ -85,7 +85,12 @@ def build_trainer(
 
 
 def save_without_asking(trainer: LoraTrainer) -> None:
-    """Keeps PEFT from asking the Hub, at each save, whether the vocabulary is that of `main`: a commit was loaded."""
+    """Keeps PEFT from asking the Hub, at each save, whether the vocabulary is that of `main`: a commit was loaded.
+
+    Upstream: PEFT's save_pretrained looks for the base's configuration on the Hub unless save_embedding_layers is set.
+    Breaks: nothing; once it does not ask, this can go.
+    Drift: test_upstream.py::test_peft_still_asks_the_hub_at_a_save_unless_it_is_told
+    """
     if is_hub_name(trainer.settings.model) and "embed" not in trainer.settings.target_modules:
         tuned: Any = trainer.model
         tuned.save_pretrained = partial(tuned.save_pretrained, save_embedding_layers=False)

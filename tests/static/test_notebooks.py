@@ -100,7 +100,7 @@ def test_the_header_says_what_it_takes_and_the_end_sums_up(path):
 
 
 @main
-def test_there_are_proofs_that_can_fail(path):
+def test_each_has_proofs(path):
     proofs = cells(path, "code", "proof")
     assert len(proofs) >= 3
     assert all(re.search(r"\bassert\b|assert_close|require\(", source) for source in proofs)

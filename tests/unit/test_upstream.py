@@ -1,6 +1,7 @@
 """Drift tests of private names: each says which helper breaks when a library changes what docs/upstream.md lists."""
 
 import inspect
+import warnings
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from trl import SFTTrainer
 from helpers.export.adapter import with_base
 from helpers.generate.products import GROUP, in_blocks, in_eight, in_four
 from helpers.models.load import load_model
+from helpers.train.build import remove_printing_callbacks
 from helpers.train.config import sft_config
 
 
@@ -190,13 +192,38 @@ def test_a_falcon_still_says_its_kernel_and_splits_its_heads_under_these_names(t
     assert query.shape[-1] == key.shape[-1] == tiny_falcon.config.head_dim
 
 
-def test_the_printing_callbacks_still_have_their_names():
+def test_the_printing_callbacks_still_have_their_names(tiny_llama, tmp_path):
     """Drift: build.remove_printing_callbacks takes them away; else a table is sent again at each step."""
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
     from transformers.utils.notebook import NotebookProgressCallback
 
-    assert all(issubclass(one, TrainerCallback) for one in (PrinterCallback, ProgressCallback))
-    assert "Notebook" in NotebookProgressCallback.__name__
+    for quiet, name in ((False, "ProgressCallback"), (True, "PrinterCallback")):
+        arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=quiet, report_to="none")
+        trainer = Trainer(tiny_llama, arguments)
+        assert name in [type(callback).__name__ for callback in trainer.callback_handler.callbacks]
+        trainer.add_callback(NotebookProgressCallback)
+        remove_printing_callbacks(trainer)
+        left = [type(callback).__name__ for callback in trainer.callback_handler.callbacks]
+        assert left == ["DefaultFlowCallback"], left
+
+
+def test_families_still_say_whether_their_forward_pass_can_be_recorded(tiny_llama):
+    """Drift: static_cache.can_be_static asks this; when it is renamed, families are recorded that cannot be."""
+    from transformers import PreTrainedModel
+
+    assert tiny_llama._can_compile_fullgraph is True and PreTrainedModel._can_compile_fullgraph is False
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_peft_still_asks_the_hub_at_a_save_unless_it_is_told(tuned_llama, tmp_path, monkeypatch, asks):
+    """Drift: build.save_without_asking tells it; when this fails, it asks no more, or by another way."""
+    asked = []
+    look = lambda model, file, **more: asked.append(model)
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", look)
+    tuned_llama.peft_config["default"].base_model_name_or_path = "owner/model"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tuned_llama.save_pretrained(tmp_path, **({} if asks else {"save_embedding_layers": False}))
+    assert asked == (["owner/model"] if asks else [])
 
 
 def test_a_configuration_still_keeps_the_models_name_under_this_name(tiny_llama):
