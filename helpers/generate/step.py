@@ -109,7 +109,7 @@ class Step:
 
     def eager(self, model: Any) -> None:
         """The step: masks, the model, and each row one position further."""
-        with self.lora.installed(model):
+        with self.lora.in_place(model):
             output = model(
                 input_ids=self.tokens,
                 position_ids=self.slots.position,

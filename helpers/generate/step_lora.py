@@ -38,7 +38,7 @@ class StepLora:
         return self.casts[weight]
 
     @contextmanager
-    def installed(self, model: torch.nn.Module) -> Iterator[None]:
+    def in_place(self, model: torch.nn.Module) -> Iterator[None]:
         """While it is open, the model's plain LoRA layers compute so."""
         layers = [layer for layer in lora_layers(model) if is_plain(layer)]
         forwards = [layer.__dict__.get("forward") for layer in layers]
