@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ class SeriesError(RuntimeError):
 
 PROFILES = ("auto", "smoke", "laptop", "colab", "datacenter")  # settings.PROFILES, which would load torch
 STILL = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")  # a file keeps "0%"
+BAR = re.compile(r"\d%\|.*\| \d+/\d+ \[")  # as tqdm writes one
 MAIN = ("00", "01", "02", "03", "04")  # the main job: from the machine's check to the measured before/after
 
 
@@ -41,11 +43,24 @@ def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
         began = time.perf_counter()
         with PeakMemory(children_bytes, times=2) as memory:
             run_notebook(source, folder / "executed" / source.name, start)
+        drop_bars(folder / "executed" / source.name)
         taken[source.stem] = {"seconds": round(time.perf_counter() - began, 1), "peak_gib": round(memory.gib, 2)}
     summary = summarize(folder, minutes=(time.perf_counter() - start) / 60, notebooks=taken)
     report.write_report(folder, summary)
     show_summary(folder, summary)
     return folder
+
+
+def drop_bars(path: Path) -> None:
+    """Takes progress bars out of an executed notebook: a file keeps them at 0 %, and tqdm's heed no TQDM_DISABLE."""
+    import nbformat
+
+    notebook = nbformat.read(path, 4)
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            kept = [one for one in cell.outputs if not BAR.search(one.get("data", {}).get("text/plain", ""))]
+            cell.outputs = kept
+    nbformat.write(notebook, path)
 
 
 def chosen_notebooks(numbers: list[str] | None) -> list[Path]:

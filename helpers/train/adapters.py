@@ -95,4 +95,7 @@ def train_adapter(
         set_peft_model_state_dict(trainer.model, load_file(Path(start) / "adapter_model.safetensors"))
     began = time.perf_counter()
     card = train_or_resume(trainer, run, report=lambda text: None, check=False)
-    return Trained(run.adapter, trainer.model, time.perf_counter() - began, card["tokens"])
+    trained = Trained(run.adapter, trainer.model, time.perf_counter() - began, card["tokens"])
+    del trainer, loaded
+    release_memory()  # the optimizer's and the batches'
+    return trained

@@ -40,6 +40,17 @@ def test_progress_names_the_heading_and_passes_training_lines_on(tmp_path, monke
     assert "07_x, cell 2: The heading" in out and "step 3 of 9" in out and "noise" not in out
 
 
+def test_an_executed_notebook_keeps_no_progress_bar(tmp_path):
+    bar, table = "Converting...:   0%|          | 0/272 [00:00<?, ?it/s]", "share | 5%|"
+    outputs = [nbformat.v4.new_output("display_data", {"text/plain": text}) for text in (bar, table)]
+    outputs.append(nbformat.v4.new_output("stream", name="stdout", text="done"))
+    path = tmp_path / "06.ipynb"
+    cells = [nbformat.v4.new_code_cell("1", outputs=outputs), nbformat.v4.new_markdown_cell("text")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    series.drop_bars(path)
+    assert nbformat.read(path, 4).cells[0].outputs == outputs[1:]
+
+
 def test_an_unknown_number_names_those_that_exist():
     with pytest.raises(series.SeriesError, match="there are: 00, 01"):
         series.chosen_notebooks(["77"])
