@@ -75,8 +75,7 @@ def test_every_parameter_is_used(path):
 
 @every
 def test_code_cells_are_short_and_fit_a_page(path):
-    parameters = cells(path, "code", "parameters")  # one a line, however many there are
-    assert max(len(source.splitlines()) for source in cells(path, "code") if source not in parameters) <= 25
+    assert max(len(source.splitlines()) for source in cells(path, "code")) <= 25
     wide = [line for source in cells(path, "code") for line in source.splitlines() if len(line) > 100]
     assert not wide, "wider than a page: " + wide[0]
 
