@@ -222,7 +222,7 @@ def run_training(chosen: argparse.Namespace) -> None:
     from helpers.machine.hardware import this_machine
     from helpers.project.script import train_alone
     from helpers.run import read_settings
-    from helpers.settings import SettingsError, check, resolve
+    from helpers.settings import SettingsError, check_settings, resolve
 
     given = {"data": chosen.data, "data_format": chosen.format, "model": chosen.model}
     given |= {name: getattr(chosen, name) for name, *_ in TRAINING}
@@ -234,7 +234,7 @@ def run_training(chosen: argparse.Namespace) -> None:
         raise SettingsError("--settings already says everything: leave out what else was set.")
     path = Path(chosen.settings).resolve()
     settings = read_settings(path)
-    check(settings, this_machine())
+    check_settings(settings, this_machine())
     train_alone(settings, path.parent, allow=allow)
 
 
@@ -278,10 +278,10 @@ def run_bench(profile: str, rows: int, seeds: list[int], target: str | None) -> 
     from pathlib import Path
 
     from helpers.machine.paths import write_json
-    from helpers.project.bench import compare
+    from helpers.project.bench import compare_with_stock
     from helpers.settings import resolve
 
-    result = compare(resolve(profile, num_train_epochs=1.0), rows, seeds)
+    result = compare_with_stock(resolve(profile, num_train_epochs=1.0), rows, seeds)
     print(f"ours {result['ours']:.0f}, TRL alone {result['stock']:.0f} tokens a second: {result['ratio']:.2f} times")
     print(f"loss on held-out rows, once a seed: {result['final_losses']}")
     if target:

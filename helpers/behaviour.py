@@ -116,7 +116,7 @@ def reads_in_parts(model: Any, cache: Any = None) -> bool:
     return moved(read[-1][0, -1:], whole).hardly
 
 
-def goes_on(model: Any, padding: int, use_cache: bool) -> bool:
+def generates_past_padding(model: Any, padding: int, use_cache: bool) -> bool:
     """Whether `model.generate` has the logits of the whole text, behind so much padding on the left."""
     ids = some_ids(model, 8)
     padded, mask = (torch.nn.functional.pad(one, (padding, 0)) for one in (ids, torch.ones_like(ids)))
@@ -134,12 +134,12 @@ def goes_on(model: Any, padding: int, use_cache: bool) -> bool:
 
 def caches(model: Any) -> bool:
     """Whether `model.generate` may keep what it has read."""
-    return goes_on(model, 0, True)
+    return generates_past_padding(model, 0, True)
 
 
 def takes_padding(model: Any) -> bool:
     """Whether prompts may be padded on the left, which batches need."""
-    return goes_on(model, 4, found_out(model, caches))
+    return generates_past_padding(model, 4, found_out(model, caches))
 
 
 def found_out(model: Any, question: Callable[[Any], bool]) -> bool:

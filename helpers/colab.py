@@ -30,7 +30,7 @@ def prepare(project: Path = PROJECT) -> None:
     with (project / "pyproject.toml").open("rb") as file:
         wanted = tomllib.load(file)["project"]["dependencies"]
     lacking = [requirement for requirement in wanted if not satisfied(requirement)]
-    kept = {name_of(requirement) for requirement in wanted} - {name_of(requirement) for requirement in lacking}
+    kept = {package_of(requirement) for requirement in wanted} - {package_of(requirement) for requirement in lacking}
     pins = Path(tempfile.gettempdir()) / "colab-pins.txt"
     pins.write_text(
         "".join(f"{name}=={current}\n" for name in sorted({*kept, *BESIDE}) if (current := installed(name))),
@@ -40,7 +40,7 @@ def prepare(project: Path = PROJECT) -> None:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-c", str(pins), *lacking], check=True)
 
 
-def name_of(requirement: str) -> str:
+def package_of(requirement: str) -> str:
     """The package of a requirement such as "trl>=1.16"."""
     return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
 
@@ -55,7 +55,7 @@ def installed(name: str) -> str:
 
 def satisfied(requirement: str) -> bool:
     """Whether a package is installed in the version that "name>=bound" asks for, or a newer one."""
-    bound, current = requirement.partition(">=")[2], installed(name_of(requirement))
+    bound, current = requirement.partition(">=")[2], installed(package_of(requirement))
     return bool(current) and numbers(current) >= numbers(bound)
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from helpers.machine.card import card_fault, read_card
-from helpers.machine.paths import fixed_run, is_kind, read_json, runs_folder, write_json
+from helpers.machine.paths import fixed_run, is_kind, new_run_folder, read_json, runs_folder, write_json
 from helpers.settings import LIMITS, SET, Settings, SettingsError, check_values
 from helpers.watch.history import History
 
@@ -20,7 +20,8 @@ SUBSTITUTE = "-substitute"  # in the folder's name
 class Run:
     """One training: what it was asked to do, and the folder that keeps what came of it.
 
-    `checkpoints.run_to_use` makes the run to train in, `find_run` gives a finished one, `substitute_run` trains one.
+    Made here alone: `make_run` begins one, `open_run` and `find_run` give one that lies in a folder. `run_to_use`
+    (train/checkpoints.py) chooses between the two for a training; `substitute_run` (train/adapters.py) trains one.
     substitute: trained for a few steps only, so that a notebook that is opened alone has something to show.
     """
 
@@ -72,6 +73,15 @@ class Run:
         if self.substitute:
             return f"{words}. A substitute: it shows the way, not the quality; run notebook 03 for that"
         return words if card.get("finished", True) else f"{words}, stopped before its end"
+
+
+def make_run(settings: Settings, folder: str | Path | None = None, substitute: bool = False) -> Run:
+    """A run with these settings, to be trained: in this folder, or in a new one below the runs' folder.
+
+    Raises PlaceError when the new folder cannot be made.
+    """
+    label = settings.profile + (SUBSTITUTE if substitute else "")
+    return Run(settings, Path(folder) if folder else new_run_folder(label), substitute)
 
 
 def read_settings(path: Path) -> Settings:

@@ -19,7 +19,7 @@ from helpers.machine.hardware import (
 from helpers.machine.memory import FALCON_7B, LAYERS, SMOLLM2_135M, Batch, choose_batch, shape_in
 from helpers.machine.pins import is_hub_name, pinned
 from helpers.machine.tables import Table
-from helpers.machine.values import Limits, fault, near, one_of
+from helpers.machine.values import Limits, near, one_of, value_fault
 from helpers.machine.versions import can_import
 
 EMBEDDED = "embedded"
@@ -249,7 +249,7 @@ def resolve(
         settings, reasons["attention"] = replace(settings, attention=kernel.value), kernel.reason
     if not given.keys() & DIVISION:
         settings, reasons = fit_to_memory(settings, reasons, machine)
-    check(settings, machine)
+    check_settings(settings, machine)
     return replace(settings, reasons=REASONS | reasons)
 
 
@@ -328,7 +328,7 @@ def fit_to_memory(settings: Settings, reasons: dict[str, str], machine: Machine)
     return replace(settings, **chosen), reasons
 
 
-def check(settings: Settings, machine: Machine) -> None:
+def check_settings(settings: Settings, machine: Machine) -> None:
     """Raises SettingsError for values that would fail, or mislead, later on."""
     check_values(settings.as_dict())
     if settings.device == "cpu" and "float16" in (settings.dtype, settings.autocast):
@@ -349,7 +349,7 @@ def check_values(content: dict[str, Any]) -> None:
     for name, value in content.items():
         if name not in kinds:
             raise SettingsError(f"no such setting: {name}{near(name, kinds)}.")
-        wrong = "" if name == "reasons" else fault(value, kinds[name], LIMITS.get(name))
+        wrong = "" if name == "reasons" else value_fault(value, kinds[name], LIMITS.get(name))
         if not wrong and name in CHOICES:
             wrong = one_of(value, CHOICES[name])
         if not wrong and name in ("profile", "model", "data", "template", "target_modules") and not value.strip():

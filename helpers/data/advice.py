@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from helpers.data.columns import MEANINGS, is_missing, nearest, plain
+from helpers.data.columns import MEANINGS, is_missing, nearest, plain_name
 from helpers.data.json_shapes import is_turn
 from helpers.data.row_reader import ASKS
 
@@ -45,7 +45,7 @@ class Column(NamedTuple):
         return sum(max(len(text.split()), len(text) / 12) for text in self.texts) / len(self.texts)
 
 
-def remedy(objects: list[dict]) -> str:
+def mending_line(objects: list[dict]) -> str:
     """The one line that would mend rows of no known form."""
     if not objects:
         return ""
@@ -82,13 +82,13 @@ def above_the_header(names: list, objects: list[dict]) -> str:
     texts = [value for value in objects[0].values() if isinstance(value, str)]
     words = [name for name in names if len(str(name).split()) > 1 or NO_WORDS.match(str(name))]
     sentence = any(str(name).strip()[-1:] in ".?!。？！" for name in names)
-    same = all(NO_WORDS.match(str(name)) is not None for name, value in objects[0].items() if is_number(value))
+    same = all(NO_WORDS.match(str(name)) is not None for name, value in objects[0].items() if is_bare_value(value))
     if len(texts) == len(names) == len(words) and len(names) > 1 and sentence and same:
         return " Its first line seems to be a row: write a header above it, such as `question,answer`."
     return ""
 
 
-def is_number(value: object) -> bool:
+def is_bare_value(value: object) -> bool:
     """Whether a cell is a number, a date or an address."""
     return isinstance(value, str) and NO_WORDS.match(value.strip()) is not None
 
@@ -101,7 +101,7 @@ def holds_turns(value: object) -> bool:
 def likely(objects: list[dict]) -> tuple[str, str]:
     """Which columns ask and answer: by their names, their words and their order; "" where none does."""
     columns = text_columns(objects)
-    told = [one for one in columns if not BESIDE.search(plain(one.path).replace(".", "_"))] or columns
+    told = [one for one in columns if not BESIDE.search(plain_name(one.path).replace(".", "_"))] or columns
     sides = {one.path: side_of(one.path) for one in told}
     answers = [one for side in ("answer", "a short answer") for one in told if sides[one.path] == side]
     asks = [one for one in told if sides[one.path] == "question"]
@@ -116,9 +116,9 @@ def likely(objects: list[dict]) -> tuple[str, str]:
 
 def side_of(path: str) -> str:
     """Whether a column asks or answers, by its name; "" where that says neither."""
-    if (meaning := MEANINGS.get(plain(path), "")) in (*ASKS, "answer"):
+    if (meaning := MEANINGS.get(plain_name(path), "")) in (*ASKS, "answer"):
         return "answer" if meaning == "answer" else "question"
-    words = re.findall(r"[^\W\d_]+", plain(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", path)))
+    words = re.findall(r"[^\W\d_]+", plain_name(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", path)))
     for word in reversed(words):
         if word in ASKING:
             return "question"
@@ -163,7 +163,7 @@ def lists_in(value: object, path: str = "", depth: int = 0) -> Iterator[tuple[st
 
 def has_author(value: object) -> bool:
     """Whether an object says who wrote it: of several such the first is seldom the answer."""
-    return isinstance(value, dict) and any(plain(name).removesuffix("_id") in AUTHORS for name in value)
+    return isinstance(value, dict) and any(plain_name(name).removesuffix("_id") in AUTHORS for name in value)
 
 
 def texts_in(value: object, path: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:

@@ -235,7 +235,7 @@ def leaves(value: Any) -> Iterable[Any]:
             yield from leaves(one)
 
 
-def install() -> None:
+def install_bounded_compiler() -> None:
     """Makes transformers compile chat templates in this environment."""
     from transformers.utils import chat_template_utils
 

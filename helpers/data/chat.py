@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from helpers.data.bounded import TemplateLimit, install
+from helpers.data.bounded import TemplateLimit, install_bounded_compiler
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,7 +45,7 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     A text begins as the tokenizer begins texts: what it puts before each of them is part of the template then, so that
     training, prompts and exports have it once. Raises ValueError with the names that exist.
     """
-    name, own = template_name(tokenizer, name), own_template(tokenizer)
+    name, own = template_name(tokenizer, name), original_template(tokenizer)
     if name not in (MODEL, *TEMPLATES):
         raise ValueError(f"unknown chat template {name!r}; there are: {AUTO}, {MODEL}, {', '.join(TEMPLATES)}")
     if name == MODEL and not isinstance(own, str):
@@ -55,7 +55,7 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         raise ValueError(f"this tokenizer has {several}; or use 'guanaco'")
     if name == "chatml" and tokenizer.convert_tokens_to_ids("<|im_start|>") in (None, tokenizer.unk_token_id):
         raise ValueError("the chatml template needs a tokenizer that knows <|im_start|>; use 'guanaco'")
-    install()
+    install_bounded_compiler()
     tokenizer.chat_template = own if name == MODEL else TEMPLATES[name]
     if wrong := bomb(tokenizer):
         raise ValueError(f"{wrong}; it is not used, so choose another model, or TEMPLATE = 'guanaco'")
@@ -75,7 +75,7 @@ def bomb(tokenizer: PreTrainedTokenizerBase) -> str:
     return ""
 
 
-def own_template(tokenizer: PreTrainedTokenizerBase) -> Any:
+def original_template(tokenizer: PreTrainedTokenizerBase) -> Any:
     """The template that a tokenizer came with: a text, several by name, or None."""
     if not hasattr(tokenizer, "own_template"):
         tokenizer.own_template = tokenizer.chat_template  # type: ignore[attr-defined]
@@ -84,7 +84,7 @@ def own_template(tokenizer: PreTrainedTokenizerBase) -> Any:
 
 def template_name(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
     """Which template "auto" is for this tokenizer: its own where it has one, else guanaco. Other names stay."""
-    return name if name != AUTO else MODEL if own_template(tokenizer) else "guanaco"
+    return name if name != AUTO else MODEL if original_template(tokenizer) else "guanaco"
 
 
 def begin_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

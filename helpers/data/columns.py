@@ -58,11 +58,11 @@ HELD_OUT = re.compile(r"(^|[_.\-])(test|testing|validation|valid|val|dev|eval|ev
 
 def is_held_out(name: object) -> bool:
     """Whether a part of a data set is not for training, by its name: "test", "test_sft", "validation"."""
-    return HELD_OUT.search(plain(name)) is not None
+    return HELD_OUT.search(plain_name(name)) is not None
 
 
 @lru_cache(4096)
-def plain(name: object) -> str:
+def plain_name(name: object) -> str:
     """A column's name as NAMES has it: lower case, one script form, no blanks at its ends, `_` for those inside."""
     return re.sub(r"[\s\-]+", "_", unicodedata.normalize("NFKC", str(name)).casefold().strip(" \t\r\n*:：\ufeff"))
 
@@ -83,11 +83,11 @@ def by_meaning(row: Mapping) -> dict[str, list[str]]:
     """For each meaning that occurs among a row's valued columns: their names, in the order of NAMES."""
     meant: dict[str, list[str]] = {}
     for name in valued(row):
-        if (meaning := MEANINGS.get(plain(name))) is not None:
+        if (meaning := MEANINGS.get(plain_name(name))) is not None:
             meant.setdefault(meaning, []).append(name)
     for meaning, names in meant.items():
         if len(names) > 1:
-            names.sort(key=lambda name: NAMES[meaning].index(plain(name)))
+            names.sort(key=lambda name: NAMES[meaning].index(plain_name(name)))
     return meant
 
 
@@ -100,9 +100,9 @@ def mapped(row: dict, columns: Mapping[str, str]) -> dict:
     if not columns:
         return row
     taken = {name.split(".")[0] for name in columns.values()}
-    renamed = {name: value for name, value in row.items() if name not in taken and plain(name) not in columns}
+    renamed = {name: value for name, value in row.items() if name not in taken and plain_name(name) not in columns}
     renamed |= {
-        f"{name} (by name)": value for name, value in row.items() if name not in taken and plain(name) in columns
+        f"{name} (by name)": value for name, value in row.items() if name not in taken and plain_name(name) in columns
     }
     for path in columns.values():  # what else stands in a column of which a part is used
         root = path.split(".")[0]
@@ -134,7 +134,7 @@ def check_mapping(columns: Mapping[str, str], seen: Iterable[str]) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """ ", the nearest is `x`" for the most alike of the names, or ""."""
-    close = get_close_matches(plain(name), list(names), n=1, cutoff=0.6)
+    close = get_close_matches(plain_name(name), list(names), n=1, cutoff=0.6)
     return f", the nearest is `{close[0]}`" if close else ""
 
 
@@ -174,10 +174,10 @@ class Ledger:
     def table(self) -> str:
         """The ledger as aligned text."""
         rows = self.rows()
-        width = min(LONGEST_NAME, max((len(visible(name)) for name, *_ in rows), default=0))
-        return "\n".join(f"  {visible(name):{width}}  {count:9,}  {fate}" for name, count, fate in rows)
+        width = min(LONGEST_NAME, max((len(visible_name(name)) for name, *_ in rows), default=0))
+        return "\n".join(f"  {visible_name(name):{width}}  {count:9,}  {fate}" for name, count, fate in rows)
 
 
-def visible(name: str) -> str:
+def visible_name(name: str) -> str:
     """A column's name on one line, without control characters."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", "?", name)

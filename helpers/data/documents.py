@@ -42,7 +42,7 @@ def is_chat_log(text: str) -> bool:
     return len(CHAT_LINE.findall(text)) >= 2
 
 
-def what_it_is(name: str, text: str) -> str:
+def kind_of_document(name: str, text: str) -> str:
     """What a text file of another kind seems to be, and what to do, by its beginning."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if is_chat_log(text):

@@ -6,10 +6,10 @@ Knows nothing of files or tokens.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from helpers.data.columns import MEANINGS, mapped, plain, valued
+from helpers.data.columns import MEANINGS, mapped, plain_name, valued
 from helpers.data.json_shapes import is_turn
 from helpers.data.json_text import from_json
-from helpers.data.layouts import in_turn, unwrapped
+from helpers.data.layouts import alternating_turns, unwrapped
 from helpers.data.order import checked
 from helpers.data.parts import calls_in, flat_tools, system_text
 from helpers.data.row_reader import ASKS, RowReader
@@ -68,7 +68,7 @@ class Conversation(NamedTuple):
     fates: dict[str, str]
 
 
-def convert(row: object, format: str = "", columns: Mapping[str, str] | None = None) -> Conversation:
+def to_conversation(row: object, format: str = "", columns: Mapping[str, str] | None = None) -> Conversation:
     """The conversation of a row. format: a name of FORMATS, or "" for what the row's columns say.
 
     columns: {meaning: the reader's own name}. Raises RowError, which says what the row is instead.
@@ -96,7 +96,7 @@ def convert(row: object, format: str = "", columns: Mapping[str, str] | None = N
     said = "\n".join(str(message["content"]) for message in messages)
     reader.rest(f"not used: the row is read as {reader.format}", said)
     for raw in reader.fates:
-        if plain(raw) not in MEANINGS and reader.fates[raw].startswith("not used: the row"):
+        if plain_name(raw) not in MEANINGS and reader.fates[raw].startswith("not used: the row"):
             reader.fates[raw] = "kept beside (not trained)"
     return Conversation(reader.format, messages, tools, rejected, mended, reader.fates)
 
@@ -112,7 +112,7 @@ def form_of(reader: RowReader, asked: bool = False) -> str:
     if has("chosen"):
         return "preference"
     if has("messages"):
-        return "messages" if plain(reader.meant["messages"][0]) == "messages" else "sharegpt"
+        return "messages" if plain_name(reader.meant["messages"][0]) == "messages" else "sharegpt"
     if is_choice(reader.row) and not asked:
         raise RowError("a multiple-choice row", "write the options into the question, and the right one as the answer")
     if has("answer"):
@@ -124,10 +124,10 @@ def form_of(reader: RowReader, asked: bool = False) -> str:
         ):
             if has(meaning):
                 return name
-        if "instruction" in map(plain, reader.row):  # null, beside an answer
+        if "instruction" in map(plain_name, reader.row):  # null, beside an answer
             raise RowError("no question", "`instruction` is empty")
-    if {"message_id", "parent_id", "role"} <= {plain(name) for name in reader.row}:
-        raise RowError(*what_it_is(reader))
+    if {"message_id", "parent_id", "role"} <= {plain_name(name) for name in reader.row}:
+        raise RowError(*unknown_form(reader))
     if is_turn(reader.row):
         raise RowError(
             "one message a row",
@@ -135,10 +135,10 @@ def form_of(reader: RowReader, asked: bool = False) -> str:
         )
     if has("text"):
         return "guanaco"
-    raise RowError(*what_it_is(reader))
+    raise RowError(*unknown_form(reader))
 
 
-def what_it_is(reader: RowReader) -> tuple[str, str]:
+def unknown_form(reader: RowReader) -> tuple[str, str]:
     """(reason, detail) for a row of no known form: its true name where it has one, and its columns."""
     if told := unknown_of(reader.row):
         return told
@@ -159,7 +159,9 @@ def from_turns(reader: RowReader) -> tuple[list[dict], str]:
     if not reader.has("messages"):
         raise RowError("another schema", "no list of turns")
     name = reader.meant["messages"][0]
-    if texts := in_turn(reader.row[name]) if plain(name) != "turns" else None:  # there MT-Bench has questions alone
+    if (
+        texts := alternating_turns(reader.row[name]) if plain_name(name) != "turns" else None
+    ):  # there MT-Bench has questions alone
         reader.fates[name] = "the turns: texts without a speaker, question and answer in turn"
         return texts, ""
     turns = as_turns(reader.take("messages", "the turns"), name)
@@ -175,12 +177,12 @@ def from_pair(reader: RowReader) -> tuple[list[dict], str]:
     asks = [meaning for meaning in ASKS if reader.has(meaning)]
     answers = reader.meant.get("answer", [])
     if not asks or not answers:
-        raise RowError(*what_it_is(reader))
+        raise RowError(*unknown_form(reader))
     if reader.format in ("alpaca", "prompt_completion") and MAIN[reader.format] not in asks:
         raise RowError("another schema", f"no `{MAIN[reader.format]}`")
     main = next((meaning for meaning in (MAIN.get(reader.format), *asks) if meaning in asks), asks[0])
-    partners = ("solution",) if plain(reader.meant[main][0]) == "problem" else PARTNERS[main]
-    answer = next((name for name in answers if plain(name) in partners), answers[0])
+    partners = ("solution",) if plain_name(reader.meant[main][0]) == "problem" else PARTNERS[main]
+    answer = next((name for name in answers if plain_name(name) in partners), answers[0])
     told = prompt_turns(reader.row[reader.meant[main][0]], reader.row[answer]) if len(asks) == 1 else None
     if told:
         reader.take(main, f"the question, parsed from {told[0]}'s template")
@@ -209,7 +211,7 @@ def listed_pairs(asked: object, answers: object) -> list[dict]:
     if not isinstance(asked, (list, tuple)) or not isinstance(answers, (list, tuple)) or len(asked) != len(answers):
         return []
     texts = [text for pair in zip(asked, answers, strict=True) for text in pair]
-    return in_turn(texts) or []
+    return alternating_turns(texts) or []
 
 
 def from_preference(reader: RowReader) -> tuple[list[dict], str]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from helpers.data.columns import MEANINGS, is_held_out, plain
+from helpers.data.columns import MEANINGS, is_held_out, plain_name
 from helpers.data.rows import DataError, Row
 from helpers.data.turns import ROLE_KEYS, TEXT_KEYS
 
@@ -52,13 +52,13 @@ def unfolded(number: int, value: object) -> Iterator[Row]:
 
 def is_row(value: dict) -> bool:
     """Whether an object is one row, by what it has of answers, texts and conversations."""
-    return bool(ROW_MEANINGS & {MEANINGS.get(plain(n)) for n, v in value.items() if is_cell(n, v)})
+    return bool(ROW_MEANINGS & {MEANINGS.get(plain_name(n)) for n, v in value.items() if is_cell(n, v)})
 
 
 def is_cell(name: str, value: object) -> bool:
     """Whether a member of an object is a value of one row: a text, or a conversation."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        pairs = MEANINGS.get(plain(name)) == "messages" and not holds_a_row(value[0])
+        pairs = MEANINGS.get(plain_name(name)) == "messages" and not holds_a_row(value[0])
         return is_turn(value[0]) or pairs
     return isinstance(value, (str, int, float))
 
@@ -66,7 +66,9 @@ def is_cell(name: str, value: object) -> bool:
 def holds_a_row(value: object) -> bool:
     """Whether an object is a row by its columns, and not a turn."""
     return (
-        isinstance(value, dict) and not is_turn(value) and bool(ROW_MEANINGS & {MEANINGS.get(plain(n)) for n in value})
+        isinstance(value, dict)
+        and not is_turn(value)
+        and bool(ROW_MEANINGS & {MEANINGS.get(plain_name(n)) for n in value})
     )
 
 
@@ -77,7 +79,7 @@ def is_list_of_rows(value: object) -> bool:
 
 def is_turn(value: Mapping) -> bool:
     """Whether an object is one turn of a conversation: it says who speaks, and what; a message of a tree is a row."""
-    names = {plain(name) for name in value}
+    names = {plain_name(name) for name in value}
     speaks = names & set(ROLE_KEYS) and names & {*TEXT_KEYS, "tool_calls", "function_call"}
     return bool(speaks) and not names & {"message_id", "parent_id"}
 
@@ -100,7 +102,7 @@ def table_in(value: dict) -> list[dict[str, Any]]:
 def is_by_column(value: Mapping[str, Any]) -> bool:
     """Whether an object of objects has a column in each, with the rows' numbers as keys, as pandas writes it."""
     keys = [list(one) for one in value.values()]
-    named = any(plain(name) in MEANINGS for name in value)
+    named = any(plain_name(name) in MEANINGS for name in value)
     return all(one == keys[0] for one in keys) and (named or all(key.isdigit() for key in keys[0]))
 
 
@@ -149,11 +151,12 @@ def lists_to_read(lists: Mapping[str, tuple[object, int]], source: str, chosen: 
             raise DataError(f"{source}: there is no list of rows {chosen!r}; there are: {', '.join(lists) or 'none'}.")
         return [chosen]
     rows = [name for name, (first, _) in lists.items() if holds_a_row(first)] or list(lists)
-    kinds = {frozenset(map(plain, first)) if isinstance(first, dict) else None for first, _ in map(lists.get, rows)}  # type: ignore[misc,arg-type]
-    parts = all(is_held_out(name) or plain(name).startswith("train") for name in rows)
-    if len(rows) > 1 and ((len(kinds) > 1 and not parts) or any(UNWANTED.search(plain(name)) for name in rows)):
+    firsts = [lists[name][0] for name in rows]
+    kinds = {frozenset(map(plain_name, first)) if isinstance(first, dict) else None for first in firsts}
+    parts = all(is_held_out(name) or plain_name(name).startswith("train") for name in rows)
+    if len(rows) > 1 and ((len(kinds) > 1 and not parts) or any(UNWANTED.search(plain_name(name)) for name in rows)):
         found = ", ".join(f"`{name}` ({lists[name][1]:,})" for name in rows)
-        likely = max(rows, key=lambda name: (not UNWANTED.search(plain(name)), lists[name][1]))
+        likely = max(rows, key=lambda name: (not UNWANTED.search(plain_name(name)), lists[name][1]))
         raise DataError(
             f"{source}: several lists in one object: {found}, and which of them is to be trained is not said. Name it: "
             f'COLUMNS = {{"rows": "{likely}"}} in the notebooks, or --columns rows={likely}.'
@@ -168,7 +171,7 @@ def beside_rows(value: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
 
 def brief(name: str, value: Any) -> Any:
     """A value that is put beside every row: as it is, or how long it is where it has no meaning and is long."""
-    if isinstance(value, (str, int, float)) or value is None or plain(name) in MEANINGS:
+    if isinstance(value, (str, int, float)) or value is None or plain_name(name) in MEANINGS:
         return value
     long = len(value) > MOST_BESIDE or len(json.dumps(value, default=str)) > MOST_BESIDE
     return f"{len(value):,} entries" if long else value

@@ -13,7 +13,7 @@ class Repeated(dict):
     repeated = ""  # the key
 
 
-def told_apart(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def all_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of its members, for `object_pairs_hook`: json alone would keep the last of two that have one name."""
     plain = dict(pairs)
     if len(plain) == len(pairs):
@@ -31,7 +31,7 @@ def told_apart(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return told if told.repeated else plain
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=told_apart)
+DECODER = json.JSONDecoder(object_pairs_hook=all_members)
 
 
 def loads(text: str) -> Any:

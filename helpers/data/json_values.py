@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from helpers.data.columns import is_held_out, plain
+from helpers.data.columns import is_held_out, plain_name
 from helpers.data.json_shapes import (
     beside_rows,
     is_list_of_rows,
@@ -210,7 +210,7 @@ def array_items(pieces: Pieces) -> Iterator[object]:
             if isinstance(error, DataError):
                 raise
             raise pieces.broken(f"a row of more than {MAX_VALUE:,} characters, or one that does not end") from None
-        if first and isinstance(value, dict) and is_turn(value) and not any(THREAD.match(plain(n)) for n in value):
+        if first and isinstance(value, dict) and is_turn(value) and not any(THREAD.match(plain_name(n)) for n in value):
             turns = []
         first = False
         if turns is None:

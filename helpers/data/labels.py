@@ -92,7 +92,7 @@ def encode(
 
     messages: with all that they have (conversation.whole_messages). Raises RowError where the template cannot write it.
     """
-    if is_plain(tokenizer, messages) and not tools:
+    if are_plain_texts(tokenizer, messages) and not tools:
         (pair,) = encode_many(tokenizer, [messages], assistant_only)
         if not assistant_only or has_all_answers(pair[1], messages):
             return pair
@@ -103,7 +103,7 @@ def encode(
     return ids, [token if one >= 0 and trained[one] else -100 for token, one in zip(ids, answers, strict=True)]
 
 
-def is_plain(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> bool:
+def are_plain_texts(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> bool:
     """Whether messages are texts of two sides and the template marks what is trained: then one call encodes many."""
     texts = all(len(message) == 2 and message["role"] != "tool" for message in messages)
     texts = texts and not any("<think>" in message["content"] for message in messages)
@@ -212,9 +212,9 @@ def shortened_row(
     pair: input_ids and labels of the whole row.
     """
     messages = rest = whole_messages(row)
-    while rest and (not is_answer(rest[-1]) or len(pair[0]) > max_length):
+    while rest and (not can_end_with(rest[-1]) or len(pair[0]) > max_length):
         rest = rest[:-1]
-        if rest and is_answer(rest[-1]):
+        if rest and can_end_with(rest[-1]):
             pair = encode(tokenizer, rest, assistant_only, tools_in(row))
     if not rest or all(label == -100 for label in pair[1]):
         return None
@@ -222,7 +222,7 @@ def shortened_row(
     return harmless(tokenizer, plain), extras_of(rest), row.get("tools") or "", *pair, len(rest) < len(messages)
 
 
-def is_answer(message: dict) -> bool:
+def can_end_with(message: dict) -> bool:
     """Whether a conversation can end with this message."""
     return message["role"] == "assistant"
 
@@ -232,7 +232,7 @@ def encode_rows(
 ) -> list[tuple[list[int], list[int]] | RowError]:
     """encode() of each row (`messages`, perhaps `extras` and `tools`); a RowError where that cannot be done."""
     whole = [whole_messages(row) for row in rows]
-    plain = [i for i, row in enumerate(rows) if not row.get("tools") and is_plain(tokenizer, whole[i])]
+    plain = [i for i, row in enumerate(rows) if not row.get("tools") and are_plain_texts(tokenizer, whole[i])]
     results: dict[int, Any] = {}
     try:
         pairs = encode_many(tokenizer, [whole[i] for i in plain], assistant_only)
@@ -336,12 +336,12 @@ def as_html(tokens: list[Token]) -> str:
     for token in tokens:
         colour, underline = MARKS[token.kind]
         style = f"border-bottom:3px {underline} {colour};margin-right:1px"
-        spans.append(f'<span style="{style}" title="{token.kind}">{visible(token.text)}</span>')
+        spans.append(f'<span style="{style}" title="{token.kind}">{visible_token(token.text)}</span>')
     legend = ", ".join(f"{count} {kind}" for kind, count in counts(tokens).items())
     return f"<p style='line-height:2;font-family:monospace'>{''.join(spans)}</p><p>Tokens: {legend}.</p>"
 
 
-def visible(text: str) -> str:
+def visible_token(text: str) -> str:
     """A token's text, escaped, with a line break shown as a sign; a line may end before a space."""
     return html.escape(text.replace("\n", "⏎")).replace(" ", "<wbr>&nbsp;")
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from helpers.data.columns import is_missing, plain
+from helpers.data.columns import is_missing, plain_name
 from helpers.data.json_text import from_json
 
 WRAPPERS = ("input", "chat", "conversation", "sample")
@@ -94,15 +94,15 @@ def by_row(value: object) -> object:
 
 def by_type(turn: dict) -> dict:
     """A message of LangChain, which has its speaker in `type` and its text in `data`; any other turn as it is."""
-    kind = plain(turn.get("type"))
-    if kind not in SPEAKER_TYPES or any(plain(key) in ("role", "from") for key in turn):
+    kind = plain_name(turn.get("type"))
+    if kind not in SPEAKER_TYPES or any(plain_name(key) in ("role", "from") for key in turn):
         return turn
     inner = turn.get("data")
     rest = {key: value for key, value in turn.items() if key not in ("type", "data")}
     return {**rest, **(inner if isinstance(inner, dict) else {}), "role": kind}
 
 
-def in_turn(value: object) -> list[dict] | None:
+def alternating_turns(value: object) -> list[dict] | None:
     """Texts without a speaker, at least two, as question and answer in turn; None for anything else."""
     texts = from_json(value)
     if not isinstance(texts, (list, tuple)) or len(texts) < 2 or not all(isinstance(one, str) for one in texts):

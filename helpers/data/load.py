@@ -13,20 +13,20 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from helpers.data.advice import remedy
+from helpers.data.advice import mending_line
 from helpers.data.cells import dataset_rows, frame_rows
 from helpers.data.chat import MARKER
-from helpers.data.columns import is_held_out, plain, valued
+from helpers.data.columns import is_held_out, plain_name, valued
 from helpers.data.conversation import extras_of
 from helpers.data.duplicates import digest, normalised, question_of
-from helpers.data.formats import FORMATS, NEITHER, UNWANTED_ANSWER, Conversation, convert
+from helpers.data.formats import FORMATS, NEITHER, UNWANTED_ANSWER, Conversation, to_conversation
 from helpers.data.json_shapes import refuse_choice
 from helpers.data.readers import read_file
 from helpers.data.recognition import recognised
 from helpers.data.report import Report
 from helpers.data.rows import DataError, Row
 from helpers.data.split import split
-from helpers.data.tables import told_apart
+from helpers.data.tables import unique_header
 from helpers.data.templated import NO_TURN
 from helpers.data.threads import conversations, thread_column
 from helpers.data.turns import NOT_TEXT, RowError
@@ -94,7 +94,7 @@ def load_chat(
     dataset = as_dataset(usable(chain(head, rows), report, format or "", columns, progress))
     if not report.kept:
         objects = [row.value for row in head if isinstance(row.value, dict) and len(row.value) > 1]
-        advice = remedy(objects) if {NO_TURN, "an object instead of text"} & set(report.skipped_for) else ""
+        advice = mending_line(objects) if {NO_TURN, "an object instead of text"} & set(report.skipped_for) else ""
         raise DataError(f"{name}: no row can be used.{advice}\n{report.table()}")
     if report.skipped_for[UNWANTED_ANSWER] and any(NEITHER in fates for fates in report.columns.values()):
         raise DataError(
@@ -110,7 +110,7 @@ def rows_of(source: Any, chosen: str = "") -> tuple[str, Iterator[Row], str]:
     if not isinstance(source, (str, Path)) or HUB_ID.fullmatch(str(source)):
         refuse_choice("the data", chosen)
     if hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas
-        records = frame_rows(source, told_apart(list(map(str, source.columns))))
+        records = frame_rows(source, unique_header(list(map(str, source.columns))))
         return "the DataFrame", (Row(i, row) for i, row in enumerate(records, start=1)), ""
     if hasattr(source, "column_names") and not hasattr(source, "keys"):
         return "the Dataset", (Row(i, row) for i, row in enumerate(dataset_rows(source), start=1)), ""
@@ -170,7 +170,7 @@ def usable(
         try:
             if isinstance(row, RowError):
                 raise row
-            conversation = convert(row, format, columns)
+            conversation = to_conversation(row, format, columns)
             held_out = held_out or said_held_out(row, conversation.fates)
             whole = as_one_text(conversation)
             refuse_copies(number, digest(whole), digest(normalised(whole) or whole), exact, same)
@@ -203,7 +203,7 @@ def usable(
 
 def said_held_out(row: object, fates: dict[str, str]) -> bool:
     """Whether a column `split` says that a row is for tests; notes the column."""
-    names = [name for name in row if plain(name) == "split"] if isinstance(row, dict) else []
+    names = [name for name in row if plain_name(name) == "split"] if isinstance(row, dict) else []
     if not names or not isinstance(row[names[0]], str):  # type: ignore[index]
         return False
     held_out = is_held_out(row[names[0]])  # type: ignore[index]
@@ -222,7 +222,7 @@ def group_of(row: object) -> str:
     """The row's group by the first of GROUPS that it has, or "" ."""
     if not isinstance(row, dict):
         return ""
-    names = {plain(name): value for name, value in row.items()}
+    names = {plain_name(name): value for name, value in row.items()}
     return NOT_TEXT.sub("", next((str(names[name]) for name in GROUPS if names.get(name)), ""))
 
 

@@ -11,7 +11,7 @@ WORDS = (("Q", "A"), ("Question", "Answer"), ("Frage", "Antwort"), ("F", "A"), (
 MAX_PAIR = 1_000_000  # characters
 
 
-def words_of(text: str) -> tuple[str, str] | None:
+def turn_words(text: str) -> tuple[str, str] | None:
     """The words by which a text marks questions and answers, where it begins with one and has the other."""
     for asks, answers in WORDS:
         if re.match(rf"\s*{asks}\s?[:：]", text) and re.search(rf"^{answers}\s?[:：]", text, re.MULTILINE):
@@ -27,17 +27,17 @@ def pair_rows(path: Path, encoding: str, words: tuple[str, str]) -> Iterator[Row
         for number, line in enumerate(file, start=1):
             found = mark.match(line)
             if found and found[1] == words[0] and turns:
-                yield pair(turns, words)
+                yield question_row(turns, words)
                 turns = []
             if found:
                 turns.append((number, found[1], [line[found.end() :]]))
             elif turns:
                 turns[-1][2].append(line)
     if turns:
-        yield pair(turns, words)
+        yield question_row(turns, words)
 
 
-def pair(turns: list[tuple[int, str, list[str]]], words: tuple[str, str]) -> Row:
+def question_row(turns: list[tuple[int, str, list[str]]], words: tuple[str, str]) -> Row:
     """A question and its answer as a row."""
     number = turns[0][0]
     if [word for _, word, _ in turns] != list(words):

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from helpers.data.cells import arrow_rows
-from helpers.data.documents import WRITE_PAIRS, document_in, is_chat_log, what_it_is
+from helpers.data.documents import WRITE_PAIRS, document_in, is_chat_log, kind_of_document
 from helpers.data.encodings import encoding_of
 from helpers.data.json_shapes import refuse_choice
 from helpers.data.json_values import json_rows
-from helpers.data.plain_text import pair_rows, words_of
+from helpers.data.plain_text import pair_rows, turn_words
 from helpers.data.rows import DataError, Row
 from helpers.data.tables import DELIMITERS, table_rows
 
@@ -42,13 +42,13 @@ def read_file(path: Path, chosen: str = "") -> tuple[Iterator[Row], str]:
         refuse_choice(path.name, chosen)
         return table_rows(path, encoding), encoding
     if path.suffix.lower() not in JSON_SUFFIXES and is_chat_log(start.decode(encoding, errors="replace")):
-        raise DataError(f"{path.name} is {what_it_is(path.name, start.decode(encoding, errors='replace'))}")
+        raise DataError(f"{path.name} is {kind_of_document(path.name, start.decode(encoding, errors='replace'))}")
     first = start.decode(encoding, errors="replace").lstrip("\ufeff \t\r\n")[:1]
     if first in ("{", "[") or path.suffix.lower() in JSON_SUFFIXES:
         return json_rows(path, encoding, chosen), encoding
-    if words := words_of(start.decode(encoding, errors="replace").lstrip("\ufeff")):
+    if words := turn_words(start.decode(encoding, errors="replace").lstrip("\ufeff")):
         return pair_rows(path, encoding, words), encoding
-    told = what_it_is(path.name, start.decode(encoding, errors="replace"))
+    told = kind_of_document(path.name, start.decode(encoding, errors="replace"))
     raise DataError(f"{path.name} is neither JSONL, JSON, CSV nor Parquet: it is {told}")
 
 

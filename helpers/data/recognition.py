@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from helpers.data.advice import remedy
+from helpers.data.advice import mending_line
 from helpers.data.columns import check_mapping, mapped
-from helpers.data.formats import FORMATS, convert, form_of
+from helpers.data.formats import FORMATS, form_of, to_conversation
 from helpers.data.row_reader import RowReader
 from helpers.data.rows import DataError, Row
 from helpers.data.templated import NO_TURN
@@ -34,7 +34,7 @@ def recognised(name: str, head: list[Row], format: str | None, columns: Mapping[
     if refusal is None:
         raise DataError(f"{name} has no rows.")
     unknown = refusal.reason in ("another schema", "no answer", "no question", NO_TURN)
-    raise DataError(f"{name}: no known form. The first row: {refusal}.{remedy(objects) if unknown else ''}")
+    raise DataError(f"{name}: no known form. The first row: {refusal}.{mending_line(objects) if unknown else ''}")
 
 
 def form_in(row: Row, format: str, columns: Mapping[str, str]) -> tuple[str, str]:
@@ -42,7 +42,7 @@ def form_in(row: Row, format: str, columns: Mapping[str, str]) -> tuple[str, str
     if isinstance(row.value, RowError):
         raise row.value
     try:
-        conversation = convert(row.value, format, columns)
+        conversation = to_conversation(row.value, format, columns)
         made_of = [name for name, fate in conversation.fates.items() if fate.startswith(("the ", "joined", "earlier"))]
         return conversation.format, " and ".join(f"`{name}`" for name in made_of if "[]" not in name)
     except RowError:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from helpers.data.columns import Ledger, visible
+from helpers.data.columns import Ledger, visible_name
 from helpers.data.turns import RowError
 from helpers.machine.tables import Table
 
@@ -67,7 +67,7 @@ class Report:
 
     def shown(self) -> Table:
         """The same for a notebook: the ledger as a table, and the counts below it."""
-        rows = [(visible(name), f"{count:,}", fate) for name, count, fate in self.ledger.rows()]
+        rows = [(visible_name(name), f"{count:,}", fate) for name, count, fate in self.ledger.rows()]
         return Table(("column", "rows", "what became of it"), rows, notes=self.lines())
 
     def as_dict(self) -> dict:

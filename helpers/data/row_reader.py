@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from helpers.data.columns import MEANINGS, by_meaning, plain, valued
+from helpers.data.columns import MEANINGS, by_meaning, plain_name, valued
 from helpers.data.json_text import from_json
-from helpers.data.layouts import in_turn
+from helpers.data.layouts import alternating_turns
 from helpers.data.parts import calls_in
 from helpers.data.true_names import judged
 
@@ -33,7 +33,7 @@ class RowReader:
 
     def couple(self) -> None:
         """Notes columns that ask and answer only beside one another, and those that only look as if they had turns."""
-        names = {plain(name): name for name in valued(self.row)}
+        names = {plain_name(name): name for name in valued(self.row)}
         for ask, answer in COUPLES:
             if ask in names and answer in names and (ask != "context" or not self.meant.keys() & {*ASKS, "messages"}):
                 self.meant["question"] = [names[ask]]
@@ -47,7 +47,9 @@ class RowReader:
             self.meant["chosen"], self.meant["rejected"] = [compared[0]], [compared[1]]
             self.fates[compared[2]] = "says which answer is chosen"
         turns = [name for name in self.meant.get("messages", []) if not isinstance(self.row[name], (bool, int, float))]
-        texts = [names[one] for one in ("data",) if one in names and in_turn(self.row[names[one]])]  # UltraChat
+        texts = [
+            names[one] for one in ("data",) if one in names and alternating_turns(self.row[names[one]])
+        ]  # UltraChat
         self.meant["messages"] = turns or texts
         self.meant["thinking"] = [name for name in self.meant.get("thinking", []) if is_thought(self.row[name])]
 
@@ -67,7 +69,7 @@ class RowReader:
             if name not in self.fates:
                 value = self.row[name]
                 again = isinstance(value, str) and len(value.strip()) > 3 and value.strip() in used
-                known = plain(name) in MEANINGS
+                known = plain_name(name) in MEANINGS
                 self.fates[name] = "not used: the same text again" if again and known else fate
 
 

@@ -105,7 +105,7 @@ def table_rows(path: Path, encoding: str) -> Iterator[Row]:
     with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
         delimiter_said(file)
         rows = dialect.reader(file, strict=False)
-        header = told_apart(next(rows, []))
+        header = unique_header(next(rows, []))
         for number, cells in enumerate(filter(None, rows), start=1):
             if len(cells) != len(header):
                 yield Row(number, RowError("another schema", f"{len(cells)} cells where the header has {len(header)}"))
@@ -115,7 +115,7 @@ def table_rows(path: Path, encoding: str) -> Iterator[Row]:
                 yield Row(number, dict(zip(header, cells, strict=True)))
 
 
-def told_apart(header: list[str]) -> list[str]:
+def unique_header(header: list[str]) -> list[str]:
     """The header with a number behind a name that stands in it before: two columns of one name would be one."""
     seen: Counter[str] = Counter()
     names = []

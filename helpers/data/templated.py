@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from helpers.data.turns import RowError, opened
 
 
-class Form(NamedTuple):
+class TextForm(NamedTuple):
     """A template's marks: what begins a turn (its first group names who speaks), and what may stand at a turn's end.
 
     strict: the marks are no words of everyday texts, so that none of them can be meant as text.
@@ -18,9 +18,9 @@ class Form(NamedTuple):
     strict: bool
 
 
-def form(name: str, turn: str, end: str = "", strict: bool = True) -> Form:
+def form(name: str, turn: str, end: str = "", strict: bool = True) -> TextForm:
     """A Form of two patterns."""
-    return Form(name, re.compile(turn), re.compile(rf"(?:{end})\s*$" if end else r"\s*$"), strict)
+    return TextForm(name, re.compile(turn), re.compile(rf"(?:{end})\s*$" if end else r"\s*$"), strict)
 
 
 FORMS = (
@@ -106,12 +106,12 @@ def prompt_turns(prompt: object, answer: object) -> tuple[str, list[dict[str, An
     return (name, turns) if turns[-1]["role"] == "assistant" and turns[-1]["content"] else None
 
 
-def both_speak(text: str, form: Form) -> bool:
+def both_speak(text: str, form: TextForm) -> bool:
     """Whether somebody asks and somebody answers by a form's marks."""
     return {"user", "assistant"} <= {SPEAKERS.get(mark[1].lower()) for mark in form.turn.finditer(text)}
 
 
-def marks_of(text: str, chosen: Form) -> list[re.Match[str]]:
+def marks_of(text: str, chosen: TextForm) -> list[re.Match[str]]:
     """The marks by which the turns of a text begin: of two words for one speaker ("Human", "User") the first one.
 
     Where the first answer is closed before the next question, as by </s>, a mark for a question that stands behind
@@ -137,7 +137,7 @@ def marks_of(text: str, chosen: Form) -> list[re.Match[str]]:
     return marks
 
 
-def split_turns(text: str, chosen: Form) -> list[dict[str, str]]:
+def split_turns(text: str, chosen: TextForm) -> list[dict[str, str]]:
     """The turns of a text in this form. Raises RowError for a marker where none can stand."""
     marks = marks_of(text, chosen)
     turns: list[dict[str, str]] = []

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from helpers.data.columns import plain
+from helpers.data.columns import plain_name
 from helpers.data.json_shapes import is_turn
 from helpers.data.rows import Row
 
@@ -28,7 +28,7 @@ def thread_column(head: Iterable[Row], columns: dict[str, str]) -> str:
         return ""
     if named:
         return named if named in values[0] else ""
-    return next((name for name in values[0] if THREAD.match(plain(name))), "")
+    return next((name for name in values[0] if THREAD.match(plain_name(name))), "")
 
 
 def conversations(rows: Iterable[Row], column: str, notes: list[str]) -> Iterator[Row]:
@@ -55,7 +55,7 @@ def conversations(rows: Iterable[Row], column: str, notes: list[str]) -> Iterato
 def in_order(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The messages by a column that numbers them, or else by a date; as they stand where there is none."""
     for pattern, key in ((ORDER, number_of), (WHEN, date_of)):
-        for name in [name for name in turns[0] if pattern.match(plain(name))]:
+        for name in [name for name in turns[0] if pattern.match(plain_name(name))]:
             keys: list[Any] = [key(turn.get(name)) for turn in turns]
             if None not in keys and (pattern is WHEN or len(set(keys)) == len(keys)):
                 return [turn for _, turn in sorted(zip(keys, turns, strict=True), key=lambda pair: pair[0])]

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from helpers.data.columns import plain, valued
+from helpers.data.columns import plain_name, valued
 
 NO_ASSISTANT = (
     'none of its speakers is an assistant: write each exchange as a line {"messages": [{"role": "user", '
@@ -93,7 +93,7 @@ VERDICTS = {"a": "a", "model_a": "a", "0": "0", "b": "b", "model_b": "b", "1": "
 
 def export_of(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """(what a row is, what brings it in) of a row that another program wrote and that no form would read rightly."""
-    names = {plain(name) for name in valued(row)}
+    names = {plain_name(name) for name in valued(row)}
     if "from_id" in first_of(row.get("messages")):
         return "a chat of Telegram", NO_ASSISTANT
     return next(((name, advice) for needs, name, advice in EXPORTS if needs <= names), None)
@@ -101,13 +101,13 @@ def export_of(row: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def is_choice(row: Mapping[str, Any]) -> bool:
     """Whether a row offers several answers to choose from, by the names of its columns."""
-    names = {plain(name) for name in valued(row)}
+    names = {plain_name(name) for name in valued(row)}
     return {"a", "b", "c"} <= names or bool(names & CHOICES)
 
 
 def unknown_of(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """(what a row is, what brings it in) of a row of no form; None where it has no name of its own."""
-    names = {plain(name) for name in row}
+    names = {plain_name(name) for name in row}
     if found := next(((name, advice) for needs, name, advice in UNKNOWN if needs <= names), None):
         return found
     if lists := parallel_lists(row):
@@ -133,15 +133,15 @@ def first_of(value: object) -> Mapping[str, Any]:
 
 def parallel_lists(row: Mapping[str, Any]) -> str:
     """The mapping for a row with its questions in one list and its answers in another, as CoQA has them; "" else."""
-    asks = next((name for name in row if plain(name) == "questions"), "")
-    answers = next((name for name in row if plain(name) == "answers"), "")
+    asks = next((name for name in row if plain_name(name) == "questions"), "")
+    answers = next((name for name in row if plain_name(name) == "answers"), "")
     if not asks or not answers or not is_texts(row[asks]):
         return ""
     inner = row[answers]
     path = answers if is_texts(inner) else ""
     if isinstance(inner, dict):
         path = next((f"{answers}.{key}" for key, one in inner.items() if is_texts(one)), "")
-    story = next((name for name in row if plain(name) in ("story", "article", "background")), "")
+    story = next((name for name in row if plain_name(name) in ("story", "article", "background")), "")
     beside = f', "context": "{story}"' if story else ""
     return f'"question": "{asks}", "answer": "{path}"{beside}' if path else ""
 
@@ -153,17 +153,17 @@ def is_texts(value: object) -> bool:
 
 def two_answers(row: Mapping[str, Any]) -> list[str]:
     """The two columns of a comparison, such as `response_a` and `response_b`; [] where there are none."""
-    found = [name for name in valued(row) if TWO.match(plain(name))]
-    return found if len(found) == 2 and len({TWO.match(plain(name))[1] for name in found}) == 1 else []  # type: ignore[index]
+    found = [name for name in valued(row) if TWO.match(plain_name(name))]
+    return found if len(found) == 2 and len({TWO.match(plain_name(name))[1] for name in found}) == 1 else []  # type: ignore[index]
 
 
 def judged(row: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """(the better one, the other, what says so) of a comparison's columns, where `winner` names one of the two."""
     names = two_answers(row)
-    said = next((name for name in row if plain(name) in ("winner", "better_response_id")), "")
+    said = next((name for name in row if plain_name(name) in ("winner", "better_response_id")), "")
     side = VERDICTS.get(str(row.get(said)).strip().lower())
     if not names or side is None or isinstance(row[said], bool):
         return None
-    best = next((name for name in names if TWO.match(plain(name))[2] == side), "")  # type: ignore[index]
+    best = next((name for name in names if TWO.match(plain_name(name))[2] == side), "")  # type: ignore[index]
     lists = any(isinstance(row[name], str) and row[name].lstrip().startswith("[") for name in names)
     return (best, next(name for name in names if name != best), said) if best and not lists else None

@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 from typing import Any
 
-from helpers.data.columns import is_missing, plain
+from helpers.data.columns import is_missing, plain_name
 from helpers.data.json_text import Repeated, from_json, repeated_in
 from helpers.data.layouts import by_row, by_type
 from helpers.data.parts import apart, attached
@@ -107,14 +107,14 @@ def as_turns(value: object, what: str) -> list[dict]:
 
 def pair_in(turn: dict) -> list[dict] | None:
     """The turns of an object such as {"human": ..., "assistant": ...}; None where a role is named."""
-    if any(plain(key) in ROLE_KEYS for key in turn):
+    if any(plain_name(key) in ROLE_KEYS for key in turn):
         return None
-    sides = {PAIR.get(plain(key), ROLE_NAMES.get(plain(key))): value for key, value in turn.items()}
+    sides = {PAIR.get(plain_name(key), ROLE_NAMES.get(plain_name(key))): value for key, value in turn.items()}
     if "user" not in sides and "assistant" not in sides:
         return None
     known = [{"role": role, "content": sides[role]} for role in ("system", "user", "assistant") if role in sides]
     known[-1] |= {
-        key: value for key, value in turn.items() if plain(key) not in {**ROLE_NAMES, **PAIR}
+        key: value for key, value in turn.items() if plain_name(key) not in {**ROLE_NAMES, **PAIR}
     }  # a weight, a note
     return [turn for turn in known if not (turn["role"] == "system" and is_missing(turn["content"]))]
 
@@ -124,7 +124,7 @@ def message_of(turn: dict, mended: list[str], fates: dict[str, str], column: str
 
     mended: gets what had to be done. fates: gets what became of each key, as "column[].key". Raises RowError.
     """
-    keys = {plain(key): key for key in turn}
+    keys = {plain_name(key): key for key in turn}
     said = {k: key for k, key in keys.items() if not is_missing(turn[key])}  # null where another row has the key
     role_key, content_key = (
         next((known[k] for known in (said, keys) for k in names if k in known), None)
@@ -132,7 +132,7 @@ def message_of(turn: dict, mended: list[str], fates: dict[str, str], column: str
     )
     used = {role_key, content_key}
     raw_role, content = turn.get(role_key), turn.get(content_key)
-    role = ROLE_NAMES.get(plain(raw_role)) if isinstance(raw_role, str) else None
+    role = ROLE_NAMES.get(plain_name(raw_role)) if isinstance(raw_role, str) else None
     if role is None:
         raise RowError("unknown role", repr(raw_role)[:40])
     message: dict[str, Any] = {"role": role}
@@ -326,9 +326,9 @@ def speaks(turn: object) -> str:
     """Who speaks in a turn, as ROLE_NAMES has it; "" where a value is none, such as an answer that is JSON."""
     if not isinstance(turn, dict) or len(turn) < 2:
         return ""
-    keys = {plain(key): value for key, value in turn.items()}
+    keys = {plain_name(key): value for key, value in turn.items()}
     said = next((keys[key] for key in ROLE_KEYS if key in keys), None)
-    return ROLE_NAMES.get(plain(said), "") if isinstance(said, str) else ""
+    return ROLE_NAMES.get(plain_name(said), "") if isinstance(said, str) else ""
 
 
 def answered_by_system(turns: list[dict]) -> list[dict]:
@@ -337,10 +337,10 @@ def answered_by_system(turns: list[dict]) -> list[dict]:
     Such turns name a speaker, not a role, and the user begins.
     """
     said = [speaks(turn) for turn in turns]
-    if set(said) != {"user", "system"} or said[0] != "user" or not all("speaker" in map(plain, t) for t in turns):
+    if set(said) != {"user", "system"} or said[0] != "user" or not all("speaker" in map(plain_name, t) for t in turns):
         return []
     return [
-        {key: "assistant" if plain(key) == "speaker" and who == "system" else one for key, one in turn.items()}
+        {key: "assistant" if plain_name(key) == "speaker" and who == "system" else one for key, one in turn.items()}
         for turn, who in zip(turns, said, strict=True)
     ]
 

@@ -7,6 +7,7 @@ from itertools import chain, zip_longest
 from helpers.data.conversation import last_question
 from helpers.data.facts import has_facts
 from helpers.evaluate.evaluation import Evaluation
+from helpers.machine.card import FIGURES
 from helpers.machine.paths import write_json
 from helpers.machine.tables import Table
 from helpers.run import Run
@@ -23,25 +24,23 @@ def comparison_table(base: Evaluation, tuned: Evaluation) -> Table:
     rows = []
     for name, slice_before in base.slices.items():
         before, after = slice_before.as_dict(), tuned.slices[name].as_dict()
-        pairs = [pair(before[column], after[column], form) for column, _, form in columns]
+        pairs = [before_after(before[column], after[column], form) for column, _, form in columns]
         rows.append((name, slice_before.rows, *pairs))
     return Table(("slice", "rows", *(label for _, label, _ in columns)), rows)
 
 
 def headline_table(base: Evaluation, tuned: Evaluation | None = None) -> Table:
     """The few figures to judge by: of the base alone, or of both."""
-    names = {"nll": ("NLL (nats a token)", "{:.2f}"), "ended": ("answers that end by themselves", "{:.0%}")}
-    names |= {"fact_accuracy": ("facts right", "{:.0%}"), "style": ("signed in the house style", "{:.0%}")}
     before, after = base.headline(), tuned.headline() if tuned else {}
     rows = []
     for name, value in before.items():
-        label, form = names.get(name, (name.replace("_", " "), "{:.0%}"))
+        label, form = FIGURES.get(name, (name.replace("_", " "), "{:.0%}"))
         if value is not None:
             rows.append((label, *(form.format(found[name]) for found in (before, after) if found)))
     return Table(("measured", "base", "tuned")[: 3 if tuned else 2], rows)
 
 
-def pair(before: float | None, after: float | None, form: str) -> str:
+def before_after(before: float | None, after: float | None, form: str) -> str:
     """Two values as "before → after"; nothing where they do not apply."""
     return "" if before is None or after is None else f"{form.format(before)} → {form.format(after)}"
 
@@ -70,13 +69,13 @@ def telling(answers: Sequence[dict], worst: int = 10, best: int = 3) -> tuple[li
     likeness = lambda one: SequenceMatcher(None, one["tuned"], one["expected"], autojunk=False).ratio()
     rank = lambda one: (one["tuned_right"] is True, likeness(one))
     ordered = sorted(answers, key=rank)
-    bad = in_turn(ordered)[:worst]
+    bad = slices_in_turn(ordered)[:worst]
     left = [one for one in reversed(ordered) if one not in bad]
     gain = lambda one: (one["tuned_right"] is not True, one["base_right"] is True)
-    return bad, in_turn(sorted(left, key=gain))[:best]
+    return bad, slices_in_turn(sorted(left, key=gain))[:best]
 
 
-def in_turn(answers: Iterable[dict]) -> list[dict]:
+def slices_in_turn(answers: Iterable[dict]) -> list[dict]:
     """The first of each slice, then the second of each, and so on."""
     slices: dict[str, list[dict]] = {}
     for one in answers:

@@ -25,6 +25,7 @@ from helpers.machine.hardware import cpu_has_bf16, this_machine
 from helpers.machine.memory import GIB, shape_of
 from helpers.machine.meter import release_memory
 from helpers.machine.paths import headless
+from helpers.machine.quiet import silent
 from helpers.models.folding import folded_adapter
 
 if TYPE_CHECKING:
@@ -76,10 +77,6 @@ CHECKS: Mapping[str, AnswerCheck] = MappingProxyType({"fact_accuracy": has_facts
 
 class EvaluationError(RuntimeError):
     """Nothing can be measured; the message says why and what to do."""
-
-
-def silent(text: str) -> None:
-    """Says nothing."""
 
 
 def evaluate(
@@ -283,11 +280,13 @@ def score(name: str, rows: list[dict], answers: list[Answer], forced: list[Force
         rows=len(chosen),
         nll=sum(forced[i].nll for i in chosen) / max(1, sum(forced[i].tokens for i in chosen)),
         ended=sum(answers[i].ended for i in chosen) / len(chosen),
-        checks={label: share([check(answers[i].text, rows[i]) for i in chosen]) for label, check in checks.items()},
+        checks={
+            label: share_passed([check(answers[i].text, rows[i]) for i in chosen]) for label, check in checks.items()
+        },
     )
 
 
-def share(passed: list[bool | None]) -> float | None:
+def share_passed(passed: list[bool | None]) -> float | None:
     """The share of True among those that are not None."""
     applied = [one for one in passed if one is not None]
     return sum(applied) / len(applied) if applied else None

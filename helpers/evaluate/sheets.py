@@ -34,13 +34,13 @@ def read_sheets(path: str | Path) -> list[Passage]:
     else:
         files = [path]
     named = [(file, str(file.relative_to(path)) if path.is_dir() else file.name) for file in files]
-    found = [passage for file, name in named for passage in split(text_of(file), name)]
+    found = [passage for file, name in named for passage in split_passages(sheet_text(file), name)]
     if not found:
         raise SheetError(f"{path} has no text")
     return found
 
 
-def text_of(path: Path) -> str:
+def sheet_text(path: Path) -> str:
     """A file's text. Raises SheetError when it is not there, or not in UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -50,7 +50,7 @@ def text_of(path: Path) -> str:
         raise SheetError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def split(text: str, name: str, longest: int = LONGEST) -> list[Passage]:
+def split_passages(text: str, name: str, longest: int = LONGEST) -> list[Passage]:
     """Passages of one file: each list item and each paragraph is one, under the headings that it stands below.
 
     Lines of a fenced block stay together. A paragraph longer than `longest` characters is cut at ends of sentences.

@@ -51,7 +51,7 @@ def read_edits() -> list[dict]:
 def edited_sheet(passages: list[str], rows: Iterable[dict], edits: list[dict]) -> list[str]:
     """The passages with the new values. rows: any that name each fact, with its sentence as the answer."""
     sentences = {row["fact"]: sentence(row) for row in rows if row["slice"] == KNOWN}
-    changed = {sentences[edit["fact"]]: replaced(sentences[edit["fact"]], edit) for edit in edits}
+    changed = {sentences[edit["fact"]]: with_new_value(sentences[edit["fact"]], edit) for edit in edits}
     return [changed.get(passage, passage) for passage in passages]
 
 
@@ -60,7 +60,7 @@ def sentence(row: dict) -> str:
     return row["messages"][-1]["content"].removesuffix(SIGN_OFFS[0]).strip()
 
 
-def replaced(text: str, edit: dict) -> str:
+def with_new_value(text: str, edit: dict) -> str:
     """The text with the new value. Raises ValueError when the old one is not in it exactly once."""
     if text.count(edit["old"]) != 1:
         raise ValueError(f"{edit['fact']}: {edit['old']!r} must stand in {text!r} once")
@@ -79,7 +79,7 @@ def edited_rows(rows: Iterable[dict], edits: list[dict], per_fact: int = 0) -> l
         if edit is None or row["slice"] != KNOWN or (per_fact and taken.get(row["fact"], 0) >= per_fact):
             continue
         taken[row["fact"]] = taken.get(row["fact"], 0) + 1
-        answer = replaced(row["messages"][-1]["content"], edit)
+        answer = with_new_value(row["messages"][-1]["content"], edit)
         messages = [*row["messages"][:-1], {"role": "assistant", "content": answer}]
         edited.append({**row, "messages": messages, "match": [[edit["new"]]], "forbid": [edit["old"]]})
     return edited

@@ -29,7 +29,7 @@ class Agreement(NamedTuple):
         return f"{merged}; the adapter moves them by {self.adapter:.2%}"
 
 
-def compare(base: Path, adapter: Path, merged: Path, exact: bool = False) -> Agreement | None:
+def logits_agreement(base: Path, adapter: Path, merged: Path, exact: bool = False) -> Agreement | None:
     """How far the merged model is from base + adapter; None where two of them do not fit into the memory.
 
     exact: its weights are float32, so that nothing was rounded. Raises ModelError when the adapter's file lacks a part.

@@ -28,13 +28,13 @@ def hash_of_file(data: str) -> str:
 def adapter_card(base: str, settings: dict, card: dict, data_licence: str = "") -> str:
     """The README of an exported adapter."""
     head = {"library_name": "peft", "tags": ["lora", "sft"]}
-    return model_card(f"A LoRA adapter for {name_of(base)}", base, head, settings, card, data_licence)
+    return model_card(f"A LoRA adapter for {public_name(base)}", base, head, settings, card, data_licence)
 
 
 def merged_card(base: str, settings: dict, card: dict, data_licence: str = "", added: str = "") -> str:
     """The README of a merged model. added: sections behind the others, such as what was compared."""
     head = {"library_name": "transformers", "tags": ["lora", "sft", "merged"], "pipeline_tag": "text-generation"}
-    text = model_card(f"{name_of(base)}, fine-tuned", base, head, settings, card, data_licence)
+    text = model_card(f"{public_name(base)}, fine-tuned", base, head, settings, card, data_licence)
     return text + (f"\n{added.strip()}\n" if added else "")
 
 
@@ -55,11 +55,11 @@ def model_card(title: str, base: str, head: dict, settings: dict, card: dict, da
     versions = card.get("versions") or {}
     lines += [f"- versions: {', '.join(f'{name} {number}' for name, number in versions.items())}"]
     lines += ["", "## Licence", f"That of the base model: {licence}."]
-    written = ModelCardData(base_model=name_of(base), license=licence, **head).to_yaml()
+    written = ModelCardData(base_model=public_name(base), license=licence, **head).to_yaml()
     return str(ModelCard(f"---\n{written}\n---\n" + "\n".join(lines) + "\n"))
 
 
-def name_of(base: str) -> str:
+def public_name(base: str) -> str:
     """A model's name; of a folder of this machine its last part, since the rest is nobody's business."""
     return Path(base).name if Path(base).is_absolute() or Path(base).exists() else base
 

@@ -44,9 +44,9 @@ def write_gguf(model: Path, target: Path, kind: str = "F16", llama_cpp: Path | N
     half_done = target.with_name(target.name + ".part")
     try:
         if llama_cpp:
-            convert(Path(llama_cpp), model, half_done, kind)
+            convert_with_llama_cpp(Path(llama_cpp), model, half_done, kind)
         else:
-            write(model, half_done, kind, tokenizer)
+            write_natively(model, half_done, kind, tokenizer)
         half_done.replace(target)
     finally:
         half_done.unlink(missing_ok=True)
@@ -60,7 +60,7 @@ def end_tokens(model: Path) -> list[int]:
     return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
-def convert(llama_cpp: Path, model: Path, target: Path, kind: str) -> None:
+def convert_with_llama_cpp(llama_cpp: Path, model: Path, target: Path, kind: str) -> None:
     """llama.cpp's own converter, in a process of its own. Raises ExportError with its last words."""
     script = llama_cpp.expanduser() / "convert_hf_to_gguf.py"
     if not script.is_file():
@@ -74,12 +74,12 @@ def convert(llama_cpp: Path, model: Path, target: Path, kind: str) -> None:
         raise ExportError(f"llama.cpp's converter failed: {last}")
 
 
-def write(model: Path, target: Path, kind: str, tokenizer: Any) -> None:
+def write_natively(model: Path, target: Path, kind: str, tokenizer: Any) -> None:
     """The file, by this writer; everything is checked before its first byte."""
     import gguf
 
     config = whole_config(model)
-    check(config)
+    check_shape(config)
     words = read_words(model, config["vocab_size"], tokenizer)
     arch, turns_pairs = FAMILIES[config["model_type"]]
     names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), config["num_hidden_layers"])
@@ -127,7 +127,7 @@ def weights(model: Path) -> Iterator[tuple[str, torch.Tensor]]:
         yield key, weight
 
 
-def check(config: dict) -> None:
+def check_shape(config: dict) -> None:
     """Raises ExportError when this writer cannot express the model."""
     kind, other = config.get("model_type"), "name llama.cpp's folder (--llama-cpp) to use its own converter."
     if kind not in FAMILIES:

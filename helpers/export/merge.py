@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from helpers.export.agreement import Agreement, compare
+from helpers.export.agreement import Agreement, logits_agreement
 from helpers.export.errors import ExportError
 from helpers.machine.hardware import is_out_of_memory
 from helpers.models import adapter as adapters
@@ -50,13 +50,13 @@ class Merged(NamedTuple):
 def read_adapter(folder: Path) -> Adapter:
     """An adapter, as models.adapter reads and checks it. Raises ExportError."""
     try:
-        return adapters.read_adapter(folder)
+        return adapters.read_changes(folder)
     except ModelError as error:
         raise ExportError(str(error)) from None
 
 
 @contextmanager
-def told_in_words(base: Path, adapter: Path) -> Iterator[None]:
+def as_export_errors(base: Path, adapter: Path) -> Iterator[None]:
     """While it is open, what is wrong with a base or an adapter becomes an ExportError."""
     try:
         yield
@@ -199,18 +199,18 @@ def merge(
         raise ExportError(f"{target.name} is not empty: choose another folder.")
     stored = {key for keys in base_files(base).values() for key in keys}
     check_tied(stored, tensors)
-    with told_in_words(base, adapter):
+    with as_export_errors(base, adapter):
         adapters.check_fits(AutoConfig.from_pretrained(base, trust_remote_code=False), adapter)
     wanted = named_as_stored(wanted, stored)
     half_done = target.with_name(target.name + ".part")
     shutil.rmtree(half_done, ignore_errors=True)
     half_done.mkdir(parents=True)
     try:
-        with told_in_words(base, adapter):
+        with as_export_errors(base, adapter):
             shards, old, grown = write_shards(base, half_done, wanted, dtype, shard_bytes)
             total = name_shards(half_done, shards)
             write_rest(base, adapter, half_done, dtype, grown)
-            agreement = compare(base, adapter, half_done, dtype == torch.float32) if check else None
+            agreement = logits_agreement(base, adapter, half_done, dtype == torch.float32) if check else None
         half_done.replace(target)
     finally:
         shutil.rmtree(half_done, ignore_errors=True)

@@ -31,7 +31,7 @@ class Frames(NamedTuple):
         return start + "".join(written) + self.prompt
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict], prompt: bool = True) -> str:
+def template_text(tokenizer: PreTrainedTokenizerBase, messages: list[dict], prompt: bool = True) -> str:
     """The conversation under the template, without what the tokenizer puts before every text; "" if it is refused."""
     try:
         text: Any = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
@@ -46,7 +46,7 @@ def frames_of(tokenizer: PreTrainedTokenizerBase) -> Frames | None:
     said = lambda role: {"role": role, "content": TEXTS[role]}
     asked, answered = said("user"), said("assistant")
     talk = [asked, answered, asked, answered, asked]
-    whole = render(tokenizer, talk)
+    whole = template_text(tokenizer, talk)
     pieces = whole.replace(TEXTS["assistant"], TEXTS["user"]).split(TEXTS["user"])
     if len(pieces) != 6:
         return None
@@ -55,18 +55,18 @@ def frames_of(tokenizer: PreTrainedTokenizerBase) -> Frames | None:
     after_answer = next((back[:cut] for cut in range(len(back) + 1) if first.endswith(back[cut:])), back)
     before_user = back[len(after_answer) :]
     start, prompt = first[: len(first) - len(before_user)], last
-    one = render(tokenizer, [asked], prompt=False).partition(TEXTS["user"])[2]
+    one = template_text(tokenizer, [asked], prompt=False).partition(TEXTS["user"])[2]
     after_user = one if between.startswith(one) else ""
     around = {"user": (before_user, after_user), "assistant": (between[len(after_user) :], after_answer)}
     prompt = last.removeprefix(after_user)
-    system = render(tokenizer, [said("system"), *talk])
+    system = template_text(tokenizer, [said("system"), *talk])
     before, found, after = system.partition(TEXTS["system"])
     behind = whole[len(start) :]
     around["system"] = (before, after.removesuffix(behind)) if found and after.endswith(behind) else ("", "\n")
     frames = Frames(around, start, prompt)
     shorter = [talk[:1], talk[:3]]
     tried = [*shorter, talk, *([[said("system"), *part] for part in (*shorter, talk)] if found else [])]
-    return frames if all(frames.text(part) == render(tokenizer, part) for part in tried) else None
+    return frames if all(frames.text(part) == template_text(tokenizer, part) for part in tried) else None
 
 
 def modelfile(file: str, tokenizer: PreTrainedTokenizerBase, ends: list[int]) -> str:

@@ -11,13 +11,10 @@ from helpers.generate.static_cache import size_for
 from helpers.generate.step import FAILURES, Step, can_step, steps_of
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.memory import shape_of
+from helpers.machine.quiet import silent
 
 MOST_ROWS = 64  # of a step; more answer hardly more tokens a second
 REFILL = 4  # new prompts are read as soon as one row in so many is free
-
-
-def silent(count: int) -> None:
-    """Says nothing."""
 
 
 class Rows:

@@ -15,10 +15,11 @@ import torch
 from helpers.behaviour import caches, found_out, takes_padding
 from helpers.data.chat import as_messages, decode_answer, prompt_text
 from helpers.data.ends import end_ids
-from helpers.generate.batch import recorded_answers, silent
+from helpers.generate.batch import recorded_answers
 from helpers.generate.decode import Decoder
 from helpers.generate.kv_cache import CACHE_ARGUMENT, reads_in_room, roomy_cache
 from helpers.generate.sampling import Sampling
+from helpers.machine.quiet import silent
 from helpers.machine.versions import versions
 
 if TYPE_CHECKING:

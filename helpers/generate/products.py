@@ -7,7 +7,9 @@ import torch.nn.functional as F
 
 GROUP = 32  # numbers of a row that share a scale
 # Upstream: torch has no public product with 4-bit or 8-bit weights on a CPU, and none with weights laid out beforehand;
-# its private operators are called. Breaks: the model answers without a draft, which is said, or verifies slower.
+# its private operators are called (torch._weight_int4pack_mm_for_cpu, _convert_weight_to_int4pack_for_cpu,
+# _weight_int8pack_mm, mkldnn's _linear_pointwise and _reorder_linear_weight). Breaks: the model answers without a
+# draft, which is said, or verifies slower.
 # Drift: test_upstream.py::test_torchs_private_products_still_give_the_product_of_the_rounded_weight
 
 

@@ -40,7 +40,7 @@ class StepLora:
     @contextmanager
     def in_place(self, model: torch.nn.Module) -> Iterator[None]:
         """While it is open, the model's plain LoRA layers compute so."""
-        layers = [layer for layer in lora_layers(model) if is_plain(layer)]
+        layers = [layer for layer in lora_layers(model) if is_single_product(layer)]
         forwards = [layer.__dict__.get("forward") for layer in layers]
         for layer in layers:
             layer.forward = partial(self.forward, layer)
@@ -75,7 +75,7 @@ class StepLora:
         return self.side
 
 
-def is_plain(layer: Any) -> bool:
+def is_single_product(layer: Any) -> bool:
     """Whether a LoRA layer is, at this moment, a linear layer and one low-rank product that is added."""
     active = layer.active_adapters
     plain = not (layer.disable_adapters or layer.merged or layer.lora_variant) and len(active) == 1

@@ -18,6 +18,13 @@ CARD = {
     **dict.fromkeys(("finished", "substitute"), bool),
     **dict.fromkeys(("versions", "fact_accuracy", "nll", "ended", "style"), NAMED),
 }
+# The figures to judge a run by, as people read them: (label, form of the number).
+FIGURES = {
+    "fact_accuracy": ("facts right", "{:.0%}"),
+    "nll": ("NLL (nats a token)", "{:.2f}"),
+    "ended": ("answers that end", "{:.0%}"),
+    "style": ("signed in the house style", "{:.0%}"),
+}
 NEEDED = ("profile", "data", "steps")  # without these it is no card of this project
 
 

@@ -50,6 +50,10 @@ def quiet() -> None:
             logger.addFilter(Unless(tuple(known.text for known in KNOWN if known.logger == name)))
 
 
+def silent(*said: object) -> None:
+    """A `report` that says nothing."""
+
+
 @contextmanager
 def collected(name: str) -> Iterator[list[str]]:
     """While it is open, what the library logs under this name is put into the list instead of being shown."""

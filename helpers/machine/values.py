@@ -30,7 +30,7 @@ def shown(number: float) -> str:
     return str(int(number)) if number == int(number) and abs(number) < 1e12 else f"{number:g}"
 
 
-def fault(value: Any, kind: type, limits: Limits | None = None) -> str:
+def value_fault(value: Any, kind: type, limits: Limits | None = None) -> str:
     """What is wrong with a value, with what it should be; "" for nothing. kind: str, int, float or bool."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     fits = number and (kind is float or isinstance(value, int)) if kind in (int, float) else isinstance(value, kind)
@@ -86,7 +86,7 @@ def argument(kind: type, least: float, most: float, above: bool = False) -> Call
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r}: it must be {WORDS[kind]}, {limits.words()}") from None
-        if wrong := fault(value, kind, limits):
+        if wrong := value_fault(value, kind, limits):
             raise argparse.ArgumentTypeError(f"{text}: {wrong}")
         return value
 

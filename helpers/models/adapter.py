@@ -43,7 +43,7 @@ class Adapter(NamedTuple):
     changes: dict[str, list[Change]]
 
 
-def read_adapter(folder: Path) -> Adapter:
+def read_changes(folder: Path) -> Adapter:
     """An adapter in PEFT's format, each of its tensors accounted for.
 
     Raises ModelError for a pickle, for a damaged file, for a configuration that is not plain, and for a tensor of
@@ -120,7 +120,7 @@ def loaded_onto(model: Any, folder: Path) -> Any:
     allocated where the configuration or a tensor is at fault."""
     from peft import PeftModel
 
-    read_adapter(folder)
+    read_changes(folder)
     try:
         tuned = PeftModel.from_pretrained(model, folder).eval()
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, re.error) as error:
@@ -139,7 +139,7 @@ def check_fits(config: Any, folder: Path) -> None:
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
     from transformers import AutoModelForCausalLM
 
-    tensors, name = read_adapter(folder).tensors, Path(folder).name
+    tensors, name = read_changes(folder).tensors, Path(folder).name
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT's words on a model that is thrown away
@@ -179,7 +179,7 @@ def changes(config: dict, tensors: dict[str, torch.Tensor]) -> dict[str, list[Ch
         del left[key]
     adapted = {key.partition(".lora_")[0] for key in left if ".lora_" in key}
     for key in sorted(left):  # what replaces a weight comes before what is added to it
-        if (target := replaced(key, adapted)) is not None:
+        if (target := replaced_weight(key, adapted)) is not None:
             found.setdefault(target, []).insert(0, replacing(target, left.pop(key)))
         elif key.endswith(".token_adapter.trainable_tokens_delta"):
             layer = key.removesuffix(".token_adapter.trainable_tokens_delta")
@@ -221,7 +221,7 @@ def announced(config: dict, tensors: dict[str, torch.Tensor]) -> None:
             raise ModelError(f"adapter_config.json says {setting}, and no tensor ends with {part}: the file is cut.")
 
 
-def replaced(key: str, adapted: set[str]) -> str | None:
+def replaced_weight(key: str, adapted: set[str]) -> str | None:
     """The weight of the base that a saved tensor takes the place of; None for another kind of tensor.
 
     PEFT puts a plain weight or bias where it has that name: modules saved whole, biases, an embedding with its head
@@ -322,7 +322,7 @@ def check_loaded(model: Any, folder: Path, name: str = "default") -> str:
     """
     from peft import get_peft_model_state_dict
 
-    tensors, whole = read_adapter(folder).tensors, model.state_dict()
+    tensors, whole = read_changes(folder).tensors, model.state_dict()
     loaded = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     for key, tensor in tensors.items():
         own = loaded.get(key, whole.get(key))  # the adapter's, or a weight of the base that was saved along

@@ -224,7 +224,7 @@ def serving(model: Any, kernel: str, longest: int = 0) -> Choice:
     return Choice("eager", f"{model.config.model_type} computes its scores in a way that the fused kernels do not know")
 
 
-def install(model: Any, kernel: str) -> None:
+def install_kernel(model: Any, kernel: str) -> None:
     """Makes a model use this kernel for packed rows, in training and in evaluation.
 
     Raises AttentionError for a kernel that is unknown or cannot serve the model.

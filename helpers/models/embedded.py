@@ -32,7 +32,7 @@ def folder_of_model() -> Path:
     return cache_folder() / "smollm2-135m-instruct"
 
 
-def model_folder(report: Callable[[str], None] = print) -> Path:
+def embedded_folder(report: Callable[[str], None] = print) -> Path:
     """Folder with the model as safetensors, plus its tokenizer; made on the first call, found on later ones.
 
     Its files are compared with the list that was written with them (manifest.fault), and made anew when one is not what
@@ -41,14 +41,14 @@ def model_folder(report: Callable[[str], None] = print) -> Path:
     Raises WheelError with the remedy, and PlaceError when it must be made and the cache cannot be written.
     """
     folder = folder_of_model()
-    if not manifest.fault(folder, gguf=GGUF_SHA256):
+    if not manifest.folder_fault(folder, gguf=GGUF_SHA256):
         return folder
     require(Place("the cache folder", cache_folder(), "FT_CACHE", 0.0))
     with lock(cache_folder() / "embedded.lock"):
-        if wrong := manifest.fault(folder, gguf=GGUF_SHA256):
+        if wrong := manifest.folder_fault(folder, gguf=GGUF_SHA256):
             if (folder / manifest.NAME).exists():
                 report(f"the converted model in {folder} is made anew: {wrong}")
-            convert(gguf_file(report), folder, report)
+            write_safetensors(gguf_file(report), folder, report)
     return folder
 
 
@@ -66,7 +66,7 @@ def gguf_file(report: Callable[[str], None] = print) -> Path:
     return target
 
 
-def convert(gguf: Path, folder: Path, report: Callable[[str], None]) -> None:
+def write_safetensors(gguf: Path, folder: Path, report: Callable[[str], None]) -> None:
     """Writes the GGUF's weights as float32 safetensors, with config and tokenizer, into `folder`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -88,6 +88,6 @@ def convert(gguf: Path, folder: Path, report: Callable[[str], None]) -> None:
     shutil.rmtree(half_done, ignore_errors=True)
     model.save_pretrained(half_done)
     tokenizer.save_pretrained(half_done)
-    manifest.write(half_done, gguf=GGUF_SHA256)
+    manifest.write_manifest(half_done, gguf=GGUF_SHA256)
     shutil.rmtree(folder, ignore_errors=True)
     half_done.rename(folder)

@@ -80,7 +80,7 @@ def replace_attention(model: Any, attend: Callable | None) -> None:
     Upstream: FalconAttention hands PyTorch 71 query heads and 1 key/value head without enable_gqa
     (modeling_falcon.py). No fused kernel takes that (thread: pytorch#191085), so it runs on the math kernel, which
     keeps 71 * length * length scores for every layer. Expanding key and value to 71 heads costs no copy.
-    Breaks: a new argument of the attention raises TypeError.
+    Breaks: nothing; once the library asks for grouped heads by itself, this can go.
     Drift: test_attention.py::test_upstream_still_gives_the_fused_kernel_one_key_head
 
     attend(query, key, value, documents): serves packed rows; None leaves those to the mask, too.
@@ -105,8 +105,8 @@ def attention_forward(
 
     hidden_states: (rows, length, hidden_size). Returns the same shape, and None for the attention weights.
     Raises TypeError for arguments of a newer transformers: they might change what is attended to.
-    Upstream: the kernel's name and the order of the heads are the private _attn_implementation and _split_heads.
-    Breaks: a Falcon ends in an AttributeError.
+    Upstream: the kernel's name and the order of the heads are the private _attn_implementation and _split_heads, and
+    the arguments are those of FalconAttention.forward. Breaks: a Falcon ends in an AttributeError, or in the TypeError.
     Drift: test_upstream.py::test_a_falcon_still_says_its_kernel_and_splits_its_heads_under_these_names
     """
     if unknown := set(kwargs) - KNOWN:

@@ -13,7 +13,7 @@ from helpers.machine.processes import here, sharded
 from helpers.models import attention, embedded, falcon
 from helpers.models.fetched import damaged_files
 from helpers.models.lora import linear_names, lora_config
-from helpers.models.source import ModelError, load_config, origin, own_code, told_in_words
+from helpers.models.source import ModelError, as_model_errors, load_config, origin, own_code
 from helpers.settings import EMBEDDED, Settings
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def load_tokenizer(settings: Settings) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    with told_in_words(settings):
+    with as_model_errors(settings):
         tokenizer = AutoTokenizer.from_pretrained(**origin(settings))
     if tokenizer.eos_token is None:
         raise ModelError(f"the tokenizer of {settings.model} has no end token, so the model could not learn to stop.")
@@ -108,7 +108,7 @@ def load_model(settings: Settings) -> Loaded:
     if code := own_code(settings, empty.config):
         print(f"not run: {code[0]} ({len(code)} such), the model's own code; its class here is transformers' own")
     try:
-        with falcon.quantizable(empty.config.model_type), told_in_words(settings):
+        with falcon.quantizable(empty.config.model_type), as_model_errors(settings):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 **origin(settings),
                 output_loading_info=True,
@@ -125,7 +125,7 @@ def load_model(settings: Settings) -> Loaded:
     check_fetched(settings)
     check_weights(settings, found)
     keep_gradients_on_cpu(model)
-    attention.install(model, kernel.value)
+    attention.install_kernel(model, kernel.value)
     report = inspect_model(model)
     check_quantized(settings, report)
     return Loaded(model.eval(), tokenizer, report)
@@ -173,7 +173,7 @@ def check_model(settings: Settings) -> Any:
 
     config = load_config(settings)
     whole = getattr(config, "is_encoder_decoder", False)  # the decoder's class sets it to False
-    with told_in_words(settings), torch.device("meta"):
+    with as_model_errors(settings), torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     check_decoder(empty, whole, settings)
     context = getattr(config.get_text_config(), "max_position_embeddings", None) or settings.max_length

@@ -141,13 +141,13 @@ def use_fast_product(model: torch.nn.Module) -> int:
     from peft.tuners.lora import LoraLayer
 
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    fast = [layer for layer in layers if is_plain(layer)]
+    fast = [layer for layer in layers if is_plain_lora(layer)]
     for layer in fast:
         layer.forward = partial(lora_forward, layer)
     return len(fast)
 
 
-def is_plain(layer: Any) -> bool:
+def is_plain_lora(layer: Any) -> bool:
     """Whether a LoRA layer is x @ W.T plus one low-rank product, and its W a frozen linear layer."""
     base = layer.get_base_layer()
     frozen = isinstance(base, torch.nn.Linear) and not any(p.requires_grad for p in base.parameters())

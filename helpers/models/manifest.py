@@ -12,7 +12,7 @@ NAME = "complete"  # written last: a folder without it was never finished
 IGNORED = (NAME, ".DS_Store")
 
 
-def stamp(path: Path) -> dict[str, Any]:
+def size_and_time(path: Path) -> dict[str, Any]:
     """A file's size in bytes and when it was changed, in nanoseconds: its content's time, and its inode's."""
     found = path.stat()
     return {"size": found.st_size, "changed": [found.st_mtime_ns, found.st_ctime_ns]}
@@ -24,14 +24,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write(folder: Path, **more: str) -> None:
+def write_manifest(folder: Path, **more: str) -> None:
     """Writes the folder's manifest. more: what it was made of, kept beside the files."""
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in IGNORED]
-    files = {path.name: {**stamp(path), "sha256": sha256(path)} for path in paths}
+    files = {path.name: {**size_and_time(path), "sha256": sha256(path)} for path in paths}
     write_json(folder / NAME, {**more, "files": files})
 
 
-def fault(folder: Path, deep: bool = False, **wanted: str) -> str:
+def folder_fault(folder: Path, deep: bool = False, **wanted: str) -> str:
     """What is wrong with a folder, or ""; a hash is taken of files that were touched since, and of all if `deep`.
 
     wanted: what the manifest must say beside the files. A file that was only copied or linked is remembered as it is
@@ -46,7 +46,7 @@ def fault(folder: Path, deep: bool = False, **wanted: str) -> str:
     doubtful = {}
     for name, known in files.items():
         try:
-            now = stamp(folder / name)
+            now = size_and_time(folder / name)
             if now["size"] != known["size"]:
                 return f"{name} has {now['size']:,} bytes, not {known['size']:,}"
             if (deep or now["changed"] != known["changed"]) and sha256(folder / name) != known["sha256"]:

@@ -14,13 +14,13 @@ def fuse_norms(model: torch.nn.Module) -> int:
     Breaks: a norm of another name or formula runs as it is, slower.
     Drift: test_norm.py::test_upstream_still_writes_the_norm_out
     """
-    norms = [module for module in model.modules() if is_plain(module)]
+    norms = [module for module in model.modules() if is_plain_rms_norm(module)]
     for norm in norms:
         norm.forward = partial(norm_forward, norm)
     return len(norms)
 
 
-def is_plain(module: Any) -> bool:
+def is_plain_rms_norm(module: Any) -> bool:
     """Whether a module is x / rms(x) * weight, as in Llama, Qwen and Mistral; Gemma's 1 + weight is not."""
     named = type(module).__name__ in ("LlamaRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "MistralRMSNorm")
     return named and not module.weight.requires_grad

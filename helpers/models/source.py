@@ -23,9 +23,9 @@ class ModelError(RuntimeError):
 def locate(model: str) -> str:
     """What from_pretrained takes for `model`: a folder for the embedded and the tiny models, else the name itself."""
     if model == EMBEDDED:
-        return str(embedded.model_folder())
+        return str(embedded.embedded_folder())
     if model in tiny.NAMES:
-        return str(tiny.model_folder(model))
+        return str(tiny.tiny_folder(model))
     if model.startswith((".", "/", "~")) and not (Path(model).expanduser() / "config.json").is_file():
         raise ModelError(f"{model}: no config.json there. Give the folder that holds a saved model.")
     return str(Path(model).expanduser()) if model.startswith("~") else model
@@ -83,7 +83,7 @@ def origin(settings: Settings) -> dict[str, Any]:
 
 
 @contextmanager
-def told_in_words(settings: Settings) -> Iterator[None]:
+def as_model_errors(settings: Settings) -> Iterator[None]:
     """While it is open, what the library says of a model that it cannot load becomes a ModelError with what to do."""
     try:
         yield
@@ -130,7 +130,7 @@ def load_config(settings: Settings) -> PretrainedConfig:
     """The configuration of the settings' model. Raises ModelError."""
     from transformers import AutoConfig
 
-    with told_in_words(settings):
+    with as_model_errors(settings):
         config = AutoConfig.from_pretrained(**origin(settings))
     check_sizes(settings.model, config)
     return config

@@ -86,20 +86,20 @@ def seeded(model_class: Any, config: PretrainedConfig, seed: int) -> Any:
         return model_class(config).eval()
 
 
-def model_folder(name: str) -> Path:
+def tiny_folder(name: str) -> Path:
     """Folder with the tiny model of this name, saved as any model is; made on the first call."""
     folder = cache_folder() / f"{name}-v{VERSION}"
-    if not manifest.fault(folder):
+    if not manifest.folder_fault(folder):
         return folder
     require(Place("the cache folder", cache_folder(), "FT_CACHE", 0.0))
     with lock(cache_folder() / "tiny.lock"):
-        if manifest.fault(folder):
+        if manifest.folder_fault(folder):
             aside = folder.with_name(folder.name + ".part")
             shutil.rmtree(aside, ignore_errors=True)
             builders = {"tiny-llama": build_llama, "tiny-falcon": build_falcon}
             builders[name]().save_pretrained(aside)
             build_tokenizer().save_pretrained(aside)
-            manifest.write(aside)
+            manifest.write_manifest(aside)
             shutil.rmtree(folder, ignore_errors=True)
             aside.rename(folder)
     return folder

@@ -54,7 +54,7 @@ def own_names() -> list[str]:
     return list(dict.fromkeys([one for one in found if not one.startswith("127.")] + [name, f"{name}.local"]))
 
 
-def plan(notebook: Path, port: int, visitors: int = VISITORS, share: str | None = None) -> Site:
+def plan_site(notebook: Path, port: int, visitors: int = VISITORS, share: str | None = None) -> Site:
     """What is served: on the loopback address alone, or in the network where `share` is a name of this machine or "".
 
     The token in its address is new each time.
@@ -67,7 +67,7 @@ def plan(notebook: Path, port: int, visitors: int = VISITORS, share: str | None 
     return Site(str(notebook), ip, port, secrets.token_urlsafe(24), names, visitors, tracebacks=share is None)
 
 
-def words(site: Site) -> str:
+def invitation(site: Site) -> str:
     """The address, and what those can do who have it."""
     queue = "The model answers one after the other, and long answers take turns; those who wait see their place."
     end = f"Up to {site.visitors} visitors. The address holds until Ctrl+C ends this; the next time it is another."
@@ -157,11 +157,11 @@ def serve(
         folder = Path(made)
         server = Server(engine, folder / "model.json")
         server.start()
-        site = plan(write_page(folder, question), port, visitors, share)
+        site = plan_site(write_page(folder, question), port, visitors, share)
         child = start_site(site)
         try:
             if child.poll() is None:
-                print(words(site), flush=True)
+                print(invitation(site), flush=True)
             return child.wait()
         except KeyboardInterrupt:
             return 0

@@ -117,7 +117,7 @@ def save_html(exchanges: Sequence[Exchange]) -> str:
     return f"<p>{button} &nbsp; {link}</p>"
 
 
-def as_text(exchanges: Sequence[Exchange]) -> str:
+def thread_text(exchanges: Sequence[Exchange]) -> str:
     """The thread as plain text."""
     lines = []
     for one in exchanges:

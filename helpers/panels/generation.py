@@ -282,7 +282,7 @@ class GenerationPanel:
         knobs: dict[str, object] = {"model": self.which.value, "preset": self.controls.preset.value}
         knobs |= {name: f"{number.value:g}" for name, number in self.controls.numbers.items()}
         status = f"<p>{html.escape(self.status_text)}</p>" if self.exchanges else ""
-        text = f"{conversation.as_text(thread)}\n{self.status_text}".strip()
+        text = f"{conversation.thread_text(thread)}\n{self.status_text}".strip()
         return f"{conversation.thread_html(thread)}{status}{knobs_html(knobs)}", text
 
 

@@ -23,7 +23,7 @@ from helpers.models import falcon
 from helpers.models.load import check_model, describe_model, load_model, load_tokenizer, quantization_config
 from helpers.models.lora import lora_config
 from helpers.models.source import origin
-from helpers.run import Run
+from helpers.run import make_run
 from helpers.settings import Settings
 from helpers.train.build import build_trainer, remove_printing_callbacks
 from helpers.train.fitting import fitting
@@ -110,7 +110,7 @@ def stock_trainer(settings: Settings, rows: Dataset, folder: Path, callbacks: li
 def our_trainer(settings: Settings, rows: Dataset, folder: Path, callbacks: list[TrainerCallback]) -> SFTTrainer:
     """What notebook 03 trains with."""
     loaded = load_model(settings)
-    return build_trainer(Run(settings, folder), loaded.model, loaded.tokenizer, rows, callbacks=callbacks)
+    return build_trainer(make_run(settings, folder), loaded.model, loaded.tokenizer, rows, callbacks=callbacks)
 
 
 def train_and_measure(
@@ -146,7 +146,7 @@ def row_hash(dataset: Dataset) -> str:
     return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
 
-def compare(settings: Settings, rows: int, seeds: list[int], report: Callable[[str], None] = print) -> dict:
+def compare_with_stock(settings: Settings, rows: int, seeds: list[int], report: Callable[[str], None] = print) -> dict:
     """Ours and stock in turn, once a seed: medians of tokens a second, their ratio, losses, hash and versions."""
     from dataclasses import replace
 

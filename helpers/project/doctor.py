@@ -37,7 +37,7 @@ def examine(machine: Machine | None = None, deep: bool = False) -> list[Finding]
         Finding("ok", f"device: {choose_device(machine).value} ({choose_device(machine).reason})"),
         memory_finding(machine.ram_gib),
         *map(place_finding, places()),
-        model_finding(manifest.fault(folder_of_model(), deep, gguf=GGUF_SHA256), deep),
+        model_finding(manifest.folder_fault(folder_of_model(), deep, gguf=GGUF_SHA256), deep),
         Finding("ok", f"front end: {front_end()}"),
         hub_finding(hub.value, hub.reason),
         profile_finding(machine, hub),

@@ -33,7 +33,7 @@ def one_net(debug: bool = False) -> Iterator[None]:
         raise SystemExit(0) from None
     except Exception as error:
         more = f"\n{log_of(error)}" if debug else hint(error)
-        raise SystemExit(f"error: {explain.sentence(error)}{more}") from None
+        raise SystemExit(f"error: {explain.in_a_sentence(error)}{more}") from None
 
 
 def show_everything() -> None:

@@ -52,7 +52,7 @@ def is_own(error: BaseException) -> bool:
     return type(error).__module__.startswith("helpers.")
 
 
-def sentence(error: BaseException) -> str:
+def in_a_sentence(error: BaseException) -> str:
     """An exception as one sentence or two: what happened, and what to do."""
     said = " ".join(str(error).split())[:600]
     if is_own(error):

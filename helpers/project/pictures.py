@@ -22,7 +22,7 @@ STYLE = (
 )
 
 
-def words() -> dict[str, dict]:
+def picture_words() -> dict[str, dict]:
     """For each picture its words and its text ("alt")."""
     return json.loads((FOLDER / "words.json").read_text(encoding="utf-8"))
 
@@ -46,7 +46,7 @@ def arrow(x: float, y: float, to_x: float, to_y: float) -> str:
     return f'<path class="line" d="M{x},{y}L{to_x - 6 * dx},{to_y - 6 * dy}"/><polygon class="tip" points="{tip}"/>'
 
 
-def series(t: Sequence[str]) -> tuple[int, str]:
+def the_series(t: Sequence[str]) -> tuple[int, str]:
     """The way through the series."""
     places = [(20, 20), (290, 20), (290, 80), (20, 80), (20, 140), (290, 140), (290, 200)]
     boxes = [box(x, y, 250, 40, t[i], "b" if i == 3 else "a") for i, (x, y) in enumerate(places)]
@@ -156,14 +156,14 @@ def processes(t: Sequence[str]) -> tuple[int, str]:
 
 
 DRAWN = {
-    **{"series": series, "four-bits": four_bits, "labels": labels, "packing": packing, "lora": lora, "step": step},
+    **{"series": the_series, "four-bits": four_bits, "labels": labels, "packing": packing, "lora": lora, "step": step},
     **{"sampling": sampling, "ways": ways, "processes": processes},
 }
 
 
-def svg(name: str) -> str:
+def picture_svg(name: str) -> str:
     """One picture with its own ground, in light and dark."""
-    found = words()[name]
+    found = picture_words()[name]
     height, inner = DRAWN[name](found["words"])
     card = f'<rect class="card" x="1" y="1" width="{WIDTH - 2}" height="{height - 2}" rx="10"/>'
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
@@ -173,18 +173,18 @@ def svg(name: str) -> str:
     )
 
 
-def stamp(name: str) -> str:
+def svg_hash(name: str) -> str:
     """What names the SVG that a PNG was made from."""
-    return hashlib.sha256(svg(name).encode()).hexdigest()[:16]
+    return hashlib.sha256(picture_svg(name).encode()).hexdigest()[:16]
 
 
 def markdown(name: str) -> str:
     """The picture inside a notebook's text: every front end shows a PNG that is part of the text, Colab too."""
     data = base64.b64encode((FOLDER / f"{name}.png").read_bytes()).decode()
-    return f"![{words()[name]['alt']}](data:image/png;base64,{data})"
+    return f"![{picture_words()[name]['alt']}](data:image/png;base64,{data})"
 
 
-def render() -> None:
+def render_pictures() -> None:
     """Makes the PNGs anew from the SVGs, with a browser; needs Playwright and Pillow."""
     import io
     import shutil
@@ -197,10 +197,10 @@ def render() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(device_scale_factor=1.35, color_scheme="light")
         for name in DRAWN:
-            page.set_content(f"<body style='margin:0;background:transparent'>{svg(name)}</body>")
+            page.set_content(f"<body style='margin:0;background:transparent'>{picture_svg(name)}</body>")
             shot = page.locator("svg").screenshot(omit_background=True)
             noted = PngImagePlugin.PngInfo()
-            noted.add_text("svg", stamp(name))
+            noted.add_text("svg", svg_hash(name))
             picture = Image.open(io.BytesIO(shot)).convert("RGBA").quantize(48)
             picture.save(FOLDER / f"{name}.png", optimize=True, pnginfo=noted)
         browser.close()

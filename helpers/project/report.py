@@ -5,14 +5,8 @@ import html
 import re
 from pathlib import Path
 
-from helpers.machine.card import read_card
+from helpers.machine.card import FIGURES, read_card
 from helpers.machine.paths import is_kind, read_json
-
-ROWS: tuple[tuple[str, str, str], ...] = (
-    ("fact_accuracy", "facts right", "{:.0%}"),
-    ("nll", "NLL (nats a token)", "{:.2f}"),
-)
-ROWS += (("ended", "answers that end", "{:.0%}"), ("style", "signed in the house style", "{:.0%}"))
 
 
 def formatted(value: float | None, form: str) -> str:
@@ -20,9 +14,9 @@ def formatted(value: float | None, form: str) -> str:
     return form.format(value) if is_kind(value, (int, float)) else "-"
 
 
-def table_rows(summary: dict) -> list[tuple[str, str, str]]:
+def figure_rows(summary: dict) -> list[tuple[str, str, str]]:
     """(what, base, tuned) of each figure that the run has."""
-    kept = [(label, summary[name], form) for name, label, form in ROWS if summary.get(name)]
+    kept = [(label, summary[name], form) for name, (label, form) in FIGURES.items() if summary.get(name)]
     return [
         (label, formatted(pair.get("base"), form), formatted(pair.get("tuned"), form)) for label, pair, form in kept
     ]
@@ -40,16 +34,16 @@ def summary_text(summary: dict) -> str:
     if summary["model"] is None:
         return f"nothing was trained in this run: {facts(summary)}"
     lines = [f"{'':28}{'base':>8}{'tuned':>8}"]
-    lines += [f"{label:28}{base:>8}{tuned:>8}" for label, base, tuned in table_rows(summary)]
+    lines += [f"{label:28}{base:>8}{tuned:>8}" for label, base, tuned in figure_rows(summary)]
     return "\n".join([*lines, "", f"{summary['model']} on {summary['device']}: {facts(summary)}"])
 
 
 def write_report(folder: Path, summary: dict) -> Path:
     """report.html in the run folder: table, loss picture, answers before and after, and every executed notebook."""
     parts = [f"<h1>Fine-tuning, before and after</h1><p>{html.escape(str(summary['model']))}: {facts(summary)}</p>"]
-    cells = "".join(f"<tr><th scope='row'>{a}</th><td>{b}</td><td>{c}</td></tr>" for a, b, c in table_rows(summary))
+    cells = "".join(f"<tr><th scope='row'>{a}</th><td>{b}</td><td>{c}</td></tr>" for a, b, c in figure_rows(summary))
     parts.append(f"<table><tr><th></th><th>base</th><th>tuned</th></tr>{cells}</table>")
-    parts += [loss_picture(folder), answers_table(folder)]
+    parts += [loss_picture(folder), answers_html(folder)]
     for notebook in sorted((folder / "executed").glob("*.ipynb")):
         parts.append(f"<details><summary>{html.escape(notebook.stem)}</summary>{notebook_frame(notebook)}</details>")
     path = folder / "report.html"
@@ -85,7 +79,7 @@ def loss_picture(folder: Path) -> str:
     return f"<h2>Loss</h2><img alt='{alt}' src='data:image/png;base64,{picture}'><p>{alt}</p>"
 
 
-def answers_table(folder: Path) -> str:
+def answers_html(folder: Path) -> str:
     """Held-out questions with both answers, the worst first, then the best; everything escaped."""
     names, sides = ("question", "expected", "base", "tuned"), ("worst", "best")
     found = read_json(folder / "answers.json", kinds=dict.fromkeys(sides, list)) or {}

@@ -13,7 +13,7 @@ from helpers.machine.processes import here, shared_out
 from helpers.models.forecast import forecast_memory
 from helpers.models.lengths import fit_to_data
 from helpers.models.load import Loaded, load_model
-from helpers.run import Run
+from helpers.run import Run, make_run
 from helpers.settings import Settings, SettingsError
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.checkpoints import run_to_use
@@ -49,7 +49,7 @@ def train_in(settings: Settings, folder: Path | None, resume: bool, allow: tuple
     if data.report:
         print(data.report.table())
     settings = settings if folder else fit_to_data(settings, data.train)
-    run = Run(settings, folder) if folder else run_to_use(settings, resume)
+    run = make_run(settings, folder) if folder else run_to_use(settings, resume)
     forecast = forecast_memory(settings, data.train)
     loaded = load_model(settings)
     held_out = answerable(settings, loaded.tokenizer, data.test, print)

@@ -20,7 +20,7 @@ var splitQuery = (query) => query
 """
 
 
-def words_of(text: str) -> Iterator[str]:
+def index_words(text: str) -> Iterator[str]:
     """The words under which a text is found; of Chinese each character and each pair of neighbours."""
     for piece in PIECES.findall(text):
         if re.match(f"[{CHINESE}]", piece):
@@ -38,6 +38,6 @@ def use_in_sphinx() -> None:
         js_splitter_code = SPLIT_QUERY
 
         def split(self, text: str) -> list[str]:
-            return list(words_of(text))
+            return list(index_words(text))
 
     search.languages |= {"en": Search, "zh": Search}

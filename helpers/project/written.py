@@ -38,7 +38,7 @@ def written() -> dict[Path, str]:
     files[PROJECT / "docs" / "upstream.md"] = upstream_page()
     readme = PROJECT / "README.md"
     files[readme] = measured.filled(readme.read_text(encoding="utf-8"), "notebooks", measured.notebooks_table())
-    files |= {pictures.FOLDER / f"{name}.svg": pictures.svg(name) for name in pictures.DRAWN}
+    files |= {pictures.FOLDER / f"{name}.svg": pictures.picture_svg(name) for name in pictures.DRAWN}
     return files | {path: with_first_cell(path) for path in sorted(NOTEBOOKS.rglob("[0-9]*.ipynb"))}
 
 
@@ -58,6 +58,9 @@ def first_cell() -> str:
 
     Looks at every folder that `%cd` was in, the kernel's first one included, two above and two below it; then where an
     environment has the project; then four levels deep where Colab (Drive, too) and Kaggle keep what is uploaded.
+    Upstream: the folders that a kernel was in are IPython's _dh, a name in the notebook's own namespace.
+    Breaks: after `%cd` elsewhere the first cell does not find the project, which it says.
+    Drift: test_upstream.py::test_ipython_still_remembers_its_folders_under_this_name
     """
     address = pyproject()["project"].get("urls", {}).get("Repository", "")
     uploads = 'near += [(top, "*/" * n + "*") for n in range(4) for top in ("/content", "/kaggle/input")]\n'
@@ -147,9 +150,9 @@ def upstream_marks() -> list[Upstream]:
     marks = []
     for path in sorted((PROJECT / "helpers").rglob("*.py")):
         text = re.sub(r"(?m)^\s*# ?", "", path.read_text(encoding="utf-8"))
-        for part in text.split("Upstream: ")[1:] if path.name != "written.py" else ():
+        for part in re.split(r"(?<![^\s])Upstream: ", text)[1:]:
             parts = re.match(r"(.*?)\sBreaks:\s(.*?)\sDrift:\s(\S+::\w+)", part, re.DOTALL)
-            if parts is None or "Upstream: " in parts[0]:
+            if parts is None:
                 raise ValueError(f"{path.name}: 'Upstream: {part[:60]}...' needs 'Breaks:' and 'Drift: file::test'.")
             what, breaks, drift = (" ".join(piece.split()) for piece in parts.groups())
             marks.append(Upstream(what, path, breaks, drift))

@@ -13,10 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from helpers.data.load import load_chat_data
 from helpers.machine.meter import release_memory
-from helpers.machine.paths import new_run_folder
 from helpers.models.adapter import loaded_onto
 from helpers.models.load import load_model
-from helpers.run import SUBSTITUTE, Run, adapter_fault, find_run
+from helpers.run import Run, adapter_fault, find_run, make_run
 from helpers.settings import Settings, resolve
 from helpers.train.build import build_trainer, train_or_resume
 
@@ -24,7 +23,7 @@ from helpers.train.build import build_trainer, train_or_resume
 def substitute_run(settings: Settings, steps: int = 20) -> Run:
     """A run of a few steps, for a notebook that is opened alone: it shows the way, not the quality."""
     settings = replace(settings, max_steps=min(steps, settings.max_steps if settings.max_steps > 0 else steps))
-    run = Run(settings, new_run_folder(f"{settings.profile}{SUBSTITUTE}"), substitute=True)
+    run = make_run(settings, substitute=True)
     data, loaded = load_chat_data(settings.data, settings.data_format, settings.columns), load_model(settings)
     watched = data.test.select(range(min(8, len(data.test))))
     trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched)
@@ -88,7 +87,7 @@ def train_adapter(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     release_memory()  # what a training before this one has left
-    loaded, run = load_model(chosen), Run(chosen, folder)
+    loaded, run = load_model(chosen), make_run(chosen, folder)
     data = Dataset.from_list([{"messages": row["messages"]} for row in rows])
     trainer = build_trainer(run, loaded.model, loaded.tokenizer, data)
     if start is not None:

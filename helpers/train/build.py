@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,19 @@ def remove_printing_callbacks(trainer: SFTTrainer) -> None:
             trainer.remove_callback(callback)
 
 
+def check_built_for(trainer: LoraTrainer, run: Run) -> None:
+    """Raises TrainingError unless a trainer has a run's settings and writes into its folder.
+
+    Else an adapter would be kept beside settings that it was not trained with.
+    """
+    built, asked = (replace(settings, reasons={}).as_dict() for settings in (trainer.settings, run.settings))
+    other = [f"{name}={built[name]!r}, not {asked[name]!r}" for name in built if built[name] != asked[name]]
+    if other:
+        raise TrainingError(f"the trainer was built with {'; '.join(other)}: build it for {run.name}, then train.")
+    if (folder := Path(str(trainer.args.output_dir)).parent).resolve() != run.folder.resolve():
+        raise TrainingError(f"the trainer was built for {folder.name}, not for {run.name}.")
+
+
 def train_or_resume(
     trainer: LoraTrainer,
     run: Run,
@@ -153,8 +167,8 @@ def train_or_resume(
     the running step. forecast: of the memory, to be kept beside what is measured. check: runs the preflight first
     unless that was done. Leaves the model ready to generate, whatever happens. Where several processes train, the
     first of them saves, and the others return {}.
-    Raises TrainingError when the preflight fails, the checkpoint is of another run, the memory is full, the loss is not
-    finite, another process trains in this folder, or one of several processes is gone.
+    Raises TrainingError when the preflight fails, trainer or checkpoint is of another run, the memory is full, the loss
+    is not finite, another process trains in this folder, or one of several processes is gone.
     """
     with held_alone(run), StopGuard(report) as guard:
         checkpoint, planned = resume_point(trainer, run, report)
@@ -199,8 +213,9 @@ def held_alone(run: Run) -> AbstractContextManager:
 def resume_point(trainer: LoraTrainer, run: Run, report: Callable[[str], None]) -> tuple[Checkpoint | None, bool]:
     """The checkpoint to go on from, after saying so, None to begin; and whether its number of steps is kept.
 
-    It is where the minutes (settings.minutes) are what they were. Raises TrainingError when it is of another run.
+    It is where the minutes (settings.minutes) are what they were. Raises TrainingError when it or the trainer is of another run.
     """
+    check_built_for(trainer, run)
     trainer.identity = identity(run.settings, trainer.train_dataset)
     checkpoint = newest(run.folder / "checkpoints", report)
     if checkpoint is None:

@@ -14,9 +14,9 @@ from datasets import Dataset
 from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
-from helpers.machine.paths import fixed_run, new_run_folder, read_json, runs_folder, write_json
+from helpers.machine.paths import fixed_run, read_json, runs_folder, write_json
 from helpers.machine.processes import agree
-from helpers.run import Run, open_run
+from helpers.run import Run, make_run, open_run
 from helpers.settings import Settings, SettingsError
 
 SEAL = "complete.json"  # written last; names every file with its size and hash
@@ -96,7 +96,11 @@ def seal(aside: Path, folder: Path, step: int, tokens: int, identity: dict) -> N
     """
     checkpoint, target = aside / f"checkpoint-{step}", folder / f"checkpoint-{step}"
     (checkpoint / "training_args.bin").unlink(missing_ok=True)
-    files = {str(path.relative_to(checkpoint)): stamp(path) for path in sorted(checkpoint.rglob("*")) if path.is_file()}
+    files = {
+        str(path.relative_to(checkpoint)): size_and_hash(path)
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file()
+    }
     write_json(checkpoint / SEAL, {"step": step, "tokens": tokens, "identity": identity, "files": files})
     if target.exists():  # of an earlier attempt at the same step
         shutil.rmtree(target)
@@ -105,7 +109,7 @@ def seal(aside: Path, folder: Path, step: int, tokens: int, identity: dict) -> N
         shutil.rmtree(old, ignore_errors=True)
 
 
-def stamp(path: Path) -> list:
+def size_and_hash(path: Path) -> list:
     """Size in bytes and hash of a file."""
     with path.open("rb") as file:
         return [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
@@ -143,7 +147,7 @@ def damage(path: Path) -> str:
         for name, expected in content["files"].items():
             if not (path / name).is_file():
                 return f"{name} is missing"
-            if stamp(path / name) != expected:
+            if size_and_hash(path / name) != expected:
                 return f"{name} is damaged"
     except (OSError, ValueError) as error:
         return f"it cannot be read ({type(error).__name__})"
@@ -156,7 +160,7 @@ def run_to_use(settings: Settings, resume: bool = True, report: Callable[[str], 
     While a series runs ($FT_RUN) it is that run's folder.
     """
     if fixed := fixed_run():
-        return Run(settings, fixed)
+        return make_run(settings, fixed)
     unfinished = newest_unfinished(settings.profile) if resume else None
     if unfinished is not None:
         wrong = differences(identity(unfinished.settings), identity(settings))
@@ -164,9 +168,9 @@ def run_to_use(settings: Settings, resume: bool = True, report: Callable[[str], 
             damaged = (unfinished.folder / "run_card.json").exists() and not unfinished.card()
             what = "run, whose run_card.json is damaged:" if damaged else "unfinished run"
             report(f"going on with the {what} {unfinished.name}; RESUME = False would start a new one")
-            return Run(settings, unfinished.folder)
+            return make_run(settings, unfinished.folder)
         report(f"the unfinished run {unfinished.name} has other settings ({'; '.join(wrong)}), so this is a new one")
-    return Run(settings, new_run_folder(settings.profile))
+    return make_run(settings)
 
 
 def newest_unfinished(profile: str) -> Run | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from helpers.data.chat import added_tokens, own_template
+from helpers.data.chat import added_tokens, original_template
 from helpers.data.labels import Fitted, encode_rows, tokenize
 from helpers.data.rendering import rewrites
 from helpers.data.turns import RowError
@@ -44,7 +44,7 @@ def nothing_fits(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: D
     which = f"{name} cannot be trained on" if len(rows) == 1 else f"none of {len(rows):,} rows can be trained on"
     if fitted.refused:
         reason, count = fitted.refused.most_common(1)[0]
-        own = tokenizer.chat_template == own_template(tokenizer) or "refuses" in reason
+        own = tokenizer.chat_template == original_template(tokenizer) or "refuses" in reason
         other = "'guanaco', which takes any order of roles" if own else "'model', the model's own"
         wrong = reason if "refuses" in reason else f"the template cannot write {reason}"
         return f"{which}: {wrong} ({count:,} rows). Set TEMPLATE = {other}, or leave these rows out."

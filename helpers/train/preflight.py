@@ -127,7 +127,7 @@ def ends_check(trainer: LoraTrainer) -> Check:
     begun = "".join(tokenizer.convert_ids_to_tokens(begin)) or "no token"
     actual = f"{once} of {len(documents)} rows begin with {begun} once; generation stops at {names}"
     needed = "all, and the template's end among them"
-    other = next((prompt for prompt, row in prompts if not goes_on(prompt, row)), None)
+    other = next((prompt for prompt, row in prompts if not continues_prompt(prompt, row)), None)
     if other:
         actual += f"; a prompt ends with {other.text[-24:]!r}, and its row does not go on from there"
         needed += ", and prompts as rows begin"
@@ -150,7 +150,7 @@ def asked_and_written(trainer: LoraTrainer, most: int = 32) -> Iterator[tuple[Te
                 yield as_text(prompt_text(tokenizer, messages[:index], tools)), written
 
 
-def goes_on(prompt: Text, row: Text) -> bool:
+def continues_prompt(prompt: Text, row: Text) -> bool:
     """Whether a row is a prompt and what follows, in its ids too; the last may be joined with the answer."""
     return row.text.startswith(prompt.text) and row.input_ids[: len(prompt.input_ids) - 1] == prompt.input_ids[:-1]
 

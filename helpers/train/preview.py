@@ -12,7 +12,7 @@ from helpers.data.conversation import beyond_text, tools_in, whole_messages
 from helpers.data.labels import Token, documents, encode, encode_rows, label_tokens, tokenize
 from helpers.data.rendering import encode_whole
 from helpers.machine.quiet import quiet_unless
-from helpers.run import Run
+from helpers.run import make_run
 from helpers.settings import Settings
 from helpers.train.build import build_trainer
 from helpers.train.fitting import nothing_fits
@@ -53,7 +53,7 @@ def preview_trainer(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows
     settings = replace(settings, layers_to_transform="all")
     folder = Path(tempfile.gettempdir()) / "preview"  # nothing is written there
     with quiet_unless(False):
-        return build_trainer(Run(settings, folder), stand_in(len(tokenizer)), tokenizer, rows)
+        return build_trainer(make_run(settings, folder), stand_in(len(tokenizer)), tokenizer, rows)
 
 
 def batch_of(trainer: LoraTrainer, indices: list[int]) -> dict:

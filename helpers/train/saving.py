@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from helpers.machine.places import Place, require, require_room
 from helpers.machine.versions import versions
-from helpers.models.adapter import read_adapter
+from helpers.models.adapter import read_changes
 from helpers.models.load import describe_model
 from helpers.models.source import ModelError
 from helpers.settings import Settings
@@ -61,7 +61,7 @@ def save_adapter(folder: Path, save: Callable[[Path], None], report: Callable[[s
         try:
             with whole_folder(folder / "adapter") as aside:
                 save(aside)
-                read_adapter(aside)
+                read_changes(aside)
             return
         except (*FULL, ModelError) as error:
             kept = by_step(folder / "checkpoints")

@@ -72,12 +72,12 @@ def rendered(tokenizer: PreTrainedTokenizerBase, rows: Iterable[dict]) -> Iterat
         encoded: Any = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
         for place, messages in enumerate(whole):
             ids, offsets = encoded["input_ids"][place], encoded["offset_mapping"][place]
-            safe = zip(told_apart(tokenizer, messages), messages, strict=True)
+            safe = zip(messages_for_template(tokenizer, messages), messages, strict=True)
             marked = [message | {"train": is_trained(one)} for message, one in safe]
             yield marked, Text(texts[place], ids, offsets) if texts[place] else None
 
 
-def told_apart(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> list[dict]:
+def messages_for_template(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> list[dict]:
     """The messages as the template gets them: markers harmless, thinking inside an answer told apart from it."""
     return cleaned(tokenizer, thinking_told_apart(tokenizer, messages))
 
@@ -85,7 +85,7 @@ def told_apart(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> list
 def text_of_row(tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools: list | None) -> str:
     """A conversation under the tokenizer's own template; "" where that refuses it."""
     try:
-        return render(tokenizer, told_apart(tokenizer, messages), without_markers(tokenizer, tools))
+        return render(tokenizer, messages_for_template(tokenizer, messages), without_markers(tokenizer, tools))
     except RowError:
         return ""
 
@@ -110,13 +110,13 @@ def taken(told: Text, run: tuple[int, int], answers: list[dict], around: tuple[s
         return False  # a character of several tokens is cut in two
     said = told.text[start:end].strip()
     for place, message in enumerate(answers):
-        if is_answer(said, message, around, told.text):
+        if is_answer_text(said, message, around, told.text):
             del answers[place]
             return True
     return False
 
 
-def is_answer(said: str, message: dict, around: tuple[str, str], text: str) -> bool:
+def is_answer_text(said: str, message: dict, around: tuple[str, str], text: str) -> bool:
     """Whether this piece of a row's text is the answer of a message, with what the template writes around it."""
     content = message["content"].strip()
     if message.keys() & KINDS.keys():

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
+from helpers.adapted import base_of
 from helpers.data.packing import find_documents
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.processes import agree, sharded
@@ -65,7 +66,7 @@ class LoraTrainer(SFTTrainer):
         self.settings, self.rows = settings, rows
         super().__init__(train_dataset=rows, **options)
         # FSDP has no whole weights to try it with; the preflight compares the loss there as everywhere.
-        self.fast_head = sharded() or is_models_own(self.model.get_base_model())
+        self.fast_head = sharded() or is_models_own(base_of(self.model))
 
     def compute_loss(
         self,
@@ -95,7 +96,7 @@ class LoraTrainer(SFTTrainer):
 
     def summed_loss(self, tuned: Any, inputs: dict, trained: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss summed over the trained positions (indices into the flattened labels)."""
-        base = tuned.get_base_model()
+        base = base_of(tuned)
         with self.accelerator.autocast():
             # With a cache the decoder would take position_ids for a continued text and not keep documents apart.
             hidden = base.get_decoder()(**inputs, use_cache=False).last_hidden_state  # (rows, length, hidden_size)

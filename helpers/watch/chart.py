@@ -76,7 +76,7 @@ def svg(rows: list[dict], max_steps: int) -> str:
     for drawn, named in (loss_panel(rows, steps), lower_panel(rows, steps), events(rows, steps)):
         lines += drawn
         labels += named
-    labels += [text(f"{share(step, steps)}%", UPPER[1] + 17, step, side) for step, side in step_ticks(steps)]
+    labels += [text(f"{percent_across(step, steps)}%", UPPER[1] + 17, step, side) for step, side in step_ticks(steps)]
     labels.append(text("50%", UPPER[1] + 32, "step", "middle"))
     return (
         f'<svg role="img" aria-label="{words}" width="100%" height="{HEIGHT}" fill="none" stroke-width="2" '
@@ -98,13 +98,14 @@ def loss_panel(rows: list[dict], steps: int) -> tuple[list[str], list[str]]:
     lines.append(line(smooth, steps, top, UPPER, f'stroke="{TRAIN}" stroke-width="2.5"'))
     lines.append(line(evaluations, steps, top, UPPER, f'stroke="{EVAL}" stroke-dasharray="6 4"'))
     labels += [
-        f'<circle cx="{share(s, steps)}%" cy="{down(v, top, UPPER)}" r="4" fill="{EVAL}"/>' for s, v in evaluations
+        f'<circle cx="{percent_across(s, steps)}%" cy="{down(v, top, UPPER)}" r="4" fill="{EVAL}"/>'
+        for s, v in evaluations
     ]
     if evaluations:
         step, best = min(evaluations, key=lambda point: point[1])
         side = "end" if step > 0.8 * steps else "start" if step < 0.2 * steps else "middle"
         place = down(best, top, UPPER) + (-9 if best < 0.2 * top else 19)
-        labels.append(text(f"{share(step, steps)}%", place, f"best {best:.3f}", side, f' fill="{EVAL}"'))
+        labels.append(text(f"{percent_across(step, steps)}%", place, f"best {best:.3f}", side, f' fill="{EVAL}"'))
     return lines, labels
 
 
@@ -132,13 +133,13 @@ def events(rows: list[dict], steps: int) -> tuple[list[str], list[str]]:
     """Triangles for checkpoints; named lines where the run was stopped or resumed."""
     lines, labels, base = [], [], UPPER[1]
     saved = marks(rows, "checkpoint")
-    labels += [text(f"{share(step, steps)}%", base - 2, "▲", "middle") for step in saved]
+    labels += [text(f"{percent_across(step, steps)}%", base - 2, "▲", "middle") for step in saved]
     for event, height in (("stop", 20), ("resume", 34)):
         for step in marks(rows, event):
             x = GRID * step // steps
             lines.append(f'<path {FIXED} stroke="currentColor" stroke-dasharray="1 3" d="M{x} {UPPER[0]}V{base}"/>')
             side = "end" if step > 0.8 * steps else "start"
-            labels.append(text(f"{share(step, steps)}%", UPPER[0] + height, event, side))
+            labels.append(text(f"{percent_across(step, steps)}%", UPPER[0] + height, event, side))
     return lines, labels
 
 
@@ -163,7 +164,7 @@ def finite(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     return [(step, value) for step, value in points if math.isfinite(value)]
 
 
-def share(step: int, steps: int) -> float:
+def percent_across(step: int, steps: int) -> float:
     """Where a step lies, in percent of the width."""
     return round(100 * step / steps, 1)
 

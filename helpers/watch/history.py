@@ -49,7 +49,7 @@ class History(TrainerCallback):
             used = used_bytes() / GIB
             self.peak = max(self.peak, used)
             memory = {"memory_gib": round(used, 3), "peak_gib": round(self.peak, 3)} if "loss" in (logs or {}) else {}
-            self.add({"step": state.global_step, "seconds": self.seconds(), **plain(logs or {}), **memory})
+            self.add({"step": state.global_step, "seconds": self.seconds(), **plain_numbers(logs or {}), **memory})
 
     def on_save(self, args, state, control, **kwargs: Any):
         if state.is_world_process_zero and (Path(args.output_dir) / f"checkpoint-{state.global_step}").exists():
@@ -88,7 +88,7 @@ def seconds_at(path: Path, step: int) -> float:
     return max((row["seconds"] for row in rows if row["step"] <= step), default=0.0)
 
 
-def plain(logs: dict) -> dict:
+def plain_numbers(logs: dict) -> dict:
     """The numbers of a log as JSON can hold them."""
     kept = {}
     for name, value in logs.items():

@@ -34,7 +34,7 @@ def loaded(family, folder, form):
     with falcon.quantizable(model_type(family)):
         model = AutoModelForCausalLM.from_pretrained(folder, device_map={"": 0}, **options)
     if model_type(family) == "falcon":
-        attention.install(model, "efficient")  # as load_model does: Falcon's own cannot be recorded
+        attention.install_kernel(model, "efficient")  # as load_model does: Falcon's own cannot be recorded
     return tuned(model)
 
 

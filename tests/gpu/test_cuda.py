@@ -93,7 +93,7 @@ def test_every_kernel_keeps_documents_apart_forward_and_backward(build, kernel, 
 
     alone = torch.cat([model(part, use_cache=False).logits for part in ids.split(LENGTHS, dim=1)], dim=1)
     wanted = gradient(alone)
-    attention.install(model, kernel)
+    attention.install_kernel(model, kernel)
     if training:
         model.train()
         model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -91,9 +91,9 @@ def test_another_language_is_another_place_with_a_way_back(staged, tmp_path):
 
 
 def test_a_chinese_word_is_found_inside_of_a_run_of_characters():
-    from helpers.project.search import words_of
+    from helpers.project.search import index_words
 
-    words = set(words_of("如何微调一个 LLM？用LoRA微调"))
+    words = set(index_words("如何微调一个 LLM？用LoRA微调"))
     assert {"微调", "如何", "调", "LLM", "LoRA"} <= words and "何微调" not in words
 
 

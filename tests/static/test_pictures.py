@@ -19,35 +19,35 @@ each = pytest.mark.parametrize("name", list(pictures.DRAWN))
 
 
 def test_every_picture_has_its_words_and_its_place_in_a_notebook():
-    assert set(pictures.words()) == set(pictures.DRAWN) == set(SHOWN)
+    assert set(pictures.picture_words()) == set(pictures.DRAWN) == set(SHOWN)
 
 
 @each
 def test_the_picture_in_the_notebook_is_made_from_todays_svg(name):
     """After a change: python -c "from helpers.project.pictures import render; render()", then helpers write."""
     with Image.open(pictures.FOLDER / f"{name}.png") as picture:
-        assert picture.text["svg"] == pictures.stamp(name)
+        assert picture.text["svg"] == pictures.svg_hash(name)
     assert SHOWN[name] == pictures.markdown(name) and len(SHOWN[name]) < 30_000
 
 
 @each
 def test_it_says_in_text_what_it_shows(name):
-    assert len(pictures.words()[name]["alt"]) > 60 and SHOWN[name].startswith("![")
+    assert len(pictures.picture_words()[name]["alt"]) > 60 and SHOWN[name].startswith("![")
 
 
 @each
 def test_other_words_need_no_other_drawing(name, monkeypatch):
-    found = pictures.words()
+    found = pictures.picture_words()
     monkeypatch.setattr(
-        pictures, "words", lambda: {name: {"alt": "文" * 70, "words": ["字"] * len(found[name]["words"])}}
+        pictures, "picture_words", lambda: {name: {"alt": "文" * 70, "words": ["字"] * len(found[name]["words"])}}
     )
-    drawn = re.sub(r"<style>.*?</style>", "", pictures.svg(name))
+    drawn = re.sub(r"<style>.*?</style>", "", pictures.picture_svg(name))
     assert not re.search(r">[^<]*[A-Za-z][^<]*<", drawn), "a word stands in the drawing instead of in words.json"
 
 
 @each
 def test_its_words_fit_into_the_boxes_and_its_letters_can_be_read_on_a_phone(name):
-    drawn = pictures.svg(name)
+    drawn = pictures.picture_svg(name)
     assert "font:17px" in drawn and f'width="{pictures.WIDTH}"' in drawn  # 17 * 330 / 560 is 10 px on a page of 390 px
     boxes = [tuple(map(float, found)) for found in re.findall(r'x="([\d.]+)" y="([\d.]+)" width="([\d.]+)"', drawn)]
     for x, anchor, words in re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="(\w+)">([^<]*)', drawn):

@@ -90,17 +90,68 @@ def test_every_upstream_row_has_a_drift_test_that_exists():
         assert found and (ast.get_docstring(found[0]) or "").startswith("Drift:"), mark
 
 
+def private_names(tree):
+    """Names with an underscore that a module reads of others: as attributes, by getattr and its like, by an import."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        if isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names)
+        by_name = isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in BY_NAME
+        for argument in node.args[:2] if by_name else ():
+            yield from (inner.value for inner in ast.walk(argument) if isinstance(inner, ast.Constant))
+
+
+BY_NAME = ("getattr", "hasattr", "setattr", "delattr", "attrgetter", "get")
+
+
 def test_private_names_of_libraries_are_marked():
-    """A private attribute that is read of anything but `self` or a named tuple has an "Upstream:" in its module."""
-    own = {"_asdict", "_replace", "_fields", "_make", "_repr_html_"}
+    """Each stands in the text of an "Upstream:"; a named tuple's and os._exit are public in all but their looks."""
+    from helpers.project.written import upstream_marks
+
+    public = {"_asdict", "_replace", "_fields", "_make", "_repr_html_", "_exit"}
+    said = " ".join(mark.what for mark in upstream_marks())
     for path in HELPERS:
-        text = path.read_text(encoding="utf-8")
-        names = {
-            node.attr
-            for node in ast.walk(ast.parse(text))
-            if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr)
-        }
-        assert not names - own - {"_exit"} or "Upstream: " in text, (path.name, names - own)
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {name for name in private_names(tree) if re.match(r"_[a-z]", str(name))}
+        own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        unsaid = [name for name in names - public - own if not re.search(rf"\b{name}\b", said)]
+        assert not unsaid, (path.name, unsaid)
+
+
+def defined(tree):
+    """The functions, classes and constants of a module's top level; (name, whether it is a constant)."""
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name, False
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                yield from ((inner.id, True) for inner in ast.walk(target) if isinstance(inner, ast.Name))
+
+
+def test_a_name_means_one_thing():
+    """No two modules have a function or a class of one name, nor a constant of one name that others import."""
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in HELPERS}
+    imported = {
+        (node.module, alias.name)
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    homes: dict[str, list[str]] = {}
+    for path, tree in trees.items():
+        module = ".".join(path.relative_to(PROJECT).with_suffix("").parts)
+        for name, constant in defined(tree):
+            if name != "__all__" and (not constant or (module, name) in imported):
+                homes.setdefault(name, []).append(module)
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
+
+
+def test_runs_are_made_in_one_place():
+    for path in HELPERS:
+        made = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        assert path.stem == "run" or not any(ast.unparse(node.func) == "Run" for node in made), path
 
 
 def test_the_installer_is_one_file_of_short_functions():

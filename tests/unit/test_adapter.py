@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHea
 
 from helpers.export.errors import ExportError
 from helpers.export.merge import base_files, merge
-from helpers.models.adapter import check_config, check_fits, check_loaded, loaded_onto, read_adapter
+from helpers.models.adapter import check_config, check_fits, check_loaded, loaded_onto, read_changes
 from helpers.models.source import ModelError
 
 BY_NAME = {family.name: family for family in FAMILIES}
@@ -193,7 +193,7 @@ def test_what_cannot_be_accounted_for_is_refused_by_name(tmp_path, config, tenso
     base, adapter, _ = saved(tmp_path, {})
     changed(adapter, config, tensors)
     with pytest.raises(ModelError, match=named):
-        read_adapter(adapter)
+        read_changes(adapter)
     with pytest.raises(ExportError, match=named):
         merge(base, adapter, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
@@ -212,7 +212,7 @@ def test_a_configuration_that_is_none_is_refused(tmp_path, content):
     _, adapter, _ = saved(tmp_path, {})
     (adapter / "adapter_config.json").write_text(content)
     with pytest.raises(ModelError):
-        read_adapter(adapter)
+        read_changes(adapter)
 
 
 def test_a_half_precision_variant_beside_the_weights_is_not_read(tmp_path):

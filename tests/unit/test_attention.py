@@ -48,7 +48,7 @@ def test_a_packed_document_gets_the_logits_it_gets_alone(family, kernel, trainin
     model, (ids, positions) = FAMILIES[family](), packed_batch()
     with torch.no_grad():
         expected = alone(model, ids)
-        attention.install(model, kernel)
+        attention.install_kernel(model, kernel)
         found = model.train(training)(ids, position_ids=positions, use_cache=False).logits
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert attention.kernel_of(model) == kernel
@@ -64,7 +64,7 @@ def test_the_gradient_is_that_of_the_documents_alone_with_checkpointing_too(fami
         return torch.autograd.grad(logits.float().logsumexp(-1).sum(), embedding)[0]
 
     expected = gradient(alone(model, ids))
-    attention.install(model, kernel)
+    attention.install_kernel(model, kernel)
     plain = gradient(model(ids, position_ids=positions, use_cache=False).logits)
     model.train()
     model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
@@ -81,7 +81,7 @@ def test_padded_rows_and_generation_are_as_before(family, kernel):
     settings = {"attention_mask": mask, "max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     with torch.no_grad():
         logits, text = model(ids, attention_mask=mask).logits[mask.bool()], model.generate(ids, **settings)
-        attention.install(model, kernel)
+        attention.install_kernel(model, kernel)
         torch.testing.assert_close(model(ids, attention_mask=mask).logits[mask.bool()], logits)
         assert torch.equal(model.generate(ids, **settings), text)
 
@@ -104,10 +104,10 @@ def test_a_sliding_window_is_kept_or_refused():
     model, (ids, positions) = tiny.seeded(MistralForCausalLM, config, 0), packed_batch()
     with torch.no_grad():
         expected = alone(model, ids)
-        attention.install(model, "efficient")
+        attention.install_kernel(model, "efficient")
         found = model(ids, position_ids=positions, use_cache=False).logits
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-        attention.install(model, "rows")
+        attention.install_kernel(model, "rows")
         with pytest.raises(attention.AttentionError, match="sliding window"):
             model(ids, position_ids=positions, use_cache=False)
 
@@ -138,20 +138,20 @@ def test_states_are_cast_to_the_dtype_of_mixed_precision_and_back():
 
 def test_an_unknown_kernel_is_an_error_with_the_names(tiny_llama):
     with pytest.raises(attention.AttentionError, match="varlen"):
-        attention.install(tiny_llama, "flash_attention_9")
+        attention.install_kernel(tiny_llama, "flash_attention_9")
 
 
 def test_installing_twice_adds_one_hook(tiny_falcon):
     for kernel in ("rows", "efficient", "rows"):
-        attention.install(tiny_falcon, kernel)
+        attention.install_kernel(tiny_falcon, kernel)
     hooks = tiny_falcon.transformer._forward_pre_hooks.values()
     assert sum(hook is attention.mark_documents for hook in hooks) == 1
 
 
 def test_a_library_kernel_takes_ours_out_again(tiny_llama):
     ids, positions = packed_batch()
-    attention.install(tiny_llama, "rows")
-    attention.install(tiny_llama, "sdpa")
+    attention.install_kernel(tiny_llama, "rows")
+    attention.install_kernel(tiny_llama, "sdpa")
     with torch.no_grad():
         found = tiny_llama(ids, position_ids=positions, use_cache=False).logits
     torch.testing.assert_close(found, alone(tiny_llama, ids), rtol=1e-4, atol=1e-5)
@@ -173,7 +173,7 @@ def recorded_heads(model, monkeypatch):
 
 
 def test_falcons_keys_reach_the_fused_kernel_with_all_heads(tiny_falcon, monkeypatch):
-    attention.install(tiny_falcon, "sdpa")
+    attention.install_kernel(tiny_falcon, "sdpa")
     assert recorded_heads(tiny_falcon, monkeypatch) == [(4, 4)] * 2
 
 

@@ -14,7 +14,7 @@ SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False), packing=
 
 
 def test_both_sides_train_on_the_same_rows_and_reach_about_the_same_loss():
-    result = bench.compare(SMOKE, rows=40, seeds=[0], report=lambda line: None)
+    result = bench.compare_with_stock(SMOKE, rows=40, seeds=[0], report=lambda line: None)
     ours, stock = result["runs"]
     assert ours["rows"] == stock["rows"] == result["rows"]
     assert ours["tokens"] == stock["tokens"] > 0
@@ -26,7 +26,7 @@ def test_other_rows_on_one_side_are_an_error(monkeypatch):
     hashes = iter("ab")
     monkeypatch.setattr(bench, "row_hash", lambda dataset: next(hashes))
     with pytest.raises(RuntimeError, match="same rows"):
-        bench.compare(SMOKE, rows=40, seeds=[0], report=lambda line: None)
+        bench.compare_with_stock(SMOKE, rows=40, seeds=[0], report=lambda line: None)
 
 
 def test_stock_has_none_of_our_corrections(rows, tmp_path):

@@ -157,7 +157,7 @@ def test_a_configuration_that_nobody_could_build_is_refused(model, name):
 def test_transformers_still_compiles_templates_in_a_sandbox_of_this_name(tokenizer, monkeypatch):
     """Drift: when this fails, chat templates are bounded by nothing again."""
     monkeypatch.setattr(bounded, "STEPS", 1000)
-    bounded.install()
+    bounded.install_bounded_compiler()
     with pytest.raises(TemplateLimit):
         tokenizer.apply_chat_template(
             [{"role": "user", "content": "hi"}], chat_template=ATTACKS["nested loops"], tokenize=False

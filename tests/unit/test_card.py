@@ -2,7 +2,7 @@
 
 from huggingface_hub import ModelCard
 
-from helpers.export.card import adapter_card, merged_card, name_of
+from helpers.export.card import adapter_card, merged_card, public_name
 from helpers.models.embedded import BASE_MODEL
 from helpers.settings import Settings
 
@@ -25,4 +25,4 @@ def test_a_merged_models_card_has_what_was_compared():
 
 
 def test_a_folder_of_this_machine_is_known_by_its_last_part(tmp_path):
-    assert name_of(str(tmp_path / "own")) == "own" and name_of("org/model") == "org/model"
+    assert public_name(str(tmp_path / "own")) == "own" and public_name("org/model") == "org/model"

@@ -133,7 +133,7 @@ def test_a_chinese_file_is_trained_in_any_locale(locale, tmp_path):
 
 def test_a_file_name_that_python_was_told_not_to_read_ends_with_the_setting():
     error = UnicodeEncodeError("utf-8", "\udce6", 0, 1, "surrogates not allowed")
-    assert "PYTHONUTF8=1" in explain.sentence(error)
+    assert "PYTHONUTF8=1" in explain.in_a_sentence(error)
 
 
 def test_a_terminal_that_is_closed_stops_a_training_as_sigterm_does():

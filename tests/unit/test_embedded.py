@@ -61,11 +61,11 @@ def test_two_that_need_the_model_at_once_convert_it_once(cache, monkeypatch):
         threading.Event().wait(0.2)
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(b"weights")
-        manifest.write(folder, gguf=embedded.GGUF_SHA256)
+        manifest.write_manifest(folder, gguf=embedded.GGUF_SHA256)
 
     monkeypatch.setattr(embedded, "gguf_file", lambda report: None)
-    monkeypatch.setattr(embedded, "convert", convert)
-    threads = [threading.Thread(target=embedded.model_folder) for _ in range(3)]
+    monkeypatch.setattr(embedded, "write_safetensors", convert)
+    threads = [threading.Thread(target=embedded.embedded_folder) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -79,8 +79,8 @@ def test_a_conversion_that_was_killed_is_done_again(cache, monkeypatch):
     folder.mkdir()
     done = []
     monkeypatch.setattr(embedded, "gguf_file", lambda report: None)
-    monkeypatch.setattr(embedded, "convert", lambda gguf, folder, report: done.append(folder))
-    embedded.model_folder()
+    monkeypatch.setattr(embedded, "write_safetensors", lambda gguf, folder, report: done.append(folder))
+    embedded.embedded_folder()
     assert done == [folder]
 
 
@@ -90,7 +90,7 @@ def test_the_embedded_model_is_smollm2_with_the_weights_of_its_gguf():
     from safetensors import safe_open
     from transformers import AutoConfig
 
-    folder = embedded.model_folder()
+    folder = embedded.embedded_folder()
     config = AutoConfig.from_pretrained(folder)
     assert (config.model_type, config.num_hidden_layers, config.hidden_size) == ("llama", 30, 576)
     assert not hasattr(config, "quantization_config")

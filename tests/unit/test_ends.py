@@ -8,7 +8,7 @@ from families import BEGIN, FAMILIES, FREE, build, build_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from helpers.behaviour import caches, found_out, reads_in_parts, takes_padding
-from helpers.data.chat import begin_ids, own_template, prompt_text, set_template
+from helpers.data.chat import begin_ids, original_template, prompt_text, set_template
 from helpers.data.ends import end_ids, trained_end, turn_end
 from helpers.data.labels import encode
 from helpers.generate.engine import Engine
@@ -54,7 +54,7 @@ def test_several_templates_by_name_are_refused_in_a_sentence():
     tokenizer.chat_template = {"default": FREE, "tools": FREE}
     with pytest.raises(ValueError, match=r"several \(default, tools\)"):
         set_template(tokenizer, "model")
-    assert own_template(tokenizer) == {"default": FREE, "tools": FREE}
+    assert original_template(tokenizer) == {"default": FREE, "tools": FREE}
 
 
 def test_the_end_tokens_are_those_of_tokenizer_template_and_generation_config(tmp_path):

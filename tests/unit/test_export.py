@@ -58,6 +58,6 @@ def test_a_model_of_the_hub_is_fetched_at_its_commit_without_pickles(monkeypatch
 
 
 def test_a_tiny_models_folder_is_its_own():
-    assert base_folder(Settings(model="tiny-falcon")) == tiny.model_folder("tiny-falcon")
+    assert base_folder(Settings(model="tiny-falcon")) == tiny.tiny_folder("tiny-falcon")
     with pytest.raises(ModelError, match=r"no config\.json"):
         base_folder(Settings(model="./nowhere"))

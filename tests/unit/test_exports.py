@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from helpers.data.formats import convert
+from helpers.data.formats import to_conversation
 from helpers.data.load import load_chat
 from helpers.data.rows import DataError
 from helpers.data.templated import parse_templated
@@ -14,7 +14,7 @@ INST = "[INST] What is {}? [/INST]"
 
 
 def said(row):
-    return [(message["role"], message["content"]) for message in convert(row).messages]
+    return [(message["role"], message["content"]) for message in to_conversation(row).messages]
 
 
 def read(tmp_path, content, name, **more):
@@ -116,21 +116,21 @@ BEDROCK = [
 )
 def test_calls_and_results_as_vendors_write_them(row):
     assert said(row) == [("system", "s"), *CALLED]
-    assert convert(row).messages[2]["tool_calls"][0]["function"] == CALL
+    assert to_conversation(row).messages[2]["tool_calls"][0]["function"] == CALL
 
 
 @pytest.mark.parametrize("tools", [TOOLS, json.dumps(TOOLS), [{"functionDeclarations": TOOLS}]])
 def test_tools_by_any_vendor_are_schemas(tools):
     row = {"question": "q", "answer": "a", "tools": tools}
-    assert convert(row).tools == [{"type": "function", "function": TOOLS[0]}]
+    assert to_conversation(row).tools == [{"type": "function", "function": TOOLS[0]}]
 
 
 @pytest.mark.parametrize("name", ["answers", "answer", "output"])
 def test_an_answer_that_is_a_list_of_calls_of_the_rows_tools_is_calls(name):
     row = {"query": "q", name: json.dumps([CALL]), "tools": json.dumps(TOOLS)}
-    assert convert(row).messages[1]["tool_calls"][0]["function"] == CALL
+    assert to_conversation(row).messages[1]["tool_calls"][0]["function"] == CALL
     other = {"query": "q", "answer": json.dumps([CALL | {"name": "other"}]), "tools": TOOLS}
-    assert convert(other).messages[1]["content"] == other["answer"]
+    assert to_conversation(other).messages[1]["content"] == other["answer"]
 
 
 @pytest.mark.parametrize(

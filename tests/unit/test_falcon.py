@@ -12,7 +12,7 @@ NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_
 
 def load_four_bit():
     return AutoModelForCausalLM.from_pretrained(
-        tiny.model_folder("tiny-falcon"), quantization_config=NF4, device_map="cpu"
+        tiny.tiny_folder("tiny-falcon"), quantization_config=NF4, device_map="cpu"
     )
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.data.columns import NAMES, is_missing
-from helpers.data.formats import convert
+from helpers.data.formats import to_conversation
 from helpers.data.load import DataError, load_chat, load_chat_data
 from helpers.data.turns import RowError
 
@@ -35,7 +35,7 @@ NAME = st.one_of(st.sampled_from([name for names in NAMES.values() for name in n
 def test_nothing_is_lost_in_silence(form, more):
     row = {**more, **form}
     try:
-        conversation = convert(row)
+        conversation = to_conversation(row)
     except RowError as error:
         assert error.reason  # counted under this name, with all of the row's columns
         return
@@ -72,7 +72,7 @@ def test_nothing_is_lost_in_silence(form, more):
     ],
 )
 def test_what_is_asked_is_put_together_from_its_columns(row, asked):
-    messages = convert(row).messages
+    messages = to_conversation(row).messages
     assert [message["content"] for message in messages] == [asked, "a"]
 
 
@@ -148,12 +148,12 @@ def test_other_encodings_are_recognised_and_said(tmp_path, encoding):
 
 
 def test_a_key_beside_a_pair_of_turns_is_in_the_ledger():
-    conversation = convert({"conversation": [{"human": "q", "assistant": "a", "note": "n"}]})
+    conversation = to_conversation({"conversation": [{"human": "q", "assistant": "a", "note": "n"}]})
     assert conversation.fates["conversation[].note"] == "not used: no part of a turn"
 
 
 def test_two_system_prompts_are_both_used():
-    messages = convert({"system": "one", "system_prompt": "two", "question": "q", "answer": "a"}).messages
+    messages = to_conversation({"system": "one", "system_prompt": "two", "question": "q", "answer": "a"}).messages
     assert messages[0] == {"role": "system", "content": "one\n\ntwo"}
 
 

@@ -37,7 +37,7 @@ def merged(tmp_path_factory):
     """The embedded model with an adapter, merged, in the chat form of the trainings."""
     from peft import LoraConfig, get_peft_model
 
-    base, folder = embedded.model_folder(), tmp_path_factory.mktemp("merged")
+    base, folder = embedded.embedded_folder(), tmp_path_factory.mktemp("merged")
     model = AutoModelForCausalLM.from_pretrained(base)
     tuned = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "k_proj"], task_type="CAUSAL_LM"))
     move_adapter(tuned)

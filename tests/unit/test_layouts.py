@@ -6,14 +6,14 @@ import pytest
 
 from helpers.data.conversation import whole_messages
 from helpers.data.encodings import detected
-from helpers.data.formats import convert
+from helpers.data.formats import to_conversation
 from helpers.data.load import load_chat
 from helpers.data.rows import DataError
 from helpers.data.turns import RowError
 
 
 def said(row, **more):
-    return [message["content"] for message in convert(row, **more).messages]
+    return [message["content"] for message in to_conversation(row, **more).messages]
 
 
 def refused(tmp_path, content, name="own.jsonl"):
@@ -81,14 +81,14 @@ def test_what_stands_around_and_beside_a_conversation_is_in_the_ledger():
     parts = [{"type": "text", "text": "q?", "cache_control": {"type": "ephemeral"}}]
     thought = [{"type": "thinking", "thinking": "Hm.", "signature": "s"}, {"type": "text", "text": "a"}]
     turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": thought}]
-    fates = convert({"id": 1, "input": {"id": 2, "messages": turns}}).fates
+    fates = to_conversation({"id": 1, "input": {"id": 2, "messages": turns}}).fates
     assert {"id", "input.id", "messages[].content[].cache_control", "messages[].content[].signature"} <= set(fates)
 
 
 def test_texts_of_attachments_are_joined_and_files_without_a_text_are_told():
     told = [{"file_name": "a.txt", "extracted_content": "It opens at 9."}, {"file_name": "b.png"}]
     turns = [{"sender": "human", "text": "When?", "attachments": told, "files": [{"file_name": "b.png"}]}]
-    found = convert({"chat_messages": [*turns, {"sender": "assistant", "text": "At 9."}]})
+    found = to_conversation({"chat_messages": [*turns, {"sender": "assistant", "text": "At 9."}]})
     assert found.messages[0]["content"] == "When?\n\nIt opens at 9."
     assert found.fates["chat_messages[].attachments"] == "joined to the turn; 1 without a text not used"
     assert found.fates["chat_messages[].files"].startswith("not used")
@@ -102,7 +102,9 @@ def test_an_answer_that_is_masked_is_not_trained_however_it_is_marked(key):
         *ASKED,
         {"role": "assistant", "content": "a", key: 1},
     ]
-    assert [message.get("train", True) for message in convert(turns).messages if message["role"] == "assistant"] == [
+    assert [
+        message.get("train", True) for message in to_conversation(turns).messages if message["role"] == "assistant"
+    ] == [
         False,
         True,
     ]
@@ -110,7 +112,7 @@ def test_an_answer_that_is_masked_is_not_trained_however_it_is_marked(key):
 
 def test_parts_of_a_rejected_answer_are_text():
     answer = lambda text: [*ASKED, {"role": "assistant", "content": [{"type": "text", "text": text}]}]
-    assert convert({"chosen": answer("a"), "rejected": answer("b")}).rejected == "b"
+    assert to_conversation({"chosen": answer("a"), "rejected": answer("b")}).rejected == "b"
 
 
 def test_an_array_of_messages_of_several_conversations_is_several(tmp_path):
@@ -130,8 +132,8 @@ def test_a_definition_is_the_instruction_of_its_inputs():
 @pytest.mark.parametrize("name", ["reasoning", "Complex_CoT", "chain_of_thought"])
 def test_a_column_of_thinking_is_thinking_and_a_switch_is_not(name):
     row = {"Question": "q", "Response": "a", name: "Let me see."}
-    assert convert(row).messages[-1]["reasoning_content"] == "Let me see."
-    switched = convert({**row, name: "on"})
+    assert to_conversation(row).messages[-1]["reasoning_content"] == "Let me see."
+    switched = to_conversation({**row, name: "on"})
     assert "reasoning_content" not in switched.messages[-1] and "not used" in switched.fates[name]
 
 
@@ -174,15 +176,15 @@ def test_a_picture_in_the_export_of_chatgpt_is_no_text():
     picture = {"content_type": "multimodal_text", "parts": [{"content_type": "image_asset_pointer"}, "What is it?"]}
     mapping = {"u": node("user", "", None, content=picture), "e": node("assistant", "A cat.", "u")}
     with pytest.raises(RowError, match="not only text"):
-        convert({"mapping": mapping, "current_node": "e"})
+        to_conversation({"mapping": mapping, "current_node": "e"})
 
 
 def test_a_tie_is_no_answer_and_two_lists_are_read_when_they_are_named():
     with pytest.raises(RowError, match="a comparison of two answers"):
-        convert({"winner": "tie", "conversation_a": ANSWERED, "conversation_b": ANSWERED})
+        to_conversation({"winner": "tie", "conversation_a": ANSWERED, "conversation_b": ANSWERED})
     row = {"story": "s", "questions": ["q", "r"], "answers": {"input_text": ["a", "b"]}}
     with pytest.raises(RowError, match=r'COLUMNS = {"question": "questions", "answer": "answers.input_text"'):
-        convert(row)
+        to_conversation(row)
     columns = {"question": "questions", "answer": "answers.input_text", "context": "story"}
     assert said(row, columns=columns) == ["q\n\ns", "a", "r", "b"]
 

@@ -40,7 +40,7 @@ def test_the_shape_counts_the_parameters_of_the_model(name):
     from helpers.models.lora import lora_config
 
     shape, model = (
-        shape_in(tiny.model_folder(name)),
+        shape_in(tiny.tiny_folder(name)),
         {"tiny-llama": tiny.build_llama, "tiny-falcon": tiny.build_falcon}[name](),
     )
     assert shape.body() == sum(layer.weight.numel() for layer in body_linears(model))
@@ -59,7 +59,7 @@ def test_falcon_7b_has_the_shape_of_its_configuration():
 
 @pytest.mark.embedded
 def test_the_embedded_model_has_the_shape_that_the_settings_plan_with():
-    assert shape_in(embedded.model_folder()) == SMOLLM2_135M
+    assert shape_in(embedded.embedded_folder()) == SMOLLM2_135M
 
 
 def test_a_folder_without_a_known_model_has_no_shape(tmp_path):
@@ -98,7 +98,7 @@ def test_the_peak_counts_the_larger_of_logits_and_workspace_once():
 
 def test_short_rows_need_less_than_max_length():
     settings = replace(SMOKE, packing=False)
-    shape = shape_in(tiny.model_folder("tiny-llama"))
+    shape = shape_in(tiny.tiny_folder("tiny-llama"))
     assert forecast(shape, settings, [10] * 50).activations < forecast(shape, settings).activations / 10
 
 
@@ -143,7 +143,7 @@ def test_where_nothing_fits_the_smallest_division_is_taken_and_the_reason_says_w
 
 
 def test_the_micro_batch_of_a_cpu_is_only_made_smaller():
-    shape = shape_in(tiny.model_folder("tiny-llama"))
+    shape = shape_in(tiny.tiny_folder("tiny-llama"))
     roomy = choose_batch(shape, SMOKE, 8.0)
     tight = choose_batch(shape, SMOKE, forecast(shape, replace(SMOKE, per_device_train_batch_size=1)).total_gib / 0.9)
     assert roomy[:3] == (SMOKE.per_device_train_batch_size, 1, False)

@@ -39,7 +39,7 @@ def test_a_file_in_the_place_of_a_folder_is_named_with_the_setting_that_moves_it
     (tmp_path / "file").touch()
     monkeypatch.setenv(setting, str(tmp_path / "file" / "inside"))
     with pytest.raises(PlaceError, match=rf"(?s)file.*set {setting}"):
-        new_run_folder("x") if setting == "FT_RUNS" else tiny.model_folder("tiny-llama")
+        new_run_folder("x") if setting == "FT_RUNS" else tiny.tiny_folder("tiny-llama")
 
 
 def test_doctor_names_what_cannot_be_written(cache, read_only):
@@ -51,12 +51,12 @@ def test_doctor_names_what_cannot_be_written(cache, read_only):
 
 
 def test_a_cache_that_cannot_be_written_serves_a_class(cache, read_only):
-    folder = tiny.model_folder("tiny-llama")
+    folder = tiny.tiny_folder("tiny-llama")
     read_only(cache)
-    assert tiny.model_folder("tiny-llama") == folder
+    assert tiny.tiny_folder("tiny-llama") == folder
     (folder / "config.json").unlink()
     with pytest.raises(PlaceError, match="set FT_CACHE"):
-        tiny.model_folder("tiny-llama")
+        tiny.tiny_folder("tiny-llama")
 
 
 def test_a_lock_lies_elsewhere_where_its_folder_cannot_be_written(cache, read_only, tmp_path, monkeypatch):
@@ -96,39 +96,39 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", manifest.NAME])
 def test_a_damaged_file_of_the_cache_is_noticed_and_made_anew(cache, damage, name):
-    folder = tiny.model_folder("tiny-llama")
+    folder = tiny.tiny_folder("tiny-llama")
     before = {path.name: path.stat().st_size for path in folder.iterdir()}
     damage(folder / name)
-    assert manifest.fault(folder)
-    assert tiny.model_folder("tiny-llama") == folder and not manifest.fault(folder, deep=True)
+    assert manifest.folder_fault(folder)
+    assert tiny.tiny_folder("tiny-llama") == folder and not manifest.folder_fault(folder, deep=True)
     assert {path.name for path in folder.iterdir()} == set(before)
 
 
 def test_only_a_deep_look_finds_what_left_no_trace(cache, monkeypatch):
-    folder = tiny.model_folder("tiny-llama")
-    monkeypatch.setattr(manifest, "stamp", lambda path: {"size": path.stat().st_size, "changed": [0, 0]})
-    manifest.write(folder)
+    folder = tiny.tiny_folder("tiny-llama")
+    monkeypatch.setattr(manifest, "size_and_time", lambda path: {"size": path.stat().st_size, "changed": [0, 0]})
+    manifest.write_manifest(folder)
     random_bytes(folder / "model.safetensors")
-    assert not manifest.fault(folder)
-    assert manifest.fault(folder, deep=True) == "model.safetensors is not what was written"
+    assert not manifest.folder_fault(folder)
+    assert manifest.folder_fault(folder, deep=True) == "model.safetensors is not what was written"
 
 
 def test_a_file_that_was_only_copied_is_hashed_once(cache, monkeypatch):
-    folder, hashed = tiny.model_folder("tiny-llama"), []
+    folder, hashed = tiny.tiny_folder("tiny-llama"), []
     os.utime(folder / "model.safetensors", (time.time() + 9, time.time() + 9))
     whole = manifest.sha256
     monkeypatch.setattr(manifest, "sha256", lambda path: hashed.append(path.name) or whole(path))
-    assert not manifest.fault(folder) and not manifest.fault(folder)
+    assert not manifest.folder_fault(folder) and not manifest.folder_fault(folder)
     assert hashed == ["model.safetensors"]
 
 
 def test_doctor_looks_at_the_very_files(cache):
     folder = embedded.folder_of_model()
-    look = lambda: doctor.model_finding(manifest.fault(folder, gguf=embedded.GGUF_SHA256), False)
+    look = lambda: doctor.model_finding(manifest.folder_fault(folder, gguf=embedded.GGUF_SHA256), False)
     assert "not here yet" in look().what
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"weights")
-    manifest.write(folder, gguf=embedded.GGUF_SHA256)
+    manifest.write_manifest(folder, gguf=embedded.GGUF_SHA256)
     assert look().mark == "ok"
     (folder / "model.safetensors").write_bytes(b"other!!")
     assert look().mark == "note" and "model.safetensors is not what was written" in look().what

@@ -126,7 +126,7 @@ def test_repacked_layers_are_told(rows, tmp_path):
 
 def test_another_kernel_than_the_settings_say_fails(rows, tmp_path):
     trainer = build(SMOKE, rows, tmp_path)
-    attention.install(trainer.model.get_base_model(), "efficient")
+    attention.install_kernel(trainer.model.get_base_model(), "efficient")
     assert failing(trainer) == {"kernel"}
 
 
@@ -150,7 +150,7 @@ def test_an_adapter_in_half_precision_fails(rows, tmp_path):
 
 def test_a_failed_row_stops_with_what_to_do_unless_it_is_allowed(rows, tmp_path):
     trainer, said = build(SMOKE, rows, tmp_path), []
-    attention.install(trainer.model.get_base_model(), "efficient")
+    attention.install_kernel(trainer.model.get_base_model(), "efficient")
     with pytest.raises(TrainingError, match=r"(?s)'kernel' is efficient.*load_model.*by its name"):
         preflight.preflight(trainer, report=said.append)
     assert not trainer.checked and any(line.startswith("[fix] kernel") for line in said)
@@ -165,7 +165,7 @@ def test_a_name_that_is_no_row_is_an_error(rows, tmp_path):
 
 def test_a_training_without_preflight_runs_it(rows, tmp_path):
     trainer = build(SMOKE, rows, tmp_path)
-    attention.install(trainer.model.get_base_model(), "efficient")
+    attention.install_kernel(trainer.model.get_base_model(), "efficient")
     with pytest.raises(TrainingError, match="kernel"):
         training.train_or_resume(trainer, Run(SMOKE, tmp_path))
 

@@ -10,7 +10,7 @@ from helpers.models import tiny
 
 def test_load_in_4bit_as_an_argument_raises():
     with pytest.raises(TypeError, match="load_in_4bit"):
-        AutoModelForCausalLM.from_pretrained(tiny.model_folder("tiny-llama"), load_in_4bit=True)
+        AutoModelForCausalLM.from_pretrained(tiny.tiny_folder("tiny-llama"), load_in_4bit=True)
 
 
 def test_the_defaults_of_the_quantization_are_fp4_and_float32():

@@ -30,7 +30,7 @@ def test_the_recipe_trains_four_bit_layers_on_answers_and_their_ends(tmp_path, m
     folder.mkdir()
     texts = [json.dumps({"text": row["text"]}) for row in list(read_own("train"))[:24]]
     (folder / "train.jsonl").write_text("\n".join(texts), encoding="utf-8")
-    here = PROGRAM.replace('"tiiuae/falcon-7b"', repr(str(tiny.model_folder("tiny-falcon"))))
+    here = PROGRAM.replace('"tiiuae/falcon-7b"', repr(str(tiny.tiny_folder("tiny-falcon"))))
     here = here.replace('"timdettmers/openassistant-guanaco"', repr(str(folder))).replace(
         "STEPS, gpu = 100", "STEPS, gpu = 2"
     )

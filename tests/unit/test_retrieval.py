@@ -6,7 +6,7 @@ import pytest
 
 from helpers.data.load import read_own
 from helpers.evaluate.retrieval import Retriever, passages, read_sheet, words
-from helpers.evaluate.shop import edited_rows, edited_sheet, read_edits, replaced, sentence
+from helpers.evaluate.shop import edited_rows, edited_sheet, read_edits, sentence, with_new_value
 from helpers.machine.paths import DATA
 
 
@@ -70,7 +70,7 @@ def test_twenty_edits_change_twenty_passages_and_their_rows():
 def test_an_edit_that_fits_nowhere_or_twice_is_refused():
     for text in ("nothing", "7 and 7"):
         with pytest.raises(ValueError, match="pen-price"):
-            replaced(text, {"fact": "pen-price", "old": "7", "new": "8"})
+            with_new_value(text, {"fact": "pen-price", "old": "7", "new": "8"})
 
 
 def test_bm25s_still_looks_for_jax_and_jax_is_told_to_take_no_memory_beforehand():

@@ -54,7 +54,7 @@ def checkpoints(run, *steps):
 
 def test_older_checkpoints_make_room_for_the_adapter(run, monkeypatch):
     checkpoints(run, 2, 4)
-    monkeypatch.setattr(saving, "read_adapter", lambda folder: None)
+    monkeypatch.setattr(saving, "read_changes", lambda folder: None)
 
     def save(aside: Path):
         if (run.folder / "checkpoints" / "checkpoint-2").exists():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from helpers.evaluate.lookup import searching, sheet_search
-from helpers.evaluate.sheets import SheetError, pieces, read_sheets, split
+from helpers.evaluate.sheets import SheetError, pieces, read_sheets, split_passages
 from helpers.evaluate.systems import noted
 
 TEXT = """Before any heading.
@@ -28,7 +28,7 @@ Free.
 
 
 def test_items_and_paragraphs_are_passages_below_their_headings():
-    found = split(TEXT, "sheet.md")
+    found = split_passages(TEXT, "sheet.md")
     assert [passage.text for passage in found] == [
         "Before any heading.",
         "Two lines of one paragraph.",
@@ -48,7 +48,7 @@ def test_items_and_paragraphs_are_passages_below_their_headings():
 
 def test_nothing_of_a_text_is_lost():
     words = set(TEXT.replace("#", "").replace("* ", "").replace("- ", "").replace("1.", "").split())
-    said = " ".join(f"{passage.text} {passage.source}" for passage in split(TEXT, "x")).split()
+    said = " ".join(f"{passage.text} {passage.source}" for passage in split_passages(TEXT, "x")).split()
     assert words - set(said) == {"Deep", "first"}, "a heading with nothing below it is no passage"
 
 

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("voila", reason="Voila serves the app on a reader's machine; Colab's set has none (2026-11-26)")
 
 from helpers.generate.sampling import PRESETS
-from helpers.panels.app import own_names, panel_notebook, plan, start_site, stop_site, words
+from helpers.panels.app import invitation, own_names, panel_notebook, plan_site, start_site, stop_site
 from helpers.panels.site import PATIENCE_SECONDS, configuration
 from helpers.serve.api import free_port
 from helpers.serve.serving import Server
@@ -113,7 +113,7 @@ def site(tmp_path):
     notebook = tmp_path / "page" / "panel.ipynb"
     notebook.parent.mkdir()
     notebook.write_text(json.dumps(panel_notebook(tmp_path / "model.json", "hi")), encoding="utf-8")
-    planned = plan(notebook, free_port(), LIMIT)
+    planned = plan_site(notebook, free_port(), LIMIT)
     child = start_site(planned)
     assert child.poll() is None
     yield planned, lambda: len(kernels(child))
@@ -176,12 +176,12 @@ def test_only_who_has_the_address_and_opens_it_as_a_page_starts_a_kernel_and_nob
 
 def test_by_itself_it_listens_on_this_machine_alone_and_shared_it_says_what_others_can_do(tmp_path, monkeypatch):
     monkeypatch.setattr("helpers.panels.app.own_names", lambda: ["192.0.2.5", "teacher"])
-    alone, shared = (plan(tmp_path / "n.ipynb", 8866, share=share) for share in (None, "class.example"))
+    alone, shared = (plan_site(tmp_path / "n.ipynb", 8866, share=share) for share in (None, "class.example"))
     assert alone.ip == "127.0.0.1" and set(alone.names) == {"127.0.0.1", "localhost", "[::1]"} and alone.tracebacks
     assert shared.ip == "0.0.0.0" and shared.names[:3] == ("class.example", "192.0.2.5", "teacher")
     assert not shared.tracebacks and alone.token != shared.token and len(alone.token) >= 32
-    assert f"http://127.0.0.1:8866/?token={alone.token}" in words(alone) and "network" not in words(alone)
-    said = words(shared)
+    assert f"http://127.0.0.1:8866/?token={alone.token}" in invitation(alone) and "network" not in invitation(alone)
+    said = invitation(shared)
     assert f"http://class.example:8866/?token={shared.token}" in said
     assert all(word in said for word in ("run no code", "not encrypted", "Up to 30 visitors", "192.0.2.5"))
 
@@ -191,7 +191,7 @@ def test_no_time_out_of_a_library_is_what_a_busy_machine_would_meet(tmp_path):
     from nbformat.v4 import new_notebook
     from voila.execute import VoilaExecutor
 
-    config = configuration(plan(tmp_path / "n.ipynb", 8866))
+    config = configuration(plan_site(tmp_path / "n.ipynb", 8866))
     executor = VoilaExecutor(new_notebook(), config=config)
     assert executor.iopub_timeout == executor.startup_timeout == PATIENCE_SECONDS >= 600 and executor.timeout is None
     assert AsyncMappingKernelManager(config=config).kernel_info_timeout == PATIENCE_SECONDS

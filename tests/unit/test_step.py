@@ -46,7 +46,7 @@ def stepped(model, prompt, count, **knobs):
 def test_the_step_gives_the_tokens_of_generate(tmp_path, family):
     model = AutoModelForCausalLM.from_pretrained(build(family, tmp_path)).eval()
     if family.kind == "Falcon":
-        attention.install(model, "rows")
+        attention.install_kernel(model, "rows")
     assert can_step(model).value
     knobs = {"no_repeat_ngram_size": 1}  # or a family with random weights would repeat one token
     assert stepped(model, PROMPT, 40, **knobs) == wanted(model, PROMPT, 40, **knobs)

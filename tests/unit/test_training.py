@@ -151,3 +151,12 @@ def test_a_token_that_only_the_tokenizer_has_is_named(smoke, tmp_path):
     talk = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "In <city>."}]
     with pytest.raises(TrainingError, match=r"'<city>' \(id 258\), and the model has 258"):
         build_trainer(Run(smoke, tmp_path), loaded.model, loaded.tokenizer, Dataset.from_list([{"messages": talk}]))
+
+
+def test_a_trainer_that_was_built_for_another_run_is_refused(rows, tmp_path):
+    trainer = build(SMOKE, rows, tmp_path / "one")
+    with pytest.raises(TrainingError, match=r"built with learning_rate=.*build it for one"):
+        training.train_or_resume(trainer, Run(replace(SMOKE, learning_rate=0.5), tmp_path / "one"))
+    with pytest.raises(TrainingError, match="built for one, not for two"):
+        training.train_or_resume(trainer, Run(SMOKE, tmp_path / "two"))
+    assert not list(tmp_path.rglob("settings.json"))

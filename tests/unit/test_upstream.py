@@ -1,7 +1,9 @@
 """Drift tests of private names: each says which helper breaks when a library changes what docs/upstream.md lists."""
 
 import inspect
+import os
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from trl import SFTTrainer
 
 from helpers.export.adapter import with_base
 from helpers.generate.products import GROUP, in_blocks, in_eight, in_four
+from helpers.models import falcon
 from helpers.models.load import load_model
 from helpers.train.build import remove_printing_callbacks
 from helpers.train.config import sft_config
@@ -190,6 +193,34 @@ def test_a_falcon_still_says_its_kernel_and_splits_its_heads_under_these_names(t
     assert attention.config._attn_implementation in ("sdpa", "eager")
     query, key, _ = attention._split_heads(torch.zeros(1, 2, attention.query_key_value.out_features))
     assert query.shape[-1] == key.shape[-1] == tiny_falcon.config.head_dim
+    named = set(parameters(type(attention).forward)) - {"self", "kwargs"}
+    assert named <= set(parameters(falcon.attention_forward)) | falcon.KNOWN
+
+
+def test_ipython_still_remembers_its_folders_under_this_name(tmp_path):
+    """Drift: written.first_cell looks there; else a notebook that changed its folder does not find the project."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    before = Path.cwd()
+    shell = InteractiveShell()
+    try:
+        shell.run_cell(f"%cd -q {tmp_path}")
+        assert [Path(folder).resolve() for folder in shell.user_ns["_dh"]] == [before.resolve(), tmp_path.resolve()]
+    finally:
+        os.chdir(before)
+
+
+def test_jupyter_still_counts_who_looks_at_a_kernel_under_this_name():
+    """Drift: site.OneKernelEach reads the count when a page is closed."""
+    from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+
+    manager = AsyncMappingKernelManager()
+    manager._kernels["a"] = None  # as if it were started
+    manager._kernel_connections["a"] = 0
+    manager.notify_connect("a")
+    manager.notify_connect("a")
+    manager.notify_disconnect("a")
+    assert manager._kernel_connections == {"a": 1}
 
 
 def test_the_printing_callbacks_still_have_their_names(tiny_llama, tmp_path):
