@@ -213,7 +213,8 @@ def held_alone(run: Run) -> AbstractContextManager:
 def resume_point(trainer: LoraTrainer, run: Run, report: Callable[[str], None]) -> tuple[Checkpoint | None, bool]:
     """The checkpoint to go on from, after saying so, None to begin; and whether its number of steps is kept.
 
-    It is where the minutes (settings.minutes) are what they were. Raises TrainingError when it or the trainer is of another run.
+    It is where the minutes (settings.minutes) are what they were. Raises TrainingError when checkpoint or trainer is of
+    another run.
     """
     check_built_for(trainer, run)
     trainer.identity = identity(run.settings, trainer.train_dataset)
