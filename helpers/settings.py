@@ -21,12 +21,14 @@ from helpers.machine.pins import is_hub_name, pinned
 from helpers.machine.tables import Table
 from helpers.machine.values import Limits, near, one_of, value_fault
 from helpers.machine.versions import can_import
+from helpers.reasons import REASONS
 
 EMBEDDED = "embedded"
 TRACKERS = {"none": (), "tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",)}  # packages, one of
 KERNELS = ("varlen", "efficient", "rows", "sdpa", "eager")  # of attention; the first three are this project's
 DIVISION = {"per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"}  # of a step
 THINKING = ("trained", "left out")
+INITS = ("default", "gaussian", "orthogonal")  # of those that PEFT knows, the ones that leave the base as it is
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial")  # transformers' own
 CHOICES = {
     "quantization": ("nf4", "none"),
@@ -35,6 +37,7 @@ CHOICES = {
     "autocast": ("", "bfloat16", "float16"),
     "attention": KERNELS,
     "layers_to_transform": LAYERS,
+    "init_lora_weights": INITS,
     "thinking": THINKING,
     "tracking": tuple(TRACKERS),
     "lr_scheduler_type": SCHEDULES,
@@ -102,6 +105,9 @@ class Settings:
     lora_dropout: float = 0.0
     target_modules: str = "all-linear"
     layers_to_transform: str = "all"  # or "upper half"
+    use_rslora: bool = False  # LoRA's scale is lora_alpha / sqrt(r) then, not lora_alpha / r
+    use_dora: bool = False  # a weight's size is trained apart from its direction
+    init_lora_weights: str = "default"  # how A and B begin: a name of INITS
     evaluation_questions: int = 0  # of each slice; 0: all
     max_new_tokens: int = 64  # of an answer in the evaluation
     seed: int = 0
@@ -127,39 +133,6 @@ class Settings:
         return asdict(self)
 
 
-# Why each value is what it is where neither the profile nor the machine decides.
-REASONS = {
-    "model": "the profile's own",
-    "revision": "a folder or a model of this project needs none",
-    "data": "the profile's own",
-    "data_format": "what the columns say; for another data set a name such as alpaca or sharegpt",
-    "columns": "the columns have names that are known; else: question=<yours>,answer=<yours>",
-    "template": "the form of both data sets",
-    "thinking": "what rows have of it is trained where the template writes it; 'left out' trains the answers alone",
-    "quantization": "nothing is quantized unless the profile asks for it",
-    "max_length": "longer than nearly all rows of the profile's data; 02 shows what it cuts",
-    "assistant_only_loss": "the model should learn to answer, not to ask",
-    "packing": "rows of a batch are laid end to end all the same, so nothing is padded",
-    "per_device_train_batch_size": "rows in a forward pass; small steps teach LoRA more in the same time",
-    "gradient_accumulation_steps": "forward passes in a step",
-    "gradient_checkpointing": "costs time to save memory; off where memory is not short",
-    "num_train_epochs": "enough for the facts, and a run of minutes",
-    "max_steps": "-1: as many as the epochs make",
-    "minutes": "0: the steps decide how long it takes",
-    "learning_rate": "LoRA wants ten times the rate of full fine-tuning, or more",
-    "lr_scheduler_type": "falls to zero, so that the last steps settle",
-    "warmup_steps": "a share of all steps, while AdamW has no statistics yet",
-    "max_grad_norm": "one bad batch must not throw the adapter off",
-    "r": "the loss hardly depends on it; 16 leaves room for the facts",
-    "lora_alpha": "twice r, the usual scale",
-    "lora_dropout": "off: few epochs, and faster",
-    "target_modules": "facts sit in the MLP layers too, so every linear layer is adapted",
-    "layers_to_transform": "every decoder layer has an adapter",
-    "evaluation_questions": "of each slice; 0 is all",
-    "max_new_tokens": "room for the longest answers",
-    "seed": "repeatable on the same machine",
-    "tracking": "the chart and history.csv are enough; 'tensorboard' and 'trackio' write files on this machine",
-}
 TINY = {"packing": True, "per_device_train_batch_size": 2, "max_length": 512, "max_steps": 8}
 TINY |= {"r": 4, "lora_alpha": 8, "evaluation_questions": 2, "max_new_tokens": 8}
 SEVEN_BILLION = {

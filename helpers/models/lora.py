@@ -26,6 +26,7 @@ def lora_config(settings: Settings, model: Any) -> LoraConfig:
     from peft import LoraConfig
 
     layers, modules = None, targets(settings)
+    begun: Any = True if settings.init_lora_weights == "default" else settings.init_lora_weights
     if settings.layers_to_transform != "all":
         count = model.config.get_text_config().num_hidden_layers
         layers = list(range(first_adapted(settings.layers_to_transform, count), count))
@@ -39,6 +40,9 @@ def lora_config(settings: Settings, model: Any) -> LoraConfig:
         layers_to_transform=layers,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         task_type="CAUSAL_LM",
+        use_rslora=settings.use_rslora,
+        use_dora=settings.use_dora,
+        init_lora_weights=begun,
     )
 
 

@@ -37,6 +37,7 @@ SAME = (
     ),
     *("assistant_only_loss", "seed"),
     *("r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform"),
+    *("use_rslora", "use_dora", "init_lora_weights"),
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "max_grad_norm"),
 )
 
