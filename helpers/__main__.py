@@ -2,11 +2,11 @@
 
 import argparse
 from collections.abc import Callable
-from typing import Any
 
 from helpers import __version__
 from helpers.machine.values import argument
 from helpers.project.ending import one_net, show_everything
+from helpers.project.options import TRAINING
 
 PORT, COUNT = argument(int, 1, 65535), argument(int, 1, 100_000)
 
@@ -73,38 +73,6 @@ def add_series(commands: argparse._SubParsersAction) -> None:
         "a file or folder of Markdown or text: its passages are searched for each question, and shown beside the answer"
     )
     app.add_argument("--sheet", metavar="PATH", help=text)
-
-
-def switch(text: str) -> bool:
-    """True or False, as an argument is written."""
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError("True or False")
-    return text.lower() == "true"
-
-
-# Settings of notebook 03's parameters cell that `train` takes too: name, type, help.
-TRAINING: tuple[tuple[str, Callable[[str], Any], str], ...] = (
-    ("columns", str, "your names of columns: question=ask,answer=reply"),
-    ("template", str, "guanaco, chatml, or model: the tokenizer's own"),
-    ("thinking", str, "of rows that have some: trained, or 'left out'"),
-    ("quantization", str, "nf4 or none"),
-    ("max_length", int, "tokens of a row at most; without it 99 %% of your rows fit"),
-    ("per_device_train_batch_size", int, "rows in a forward pass"),
-    ("gradient_checkpointing", switch, "True makes activations again in the backward pass"),
-    ("attention", str, "varlen, efficient, rows, sdpa or eager"),
-    ("learning_rate", float, "step size of AdamW; 1e-4 to 4e-3 for LoRA"),
-    ("num_train_epochs", float, "passes over the data"),
-    ("max_steps", int, "stop after so many optimizer steps"),
-    ("minutes", float, "of training, with its evaluations: as many steps as fit; 0: no such limit"),
-    ("r", int, "rank of the adapter"),
-    ("lora_alpha", int, "scale of the adapter times r"),
-    ("lora_dropout", float, "share of inputs that the adapter does not see"),
-    ("target_modules", str, "all-linear, or names of layers with commas"),
-    ("layers_to_transform", str, "all, or 'upper half': decoder layers with an adapter"),
-    ("evaluation_questions", int, "held-out questions of each slice, asked before and after; 0: all"),
-    ("seed", int, "of adapter, order of the rows, and sampling"),
-    ("tracking", str, "none, tensorboard or trackio"),
-)
 
 
 def add_training(commands: argparse._SubParsersAction) -> None:

@@ -25,10 +25,18 @@ def adapter_is_on(model: torch.nn.Module) -> bool:
 
 
 def weight_with_adapter(linear: Any) -> torch.Tensor:
-    """A linear layer's weight W (out, in), with B @ A of every active adapter added while the adapter is on."""
+    """A linear layer's weight W (out, in), with B @ A of every active adapter added while the adapter is on.
+
+    With DoRA (https://arxiv.org/abs/2402.09353) each row of the sum then has the length that was trained for it.
+    """
     if not hasattr(linear, "get_delta_weight"):
         return linear.weight.detach()
     weight = linear.base_layer.weight.detach()
     if linear.disable_adapters:
         return weight
-    return weight + sum(linear.get_delta_weight(name).detach() for name in linear.active_adapters)
+    for name in linear.active_adapters:
+        weight = weight + linear.get_delta_weight(name).detach()
+        if name in linear.lora_magnitude_vector:
+            lengths = linear.lora_magnitude_vector[name].weight.detach()
+            weight = weight * (lengths / weight.norm(dim=1))[:, None]
+    return weight

@@ -38,6 +38,7 @@ CHOICES = {
     "attention": KERNELS,
     "layers_to_transform": LAYERS,
     "init_lora_weights": INITS,
+    "best_by": ("loss", "fact_accuracy"),
     "thinking": THINKING,
     "tracking": tuple(TRACKERS),
     "lr_scheduler_type": SCHEDULES,
@@ -52,6 +53,8 @@ LIMITS = {  # far beyond what makes sense, and short of what no machine can allo
     "learning_rate": Limits(0, 10, above=True),
     "warmup_steps": Limits(0, 1e9),
     "max_grad_norm": Limits(0, 1e9),
+    "early_stopping": Limits(0, 1e6),
+    "early_stopping_threshold": Limits(0, 100),
     "r": Limits(1, 4096),
     "lora_alpha": Limits(1, 2**20),
     "lora_dropout": Limits(0, 0.99),
@@ -100,6 +103,10 @@ class Settings:
     lr_scheduler_type: str = "linear"
     warmup_steps: float = 0.03  # below 1: a share of all steps
     max_grad_norm: float = 1.0
+    early_stopping: int = 0  # evaluations without improvement after which it stops; 0: never
+    early_stopping_threshold: float = 0.0  # an improvement is more than this, in nats or as a share
+    keep_best: bool = False  # the adapter that is saved is that of the best evaluation
+    best_by: str = "loss"  # or "fact_accuracy", of the held-out rows that are watched
     r: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.0

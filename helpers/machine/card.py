@@ -9,14 +9,26 @@ NUMBER, NAMED, MAYBE = (int, float), dict, (int, float, type(None))
 # What run_card.json holds, by type; what notebooks add to it are objects.
 CARD = {
     **dict.fromkeys(
-        ("profile", "model", "data", "device", "dtype", "autocast", "quantization", "attention", "reading"), str
+        (
+            "profile",
+            "model",
+            "data",
+            "device",
+            "dtype",
+            "autocast",
+            "quantization",
+            "attention",
+            "reading",
+            "stopped_early",
+        ),
+        str,
     ),
     **dict.fromkeys(("steps", "tokens", "processes"), int),
     **dict.fromkeys(("seconds", "tokens_per_second", "peak_gib"), NUMBER),
     **dict.fromkeys(("first_loss", "last_loss", "evaluation_loss", "forecast_gib", "forecast_seconds"), MAYBE),
     **dict.fromkeys(("stopped_at", "resumed_from"), MAYBE),
     **dict.fromkeys(("finished", "substitute"), bool),
-    **dict.fromkeys(("versions", "fact_accuracy", "nll", "ended", "style"), NAMED),
+    **dict.fromkeys(("versions", "best", "fact_accuracy", "nll", "ended", "style"), NAMED),
 }
 # The figures to judge a run by, as people read them: (label, form of the number).
 FIGURES = {

@@ -16,6 +16,7 @@ READING_ORDER: tuple[str, ...] = (
     "adapted",
     "behaviour",
     "data",
+    "reasons",
     "settings",
     "run",
     "models",

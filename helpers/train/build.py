@@ -27,6 +27,7 @@ from helpers.models.load import generation_config, keep_gradients_on_cpu, keep_s
 from helpers.models.lora import lora_config, use_fast_product
 from helpers.models.norm import fuse_norms
 from helpers.run import Run
+from helpers.train.best import Best
 from helpers.train.budget import EVALUATIONS, TimeForecast, adopt, evaluation_seconds, keeps_minutes, plan_of
 from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, identity, newest
 from helpers.train.config import keeps_apart, sft_config
@@ -71,7 +72,7 @@ def build_trainer(
             peft_config=lora_config(settings, model),
             callbacks=[run.history, *callbacks],
         )
-    trainer.padded, trainer.is_random = padded, random
+    trainer.padded, trainer.is_random, trainer.watched_rows = padded, random, evaluation
     trainer.args.eval_steps = max(1, total_steps(trainer) // EVALUATIONS)
     remove_printing_callbacks(trainer)
     # Upstream: TRL casts the adapter of a 4-bit model to bfloat16; the fp16 gradient scaler has no kernel for that.
@@ -112,6 +113,8 @@ def speed_up(trainer: LoraTrainer) -> None:
     if not sharded():  # they hold on to weights that FSDP gathers for a moment
         use_fast_product(trainer.model)
         fuse_norms(trainer.model)
+    if trainer.settings.use_dora:
+        print("DoRA: its layers compute by PEFT's own product, which is slower than this project's for plain LoRA")
     if trainer.settings.autocast == "float16":
         keep_stream_in_float32(trainer.model)
     if not trainer.fast_head:
@@ -179,12 +182,14 @@ def train_or_resume(
         if here().first:
             write_json(run.folder / "settings.json", run.settings.as_dict())
         clock, start = TimeForecast(trainer, report, earlier, planned, evaluation_seconds(run)), time.perf_counter()
-        added = [clock, guard, Saver()]
+        best = Best(trainer, run, report)
+        added = [clock, guard, Saver(), best]
         for callback in added:
             trainer.add_callback(callback)
         try:
             with PeakMemory() as peak:
-                run_loop(trainer, checkpoint, guard)
+                run_loop(trainer, checkpoint, guard, best.is_over(checkpoint))
+            chosen = best.put_back()
             whole = trainer.accelerator.get_state_dict(trainer.model) if sharded() else None
         finally:
             for callback in added:
@@ -192,14 +197,20 @@ def train_or_resume(
             make_ready(trainer)
         if not here().first:
             return {}
-        measured = {
-            "seconds": max(0.01, round(earlier + time.perf_counter() - start, 2)),  # of all legs
-            "peak_gib": round(peak.gib, 2),
-            "forecast_gib": round(forecast.total_gib, 2) if forecast else None,
-            "forecast_seconds": round(earlier + clock.seconds, 1) if clock.seconds else None,
-            "processes": here().count,
-        }
+        seconds = earlier + time.perf_counter() - start  # of all legs
+        measured = measured_of(seconds, peak, forecast, earlier + clock.seconds if clock.seconds else None) | chosen
         return finish(trainer, run, checkpoint, measured, report, whole)
+
+
+def measured_of(seconds: float, peak: PeakMemory, forecast: Forecast | None, expected: float | None) -> dict:
+    """What a training took, beside what was forecast, as its card has it. expected: seconds, if they were forecast."""
+    return {
+        "seconds": max(0.01, round(seconds, 2)),
+        "peak_gib": round(peak.gib, 2),
+        "forecast_gib": round(forecast.total_gib, 2) if forecast else None,
+        "forecast_seconds": round(expected, 1) if expected else None,
+        "processes": here().count,
+    }
 
 
 def held_alone(run: Run) -> AbstractContextManager:
@@ -245,8 +256,10 @@ def total_steps(trainer: LoraTrainer) -> int:
     return math.ceil(trainer.args.num_train_epochs * math.ceil(batches / trainer.args.gradient_accumulation_steps))
 
 
-def run_loop(trainer: LoraTrainer, checkpoint: Checkpoint | None, guard: StopGuard) -> None:
+def run_loop(trainer: LoraTrainer, checkpoint: Checkpoint | None, guard: StopGuard, over: bool = False) -> None:
     """The Trainer's own loop, from the checkpoint if there is one; only explains a full memory.
+
+    over: the checkpoint's training has stopped early, so it is only loaded.
 
     Upstream: a finished run is loaded without a step through the private Trainer._load_from_checkpoint.
     Breaks: a run that was killed after its last checkpoint gets no adapter.
@@ -256,7 +269,7 @@ def run_loop(trainer: LoraTrainer, checkpoint: Checkpoint | None, guard: StopGua
         return
     trainer.args.eval_on_start = checkpoint is None and trainer.args.eval_strategy != "no"
     trainer._total_train_tokens = checkpoint.tokens if checkpoint else 0
-    if checkpoint and checkpoint.step >= total_steps(trainer):
+    if checkpoint and (over or checkpoint.step >= total_steps(trainer)):
         trainer._load_from_checkpoint(str(checkpoint.folder))
         trainer.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
         return
@@ -333,7 +346,7 @@ def finish(
         **measured,
     }
     save_rest(folder, "run_card.json", lambda: run.save_card(card))
-    if step < total:
+    if not card["finished"]:
         kept = [path.name for path in by_step(folder / "checkpoints")[:1]]
         report(
             f"stopped at step {step} of {total}. Kept: the adapter as it is now{', and ' + kept[0] if kept else ''}. "

@@ -134,6 +134,9 @@ def events(rows: list[dict], steps: int) -> tuple[list[str], list[str]]:
     lines, labels, base = [], [], UPPER[1]
     saved = marks(rows, "checkpoint")
     labels += [text(f"{percent_across(step, steps)}%", base - 2, "▲", "middle") for step in saved]
+    for step in marks(rows, "best")[-1:]:  # the evaluation whose weights are kept (settings.keep_best)
+        side = "end" if step > 0.8 * steps else "start" if step < 0.2 * steps else "middle"
+        labels.append(text(f"{percent_across(step, steps)}%", base - 16, "★ kept", side, f' fill="{EVAL}"'))
     for event, height in (("stop", 20), ("resume", 34)):
         for step in marks(rows, event):
             x = GRID * step // steps
@@ -225,6 +228,8 @@ def upper_keys(rows: list[dict]) -> list[str]:
         keys.append(key(EVAL, 2, "6 4", "evaluation loss"))
     if marks(rows, "checkpoint"):
         keys.append("<span>▲ checkpoint</span>")
+    if marks(rows, "best"):
+        keys.append("<span>★ evaluation whose adapter is kept</span>")
     return keys
 
 

@@ -31,6 +31,8 @@ def loss_figure(rows: list[dict]) -> Figure:
     for event, style in (("stop", ":"), ("resume", "-.")):
         for step in marks(rows, event):
             axis.axvline(step, color="gray", linestyle=style, label=event)
+    for step in marks(rows, "best")[-1:]:
+        axis.axvline(step, color=EVAL, alpha=0.5, label="kept")
     axis.set(xlabel="step", ylabel="loss (nats a trained token)", ylim=(0, None))
     axis.grid(alpha=0.2)
     axis.legend()
@@ -43,7 +45,8 @@ def loss_alt(rows: list[dict]) -> str:
     words = f"Training loss goes from {losses[0][1]:.2f} to {losses[-1][1]:.2f} in {losses[-1][0]} steps"
     if len(evaluations) > 1:
         words += f"; evaluation loss from {evaluations[0][1]:.2f} to {evaluations[-1][1]:.2f}"
-    return f"{words}. {read(rows).sentence}"
+    kept = [f"; the adapter of step {step} is kept" for step in marks(rows, "best")[-1:]]
+    return f"{words}{''.join(kept)}. {read(rows).sentence}"
 
 
 def show_figure(figure: Figure, alt: str, path: Path | None = None) -> None:

@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 
 from helpers.machine.hardware import Machine
 from helpers.models import tiny
+from helpers.models.folding import folded_adapter
 from helpers.models.load import keep_gradients_on_cpu, load_model
 from helpers.models.lora import LoraProduct, linear_names, lora_config, use_fast_product
 from helpers.settings import resolve
@@ -106,6 +107,22 @@ def test_an_adapter_that_is_off_or_merged_goes_pefts_way():
 def test_what_is_not_plain_lora_is_left_to_peft(settings):
     model = adapted(**settings)
     assert use_fast_product(model) == 0
+
+
+@pytest.mark.parametrize("given", [{"use_dora": True}, {"use_rslora": True}, {"init_lora_weights": "orthogonal"}])
+def test_a_folded_adapter_of_each_kind_is_what_peft_merges(given):
+    settings = replace(SMOKE, autocast="", dtype="float32", **given)
+    model = get_peft_model(tiny.build_llama(), lora_config(settings, tiny.build_llama()))
+    for index, (name, weight) in enumerate(model.named_parameters()):
+        if "lora_B" in name or "magnitude" in name:
+            weight.data += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(index))
+    plain = model(IDS).logits
+    assert (use_fast_product(model) > 0) == ("use_dora" not in given), "DoRA is left to PEFT"
+    torch.testing.assert_close(model(IDS).logits, plain, rtol=1e-4, atol=1e-4)
+    with folded_adapter(model, torch.float32):
+        folded = model(IDS).logits
+    torch.testing.assert_close(folded, plain, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.merge_and_unload()(IDS).logits, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_a_bias_of_the_frozen_layer_is_kept():

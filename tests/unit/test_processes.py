@@ -1,5 +1,6 @@
 """Several processes on one training: real ones, started by torchrun, over gloo."""
 
+import json
 import os
 import shutil
 import signal
@@ -70,6 +71,17 @@ def test_two_processes_train_as_one_does(tmp_path, alone):
     assert "all 8 steps fit into MINUTES = 1000" in text
     compare(alone, results(settings))
     assert '"processes": 2' in (settings.parent / "run_card.json").read_text()
+
+
+def test_two_processes_keep_the_best_evaluation_and_stop_early_as_one_does(tmp_path):
+    rule = {"keep_best": True, "early_stopping": 2, "early_stopping_threshold": 50.0}  # which no evaluation passes
+    for count in (1, 2):
+        settings = settings_for(tmp_path / str(count), **rule)
+        assert "stopping early" in launch_on_cpu(settings, count)
+    one, two = (json.loads((tmp_path / count / "run_card.json").read_text()) for count in ("1", "2"))
+    assert one["steps"] == two["steps"] == 2 and one["best"]["step"] == two["best"]["step"] == 2
+    adapters = [load_file(tmp_path / count / "adapter" / "adapter_model.safetensors") for count in ("1", "2")]
+    torch.testing.assert_close(*adapters, rtol=0, atol=2e-5)
 
 
 def children(parent: int) -> dict[int, int]:

@@ -1,0 +1,203 @@
+"""The best evaluation of a training: its weights are kept, and a training that no longer improves is stopped."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, TrainerState
+
+from helpers.data.facts import has_facts
+from helpers.generate.generation import generate
+from helpers.machine.paths import atomic
+from helpers.machine.processes import here, sharded
+from helpers.run import Run
+
+if TYPE_CHECKING:
+    from helpers.settings import Settings
+    from helpers.train.checkpoints import Checkpoint
+    from helpers.train.trainer import LoraTrainer
+
+LOGGED = {"loss": "eval_loss", "fact_accuracy": "eval_fact_accuracy"}  # settings.best_by, and its name in the log
+WORDS = {"loss": "evaluation loss", "fact_accuracy": "facts right"}
+
+
+class Point(NamedTuple):
+    """One evaluation: the step after which it was made, and its value."""
+
+    step: int
+    value: float
+
+
+def gain(settings: Settings, before: float, now: float) -> float:
+    """By how much `now` is better than `before`: a loss should fall, a share of right answers rise."""
+    return before - now if settings.best_by == "loss" else now - before
+
+
+def best_of(settings: Settings, points: list[Point]) -> Point | None:
+    """The best evaluation, the first of equal ones; values that are not finite never are."""
+    finite = [point for point in points if math.isfinite(point.value)]
+    return max(finite, key=lambda p: (gain(settings, 0.0, p.value), -p.step), default=None)
+
+
+def waited(settings: Settings, points: list[Point]) -> int:
+    """How many evaluations there were since the last that was better by more than early_stopping_threshold."""
+    mark, count = math.nan, 0
+    for point in points:
+        better = math.isnan(mark) or gain(settings, mark, point.value) > settings.early_stopping_threshold
+        if better and math.isfinite(point.value):
+            mark, count = point.value, 0
+        else:
+            count += 1
+    return count
+
+
+def points_of(settings: Settings, log_history: list[dict]) -> list[Point]:
+    """The evaluations in a Trainer's log, once a step; the newest of two of the same step counts."""
+    name = LOGGED[settings.best_by]
+    return [Point(*pair) for pair in sorted({e["step"]: float(e[name]) for e in log_history if name in e}.items())]
+
+
+class Best(TrainerCallback):
+    """Keeps the weights of the best evaluation and ends a training that does not improve, as the settings ask.
+
+    Everything is worked out from the Trainer's own log, which its checkpoints hold: so a training that was stopped or
+    killed goes on as if it had not been. The weights lie in the run's folder as best/step-N.safetensors; an older one
+    goes only once a checkpoint knows of the newer.
+    Source: early stopping as in Prechelt 1998 ("Early Stopping - But When?"); transformers' EarlyStoppingCallback
+    counts in itself, and begins anew after a kill.
+    """
+
+    def __init__(self, trainer: LoraTrainer, run: Run, report: Callable[[str], None] = print):
+        from helpers.train.trainer import TrainingError
+
+        self.trainer, self.run, self.report, self.settings = trainer, run, report, run.settings
+        self.folder = run.folder / "best"
+        self.active = self.settings.keep_best or self.settings.early_stopping > 0
+        if self.active and trainer.args.eval_strategy == "no":
+            raise TrainingError("early_stopping and keep_best need held-out rows: give build_trainer an evaluation.")
+        if self.settings.keep_best and sharded():
+            raise TrainingError("keep_best does not work where FSDP shares out the weights: use DDP, or leave it out.")
+
+    def file(self, step: int) -> Path:
+        """Where the weights of a step's evaluation lie."""
+        return self.folder / f"step-{step}.safetensors"
+
+    def kept(self) -> dict[int, Path]:
+        """The weights that lie there, by their step."""
+        files = {path.stem.removeprefix("step-"): path for path in self.folder.glob("step-*.safetensors")}
+        return {int(step): path for step, path in files.items() if step.isdigit()}
+
+    def remove(self, wanted: Callable[[int], bool]) -> None:
+        """Removes the weights of all steps but those wanted."""
+        for step, path in self.kept().items():
+            if here().first and not wanted(step):
+                path.unlink(missing_ok=True)
+
+    def on_train_begin(self, args, state, control, **kwargs: Any):
+        if not state.global_step and here().first:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.remove(lambda step: step <= state.global_step)  # what came after the checkpoint is trained again
+
+    def on_step_end(self, args, state, control, **kwargs: Any):
+        if self.active and state.global_step >= state.max_steps:
+            control.should_evaluate = True  # else the last steps could never be the best
+
+    def on_evaluate(self, args, state, control, **kwargs: Any):
+        if not self.active:
+            return
+        if self.settings.best_by != "loss":
+            self.trainer.log({LOGGED[self.settings.best_by]: self.share_right()})
+        points = points_of(self.settings, state.log_history)
+        if self.settings.keep_best and points[-1] == best_of(self.settings, points):
+            self.keep(state.global_step)
+            control.should_save = state.global_step > 0
+        if 0 < self.settings.early_stopping <= waited(self.settings, points) and state.global_step < state.max_steps:
+            self.report(f"stopping early at step {state.global_step}: {self.why_early()}")
+            control.should_training_stop = control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs: Any):
+        if best := best_of(self.settings, points_of(self.settings, state.log_history)):
+            self.remove(lambda step: step == best.step)
+
+    def keep(self, step: int) -> None:
+        """Writes what is trained, whole or not at all; a full disk does not end the training."""
+        if not here().first:
+            return
+        self.run.history.mark(step, "best")
+        weights = {
+            n: p.detach().cpu().contiguous() for n, p in self.trainer.model.named_parameters() if p.requires_grad
+        }
+        try:
+            self.folder.mkdir(exist_ok=True)
+            with atomic(self.file(step)) as temporary:
+                save_file(weights, temporary)
+        except (OSError, SafetensorError) as error:
+            self.report(f"the best weights, of step {step}, could not be kept ({error}); training goes on")
+
+    def share_right(self) -> float:
+        """The share of the watched questions whose answers have their facts; the first process decides for all."""
+        model, rows = self.trainer.accelerator.unwrap_model(self.trainer.model), list(self.trainer.watched_rows or [])
+        training = model.training
+        model.eval()
+        try:
+            with torch.random.fork_rng():
+                asked = [row["messages"][:-1] for row in rows]
+                answers = generate(model, self.trainer.processing_class, asked, max_new_tokens=self.room())
+        finally:
+            model.train(training)
+        right = [has_facts(answer.text, row) for answer, row in zip(answers, rows, strict=True)]
+        known = [one for one in right if one is not None]
+        share = torch.tensor([sum(known) / len(known) if known else math.nan], device=self.trainer.args.device)
+        return float(self.trainer.accelerator.gather(share)[0])
+
+    def room(self) -> int:
+        """New tokens of an answer, at most."""
+        return self.settings.max_new_tokens
+
+    def is_over(self, checkpoint: Checkpoint | None) -> bool:
+        """Whether a checkpoint is of a training that has stopped early: then nothing is left to train."""
+        if checkpoint is None or not self.settings.early_stopping:
+            return False
+        state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
+        return waited(self.settings, points_of(self.settings, state.log_history)) >= self.settings.early_stopping
+
+    def why_early(self) -> str:
+        """The rule that ended the training, in words."""
+        count, threshold = self.settings.early_stopping, self.settings.early_stopping_threshold
+        by = f" by more than {threshold:g}" if threshold else ""
+        return f"{WORDS[self.settings.best_by]} has not improved{by} in {count} evaluations"
+
+    def put_back(self) -> dict:
+        """Gives the model the best weights, where they are kept; returns what the run card says of it.
+
+        A file that is damaged or gone costs the choice, and is said: the weights stay those of the last step.
+        """
+        state = self.trainer.state
+        points = points_of(self.settings, state.log_history) if self.active else []
+        early = self.settings.early_stopping and waited(self.settings, points) >= self.settings.early_stopping
+        said: dict[str, Any] = {"finished": True, "stopped_early": self.why_early()} if early else {}
+        best = best_of(self.settings, points)
+        if not self.settings.keep_best or best is None:
+            return said
+        try:
+            weights = load_file(self.file(best.step))
+            with torch.no_grad():
+                trained = {n: p for n, p in self.trainer.model.named_parameters() if p.requires_grad}
+                for name, parameter in trained.items():
+                    parameter.copy_(weights[name])
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            self.report(f"the best weights, of step {best.step}, cannot be read ({error}): those of the last step are")
+            return said
+        by = WORDS[self.settings.best_by]
+        why = f"the best {by} of {len(points)} evaluations, {best.value:.4g}; the last was {points[-1].value:.4g}"
+        self.report(f"the adapter is that of step {best.step}: {why}")
+        losses = {entry["step"]: entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry}
+        kept = {"step": best.step, "by": self.settings.best_by, "value": best.value, "why": why}
+        return {**said, "best": kept, "evaluation_loss": losses.get(best.step)}

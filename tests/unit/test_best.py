@@ -1,0 +1,215 @@
+"""The best evaluation is kept, and a training that does not improve stops; and the kinds of LoRA that PEFT has."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from helpers.data.load import load_chat_data
+from helpers.machine.hardware import Machine
+from helpers.models.load import load_model
+from helpers.run import Run
+from helpers.settings import SettingsError, resolve
+from helpers.train import build as training
+from helpers.train.best import Best, Point, best_of, waited
+from helpers.train.checkpoints import newest_unfinished
+from helpers.train.trainer import TrainingError
+from helpers.watch.chart import svg
+from helpers.watch.history import marks, read_history, series
+
+pytestmark = pytest.mark.trainings
+
+SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
+SMOKE = replace(SMOKE, max_steps=8, packing=False, max_length=128, lr_scheduler_type="constant")
+# Its loss falls for some steps and rises then: with such a rate the adapter is thrown about.
+WILD = replace(SMOKE, learning_rate=0.3, keep_best=True, warmup_steps=0, max_grad_norm=0.0)
+
+
+class Killed(BaseException):
+    """Ends a training as a kill does: nothing is saved on the way out."""
+
+
+class KilledAt(TrainerCallback):
+    def __init__(self, step, event="on_step_end"):
+        self.step = step
+        setattr(self, event, self.act)
+
+    def act(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise Killed
+
+
+def build(folder, settings, also=(), evaluation=True):
+    folder.mkdir(exist_ok=True)
+    rows = load_chat_data(settings.data).train.select(range(24))
+    loaded, made = load_model(settings), Run(settings, folder)
+    watched = rows.select(range(2)) if evaluation else None
+    return training.build_trainer(made, loaded.model, loaded.tokenizer, rows, watched, also), made
+
+
+def run(folder, settings, also=()):
+    trainer, made = build(folder, settings, also)
+    return training.train_or_resume(trainer, made, check=False), trainer
+
+
+def adapter(folder):
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def test_the_saved_adapter_is_that_of_the_best_evaluation(tmp_path):
+    card, trainer = run(tmp_path / "run", WILD)
+    losses = dict(series(read_history(tmp_path / "run" / "history.jsonl"), "eval_loss"))
+    best = min(losses, key=losses.get)
+    assert best < 8 and 8 in losses, "the last step is evaluated, and another one is better"
+    assert card["best"]["step"] == best and card["evaluation_loss"] == losses[best]
+    assert "the best evaluation loss of 9 evaluations" in card["best"]["why"]
+    loaded = load_model(WILD)
+    rows = load_chat_data(WILD.data).train.select(range(24))
+    fresh = training.build_trainer(
+        Run(WILD, tmp_path / "run"), loaded.model, loaded.tokenizer, rows, rows.select([0, 1])
+    )
+    fresh.model.load_adapter(str(tmp_path / "run" / "adapter"), "default")
+    assert fresh.evaluate()["eval_loss"] == pytest.approx(losses[best], rel=1e-3)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(losses[best], rel=1e-3), "the model in memory, too"
+    assert [path.name for path in (tmp_path / "run" / "best").iterdir()] == [f"step-{best}.safetensors"]
+
+
+def test_without_it_the_last_step_is_saved_and_nothing_else_is_kept(tmp_path):
+    card, _ = run(tmp_path / "run", replace(WILD, keep_best=False))
+    assert "best" not in card and not (tmp_path / "run" / "best").exists()
+
+
+@pytest.mark.parametrize("step", [2, 3, 5, 7])
+def test_a_killed_training_goes_on_to_the_same_best_adapter(tmp_path, step):
+    whole, _ = run(tmp_path / "whole", WILD)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", WILD, [KilledAt(step)])
+    card, _ = run(tmp_path / "killed", WILD)
+    assert card["best"]["step"] == whole["best"]["step"]
+    torch.testing.assert_close(adapter(tmp_path / "killed"), adapter(tmp_path / "whole"), rtol=0, atol=1e-5)
+
+
+def test_a_kill_between_the_best_weights_and_their_checkpoint_loses_neither(tmp_path):
+    whole, _ = run(tmp_path / "whole", WILD)
+    trainer, made = build(tmp_path / "killed", WILD)
+    save = trainer._save_checkpoint
+
+    def killed(model, trial):
+        if trainer.state.global_step == whole["best"]["step"]:
+            raise Killed
+        save(model, trial)
+
+    trainer._save_checkpoint = killed
+    with pytest.raises(Killed):
+        training.train_or_resume(trainer, made, check=False)
+    assert (tmp_path / "killed" / "best" / f"step-{whole['best']['step']}.safetensors").exists()
+    card, _ = run(tmp_path / "killed", WILD)
+    assert card["best"]["step"] == whole["best"]["step"]
+    torch.testing.assert_close(adapter(tmp_path / "killed"), adapter(tmp_path / "whole"), rtol=0, atol=1e-5)
+
+
+def test_early_stopping_ends_the_training_as_a_finished_one(tmp_path, capsys):
+    settings = replace(WILD, early_stopping=2)
+    card, _ = run(tmp_path / "run", settings)
+    stopped = card["steps"]
+    assert stopped < 8 and card["finished"] and "has not improved in 2 evaluations" in card["stopped_early"]
+    assert card["best"]["step"] == stopped - 2
+    said = capsys.readouterr().out
+    assert f"stopping early at step {stopped}" in said and "run this cell again" not in said
+    again, _ = run(tmp_path / "run", settings)  # nothing is left to train
+    assert (
+        again["steps"] == stopped and len(series(read_history(tmp_path / "run" / "history.jsonl"), "loss")) == stopped
+    )
+
+
+def test_a_killed_training_stops_early_at_the_same_step(tmp_path):
+    settings = replace(WILD, early_stopping=2)
+    whole, _ = run(tmp_path / "whole", settings)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", settings, [KilledAt(whole["steps"] - 1)])
+    assert run(tmp_path / "killed", settings)[0]["steps"] == whole["steps"]
+
+
+def test_an_improvement_below_the_threshold_is_none(tmp_path):
+    settings = replace(SMOKE, early_stopping=2, early_stopping_threshold=50.0)
+    assert run(tmp_path / "run", settings)[0]["steps"] == 2
+
+
+def test_facts_can_decide_instead_of_the_loss(tmp_path, monkeypatch):
+    shares = iter([0.0, 0.1, 0.5, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2])
+    monkeypatch.setattr(Best, "share_right", lambda self: next(shares))
+    card, _ = run(tmp_path / "run", replace(WILD, best_by="fact_accuracy"))
+    assert (card["best"]["step"], card["best"]["by"], card["best"]["value"]) == (2, "fact_accuracy", 0.5)
+
+
+def test_the_share_of_facts_is_counted_on_the_watched_rows(tmp_path, monkeypatch):
+    trainer, made = build(tmp_path / "run", replace(WILD, best_by="fact_accuracy", max_new_tokens=2))
+    trainer.model.train()
+    best = Best(trainer, made)
+    assert math.isnan(best.share_right()), "training rows have no facts to look for"
+    rows = load_chat_data(WILD.data).test.select(range(3))
+    trainer.watched_rows = rows
+    assert best.share_right() == 0.0 and trainer.model.training
+    monkeypatch.setattr("helpers.train.best.has_facts", lambda answer, row: row["messages"] == rows[0]["messages"])
+    assert best.share_right() == pytest.approx(1 / 3)
+
+
+def test_a_damaged_file_of_the_best_weights_costs_the_choice_alone(tmp_path, capsys):
+    run(tmp_path / "run", WILD)
+    (path,) = (tmp_path / "run" / "best").iterdir()
+    path.write_bytes(path.read_bytes()[:100])
+    (tmp_path / "run" / "run_card.json").unlink()
+    card, _ = run(tmp_path / "run", WILD)
+    assert "best" not in card and card["finished"] and "cannot be read" in capsys.readouterr().out
+
+
+def test_it_needs_held_out_rows(tmp_path):
+    trainer, made = build(tmp_path / "run", WILD, evaluation=False)
+    with pytest.raises(TrainingError, match="need held-out rows"):
+        training.train_or_resume(trainer, made, check=False)
+
+
+def test_the_chart_marks_the_evaluation_that_is_kept(tmp_path):
+    card, _ = run(tmp_path / "run", WILD)
+    rows = read_history(tmp_path / "run" / "history.jsonl")
+    assert marks(rows, "best")[-1] == card["best"]["step"]
+    assert "★ kept" in svg(rows, 8)
+    assert "★" not in svg([row for row in rows if row.get("event") != "best"], 8)
+
+
+def test_an_early_stopped_run_is_not_taken_for_an_unfinished_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("FT_RUNS", str(tmp_path))
+    run(tmp_path / "run", replace(WILD, early_stopping=2))
+    assert newest_unfinished("smoke") is None
+
+
+def test_the_rule_counts_evaluations_since_the_last_improvement():
+    loss = replace(SMOKE, early_stopping_threshold=0.1)
+    points = [Point(step, value) for step, value in enumerate([3.0, 2.0, 1.95, 1.92, 1.8, math.nan])]
+    assert [waited(loss, points[: n + 1]) for n in range(6)] == [0, 0, 1, 2, 0, 1]
+    assert best_of(loss, points) == Point(4, 1.8)
+    facts = replace(SMOKE, best_by="fact_accuracy")
+    assert best_of(facts, [Point(1, 0.5), Point(2, 0.5), Point(3, 0.1)]) == Point(1, 0.5)
+    assert best_of(facts, [Point(1, math.nan)]) is None
+
+
+@pytest.mark.parametrize("wrong", [{"best_by": "luck"}, {"early_stopping": -1}, {"init_lora_weights": "pissa"}])
+def test_a_value_that_cannot_work_is_refused(wrong):
+    with pytest.raises(SettingsError):
+        resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False), **wrong)
+
+
+def test_the_log_is_json_throughout(tmp_path):
+    run(tmp_path / "run", WILD)
+    assert all(json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines())
+
+
+@pytest.mark.parametrize("given", [{"use_dora": True}, {"use_rslora": True}, {"init_lora_weights": "gaussian"}])
+def test_each_kind_of_lora_trains_and_passes_the_preflight(tmp_path, given, capsys):
+    trainer, made = build(tmp_path / "run", replace(SMOKE, **given))
+    assert training.train_or_resume(trainer, made)["steps"] == 8
+    assert ("PEFT's own product" in capsys.readouterr().out) == ("use_dora" in given)
