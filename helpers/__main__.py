@@ -1,4 +1,4 @@
-"""The command line: `python -m helpers doctor`, `run`, `lab`, `app`, `train`, `export`, `plan`, `bench`, `write`."""
+"""The command line: `python -m helpers doctor`, `run`, `lab`, `app`, `train`, `runs`, `export`, `plan`, `bench`, ..."""
 
 import argparse
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from helpers import __version__
 from helpers.machine.values import argument
 from helpers.project.ending import one_net, show_everything
 from helpers.project.options import TRAINING
+from helpers.runs import SORTS, show_runs
 
 PORT, COUNT = argument(int, 1, 65535), argument(int, 1, 100_000)
 
@@ -104,6 +105,9 @@ def add_training(commands: argparse._SubParsersAction) -> None:
 
 def add_after(commands: argparse._SubParsersAction) -> None:
     """The commands for what comes after a training, or before a larger one: export, plan."""
+    runs = command(commands, "runs", run_runs, "all runs side by side: settings that differ, and what came of them")
+    runs.add_argument("--sort", default="newest", choices=SORTS, help="by which figure, the best first (newest)")
+    runs.add_argument("--compare", nargs=2, default=(), metavar="RUN", help="what changed from one to the other")
     text = "a run's adapter with its model card, or merged into its base"
     export = command(commands, "export", run_export, text)
     export.add_argument("run", help="a folder of runs/")
@@ -204,6 +208,16 @@ def run_training(chosen: argparse.Namespace) -> None:
     settings = read_settings(path)
     check_settings(settings, this_machine())
     train_alone(settings, path.parent, allow=allow)
+
+
+def run_runs(chosen: argparse.Namespace) -> None:
+    """Prints the runs side by side, or what changed between two."""
+    from helpers.project.series import fail
+
+    try:
+        show_runs(chosen.sort, chosen.compare)
+    except ValueError as error:
+        fail(str(error))
 
 
 def run_export(chosen: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ CARD = {
             "attention",
             "reading",
             "stopped_early",
+            "data_hash",
         ),
         str,
     ),

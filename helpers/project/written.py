@@ -19,6 +19,7 @@ READING_ORDER: tuple[str, ...] = (
     "reasons",
     "settings",
     "run",
+    "runs",
     "models",
     "train",
     "watch",

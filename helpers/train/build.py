@@ -341,6 +341,7 @@ def finish(
         "stopped_at": step if step < total else None,
         "resumed_from": checkpoint.step if checkpoint else None,
         "substitute": run.substitute,
+        "data_hash": (trainer.identity or {}).get("content of the data", ""),
         "tokens": trainer._total_train_tokens,
         "tokens_per_second": round(trainer._total_train_tokens / measured["seconds"], 1),
         **measured,

@@ -15,7 +15,7 @@ PACKAGE = PROJECT / "helpers"
 # From the bottom up: a wing imports from those before it; those of one line do not know each other.
 FLOORS = (
     ("machine", "colab", "adapted", "behaviour", "reasons"),
-    ("data", "watch"),
+    ("data", "watch", "runs"),
     ("generate",),
     ("settings",),
     ("run",),

@@ -1,0 +1,97 @@
+"""Widgets: runs as a table that can be sorted, and curves of those that are chosen. Thin: helpers/runs.py computes."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+import ipywidgets as widgets
+
+from helpers.panels.picture import Picture
+from helpers.runs import SORTS, RunRow, changes, read_runs, runs_table
+
+STYLES = (("#1F8FD6", ""), ("#D55E00", "6 4"), ("#009E73", "2 3"), ("#888888", "8 3 2 3"))  # one for each chosen run
+WIDTH, HEIGHT, LEFT = 640, 220, 44
+SHOWN = len(STYLES)
+
+
+class RunsPanel:
+    """All runs of a folder, sorted by what one likes; up to four of them as curves, two of them compared in words.
+
+    folder: the runs' own without it. `text` holds what it shows, for headless runs.
+    """
+
+    def __init__(self, folder: Path | None = None):
+        self.runs = read_runs(folder)
+        self.whole = [run for run in self.runs if not run.wrong]
+        self.sort = widgets.Dropdown(options=SORTS, description="sort by", style={"description_width": "90px"})
+        names = [run.name for run in self.whole]
+        self.chosen = widgets.SelectMultiple(
+            options=names, value=tuple(names[:2]), rows=min(8, max(2, len(names))), description="curves of"
+        )
+        self.chosen.style, self.chosen.layout.width = {"description_width": "90px"}, "min(100%, 480px)"
+        self.table, self.curves = widgets.HTML(), widgets.HTML()
+        self.box = widgets.VBox([self.sort, self.table, self.chosen, self.curves])
+        for knob in (self.sort, self.chosen):
+            knob.observe(lambda change: self.refresh(), names="value")
+        self.picture = Picture(self.box)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Shows what is chosen now."""
+        table = runs_table(self.runs, self.sort.value)
+        picked = [run for run in self.whole if run.name in self.chosen.value][:SHOWN]
+        words = self.words(picked)
+        self.text = f"{table}\n\n{words}"
+        self.table.value = f"<div style='overflow-x:auto'>{table._repr_html_()}</div>"
+        self.curves.value = f"{curves(picked)}<p role='status' style='overflow-wrap:anywhere'>{html.escape(words)}</p>"
+        self.picture.update(self.table.value + self.curves.value, self.text)
+
+    def words(self, picked: list[RunRow]) -> str:
+        """What changed between the older and the newer of two; for more, that only four curves are drawn."""
+        if len(picked) == 2:
+            return changes(picked[1], picked[0])
+        more = len(self.chosen.value) - len(picked)
+        return f"{len(picked)} curves" + (f"; {more} more are chosen, and not drawn" if more > 0 else "")
+
+    def show(self) -> None:
+        """Displays the panel; where no kernel runs, a picture of it is what one sees."""
+        self.picture.show(self.table.value + self.curves.value, self.text)
+
+
+def points(run: RunRow) -> list[tuple[int, float]]:
+    """(step, held-out loss) of a run's log, those that are finite."""
+    from helpers.watch.chart import finite
+    from helpers.watch.history import read_history, series
+
+    path = run.folder / "history.jsonl"
+    return finite(series(read_history(path, report=lambda text: None), "eval_loss")) if path.exists() else []
+
+
+def curves(runs: list[RunRow]) -> str:
+    """The held-out losses of these runs on one chart as SVG, each with dashes of its own; its text says the ends."""
+    drawn = [(run, found) for run in runs if len(found := points(run)) > 1]
+    if not drawn:
+        return "<p>none of the chosen runs has a curve of held-out losses</p>"
+    steps = max(step for _, found in drawn for step, _ in found) or 1
+    top = max(value for _, found in drawn for _, value in found) or 1.0
+    across = lambda step: LEFT + (WIDTH - LEFT - 10) * step / steps
+    down = lambda value: HEIGHT - 24 - (HEIGHT - 40) * value / top
+    lines, keys, said = [], [], []
+    for (run, found), (colour, dashes) in zip(drawn, STYLES, strict=False):
+        path = " ".join(f"{across(step):.0f},{down(value):.0f}" for step, value in found)
+        line = f'stroke="{colour}" stroke-width="2.5" stroke-dasharray="{dashes}" fill="none"'
+        lines.append(f'<polyline {line} points="{path}"/>')
+        name = html.escape(run.name, quote=True)
+        key = f'<svg aria-hidden="true" width="30" height="10"><path {line} d="M0 5h30"/></svg>'
+        keys.append(f"<span>{key} {name}</span>")
+        said.append(f"{name} from {found[0][1]:.2f} to {found[-1][1]:.2f}")
+    axis = "".join(
+        f'<text x="{LEFT - 6}" y="{down(v) + 4:.0f}" text-anchor="end">{v:.1f}</text>' for v in (0.0, top / 2, top)
+    )
+    axis += f'<text x="{WIDTH - 10}" y="{HEIGHT - 6}" text-anchor="end">step {steps}</text>'
+    return (
+        f'<svg role="img" aria-label="held-out loss: {"; ".join(said)}" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'style="max-width:{WIDTH}px;width:100%;color:inherit" font-size="12"><g fill="currentColor">{axis}</g>'
+        f'{"".join(lines)}</svg><div style="display:flex;flex-wrap:wrap;gap:0 16px">{"".join(keys)}</div>'
+    )

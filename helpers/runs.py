@@ -1,0 +1,238 @@
+"""All runs side by side: what they were set to, what came of them, what changed between two. Loads no library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from helpers.machine.card import card_fault, read_card
+from helpers.machine.paths import is_kind, read_json, runs_folder
+from helpers.machine.tables import Table
+
+ASIDE = (
+    "reasons",
+    "device",
+    "dtype",
+    "autocast",
+    "attention",
+    "gradient_checkpointing",
+)  # of the machine, not the task
+PARTS = ("settings.json", "run_card.json", "history.jsonl")  # a folder with one of these is a run's
+SORTS = ("newest", "loss", "facts", "minutes", "tokens", "memory", "forgetting")
+LOWER, HIGHER = "lower is better", "higher is better"
+
+
+class RunRow(NamedTuple):
+    """One run. settings, card: as their files have them. data: what it was trained on, by content where that is known.
+
+    wrong: what is damaged, in words; "" for nothing.
+    """
+
+    folder: Path
+    settings: dict
+    card: dict
+    data: str
+    wrong: str
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+
+class Figures(NamedTuple):
+    """What is compared; None where it was not measured. loss in nats a token, memory in GiB, forgetting in nats."""
+
+    steps: float | None
+    tokens: float | None
+    minutes: float | None
+    loss: float | None
+    facts: float | None
+    style: float | None
+    forgetting: float | None
+    memory: float | None
+
+
+def read_runs(folder: Path | None = None) -> list[RunRow]:
+    """Every run in a folder (the runs' own without one), newest first; damaged ones are among them, with what is wrong.
+
+    Reads two small files and a checkpoint's list of a run: no log, no weights.
+    """
+    folder = folder or runs_folder()
+    found = (
+        [path for path in folder.iterdir() if any((path / part).exists() for part in PARTS)] if folder.is_dir() else []
+    )
+    return [read_run(path) for path in sorted(found, key=lambda path: path.name, reverse=True)]
+
+
+def read_run(folder: Path) -> RunRow:
+    """One run, whatever state its files are in."""
+    said: list[str] = []
+    texts = {"profile": str, "model": str, "data": str}
+    settings = read_json(folder / "settings.json", said.append, texts)
+    card = read_card(folder, said.append)
+    wrong = "; ".join(said)
+    if settings is None and not wrong:
+        wrong = "it has no settings.json"
+    elif missing := [name for name in texts if settings is not None and name not in settings]:
+        wrong = wrong or f"its settings.json has no {', '.join(missing)}"
+    elif card and (fault := card_fault(card)):
+        wrong = wrong or fault
+    settings = settings or {}
+    return RunRow(folder, settings, card, data_of(folder, settings, card), wrong.replace(f"{folder.name}/", ""))
+
+
+def data_of(folder: Path, settings: dict, card: dict) -> str:
+    """The data's name with a hash of the tokens that were trained on, from the card or a checkpoint's identity."""
+    known = card.get("data_hash")
+    for seal in sorted(folder.glob("checkpoints/checkpoint-*/complete.json")):
+        identity = (read_json(seal, lambda text: None, {"identity": dict}) or {}).get("identity", {})
+        known = known or identity.get("content of the data")
+    name = str(settings.get("data") or card.get("data") or "?")
+    return f"{Path(name).name} {known[:8]}" if isinstance(known, str) and known else Path(name).name
+
+
+def figures(run: RunRow) -> Figures:
+    """The figures of a run's card; a value of another type counts as none."""
+    card = run.card
+    number = lambda name: float(card[name]) if is_kind(card.get(name), (int, float)) else None
+    tuned = lambda name: number_in(card.get(name), "tuned")
+    seconds, measured = number("seconds"), tuned("nll")
+    return Figures(
+        steps=number("steps"),
+        tokens=number("tokens"),
+        minutes=None if seconds is None else seconds / 60,
+        loss=number("evaluation_loss") if measured is None else measured,
+        facts=tuned("fact_accuracy"),
+        style=tuned("style"),
+        forgetting=forgotten(card.get("forgetting")),
+        memory=number("peak_gib"),
+    )
+
+
+def number_in(values: Any, name: str) -> float | None:
+    """A number in an object that a card may have."""
+    value = values.get(name) if isinstance(values, dict) else None
+    return float(value) if is_kind(value, (int, float)) else None
+
+
+def forgotten(values: Any) -> float | None:
+    """By how much the NLL of ordinary text has risen, as notebook 05 or a sweep has measured it."""
+    base = number_in(values, "base")
+    tuned = [number_in(values, name) for name in ("tuned", "notebook 03's run")]
+    known = [value for value in tuned if value is not None]
+    return known[0] - base if base is not None and known else None
+
+
+def differing(runs: Sequence[RunRow]) -> list[str]:
+    """The settings in which these runs differ; those that follow from the machine are left out."""
+    names = dict.fromkeys(name for run in runs for name in run.settings if name not in ASIDE)
+    values = lambda name: {repr(run.settings.get(name)) for run in runs if run.settings}
+    return [name for name in names if len(values(name)) > 1]
+
+
+def in_order(runs: Sequence[RunRow], sort: str) -> list[RunRow]:
+    """The runs by one figure, the best first, those without it last; by another figure than the time, data by data.
+
+    Raises ValueError for a figure that there is not.
+    """
+    if sort not in SORTS:
+        raise ValueError(f"sort={sort!r}: there are {', '.join(SORTS)}")
+    if sort == "newest":
+        return sorted(runs, key=lambda run: run.name, reverse=True)
+    sign = -1 if sort == "facts" else 1
+
+    def key(run: RunRow) -> tuple:
+        value = getattr(figures(run), sort)
+        return (run.data, value is None, sign * (value or 0.0), run.name)
+
+    return sorted(runs, key=key)
+
+
+def runs_table(runs: Sequence[RunRow], sort: str = "newest") -> Table:
+    """The whole runs as a table; damaged ones are named below it, and runs of other data are said to be such."""
+    whole = in_order([run for run in runs if not run.wrong], sort)
+    names = [name for name in differing(whole) if name != "data"]
+    header = ("run", "data", *names, "steps", "tokens", "min", "loss", "facts", "style", "forgot", "GiB")
+    forms = ("{:.0f}", "{:,.0f}", "{:.1f}", "{:.3f}", "{:.0%}", "{:.0%}", "{:+.2f}", "{:.1f}")
+    rows = []
+    for run in whole:
+        shown = ["-" if value is None else form.format(value) for form, value in zip(forms, figures(run), strict=True)]
+        own = [str(run.settings.get(name, "-")) for name in names]
+        rows.append((f"{run.name}{state(run)}", run.data, *own, *shown))
+    return Table(header, rows, notes=notes(runs, whole))
+
+
+def state(run: RunRow) -> str:
+    """What one should know before a run is compared."""
+    if not run.card:
+        return " (unfinished)"
+    if run.card.get("substitute"):
+        return " (substitute)"
+    return "" if run.card.get("finished", True) else " (stopped)"
+
+
+def notes(runs: Sequence[RunRow], whole: Sequence[RunRow]) -> list[str]:
+    """What must not be read into the table, in sentences."""
+    said = []
+    kinds = list(dict.fromkeys(run.data for run in whole))
+    if len(kinds) > 1:
+        said.append(
+            f"{len(kinds)} sets of data ({', '.join(kinds)}): compare losses and checks only within one of them."
+        )
+    if whole:
+        said.append("loss: held-out, in nats a token, lower is better. forgot: how far the NLL of ordinary text rose.")
+    said += [f"{run.name} is damaged: {run.wrong}" for run in runs if run.wrong]
+    return said or [f"no run yet in {runs_folder().name}/: notebook 03 trains one"]
+
+
+def changes(one: RunRow, other: RunRow) -> str:
+    """What changed from one run to the other: settings, then what came of it, in sentences."""
+    if broken := next((run for run in (one, other) if run.wrong), None):
+        return f"{broken.name} is damaged: {broken.wrong}"
+    names = [name for name in differing([one, other]) if name != "data"]
+    pairs = [f"{name} {one.settings.get(name, '-')} → {other.settings.get(name, '-')}" for name in names]
+    said = [f"From {one.name} to {other.name}: {'; '.join(pairs) or 'the same settings'}."]
+    if one.data != other.data:
+        said.append(f"They were trained on other data ({one.data}, {other.data}), so their losses cannot be compared.")
+        return " ".join(said)
+    before, after = figures(one), figures(other)
+    said += filter(
+        None,
+        (
+            outcome("held-out loss", before.loss, after.loss, "{:.3f}", LOWER),
+            outcome("facts right", before.facts, after.facts, "{:.0%}", HIGHER),
+            outcome("forgetting", before.forgetting, after.forgetting, "{:+.2f}", LOWER),
+            outcome("minutes", before.minutes, after.minutes, "{:.1f}", LOWER),
+        ),
+    )
+    return " ".join([*said, "One run each: docs/settings.md has how far two seeds lie apart."])
+
+
+def outcome(name: str, before: float | None, after: float | None, form: str, way: str) -> str:
+    """One figure of two runs in a sentence; nothing where one of them has it not."""
+    if before is None or after is None:
+        return ""
+    same = form.format(before) == form.format(after)
+    better = (after < before) == (way == LOWER)
+    verdict = "the same" if same else "better" if better else "worse"
+    return f"{name[0].upper()}{name[1:]} {form.format(before)} → {form.format(after)}: {verdict}."
+
+
+def find(runs: Sequence[RunRow], name: str) -> RunRow:
+    """The run of this name, or the only one whose name has it as a part. Raises ValueError with the near ones."""
+    found = [run for run in runs if run.name == name] or [run for run in runs if name in run.name]
+    if len(found) != 1:
+        which = ", ".join(run.name for run in found or runs[:5]) or "none"
+        raise ValueError(f"{name!r} is {'no run' if not found else 'more than one run'}: {which}")
+    return found[0]
+
+
+def show_runs(sort: str, compare: Sequence[str], report: Callable[[object], None] = print) -> None:
+    """The command `python -m helpers runs`. Raises ValueError for a name that is no run's."""
+    runs = read_runs()
+    if compare:
+        report(changes(*(find(runs, name) for name in compare)))
+        return
+    report(runs_table(runs, sort))
