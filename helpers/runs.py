@@ -63,10 +63,10 @@ def read_runs(folder: Path | None = None) -> list[RunRow]:
     found = (
         [path for path in folder.iterdir() if any((path / part).exists() for part in PARTS)] if folder.is_dir() else []
     )
-    return [read_run(path) for path in sorted(found, key=lambda path: path.name, reverse=True)]
+    return [row_of_run(path) for path in sorted(found, key=lambda path: path.name, reverse=True)]
 
 
-def read_run(folder: Path) -> RunRow:
+def row_of_run(folder: Path) -> RunRow:
     """One run, whatever state its files are in."""
     said: list[str] = []
     texts = {"profile": str, "model": str, "data": str}
@@ -96,7 +96,7 @@ def data_of(folder: Path, settings: dict, card: dict) -> str:
 def figures(run: RunRow) -> Figures:
     """The figures of a run's card; a value of another type counts as none."""
     card = run.card
-    number = lambda name: float(card[name]) if is_kind(card.get(name), (int, float)) else None
+    number = lambda name: number_in(card, name)
     tuned = lambda name: number_in(card.get(name), "tuned")
     seconds, measured = number("seconds"), tuned("nll")
     return Figures(
@@ -113,7 +113,7 @@ def figures(run: RunRow) -> Figures:
 
 def number_in(values: Any, name: str) -> float | None:
     """A number in an object that a card may have."""
-    value = values.get(name) if isinstance(values, dict) else None
+    value: Any = values.get(name) if isinstance(values, dict) else None
     return float(value) if is_kind(value, (int, float)) else None
 
 
@@ -132,7 +132,7 @@ def differing(runs: Sequence[RunRow]) -> list[str]:
     return [name for name in names if len(values(name)) > 1]
 
 
-def in_order(runs: Sequence[RunRow], sort: str) -> list[RunRow]:
+def sorted_runs(runs: Sequence[RunRow], sort: str) -> list[RunRow]:
     """The runs by one figure, the best first, those without it last; by another figure than the time, data by data.
 
     Raises ValueError for a figure that there is not.
@@ -152,7 +152,7 @@ def in_order(runs: Sequence[RunRow], sort: str) -> list[RunRow]:
 
 def runs_table(runs: Sequence[RunRow], sort: str = "newest") -> Table:
     """The whole runs as a table; damaged ones are named below it, and runs of other data are said to be such."""
-    whole = in_order([run for run in runs if not run.wrong], sort)
+    whole = sorted_runs([run for run in runs if not run.wrong], sort)
     names = [name for name in differing(whole) if name != "data"]
     header = ("run", "data", *names, "steps", "tokens", "min", "loss", "facts", "style", "forgot", "GiB")
     forms = ("{:.0f}", "{:,.0f}", "{:.1f}", "{:.3f}", "{:.0%}", "{:.0%}", "{:+.2f}", "{:.1f}")
@@ -187,7 +187,7 @@ def notes(runs: Sequence[RunRow], whole: Sequence[RunRow]) -> list[str]:
     return said or [f"no run yet in {runs_folder().name}/: notebook 03 trains one"]
 
 
-def changes(one: RunRow, other: RunRow) -> str:
+def changed_between(one: RunRow, other: RunRow) -> str:
     """What changed from one run to the other: settings, then what came of it, in sentences."""
     if broken := next((run for run in (one, other) if run.wrong), None):
         return f"{broken.name} is damaged: {broken.wrong}"
@@ -233,6 +233,6 @@ def show_runs(sort: str, compare: Sequence[str], report: Callable[[object], None
     """The command `python -m helpers runs`. Raises ValueError for a name that is no run's."""
     runs = read_runs()
     if compare:
-        report(changes(*(find(runs, name) for name in compare)))
+        report(changed_between(*(find(runs, name) for name in compare)))
         return
     report(runs_table(runs, sort))

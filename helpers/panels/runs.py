@@ -8,7 +8,7 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from helpers.panels.picture import Picture
-from helpers.runs import SORTS, RunRow, changes, read_runs, runs_table
+from helpers.runs import SORTS, RunRow, changed_between, read_runs, runs_table
 
 STYLES = (("#1F8FD6", ""), ("#D55E00", "6 4"), ("#009E73", "2 3"), ("#888888", "8 3 2 3"))  # one for each chosen run
 WIDTH, HEIGHT, LEFT = 640, 220, 44
@@ -44,13 +44,15 @@ class RunsPanel:
         words = self.words(picked)
         self.text = f"{table}\n\n{words}"
         self.table.value = f"<div style='overflow-x:auto'>{table._repr_html_()}</div>"
-        self.curves.value = f"{curves(picked)}<p role='status' style='overflow-wrap:anywhere'>{html.escape(words)}</p>"
+        self.curves.value = (
+            f"{loss_curves(picked)}<p role='status' style='overflow-wrap:anywhere'>{html.escape(words)}</p>"
+        )
         self.picture.update(self.table.value + self.curves.value, self.text)
 
     def words(self, picked: list[RunRow]) -> str:
         """What changed between the older and the newer of two; for more, that only four curves are drawn."""
         if len(picked) == 2:
-            return changes(picked[1], picked[0])
+            return changed_between(picked[1], picked[0])
         more = len(self.chosen.value) - len(picked)
         return f"{len(picked)} curves" + (f"; {more} more are chosen, and not drawn" if more > 0 else "")
 
@@ -68,7 +70,7 @@ def points(run: RunRow) -> list[tuple[int, float]]:
     return finite(series(read_history(path, report=lambda text: None), "eval_loss")) if path.exists() else []
 
 
-def curves(runs: list[RunRow]) -> str:
+def loss_curves(runs: list[RunRow]) -> str:
     """The held-out losses of these runs on one chart as SVG, each with dashes of its own; its text says the ends."""
     drawn = [(run, found) for run in runs if len(found := points(run)) > 1]
     if not drawn:

@@ -9,8 +9,8 @@ import pytest
 
 from helpers.__main__ import main
 from helpers.machine.paths import PROJECT, runs_folder
-from helpers.panels.runs import RunsPanel, curves
-from helpers.runs import changes, figures, find, in_order, read_runs, runs_table
+from helpers.panels.runs import RunsPanel, loss_curves
+from helpers.runs import changed_between, figures, find, read_runs, runs_table, sorted_runs
 
 SETTINGS = {"profile": "smoke", "model": "tiny-llama", "data": "shop_support", "r": 4, "learning_rate": 1e-3, "seed": 0}
 
@@ -48,15 +48,15 @@ def test_it_is_sorted_by_what_one_likes(sort, order):
     write_run("a", loss=0.5, facts=0.5)
     write_run("b", loss=0.3, facts=0.6)
     write_run("c", loss=0.9, facts=0.9)
-    assert "".join(run.name for run in in_order(read_runs(), sort)) == order
+    assert "".join(run.name for run in sorted_runs(read_runs(), sort)) == order
 
 
 def test_a_run_without_the_figure_comes_last_and_an_unknown_figure_is_refused():
     write_run("a", card={"profile": "smoke", "data": "shop_support", "steps": 3})
     write_run("b")
-    assert [run.name for run in in_order([r._replace(data="") for r in read_runs()], "loss")] == ["b", "a"]
+    assert [run.name for run in sorted_runs([r._replace(data="") for r in read_runs()], "loss")] == ["b", "a"]
     with pytest.raises(ValueError, match="there are newest, loss"):
-        in_order([], "luck")
+        sorted_runs([], "luck")
 
 
 def test_runs_of_other_data_are_not_compared_without_a_word():
@@ -64,10 +64,10 @@ def test_runs_of_other_data_are_not_compared_without_a_word():
     write_run("b", loss=0.1, data_hash="ccccccccdddd")
     runs = read_runs()
     assert "2 sets of data" in str(runs_table(runs))
-    words = changes(find(runs, "a"), find(runs, "b"))
+    words = changed_between(find(runs, "a"), find(runs, "b"))
     assert "cannot be compared" in words and "better" not in words
     write_run("c", loss=0.2)
-    order = [run.name for run in in_order(read_runs(), "loss")]
+    order = [run.name for run in sorted_runs(read_runs(), "loss")]
     assert order == ["c", "a", "b"], "each set of data by itself"
 
 
@@ -75,11 +75,11 @@ def test_what_changed_is_said_in_words():
     write_run("a", loss=0.5, facts=0.8)
     write_run("b", loss=0.25, facts=0.7, r=16, learning_rate=3e-3)
     runs = read_runs()
-    words = changes(find(runs, "a"), find(runs, "b"))
+    words = changed_between(find(runs, "a"), find(runs, "b"))
     assert "r 4 → 16; learning_rate 0.001 → 0.003" in words
     assert "Held-out loss 0.500 → 0.250: better." in words and "Facts right 80% → 70%: worse." in words
     assert "Forgetting +0.25 → +0.25: the same." in words
-    assert "the same settings" in changes(runs[0], runs[0])
+    assert "the same settings" in changed_between(runs[0], runs[0])
 
 
 BROKEN = {
@@ -95,7 +95,7 @@ def test_a_damaged_run_is_named_and_costs_itself_alone(part, content):
     table = runs_table(read_runs())
     assert [row[0] for row in table.rows] == ["whole"]
     assert any(note.startswith("broken is damaged: ") for note in table.notes)
-    assert "broken is damaged" in changes(find(read_runs(), "whole"), find(read_runs(), "broken"))
+    assert "broken is damaged" in changed_between(find(read_runs(), "whole"), find(read_runs(), "broken"))
 
 
 def test_a_run_without_its_settings_is_named_and_a_folder_of_something_else_is_not():
@@ -159,7 +159,7 @@ def test_the_panel_sorts_draws_and_compares():
 def test_a_run_without_a_curve_is_no_error():
     (write_run("a") / "history.jsonl").write_text("nonsense\n")
     assert "none of the chosen runs" in RunsPanel().curves.value
-    assert "none of the chosen runs" in curves([])
+    assert "none of the chosen runs" in loss_curves([])
 
 
 def test_neither_table_nor_panel_loads_torch():
