@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from helpers.export.agreement import Agreement, logits_agreement
-from helpers.export.errors import ExportError
+from helpers.export.by_library import write_merged
+from helpers.export.errors import ExportError, StoredOtherwise
 from helpers.machine.hardware import is_out_of_memory
 from helpers.models import adapter as adapters
 from helpers.models.adapter import Adapter, Change
@@ -126,6 +127,14 @@ def base_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 yield key, file.get_tensor(key)
 
 
+def check_folders(base: Path, target: Path) -> None:
+    """Raises ExportError for a quantized base, and for a target that is not empty."""
+    if "quantization_config" in read_config(base):
+        raise ExportError(f"{base.name} is quantized: merge into the 16-bit weights that it was made from.")
+    if target.exists() and any(target.iterdir()):
+        raise ExportError(f"{target.name} is not empty: choose another folder.")
+
+
 def check_tied(stored: set[str], tensors: Iterable[str]) -> None:
     """Raises ExportError where the adapter changes only one of two tied weights: a folder can hold but one of them.
 
@@ -167,7 +176,8 @@ def named_as_stored(wanted: dict[str, list[Change]], stored: set[str]) -> dict[s
             continue  # saved along with the embedding that it is tied to; the comparison shows whether they are one
         if key is None:
             hint = " It has no head of its own (tied weights)." if name.startswith("lm_head.") else ""
-            raise ExportError(f"the adapter is of another model: the base has no {name}.{hint}")
+            error = ExportError if hint else StoredOtherwise
+            raise error(f"the adapter is of another model: the base has no {name}.{hint}")
         found[key] = how
     return found
 
@@ -184,8 +194,8 @@ def merge(
     """Writes base + adapter into `target`: weights in `dtype`, and the configuration and tokenizer of the training.
 
     base: a folder with 16 or 32-bit safetensors, never 4-bit ones: those would be rounded a second time (peft#2321).
-    At most one file's bytes and one tensor in float32 are in memory at a time. check: afterwards, where both models fit
-    into the memory, their logits are compared.
+    At most one file's bytes and one tensor in float32 are in memory at a time, unless the files keep layers under other
+    names (by_library). check: afterwards, where both models fit into the memory, their logits are compared.
     Raises ExportError when the adapter is of another model, a tensor of it has no place, or the result is not
     base + adapter.
     """
@@ -193,22 +203,25 @@ def merge(
     from transformers import AutoConfig
 
     _, tensors, wanted = read_adapter(adapter)
-    if "quantization_config" in read_config(base):
-        raise ExportError(f"{base.name} is quantized: merge into the 16-bit weights that it was made from.")
-    if target.exists() and any(target.iterdir()):
-        raise ExportError(f"{target.name} is not empty: choose another folder.")
+    check_folders(base, target)
     stored = {key for keys in base_files(base).values() for key in keys}
     check_tied(stored, tensors)
     with as_export_errors(base, adapter):
         adapters.check_fits(AutoConfig.from_pretrained(base, trust_remote_code=False), adapter)
-    wanted = named_as_stored(wanted, stored)
+    try:
+        wanted, as_files = named_as_stored(wanted, stored), True
+    except StoredOtherwise:  # the adapter fits the model, as check_fits has found: the files are what is different
+        as_files = False
     half_done = target.with_name(target.name + ".part")
     shutil.rmtree(half_done, ignore_errors=True)
     half_done.mkdir(parents=True)
     try:
         with as_export_errors(base, adapter):
-            shards, old, grown = write_shards(base, half_done, wanted, dtype, shard_bytes)
-            total = name_shards(half_done, shards)
+            total, old, grown = (
+                write_named_shards(base, half_done, wanted, dtype, shard_bytes)
+                if as_files
+                else write_merged(base, adapter, half_done, dtype, shard_bytes)
+            )
             write_rest(base, adapter, half_done, dtype, grown)
             agreement = logits_agreement(base, adapter, half_done, dtype == torch.float32) if check else None
         half_done.replace(target)
@@ -217,12 +230,12 @@ def merge(
     return Merged(target, total, old, len(wanted), agreement)
 
 
-def write_shards(
+def write_named_shards(
     base: Path, target: Path, wanted: dict[str, list[Change]], dtype: torch.dtype, shard_bytes: int
-) -> tuple[list, int, dict[str, int]]:
-    """Writes the changed weights into files of about `shard_bytes`.
+) -> tuple[int, int, dict[str, int]]:
+    """Writes the changed weights into files of about `shard_bytes`, under the names that from_pretrained looks for.
 
-    Returns those as write_shard does, the base's bytes, and the rows of weights that have more of them now.
+    Returns their bytes, the base's, and the rows of weights that have more of them now.
     """
     shard: dict[str, torch.Tensor] = {}
     shards: list[tuple[Path, dict[str, int]]] = []
@@ -243,7 +256,7 @@ def write_shards(
             shard, held = {}, 0
     if shard:
         shards.append(write_shard(target, len(shards), shard))
-    return shards, old, grown
+    return name_shards(target, shards), old, grown
 
 
 def write_shard(target: Path, number: int, tensors: dict[str, torch.Tensor]) -> tuple[Path, dict[str, int]]:

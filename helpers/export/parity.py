@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from helpers.behaviour import without_router
 from helpers.data.ends import end_ids
 from helpers.export.errors import ExportError
 from helpers.machine.paths import write_json
@@ -155,7 +156,8 @@ def greedy(model: Any, prompts: list[list[int]], ends: list[int], max_new_tokens
     for prompt in prompts:
         ids = torch.tensor([prompt], device=model.device)
         mask = torch.ones_like(ids)
-        made = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=max_new_tokens, **knobs)
+        with without_router(model):
+            made = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=max_new_tokens, **knobs)
         tokens = made[0, len(prompt) :].tolist()
         ended = bool(tokens) and tokens[-1] in ends
         replies.append(Reply(len(prompt), tokens[:-1] if ended else tokens, ended))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from helpers.behaviour import caches, found_out, takes_padding
+from helpers.behaviour import caches, found_out, takes_padding, without_router
 from helpers.data.chat import as_messages, decode_answer, prompt_text
 from helpers.data.ends import end_ids
 from helpers.generate.batch import recorded_answers
@@ -39,7 +39,8 @@ def inference(model: Any) -> Iterator[None]:
     """No gradients; where weights were folded to bfloat16 (models.folding), products in bfloat16 as well."""
     kept = model.get_input_embeddings().weight
     folded = kept.dtype == torch.float32 and any(p.dtype == torch.bfloat16 for p in model.parameters())
-    with torch.no_grad(), torch.autocast(kept.device.type, torch.bfloat16) if folded else nullcontext():
+    products = torch.autocast(kept.device.type, torch.bfloat16) if folded else nullcontext()
+    with torch.no_grad(), products, without_router(model):
         yield
 
 

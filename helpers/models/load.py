@@ -14,6 +14,7 @@ from helpers.models import attention, embedded, falcon
 from helpers.models.fetched import damaged_files
 from helpers.models.lora import linear_names, lora_config
 from helpers.models.source import ModelError, as_model_errors, load_config, origin, own_code
+from helpers.models.twin import check_twin
 from helpers.settings import EMBEDDED, Settings
 
 if TYPE_CHECKING:
@@ -176,8 +177,8 @@ def check_model(settings: Settings) -> Any:
     with as_model_errors(settings), torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     check_decoder(empty, whole, settings)
-    context = getattr(config.get_text_config(), "max_position_embeddings", None) or settings.max_length
-    if settings.max_length > context:
+    context = getattr(config.get_text_config(), "max_position_embeddings", None) or 0
+    if settings.max_length > context > 0:
         raise ModelError(
             f"max_length={settings.max_length} is longer than {settings.model}'s context: set it to at most {context}."
         )
@@ -186,6 +187,7 @@ def check_model(settings: Settings) -> Any:
     else:
         check_linear(empty, settings)
     check_adapter(empty, settings)
+    check_twin(settings, config)
     return empty
 
 

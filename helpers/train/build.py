@@ -30,7 +30,7 @@ from helpers.run import Run
 from helpers.train.best import Best
 from helpers.train.budget import EVALUATIONS, TimeForecast, adopt, evaluation_seconds, keeps_minutes, plan_of
 from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, identity, newest
-from helpers.train.config import keeps_apart, sft_config
+from helpers.train.config import keeps_apart, router_share, sft_config
 from helpers.train.fitting import fitting, watchable
 from helpers.train.interrupt import StopGuard
 from helpers.train.preflight import preflight
@@ -55,6 +55,7 @@ def build_trainer(
     settings = run.settings
     padded, random = not keeps_apart(model), settings.lora_dropout > 0 or sharded() or is_random(model)
     args = sft_config(settings, run.folder, padded, random)
+    args.router_aux_loss_coef = router_share(model)
     rows = fitting(settings, tokenizer, train, print)
     check_ids(rows, model, tokenizer)
     watched = None if evaluation is None else watchable(settings, tokenizer, evaluation)

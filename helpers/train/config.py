@@ -58,6 +58,16 @@ def sft_config(settings: Settings, folder: Path, padded: bool = False, random: b
     return on_one_gpu(config)
 
 
+def router_share(model: Any) -> float | None:
+    """TRL's router_aux_loss_coef: the model's own where its configuration asks for a loss of its router, else none.
+
+    Upstream: TRL adds that loss for every mixture of experts, asked or not (SFTTrainer.__init__); the router is frozen
+    under LoRA. Breaks: the loss is another one than the model's own, and the fast head cannot make it.
+    Drift: test_upstream.py::test_trl_still_adds_the_loss_of_a_router_unasked
+    """
+    return None if getattr(model.config.get_text_config(), "output_router_logits", False) else 0.0
+
+
 def keeps_apart(model: Any) -> bool:
     """Whether a model keeps the documents of a row apart; says what is done where it does not."""
     try:

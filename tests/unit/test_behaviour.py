@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration
 
 from helpers.behaviour import moved_by_a_neighbour, moved_by_what_follows
+from helpers.evaluate.evaluation import evaluate
 from helpers.export.merge import merge
 from helpers.generate.generation import generate
 from helpers.models.load import load_model
@@ -194,3 +195,26 @@ def test_a_model_that_is_no_model_of_texts_is_refused_before_it_is_loaded(smoke,
     (tmp_path / "model" / "config.json").write_text('{"model_type": "llava", "text_config": {"model_type": "llama"}}')
     with pytest.raises(ModelError, match=r"no class for it that continues texts alone.*choose a decoder"):
         load_model(settings)
+
+
+MIXTRAL = {"num_local_experts": 4, "num_experts_per_tok": 2, "router_aux_loss_coef": 0.02}
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_mixture_is_trained_with_its_own_loss_and_then_answers_in_batches(asked, smoke, rows, tmp_path):
+    family = Family("Mixtral", "Mixtral", {**GROUPED, **MIXTRAL, "output_router_logits": asked})
+    settings = settings_of(smoke, family, tmp_path, target_modules="q_proj,v_proj")
+    trainer, _ = trained(settings, rows, tmp_path / "run")
+    assert trainer.fast_head is not asked and trainer.aux_loss_enabled is asked
+    scores = evaluate(trainer.model, trainer.processing_class, [dict(row) for row in rows][:3], max_new_tokens=4)
+    assert len(scores.answers) == 3 and trainer.model.config.output_router_logits is asked
+
+
+def test_a_mixture_still_fails_behind_a_cache_while_its_router_has_a_loss(tmp_path):
+    """Drift: behaviour.without_router switches it off; when this fails, it need not."""
+    family = Family("Mixtral", "Mixtral", {**GROUPED, **MIXTRAL, "output_router_logits": True})
+    model = AutoModelForCausalLM.from_pretrained(build(family, tmp_path)).eval()
+    ids = torch.arange(7, 19).reshape(2, 6)
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
+    with pytest.raises(RuntimeError):
+        model.generate(ids, attention_mask=mask, max_new_tokens=3, do_sample=False, eos_token_id=None)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import DynamicCache, Trainer, TrainerCallback, TrainingArguments
+from transformers import DynamicCache, MixtralConfig, MixtralForCausalLM, Trainer, TrainerCallback, TrainingArguments
 from trl import SFTTrainer
 
 from helpers.export.adapter import with_base
 from helpers.generate.products import GROUP, in_blocks, in_eight, in_four
 from helpers.models import falcon
-from helpers.models.load import load_model
+from helpers.models.load import load_model, load_tokenizer
 from helpers.train.build import remove_printing_callbacks
 from helpers.train.config import sft_config
 
@@ -43,6 +43,17 @@ def test_trl_still_counts_tokens_and_keeps_metrics_under_these_names(plain_train
     assert plain_trainer._total_train_tokens > 0
     assert all(isinstance(values, list) for values in plain_trainer._metrics["train"].values())
     assert any("num_tokens" in row for row in plain_trainer.state.log_history)
+
+
+def test_trl_still_adds_the_loss_of_a_router_unasked(smoke, rows, tmp_path):
+    """Drift: router_share forbids it where the model's configuration does not ask; when this fails, it need not."""
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = MixtralConfig(**sizes, num_local_experts=2, num_key_value_heads=2, vocab_size=300)
+    args = sft_config(smoke, tmp_path)
+    args.eval_strategy, tokenizer = "no", load_tokenizer(smoke)
+    assert not config.output_router_logits
+    model = MixtralForCausalLM(config)
+    assert SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer).aux_loss_enabled
 
 
 def test_the_trainer_still_asks_where_a_checkpoint_goes(plain_trainer, tmp_path, monkeypatch):
