@@ -20,6 +20,7 @@ READING_ORDER: tuple[str, ...] = (
     "settings",
     "run",
     "runs",
+    "seeds",
     "models",
     "train",
     "watch",

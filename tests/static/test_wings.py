@@ -14,7 +14,7 @@ from helpers.machine.paths import PROJECT
 PACKAGE = PROJECT / "helpers"
 # From the bottom up: a wing imports from those before it; those of one line do not know each other.
 FLOORS = (
-    ("machine", "colab", "adapted", "behaviour", "reasons"),
+    ("machine", "colab", "adapted", "behaviour", "reasons", "seeds"),
     ("data", "watch", "runs"),
     ("generate",),
     ("settings",),

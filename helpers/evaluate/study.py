@@ -1,0 +1,109 @@
+"""The study of settings: what benchmarks/settings_study.py has measured, as tables and pictures. Trains nothing."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from helpers.machine.paths import PROJECT, read_json
+from helpers.machine.tables import Table
+from helpers.seeds import over_seeds
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STUDY = PROJECT / "benchmarks" / "results" / "settings-study.json"
+LABELS = {  # figures of the study: name, form, whether more is better
+    "fact_accuracy": ("facts right", "{:.0%}", True),
+    "nll": ("held-out NLL (nats a token)", "{:.3f}", False),
+    "general_accuracy": ("general questions right", "{:.0%}", True),
+    "text_nll": ("NLL of ordinary text (nats a token)", "{:.2f}", False),
+}
+SEED_COLOUR, MEAN_COLOUR = "#0072B2", "#D55E00"
+
+
+class Study(NamedTuple):
+    """values: by variant and figure, one value a seed. machine, date: where and when it was measured."""
+
+    values: dict[str, dict[str, list[float]]]
+    machine: str
+    date: str
+    parameters: dict[str, int]
+
+    def mean(self, name: str, figure: str = "fact_accuracy") -> float:
+        """The mean over the seeds."""
+        return statistics.fmean(self.values[name][figure])
+
+
+def read_study(path: Path = STUDY) -> Study:
+    """The study's file. Raises ValueError where it is missing or damaged."""
+    content: Any = read_json(path, lambda text: None)
+    try:
+        summary, machine = content["summary"], content["machine"]
+        values = {name: {f: list(map(float, row[f]["values"])) for f in LABELS} for name, row in summary.items()}
+        parameters = {run["variant"]: run["parameters"] for run in content["runs"] if "parameters" in run}
+        side = f", {machine['trainings side by side']} trainings side by side"
+        return Study(values, str(machine["gpu_name"] or "a CPU") + side, content["date"], parameters)
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        wrong = f"{path.name} holds no study ({error!r})"
+        raise ValueError(f"{wrong}: python benchmarks/settings_study.py makes one") from None
+
+
+def study_table(study: Study, names: Sequence[str], figures: Sequence[str] = tuple(LABELS)) -> Table:
+    """For each variant the mean of each figure over the seeds, and the 95 % interval of the first."""
+    header = ("variant", "seeds", *(LABELS[figure][0] for figure in figures), "95 % interval")
+    rows = []
+    for name in names:
+        form, values = LABELS[figures[0]][1], study.values[name]
+        low, high = over_seeds(values[figures[0]])
+        spread = f"{form.format(low)} to {form.format(high)}" if len(values[figures[0]]) > 1 else "-"
+        means = [LABELS[figure][1].format(study.mean(name, figure)) for figure in figures]
+        rows.append((name, len(values[figures[0]]), *means, spread))
+    return Table(
+        header, rows, notes=[f"Measured {study.date} on {study.machine}. The interval is of the first figure."]
+    )
+
+
+def verdict(study: Study, first: str, second: str, figure: str = "fact_accuracy") -> str:
+    """Whether two variants differ by more than noise, in a sentence: paired by seed, by Student's t."""
+    label, form, more = LABELS[figure]
+    pairs = zip(study.values[first][figure], study.values[second][figure], strict=False)
+    gaps = [after - before for before, after in pairs]
+    low, high = over_seeds(gaps)
+    means = (f"{name} {form.format(study.mean(name, figure))}" for name in (first, second))
+    said = f"{label}: {', '.join(means)}"
+    if low <= 0 <= high:
+        return f"{said}. Within noise: the difference is {signed(low, form)} to {signed(high, form)}."
+    better = second if (low > 0) == more else first
+    return f"{said}. {better} is better: the difference is {signed(low, form)} to {signed(high, form)}."
+
+
+def signed(value: float, form: str) -> str:
+    """A difference with its sign; of shares in percentage points."""
+    return f"{100 * value:+.0f} points" if "%" in form else form.replace("{:", "{:+").format(value)
+
+
+def study_figure(study: Study, names: Sequence[str], figure: str = "fact_accuracy") -> Figure:
+    """A matplotlib Figure: a row for each variant, a dot for each seed, a bar at their mean."""
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(7, 0.9 + 0.38 * len(names)), layout="constrained")
+    axis = made.subplots()
+    share = 100 if "%" in LABELS[figure][1] else 1
+    for row, name in enumerate(names):
+        values = [share * value for value in study.values[name][figure]]
+        axis.plot(values, [row] * len(values), "o", color=SEED_COLOUR, alpha=0.6)
+        axis.plot(statistics.fmean(values), row, "|", color=MEAN_COLOUR, markersize=18, markeredgewidth=3)
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.grid(alpha=0.2)
+    axis.set(xlabel=LABELS[figure][0] + (" (%)" if share == 100 else ""))
+    return made
+
+
+def study_alt(study: Study, names: Sequence[str], figure: str = "fact_accuracy") -> str:
+    """What study_figure shows, in words."""
+    label, form, _ = LABELS[figure]
+    return f"{label}: " + "; ".join(f"{name} {form.format(study.mean(name, figure))}" for name in names) + "."
