@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 PRESENT_SECONDS = 20  # a page that waits asks again every few seconds; one that was silent for so long holds up nobody
 FORGOTTEN_SECONDS = 120  # and after that it has lost its place
-AWAY_SECONDS = 60  # a place that nobody has looked at for so long goes to the next visitor, when all are taken
+AWAY_SECONDS = 60  # a panel that nobody has looked at for so long is ended, and its place is free
 PREPARING_SECONDS = 300  # a panel that is not there by then will not come
 
 
@@ -42,7 +42,7 @@ class Door:
         if visitor in self.preparing:
             return Admission("waiting", len(ahead))
         others = {name: since for name, since in self.inside.items() if name != visitor}
-        gone = [name for name, since in others.items() if since is not None and now - since >= AWAY_SECONDS]
+        gone = [name for name in self.gone() if name != visitor]
         places = self.limit - len(others) + len(gone)
         if places <= len(ahead):
             return Admission("full", len(ahead))
@@ -54,9 +54,16 @@ class Door:
         self.inside[visitor], self.preparing[visitor] = now, now
         return Admission("in", instead=instead)
 
+    def gone(self) -> list[str]:
+        """The visitors at whose panels nobody has looked for long. One that is still being prepared is not among them."""
+        away = {name: self.clock() - since for name, since in self.inside.items() if since is not None}
+        return [name for name, seconds in away.items() if seconds >= AWAY_SECONDS and name not in self.preparing]
+
     def opened(self, visitor: str) -> None:
         """This visitor's panel is there; the next can be prepared."""
         self.preparing.pop(visitor, None)
+        if self.inside.get(visitor) is not None:  # the browser has to show it yet
+            self.inside[visitor] = self.clock()
 
     def look(self, visitor: str, looking: bool) -> None:
         """Somebody looks at this visitor's panel, or nobody any more."""

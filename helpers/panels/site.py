@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from tornado.ioloop import PeriodicCallback
 from tornado.web import RequestHandler, authenticated
 from traitlets import default
 from traitlets.config import Config
@@ -23,7 +24,7 @@ from voila.tornado.handler import TornadoVoilaHandler
 
 from helpers.panels.door import Admission, Door
 
-IDLE_SECONDS = 600  # a visitor's kernel that nobody looks at ends after that
+SWEEP_SECONDS = 10  # so often the kernels are ended at whose panels nobody looks any more (door.AWAY_SECONDS)
 PATIENCE_SECONDS = 600  # of every time-out of a library that a busy machine would meet; nbclient's for an output is 4
 AT_ONCE = max(1, (os.cpu_count() or 2) // 2)  # panels prepared at a time: each takes a core for a second or two
 # Voila's template links to icons on another server (templates/lab/index.html.j2), without a setting. No panel uses
@@ -89,6 +90,7 @@ class Kernels(AsyncMappingKernelManager):
     def __init__(self, **options: Any):
         super().__init__(**options)
         self.of: dict[str, str] = {}  # visitor: kernel
+        self.sweeper = PeriodicCallback(self.end_abandoned, SWEEP_SECONDS * 1000)
 
     @property
     def door(self) -> Door:
@@ -98,6 +100,8 @@ class Kernels(AsyncMappingKernelManager):
 
     async def start_kernel(self, **options: Any) -> str:  # type: ignore[override]
         """A kernel for the visitor whose page is being made."""
+        if not self.sweeper.is_running():
+            self.sweeper.start()
         visitor = VISITOR.get()
         await self.end(visitor)
         self.of[visitor] = await super().start_kernel(**options)
@@ -108,6 +112,12 @@ class Kernels(AsyncMappingKernelManager):
         kernel_id = self.of.pop(visitor, "")
         if kernel_id in self:
             await super().shutdown_kernel(kernel_id, now=True)
+
+    async def end_abandoned(self) -> None:
+        """Ends the kernels of those who are gone without a word, as a tab that crashed; their places are free then."""
+        for visitor in self.door.gone():
+            await self.end(visitor)
+            self.door.leave(visitor)
 
     async def shutdown_kernel(self, kernel_id: str, *given: Any, **options: Any) -> None:  # type: ignore[override]
         """Ends a kernel, and its visitor's stay: the page was closed, or nobody looked at it for long."""
@@ -225,7 +235,6 @@ def configuration(site: Site) -> Config:
     config.VoilaConfiguration.update(show_tracebacks=site.tracebacks, file_allowlist=[])
     config.VoilaConfiguration.multi_kernel_manager_class = Kernels
     config.VoilaExecutor.update(iopub_timeout=PATIENCE_SECONDS, startup_timeout=PATIENCE_SECONDS, timeout=None)
-    config.MappingKernelManager.update(cull_idle_timeout=IDLE_SECONDS, cull_interval=60)
     config.MappingKernelManager.kernel_info_timeout = PATIENCE_SECONDS
     config.KernelManager.transport_encryption = "auto"  # where the kernel can; it warns on the console where it is off
     return config

@@ -69,6 +69,17 @@ def test_a_place_that_nobody_looks_at_goes_to_who_needs_it(clock):
     assert door.knock("two") == Admission("in", 0, "one") and list(door.inside) == ["two"]
 
 
+def test_a_panel_that_takes_long_to_prepare_is_not_given_away(clock):
+    door = Door(1, 1, clock)
+    door.knock("one")
+    clock.now = AWAY_SECONDS + 1
+    assert door.gone() == [] and door.knock("two").kind == "full"
+    door.opened("one")
+    assert door.gone() == [], "its page has to be shown yet"
+    clock.now += AWAY_SECONDS
+    assert door.gone() == ["one"]
+
+
 def test_a_visitor_who_comes_again_has_one_place(clock):
     door = Door(1, 1, clock)
     assert door.knock("one").kind == "in"

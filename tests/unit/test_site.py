@@ -3,6 +3,7 @@
 import http.cookiejar
 import json
 import re
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -53,13 +54,17 @@ class Visitor:
             _, text = self.get()
         return text
 
-    def ask_to_run(self, text, *messages):
-        """Sends messages to a panel's own kernel, as the page does for its widgets; the kinds of message replied to."""
+    def look(self, text):
+        """The line to a panel's kernel that its page holds open."""
         import websocket
 
         address = f"ws://127.0.0.1:{self.site.port}/api/kernels/{kernel_of(text)}/channels"
         cookie = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.jar())
-        line = websocket.create_connection(address, cookie=cookie, timeout=60)
+        return websocket.create_connection(address, cookie=cookie, timeout=60)
+
+    def ask_to_run(self, text, *messages):
+        """Sends messages to a panel's own kernel, as the page does for its widgets; the kinds of message replied to."""
+        line = self.look(text)
         for number, (kind, content) in enumerate([*messages, ("kernel_info_request", {})]):
             header = {"msg_id": f"{number}", "msg_type": kind, "session": "s", "username": "", "version": "5.3"}
             message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "buffers": []}
@@ -143,6 +148,37 @@ def test_more_visitors_than_places_wait_and_each_gets_a_panel_or_a_page_that_say
     other = found.index("panel", inside + 1)
     visitors[other].leave(pages[other])
     assert kind(visitors[outside].enter()) == "panel" and count() == LIMIT
+
+
+IMPATIENT = """
+import sys
+from helpers.panels import door, site
+door.AWAY_SECONDS, site.SWEEP_SECONDS = 3, 1
+given = site.json.loads(sys.stdin.readline())
+site.launch(site.Site(**{**given, "names": tuple(given["names"])}))
+"""
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Has the site end panels that nobody has looked at for three seconds, not sixty."""
+    start = subprocess.Popen
+    monkeypatch.setattr("helpers.panels.app.subprocess.Popen", lambda line, **o: start([line[0], "-c", IMPATIENT], **o))
+
+
+def test_a_tab_that_crashed_gives_back_its_kernel_with_its_place(impatient, site):
+    planned, count = site
+    visitor = Visitor(planned)
+    page = visitor.enter()
+    line = visitor.look(page)
+    time.sleep(6)
+    assert count() == 1, "somebody looks at it"
+    line.sock.close()  # no goodbye
+    for _ in range(40):
+        time.sleep(0.5)
+        if not count():
+            break
+    assert count() == 0 and kind(visitor.enter()) == "panel"
 
 
 def test_only_who_has_the_address_and_opens_it_as_a_page_starts_a_kernel_and_nobody_runs_code(site, tmp_path):
