@@ -55,7 +55,7 @@ class Door:
         return Admission("in", instead=instead)
 
     def gone(self) -> list[str]:
-        """The visitors at whose panels nobody has looked for long. One that is still being prepared is not among them."""
+        """The visitors at whose panels nobody has looked for long; a panel that is being prepared is not meant."""
         away = {name: self.clock() - since for name, since in self.inside.items() if since is not None}
         return [name for name, seconds in away.items() if seconds >= AWAY_SECONDS and name not in self.preparing]
 
