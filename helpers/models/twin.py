@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from helpers.behaviour import moved_by_what_follows, some_ids
+from helpers.behaviour import answering, moved, moved_by_what_follows, some_ids
 from helpers.machine.hardware import is_out_of_memory
 from helpers.models.lora import lora_config
 from helpers.models.source import ModelError
@@ -21,7 +21,7 @@ from helpers.settings import Settings
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-MOST = 32_000_000  # parameters of a twin: it is made and asked within a second
+MOST = 32_000_000  # parameters of a twin, so that it is soon made and asked
 VOCABULARY, LAYERS, EXPERTS, TOKENS = 320, 4, 16, 24
 # What makes a layer wide, by the names that configurations use; the size of a single head stays as it is.
 HEADS = re.compile(r"(\w*_)?heads?(_kv)?$")
@@ -38,7 +38,8 @@ def check_twin(settings: Settings, config: PretrainedConfig) -> None:
     """Raises ModelError when a model of this kind cannot be trained on texts, whatever its weights are.
 
     Found out on a twin: whether a token sees what follows it, whether the loss of the model's own class is that of the
-    next token and has a gradient, and whether a saved adapter comes back. Is there no twin that runs, nothing is said.
+    next token and has a gradient, whether `generate` answers with what the model itself gives, and whether a saved
+    adapter comes back. Where there is no twin that runs, nothing is said.
     """
     if (twin := twin_of(config)) is None:
         return
@@ -51,6 +52,13 @@ def check_twin(settings: Settings, config: PretrainedConfig) -> None:
         raise ModelError(
             f"{kind}: its class in transformers was made for another task, its loss is not that of the next token "
             f"({own:.3g} instead of {wanted:.3g} on a tiny model of its kind). {OTHERWISE}"
+        )
+    with quietly():
+        alike = answers_as_it_reads(twin)
+    if not alike:
+        raise ModelError(
+            f"{kind}: `model.generate` in transformers gives other logits than the model itself, which is what is "
+            f"trained: it counts positions in another way, probably. {OTHERWISE}"
         )
     with quietly(), torch.random.fork_rng(devices=[]):
         same = adapter_comes_back(settings, kind, twin)
@@ -72,6 +80,28 @@ def losses(kind: str, twin: Any) -> tuple[float, float]:
     twin.zero_grad(set_to_none=True)
     wanted = torch.nn.functional.cross_entropy(out.logits[0, :-1].float(), ids[0, 1:])
     return out.loss.item(), wanted.item()
+
+
+def answers_as_it_reads(twin: Any, count: int = 3) -> bool:
+    """Whether `model.generate`, without a cache, has the logits of the whole text; True where it makes no tokens."""
+    ids = some_ids(twin, TOKENS // 2)
+    knobs = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False, "use_cache": False}
+    with answering(twin):
+        try:
+            made = twin.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                pad_token_id=0,
+                output_logits=True,
+                return_dict_in_generate=True,
+                **knobs,
+            )
+        except Exception as error:  # each family fails in its own way; the other means of answering remain
+            if is_out_of_memory(error):
+                raise
+            return True
+        whole = twin(input_ids=made.sequences[:, :-1], use_cache=False).logits[0, -count:]
+    return len(made.logits) != count or moved(torch.cat(made.logits), whole).hardly
 
 
 def adapter_comes_back(settings: Settings, kind: str, twin: Any) -> bool:

@@ -36,6 +36,13 @@ def test_a_kind_made_for_another_task_is_refused_before_its_weights_are_read(kin
         load_model(replace(smoke, model=str(tmp_path)))
 
 
+def test_a_kind_that_generate_reads_otherwise_is_refused(smoke):
+    config = transformers.CamembertConfig(**SMALL, is_decoder=True)  # generate counts its positions from another number
+    with pytest.raises(ModelError, match="gives other logits than the model itself"):
+        check_twin(smoke, config)
+    check_twin(smoke, transformers.BertConfig(**SMALL, is_decoder=True))
+
+
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_every_family_of_the_table_has_a_twin_that_passes(family, smoke, tmp_path):
     config = transformers.AutoConfig.from_pretrained(build(family, tmp_path))
