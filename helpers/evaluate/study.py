@@ -25,12 +25,13 @@ SEED_COLOUR, MEAN_COLOUR = "#0072B2", "#D55E00"
 
 
 class Study(NamedTuple):
-    """values: by variant and figure, one value a seed. machine, date: where and when it was measured."""
+    """values: by variant and figure, one value for each of its seeds. machine, date: where and when it was measured."""
 
     values: dict[str, dict[str, list[float]]]
     machine: str
     date: str
     parameters: dict[str, int]
+    seeds: dict[str, list[int]]
 
     def mean(self, name: str, figure: str = "fact_accuracy") -> float:
         """The mean over the seeds."""
@@ -45,7 +46,8 @@ def read_study(path: Path = STUDY) -> Study:
         values = {name: {f: list(map(float, row[f]["values"])) for f in LABELS} for name, row in summary.items()}
         parameters = {run["variant"]: run["parameters"] for run in content["runs"] if "parameters" in run}
         side = f", {machine['trainings side by side']} trainings side by side"
-        return Study(values, str(machine["gpu_name"] or "a CPU") + side, content["date"], parameters)
+        seeds = {name: list(map(int, row["seeds"])) for name, row in summary.items()}
+        return Study(values, str(machine["gpu_name"] or "a CPU") + side, content["date"], parameters, seeds)
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         wrong = f"{path.name} holds no study ({error!r})"
         raise ValueError(f"{wrong}: python benchmarks/settings_study.py makes one") from None
@@ -69,8 +71,8 @@ def study_table(study: Study, names: Sequence[str], figures: Sequence[str] = tup
 def verdict(study: Study, first: str, second: str, figure: str = "fact_accuracy") -> str:
     """Whether two variants differ by more than noise, in a sentence: paired by seed, by Student's t."""
     label, form, more = LABELS[figure]
-    pairs = zip(study.values[first][figure], study.values[second][figure], strict=False)
-    gaps = [after - before for before, after in pairs]
+    before, after = (dict(zip(study.seeds[name], study.values[name][figure], strict=True)) for name in (first, second))
+    gaps = [after[seed] - before[seed] for seed in before if seed in after]
     low, high = over_seeds(gaps)
     means = (f"{name} {form.format(study.mean(name, figure))}" for name in (first, second))
     said = f"{label}: {', '.join(means)}"

@@ -17,6 +17,7 @@ TITLES = {
     "04_generate_and_compare": "talk to the result, with every sampling setting at your fingertips",
     "05_prompt_rag_or_finetune": "compare prompt, RAG and fine-tuning on the same questions, with what each costs",
     "06_take_it_with_you": "export, merge, serve and publish it, train on two processes, plan for more",
+    "07_which_settings": "find the settings for your data: what each changes, runs side by side, a sweep of minutes",
 }
 
 
@@ -27,7 +28,9 @@ def measured_run() -> dict:
 
 def took(name: str) -> tuple[str, str]:
     """(minutes, memory at the peak) of one notebook, as they are shown."""
-    one = measured_run()["notebooks"][name]
+    one = measured_run()["notebooks"].get(name)
+    if one is None:  # newer than the measured run
+        return "not measured", "not measured"
     return f"{one['seconds'] / 60:.1f}", f"{one['peak_gib']:.1f} GiB"
 
 

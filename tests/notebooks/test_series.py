@@ -58,13 +58,13 @@ def test_the_adapter_changes_the_answers_and_the_general_rows_keep_their_manners
 @pytest.mark.embedded
 def test_the_run_says_what_it_does_and_where_everything_is(run):
     folder, output = run
-    for number in ("00", "01", "02", "03", "04", "05", "06"):
+    for number in ("00", "01", "02", "03", "04", "05", "06", "07"):
         assert f"] {number}_" in output
         assert list((folder / "executed").glob(f"{number}_*.ipynb"))
     assert "facts right" in output and "report.html" in output and "step " in output
     assert not [path for path in (folder / "executed").iterdir() if "%|" in path.read_text(encoding="utf-8")]  # bars
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert page.count("<iframe") == 7 and "data:image/png" in page
+    assert page.count("<iframe") == 8 and "data:image/png" in page
 
 
 @pytest.mark.series

@@ -29,8 +29,8 @@ def prose(path):
     return "\n\n".join(cells(path, "markdown"))
 
 
-def test_the_series_has_its_seven_notebooks_and_their_solutions():
-    assert [path.name[:2] for path in MAIN] == ["00", "01", "02", "03", "04", "05", "06"]
+def test_the_series_has_its_eight_notebooks_and_their_solutions():
+    assert [path.name[:2] for path in MAIN] == ["00", "01", "02", "03", "04", "05", "06", "07"]
     assert [path.name for path in SOLUTIONS] == [path.name for path in MAIN]
 
 

@@ -5,12 +5,13 @@ import json
 import pytest
 
 from helpers.evaluate.study import LABELS, Study, read_study, study_alt, study_figure, study_table, verdict
+from helpers.machine.paths import PROJECT
 from helpers.seeds import over_seeds
 
 
 def study(**facts):
     values = {name: {figure: list(row) for figure in LABELS} for name, row in facts.items()}
-    return Study(values, "a CPU", "2026-01-01", {})
+    return Study(values, "a CPU", "2026-01-01", {}, {name: list(range(len(row))) for name, row in facts.items()})
 
 
 def test_a_difference_within_noise_is_said_to_be_such():
@@ -18,6 +19,12 @@ def test_a_difference_within_noise_is_said_to_be_such():
     assert "Within noise" in verdict(made, "a", "b")
     assert "a is better: the difference is -3" in verdict(made, "a", "c")
     assert "c is better" in verdict(made, "a", "c", "nll"), "less is better there"
+
+
+def test_variants_are_compared_seed_by_seed():
+    made = study(a=[0.1, 0.5, 0.9], b=[0.55, 0.95])
+    made.seeds["b"][:] = [1, 2]  # its first one is missing
+    assert "b is better: the difference is +5 points to +5 points" in verdict(made, "a", "b")
 
 
 def test_the_table_has_means_and_an_interval_and_says_where_it_was_measured():
@@ -42,3 +49,12 @@ def test_a_file_that_is_no_study_is_refused(tmp_path):
 
 def test_the_interval_is_that_of_student():
     assert over_seeds([1.0, 2.0, 3.0]) == (pytest.approx(2 - 2.484, abs=1e-3), pytest.approx(2 + 2.484, abs=1e-3))
+
+
+def test_the_page_has_the_study_s_figures():
+    """docs/settings.md is cited; what stands there must be what was measured."""
+    page, made = (PROJECT / "docs" / "settings.md").read_text(encoding="utf-8"), read_study()
+    assert f"Measured {made.date} on {made.machine}" in page
+    for name in made.values:
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| {name} |")]
+        assert f"| {made.mean(name):.1%} |" in row and row.endswith(f"| {made.mean(name, 'text_nll'):.2f} |")
