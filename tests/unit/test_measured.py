@@ -25,10 +25,16 @@ def test_the_series_table_is_written_anew_and_what_follows_stays():
         "\n\n## Summary\n- one\n"
     )
     assert (
-        found.count(".ipynb) |") == 7 and "old" not in found and measured.with_figures(found, "00_start_here") == found
+        found.count(".ipynb) |") == 8 and "old" not in found and measured.with_figures(found, "00_start_here") == found
     )
 
 
 def test_readmes_table_sums_up_the_main_job():
     assert "`make run` (00 to 04) takes 17.5 minutes, `make run-all` 44.4" in measured.notebooks_table()
     assert "| 7.5 | 6.5 GiB |" in measured.notebooks_table() and "at 10 tokens a second" in measured.notebooks_table()
+
+
+def test_a_notebook_that_is_newer_than_the_measured_run_says_so(monkeypatch):
+    made = measured.measured_run() | {"notebooks": {}}
+    monkeypatch.setattr(measured, "measured_run", lambda: made)
+    assert measured.took("07_which_settings") == ("not measured", "not measured")
