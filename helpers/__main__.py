@@ -45,6 +45,11 @@ def add_series(commands: argparse._SubParsersAction) -> None:
     """The commands that a reader meets first: doctor, run, lab, app."""
     write = command(commands, "write", lambda chosen: run_write(chosen.check), "the files that are made from others")
     write.add_argument("--check", action="store_true", help="only name those that differ")
+    text = "pass codes of a class as a table: who did which exercises"
+    verify = command(commands, "verify", lambda chosen: run_verify(chosen.codes), text)
+    verify.add_argument(
+        "codes", nargs="+", metavar="CODE", help="as notebooks show it; several with spaces between them"
+    )
     text = "the tests with the newest libraries, and which one broke what (`make canary` makes their environment)"
     command(commands, "canary", lambda chosen: run_canary(), text)
     site = command(commands, "site", run_site, "notebooks, documents and report as a static site (`make site`)")
@@ -152,6 +157,13 @@ def run_write(check: bool) -> None:
     print("\n".join(changed) or "nothing to write")
     if check and changed:
         raise SystemExit(1)
+
+
+def run_verify(codes: list[str]) -> None:
+    """Prints a row for each pass code."""
+    from helpers.lessons.pass_code import codes_table
+
+    print(codes_table(codes))
 
 
 def run_site(chosen: argparse.Namespace) -> None:

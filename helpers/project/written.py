@@ -7,6 +7,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
+from helpers.lessons.source import with_exercises
 from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.machine.versions import lower_bounds, pyproject
 from helpers.project import measured, pictures
@@ -28,7 +29,7 @@ READING_ORDER: tuple[str, ...] = (
     "evaluate",
     "export",
 )
-READING_ORDER += ("serve", "panels", "project", "colab", "__main__")
+READING_ORDER += ("serve", "panels", "lessons", "project", "colab", "__main__")
 SHOWN = (  # the packages that people look for in environment.yml; pyproject.toml has their bounds
     *("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "jupyterlab", "ipywidgets", "matplotlib"),
     *("nbval", "papermill"),
@@ -98,6 +99,8 @@ def with_first_cell(path: Path) -> str:
             text = "".join(cell["source"])
             if (new := measured.with_figures(text, path.stem)) != text:
                 cell["source"] = new.splitlines(keepends=True)
+    if path.parent in (NOTEBOOKS, NOTEBOOKS / "solutions"):
+        notebook["cells"] = with_exercises(notebook["cells"], path.stem[:2], path.parent != NOTEBOOKS)
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -9,6 +9,7 @@ from helpers.train.checkpoints import run_to_use
 from helpers.train.config import sft_config
 from helpers.train.preview import preview_trainer, row_that_fits, row_tokens
 from helpers.train.samples import Samples
+from helpers.train.short import short_training
 from helpers.train.sweeps import sweep
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "row_tokens",
     "run_to_use",
     "sft_config",
+    "short_training",
     "substitute_run",
     "sweep",
     "train_adapter",

@@ -9,6 +9,8 @@ import os
 import papermill
 import pytest
 
+from helpers.lessons.progress import progress_file
+from helpers.lessons.source import read_exercises
 from helpers.machine.paths import NOTEBOOKS
 
 MAIN = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
@@ -36,6 +38,10 @@ def test_a_notebook_runs_with_the_smoke_profile(path, tmp_path):
     assert all(cell.execution_count for cell in code), "every cell must have run"
     assert not any(output.output_type == "error" for cell in code for output in cell.outputs)
     assert not red(done), "what is known and harmless is muted by its text in helpers/machine/quiet.py"
+    written = read_exercises(path.name[:2])
+    untried = [one.number for one in written if f"{one.number}: Not tried yet" in printed(done)]
+    assert untried == [one.number for one in written], "an untouched stub says so, and stops nothing"
+    assert not progress_file().exists(), "nothing was answered"
     if path == MAIN[4]:  # alone, it makes a run of its own
         assert "no run yet" in printed(done) and "A substitute: it shows the way, not the quality" in printed(done)
     if path == MAIN[3]:  # its run is the one that 04 takes
@@ -65,6 +71,9 @@ def test_a_solution_runs_with_the_smoke_profile(path, tmp_path):
     done = run(path, tmp_path / path.name, PROFILE="smoke")
     assert all(cell.execution_count for cell in done.cells if cell.cell_type == "code")
     assert not red(done)
+    for one in read_exercises(path.name[:2]):
+        assert f"{one.number}: Right." in printed(done), one.number
+    assert not progress_file().exists(), "solutions leave no record"
 
 
 @pytest.mark.notebook

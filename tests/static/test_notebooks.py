@@ -7,10 +7,14 @@ import re
 import nbformat
 import pytest
 
+from helpers.lessons.check import exercises
+from helpers.lessons.questions import QUESTIONS
+from helpers.lessons.source import read_exercises, solution, stub
 from helpers.machine.paths import NOTEBOOKS, PROJECT
 
 MAIN = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))
+PREDICTED = [path for path in MAIN if read_exercises(path.name[:2])]
 TAGS = {"parameters", "setup", "proof", "exercise", "solution", "widget", "gpu-only", "slow"}
 every = pytest.mark.parametrize("path", MAIN + SOLUTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 main = pytest.mark.parametrize("path", MAIN, ids=lambda path: path.stem)
@@ -93,9 +97,49 @@ def test_after_each_long_cell_stands_what_should_be_seen(path):
 def test_the_header_says_what_it_takes_and_the_end_sums_up(path):
     first = cells(path, "markdown")[0]
     assert "| profile |" in first and ("It needs" in first or "It uses" in first)
-    last = cells(path, "markdown")[-1]
-    assert "## Summary" in last and "## Exercises" in last and len(re.findall(r"^\d\. ", last, re.MULTILINE)) >= 2
+    texts = cells(path, "markdown")
+    last = texts[-1]
     assert f"solutions/{path.name}" in last
+    if read_exercises(path.name[:2]):
+        last = "\n".join(texts[next(i for i, text in enumerate(texts) if text.startswith("## Summary")) :])
+        assert "## Exercises" in last and "### A pass code" in last
+    else:  # written by hand
+        assert len(re.findall(r"^\d\. ", last, re.MULTILINE)) >= 2
+    assert "## Summary" in last and "## Exercises" in last
+
+
+@main
+def test_each_has_three_to_five_exercises_with_a_stub_and_a_solution_from_one_source(path):
+    written = read_exercises(path.name[:2])
+    if not written:
+        return
+    assert 3 <= len(written) <= 5 and {1} < {one.level for one in written}
+    assert [one.number for one in written] == list(exercises(path.name[:2]))
+    stubs, solved = cells(path, "code", "exercise"), cells(SOLUTIONS[MAIN.index(path)], "code", "solution")
+    assert [solution(one.code) for one in written] == solved
+    for one, source, whole in zip(written, stubs, solved, strict=False):
+        assert source == stub(one.code) != whole and "..." in source and f'check("{one.number}"' in source
+        own = {line for line in one.code.splitlines() if "# yours" in line}
+        kept = [line for line in one.code.splitlines() if line not in own and line.strip()]
+        assert [line for line in source.splitlines() if line in kept] == kept, "the stub is the solution minus lines"
+        assert "# yours" not in whole
+
+
+@main
+def test_what_is_to_be_predicted_is_a_question_with_choices(path):
+    made = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    for place, cell in enumerate(made):
+        text = "".join(cell["source"]) if "picture" not in cell["metadata"] else ""
+        if cell["cell_type"] == "markdown" and re.search(r"\b([Pp]redict(:| )|Guess )", text) and path in PREDICTED:
+            near = "".join("".join(one["source"]) for one in made[place : place + 3] if one["cell_type"] == "code")
+            assert "predict(" in near, cell["id"]
+
+
+def test_each_question_is_asked_once_and_a_measured_one_is_told():
+    code = "\n".join(source for path in MAIN for source in cells(path, "code"))
+    assert sorted(re.findall(r"\bpredict\(\"([\w.]+)\"\)", code)) == sorted(QUESTIONS)
+    told = set(re.findall(r"\btold\(\"([\w.]+)\"", code))
+    assert told == {number for number, question in QUESTIONS.items() if callable(question.right)}
 
 
 @main

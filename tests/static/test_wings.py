@@ -23,6 +23,7 @@ FLOORS = (
     ("train", "evaluate"),
     ("export",),
     ("panels",),
+    ("lessons",),
     ("project",),
     ("__main__",),
 )
@@ -78,7 +79,7 @@ def test_no_two_modules_need_each_other():
 NEED_TORCH = ("panels.labels", "panels.costs")
 WITHOUT_TORCH = sorted(name for name in NAMES - set(NEED_TORCH) if wing(name) == "panels")
 WITHOUT_TORCH += ["serve.remote", "serve.serving", "serve.api", "generate.events", "generate.sampling"]
-WITHOUT_TORCH += ["project.series"]
+WITHOUT_TORCH += ["project.series", *sorted(name for name in NAMES if wing(name) == "lessons")]
 
 
 def test_what_panels_and_clients_import_loads_no_torch():

@@ -1,0 +1,87 @@
+"""An exercise: what a right answer does, and three hints for answers that are not. Knows no notebook, shows nothing."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+Given = dict[str, Any]  # what a cell passes on beside the answer, such as its tokenizer
+
+
+class Hint(NamedTuple):
+    """One sentence that does not give the answer away. fits: (answer, given) -> whether it is for this mistake."""
+
+    text: str
+    fits: Callable[[Any, Given], bool]
+
+
+class Exercise(NamedTuple):
+    """number: "03.2". kind: an answer's type. right: (answer, given) -> whether it is right; hints: three, in order."""
+
+    number: str
+    kind: Any
+    right: Callable[[Any, Given], bool]
+    hints: tuple[Hint, Hint, Hint]
+
+
+class Verdict(NamedTuple):
+    """state: "right", "not yet" or "not tried". hint: its place among the three, from 1; 0 where none was given."""
+
+    state: str
+    text: str
+    hint: int = 0
+
+
+ALWAYS = lambda answer, given: True
+KINDS = {float: "a number", int: "a whole number", str: "a text", list: "a list", dict: "a dictionary"}
+
+
+def untouched(answer: Any) -> bool:
+    """Whether a stub is as it was: `...`, or a function whose body is still `return ...`."""
+    if answer is Ellipsis or answer is None:
+        return True
+    code = getattr(answer, "__code__", None)
+    # `return ...` alone is two or three instructions; x[..., None] in an answer has the dots as well, and more
+    return code is not None and Ellipsis in code.co_consts and len(code.co_code) <= 8
+
+
+def judge(exercise: Exercise, answer: Any, given: Given) -> Verdict:
+    """Right, or the first hint that fits, by what the answer is and does; an error inside it is not raised."""
+    if untouched(answer):
+        return Verdict("not tried", "Not tried yet: put your answer in the place of the three dots.")
+    if not of_kind(answer, exercise.kind):
+        wanted = "a function" if exercise.kind is Callable else KINDS.get(exercise.kind, exercise.kind.__name__)
+        return Verdict("not yet", f"Not yet: the answer is {wanted} here, and this is of type {type(answer).__name__}.")
+    failed = ""
+    try:
+        if exercise.right(answer, given):
+            return Verdict("right", "Right.")
+    except Exception as error:  # the reader's own function may do anything
+        failed = f" (It stopped with {type(error).__name__}: {str(error)[:200]})"
+    place = next(i for i, hint in enumerate(exercise.hints, 1) if i == 3 or fits(hint, answer, given))
+    return Verdict("not yet", f"Not yet. {exercise.hints[place - 1].text}{failed}", place)
+
+
+def of_kind(answer: Any, kind: Any) -> bool:
+    """Whether an answer has the type that is asked for; a number may come as a tensor of one element."""
+    if kind is Callable:
+        return callable(answer)
+    if kind is float:
+        return not isinstance(answer, (bool, str)) and hasattr(answer, "__float__") and getattr(answer, "ndim", 0) == 0
+    return isinstance(answer, kind) and (not isinstance(answer, bool) or kind is bool)
+
+
+def fits(hint: Hint, answer: Any, given: Given) -> bool:
+    """Whether a hint is for this answer; an answer on which it cannot be asked has made another mistake."""
+    try:
+        return bool(hint.fits(answer, given))
+    except Exception:
+        return False
+
+
+def near(value: Any, wanted: float, share: float = 0.01) -> bool:
+    """Whether a number is within a share of another."""
+    return abs(float(value) - wanted) <= share * abs(wanted) + 1e-12
+
+
+def same(function: Callable[..., Any], other: Callable[..., Any], probes: list[tuple[Any, ...]]) -> bool:
+    """Whether two functions of numbers give the same on all probes, to six digits."""
+    return all(near(function(*probe), other(*probe), 1e-6) for probe in probes)

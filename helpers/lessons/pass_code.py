@@ -1,0 +1,86 @@
+"""A code that says who did which exercises of a notebook. It proves effort, not identity: anyone may type any name."""
+
+import hashlib
+import re
+from typing import NamedTuple
+
+from helpers import __version__
+from helpers.lessons.check import exercises
+from helpers.lessons.progress import done, record
+from helpers.lessons.say import say
+from helpers.machine.tables import Table
+
+NOTE = (
+    "A code proves effort, not identity: it is made on the reader's machine, from a name that the reader typed, "
+    "and whoever reads this project can make one."
+)
+
+
+class Code(NamedTuple):
+    """What a code says. intact: its last part fits the rest, so nothing was mistyped."""
+
+    notebook: str
+    done: tuple[str, ...]
+    version: str
+    name: str
+    intact: bool
+
+
+def pass_code(notebook: str, name: str = "") -> None:
+    """Shows the code for a notebook, "03", with the exercises that were right on this machine."""
+    right = [number for number in done() if number in exercises(notebook)]
+    if not name.strip():
+        say(f"{len(right)} of {len(exercises(notebook))} exercises are right. Type a name for a pass code.")
+        return
+    code = make_code(notebook, right, name)
+    record("codes", notebook, code=code)
+    say(f"{code}   ({len(right)} of {len(exercises(notebook))} exercises. {NOTE})")
+
+
+def make_code(notebook: str, right: list[str], name: str, version: str = "") -> str:
+    """ "03-1245-0.1.0.9f3a-Ada_Lovelace-1c5d0a7e": notebook, exercises, version, name, and a checksum of these."""
+    numbers = "".join(number.partition(".")[2] for number in right) or "0"
+    shown = re.sub(r"[^\w ]", lambda found: f"~{ord(found[0]):x}~", " ".join(name.split())[:80]).replace(" ", "_")
+    body = f"{notebook}-{numbers}-{version or version_of(notebook)}-{shown}"
+    return f"{body}-{checksum(body)}"
+
+
+def read_code(code: str) -> Code:
+    """A code taken apart. Raises ValueError for a text that is none."""
+    parts = code.strip().split("-")
+    if len(parts) != 5:
+        raise ValueError(f"{code[:60]!r} is no pass code: it has {len(parts)} parts of five.")
+    notebook, numbers, version, name, check = parts
+    right = tuple(f"{notebook}.{digit}" for digit in numbers if digit != "0")
+    intact = checksum(code.strip().rpartition("-")[0]) == check
+    shown = re.sub(r"~([0-9a-f]{1,5})~", lambda found: chr(int(found[1], 16)), name.replace("_", " "))
+    return Code(notebook, right, version, shown, intact)
+
+
+def version_of(notebook: str) -> str:
+    """The project's version, and a mark of the notebook's exercises: other exercises, another mark."""
+    told = repr([(one.number, [hint.text for hint in one.hints]) for one in exercises(notebook).values()])
+    return f"{__version__}.{hashlib.sha256(told.encode()).hexdigest()[:4]}"
+
+
+def checksum(text: str) -> str:
+    """Eight hex digits that change with any letter."""
+    return hashlib.sha256(f"pass code {text}".encode()).hexdigest()[:8]
+
+
+def codes_table(codes: list[str]) -> Table:
+    """A row for each code, for a teacher. One that is damaged gets a row as well, with what is wrong."""
+    rows = []
+    for code in codes:
+        try:
+            one = read_code(code)
+        except ValueError as error:
+            rows.append((code[:40], "-", "-", "-", str(error)))
+            continue
+        known = exercises(one.notebook)
+        of = f"{len(one.done)} of {len(known)}" if known else f"{len(one.done)}, unknown notebook"
+        same = "this one" if known and one.version == version_of(one.notebook) else f"another: {one.version}"
+        rows.append(
+            (one.name, one.notebook, f"{of}: {' '.join(one.done)}", same, "yes" if one.intact else "no: mistyped")
+        )
+    return Table(("name", "notebook", "exercises right", "version", "intact"), rows, notes=[NOTE])

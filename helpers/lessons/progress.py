@@ -1,0 +1,38 @@
+"""What a reader has done: runs/progress.json, on this machine alone. Knows no exercise and shows nothing."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from helpers.machine.paths import read_json, runs_folder, write_json
+
+KINDS = {"exercises": dict, "predictions": dict, "codes": dict}
+
+
+def progress_file() -> Path:
+    """The file; FT_RUNS moves it with the runs."""
+    return runs_folder() / "progress.json"
+
+
+def read_progress() -> dict[str, dict[str, Any]]:
+    """{"exercises": {"03.2": {...}}, "predictions": {...}, "codes": {...}}; empty where there is no file to read."""
+    found = read_json(progress_file(), report=lambda text: None, kinds=KINDS) or {}
+    return {part: {k: v for k, v in found.get(part, {}).items() if isinstance(v, dict)} for part in KINDS}
+
+
+def record(part: str, name: str, **what: Any) -> None:
+    """Adds one line to a part of the file, and counts the tries. A folder that cannot be written is no error here."""
+    kept = read_progress()
+    before = kept[part].get(name, {})
+    tries = before.get("tries", 0)
+    tries = tries if isinstance(tries, int) else 0
+    kept[part][name] = before | what | {"tries": tries + 1, "last": datetime.now().isoformat(timespec="seconds")}
+    try:
+        write_json(progress_file(), kept)
+    except OSError as error:
+        print(f"not kept in {progress_file().name}: {error.strerror}")
+
+
+def done() -> list[str]:
+    """The numbers of the exercises that were right once, in order."""
+    return sorted(number for number, one in read_progress()["exercises"].items() if one.get("right") is True)

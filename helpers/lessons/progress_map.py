@@ -1,0 +1,24 @@
+"""The map of what a reader has done, from runs/progress.json. Knows the exercises by number only."""
+
+from helpers.lessons.check import exercises, notebooks
+from helpers.lessons.progress import read_progress
+from helpers.lessons.questions import QUESTIONS
+from helpers.machine.tables import Table
+
+
+def progress_map() -> Table:
+    """A row for each notebook: exercises that are right, or were tried, predictions made, and the pass code."""
+    kept = read_progress()
+    rows = []
+    for notebook in notebooks():
+        known = exercises(notebook)
+        tried = {number: kept["exercises"][number] for number in known if number in kept["exercises"]}
+        right = [number for number, one in tried.items() if one.get("right") is True]
+        open_ones = [number for number in tried if number not in right]
+        said = f"{len(right)} of {len(known)}" + (f", begun: {' '.join(open_ones)}" if open_ones else "")
+        asked = [number for number in QUESTIONS if number.startswith(notebook)]
+        made = [kept["predictions"][number] for number in asked if number in kept["predictions"]]
+        guessed = f"{len(made)} of {len(asked)}, {sum(one.get('right') is True for one in made)} right"
+        code = str(kept["codes"].get(notebook, {}).get("code", "-"))
+        rows.append((notebook, said, guessed, code))
+    return Table(("notebook", "exercises right", "predictions made", "pass code"), rows)
