@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from helpers.lessons.exercise import ALWAYS, Exercise, Given, Hint, near
+from helpers.lessons.exercise import ALWAYS, Exercise, Given, Hint, is_near
 
 LINEAR, EMBEDDING = 6.63e9, 0.3e9  # Falcon-7B's parameters in linear layers, and in the embedding
 CODES = LINEAR * 4 / 8 / 1e9  # gigabytes of the codes alone
@@ -55,7 +55,7 @@ def count_of(answer: Any) -> int:
     return torch.as_tensor(answer).numel()
 
 
-def largest(answer: Any) -> float:
+def largest_level(answer: Any) -> float:
     """The largest level by magnitude."""
     import torch
 
@@ -66,15 +66,15 @@ EXERCISES = (
     Exercise(
         "01.1",
         float,
-        lambda answer, given: near(answer, NF4 + TABLE, 0.01),
+        lambda answer, given: is_near(answer, NF4 + TABLE, 0.01),
         (
             Hint(
                 "The embedding is not quantized: it has 16 bits a number. Is it in your sum?",
-                lambda answer, given: near(answer, NF4) or near(answer, CODES),
+                lambda answer, given: is_near(answer, NF4) or is_near(answer, CODES),
             ),
             Hint(
                 "A weight takes more than its code of 4 bits: what do the scales add? The text above has the figure.",
-                lambda answer, given: near(answer, CODES + TABLE, 0.005),
+                lambda answer, given: is_near(answer, CODES + TABLE, 0.005),
             ),
             Hint("Bits, bytes, gigabytes: 8 bits are a byte, and 1e9 bytes a gigabyte. Check each factor.", ALWAYS),
         ),
@@ -105,7 +105,7 @@ EXERCISES = (
             Hint("Four bits are sixteen values: count yours.", lambda answer, given: count_of(answer) != 16),
             Hint(
                 "These levels are in the weights' own units. Levels apply to a block that was divided by its absmax.",
-                lambda answer, given: largest(answer) < 0.5,
+                lambda answer, given: largest_level(answer) < 0.5,
             ),
             Hint(
                 "On this block these are no better than NF4's. Try moving each level to the mean of its weights.",

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from helpers.lessons.exercise import ALWAYS, Exercise, Given, Hint, near
+from helpers.lessons.exercise import ALWAYS, Exercise, Given, Hint, is_near
 
 TALK = [
     {"role": "user", "content": "How much is it?"},
@@ -31,7 +31,7 @@ def trained_with(answer: str, given: Given) -> list[int]:
     return [token for token, label in zip(ids, labels, strict=True) if label != -100]
 
 
-def ends(answer: str, given: Given) -> bool:
+def trains_an_end(answer: str, given: Given) -> bool:
     """Whether an end token is trained."""
     return given["tokenizer"].eos_token_id in trained_with(answer, given)
 
@@ -77,15 +77,15 @@ EXERCISES = (
     Exercise(
         "02.1",
         float,
-        lambda answer, given: near(answer, rate(given, "shop_zh"), 0.03),
+        lambda answer, given: is_near(answer, rate(given, "shop_zh"), 0.03),
         (
             Hint(
                 "That is characters a token; the question is tokens a character.",
-                lambda answer, given: near(1 / answer, rate(given, "shop_zh"), 0.03),
+                lambda answer, given: is_near(1 / answer, rate(given, "shop_zh"), 0.03),
             ),
             Hint(
                 "That is the rate of the English rows: filter for the slice shop_zh.",
-                lambda answer, given: near(answer, rate(given, "shop"), 0.03),
+                lambda answer, given: is_near(answer, rate(given, "shop"), 0.03),
             ),
             Hint("Count the answers' tokens and their characters over all rows of the slice, then divide.", ALWAYS),
         ),
@@ -109,9 +109,9 @@ EXERCISES = (
     Exercise(
         "02.3",
         str,
-        lambda answer, given: says_it(answer, given) and not ends(answer, given),
+        lambda answer, given: says_it(answer, given) and not trains_an_end(answer, given),
         (
-            Hint("With this template the end token is still trained.", ends),
+            Hint("With this template the end token is still trained.", trains_an_end),
             Hint(
                 "With this template the words of the answer are not trained, either: take away the end token alone.",
                 lambda answer, given: not says_it(answer, given),

@@ -31,7 +31,7 @@ def hot(logits: Sequence[float], temperature: float) -> list[float]:
     return softmax([value / temperature for value in logits])
 
 
-def kept(shares: Sequence[float], top_p: float) -> int:
+def kept_by_top_p(shares: Sequence[float], top_p: float) -> int:
     """How many of the likeliest reach top_p together."""
     total, ordered = 0.0, sorted(shares, reverse=True)
     for count, share in enumerate(ordered, 1):
@@ -48,7 +48,7 @@ def keeps_as(answer: Callable[..., Any], other: Callable[..., int]) -> bool:
 
 def one_short(shares: Sequence[float], top_p: float) -> int:
     """Those whose sum stays below top_p: the token that reaches it is missing."""
-    return kept(shares, top_p) - 1
+    return kept_by_top_p(shares, top_p) - 1
 
 
 def unsorted(shares: Sequence[float], top_p: float) -> int:
@@ -89,7 +89,7 @@ EXERCISES = (
     Exercise(
         "04.2",
         Callable,
-        lambda answer, given: keeps_as(answer, kept),
+        lambda answer, given: keeps_as(answer, kept_by_top_p),
         (
             Hint(
                 "One too few: the token whose share makes the sum reach top_p is kept as well.",

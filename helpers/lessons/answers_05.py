@@ -10,7 +10,7 @@ WANTED = ("a", "a", "a", "b")
 COSTS: list[tuple[Any, ...]] = [(100, 30, 0.2, 5, 1000), (0, 0, 0.5, 9, 10), (7, 1, 0, 3, 50)]
 
 
-def recall(ranked: Sequence[Sequence[str]], wanted: Sequence[str], k: int) -> float:
+def recall_share(ranked: Sequence[Sequence[str]], wanted: Sequence[str], k: int) -> float:
     """The share of questions whose passage is among the first k."""
     return sum(right in first[:k] for first, right in zip(ranked, wanted, strict=True)) / len(wanted)
 
@@ -29,11 +29,11 @@ EXERCISES = (
     Exercise(
         "05.1",
         Callable,
-        lambda answer, given: ranks_as(answer, recall),
+        lambda answer, given: ranks_as(answer, recall_share),
         (
             Hint(
                 "That is a number of questions; a share lies between 0 and 1.",
-                lambda answer, given: ranks_as(answer, lambda r, w, k: recall(r, w, k) * len(w)),
+                lambda answer, given: ranks_as(answer, lambda r, w, k: recall_share(r, w, k) * len(w)),
             ),
             Hint(
                 "That looks at the place k alone: a passage before it counts as found, too.",

@@ -37,7 +37,7 @@ def least_cards() -> int:
     return next(gpus for gpus in range(1, 65) if fits(gpus))
 
 
-def losses(answer: dict[int, list[float]]) -> list[list[float]]:
+def curves_of(answer: dict[int, list[float]]) -> list[list[float]]:
     """The curves, that of fewer rows first."""
     return [list(answer[rows]) for rows in sorted(answer)]
 
@@ -89,14 +89,14 @@ EXERCISES = (
         dict,
         lambda answer, given: (
             len(answer) == 2
-            and len({len(curve) for curve in losses(answer)}) == 1
-            and abs(losses(answer)[0][0] - losses(answer)[1][0]) > 1e-4
+            and len({len(curve) for curve in curves_of(answer)}) == 1
+            and abs(curves_of(answer)[0][0] - curves_of(answer)[1][0]) > 1e-4
         ),
         (
             Hint("Two curves are compared: one for each number of rows.", lambda answer, given: len(answer) != 2),
             Hint(
                 "The curves have different numbers of steps.",
-                lambda answer, given: len({len(curve) for curve in losses(answer)}) != 1,
+                lambda answer, given: len({len(curve) for curve in curves_of(answer)}) != 1,
             ),
             Hint("The two curves begin with the same loss: did the second read twice the rows?", ALWAYS),
         ),

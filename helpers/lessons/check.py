@@ -5,11 +5,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from helpers.lessons.exercise import Exercise, Verdict, judge
+from helpers.lessons.exercise import Exercise, Verdict, judge_answer
 from helpers.lessons.progress import record
-from helpers.lessons.say import say
+from helpers.lessons.say import announce
 
-KEPT = [True]  # whether results go into progress.json; the solutions switch it off
+RECORDING = [True]  # whether results go into progress.json; the solutions switch it off
 
 
 class LessonError(ValueError):
@@ -23,9 +23,9 @@ def check(number: str, answer: Any, **given: Any) -> None:
     at values and at what functions do, not at how they are written. An answer that was not tried stops nothing.
     """
     verdict = verdict_on(number, answer, **given)
-    if KEPT[0] and verdict.state != "not tried":
+    if RECORDING[0] and verdict.state != "not tried":
         record("exercises", number, **({"right": True} if verdict.state == "right" else {}))
-    say(f"{number}: {verdict.text}")
+    announce(f"{number}: {verdict.text}")
 
 
 def verdict_on(number: str, answer: Any, **given: Any) -> Verdict:
@@ -33,7 +33,7 @@ def verdict_on(number: str, answer: Any, **given: Any) -> Verdict:
     found = exercises(number[:2])
     if number not in found:
         raise LessonError(f"no exercise {number!r}: notebook {number[:2]} has {', '.join(found) or 'none'}.")
-    return judge(found[number], answer, given)
+    return judge_answer(found[number], answer, given)
 
 
 @cache
@@ -52,4 +52,4 @@ def notebooks() -> list[str]:
 
 def leave_no_record() -> None:
     """For the solutions: what they check is not the reader's work."""
-    KEPT[0] = False
+    RECORDING[0] = False

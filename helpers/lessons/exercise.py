@@ -43,7 +43,7 @@ def untouched(answer: Any) -> bool:
     return code is not None and Ellipsis in code.co_consts and len(code.co_code) <= 8
 
 
-def judge(exercise: Exercise, answer: Any, given: Given) -> Verdict:
+def judge_answer(exercise: Exercise, answer: Any, given: Given) -> Verdict:
     """Right, or the first hint that fits, by what the answer is and does; an error inside it is not raised."""
     if untouched(answer):
         return Verdict("not tried", "Not tried yet: put your answer in the place of the three dots.")
@@ -77,11 +77,11 @@ def fits(hint: Hint, answer: Any, given: Given) -> bool:
         return False
 
 
-def near(value: Any, wanted: float, share: float = 0.01) -> bool:
+def is_near(value: Any, wanted: float, share: float = 0.01) -> bool:
     """Whether a number is within a share of another."""
     return abs(float(value) - wanted) <= share * abs(wanted) + 1e-12
 
 
 def same(function: Callable[..., Any], other: Callable[..., Any], probes: list[tuple[Any, ...]]) -> bool:
     """Whether two functions of numbers give the same on all probes, to six digits."""
-    return all(near(function(*probe), other(*probe), 1e-6) for probe in probes)
+    return all(is_near(function(*probe), other(*probe), 1e-6) for probe in probes)

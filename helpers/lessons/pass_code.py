@@ -7,7 +7,7 @@ from typing import NamedTuple
 from helpers import __version__
 from helpers.lessons.check import exercises
 from helpers.lessons.progress import done, record
-from helpers.lessons.say import say
+from helpers.lessons.say import announce
 from helpers.machine.tables import Table
 
 NOTE = (
@@ -30,11 +30,11 @@ def pass_code(notebook: str, name: str = "") -> None:
     """Shows the code for a notebook, "03", with the exercises that were right on this machine."""
     right = [number for number in done() if number in exercises(notebook)]
     if not name.strip():
-        say(f"{len(right)} of {len(exercises(notebook))} exercises are right. Type a name for a pass code.")
+        announce(f"{len(right)} of {len(exercises(notebook))} exercises are right. Type a name for a pass code.")
         return
     code = make_code(notebook, right, name)
     record("codes", notebook, code=code)
-    say(f"{code}   ({len(right)} of {len(exercises(notebook))} exercises. {NOTE})")
+    announce(f"{code}   ({len(right)} of {len(exercises(notebook))} exercises. {NOTE})")
 
 
 def make_code(notebook: str, right: list[str], name: str, version: str = "") -> str:

@@ -1,4 +1,4 @@
-"""A question with choices: what each answer is told, and which is right. Knows no widgets."""
+"""A question with choices: what each answer is revealed, and which is right. Knows no widgets."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -3,17 +3,17 @@
 import html
 from typing import Any
 
-from helpers.lessons.check import KEPT, LessonError
+from helpers.lessons.check import RECORDING, LessonError
 from helpers.lessons.progress import record
 from helpers.lessons.questions import QUESTIONS, Question
-from helpers.lessons.say import region, say
+from helpers.lessons.say import announce, region
 
 MEASURED: dict[str, Any] = {}  # what this run has measured, by the question's number
 CHOSEN: dict[str, int] = {}  # what was predicted, by number; from 1
 SHOWN: dict[str, "Quiz"] = {}  # the newest widget of each question
 
 
-def find(number: str) -> Question:
+def question_numbered(number: str) -> Question:
     """The question of this number. Raises LessonError."""
     if number not in QUESTIONS:
         raise LessonError(f"no question {number!r}: there are {', '.join(QUESTIONS)}.")
@@ -22,42 +22,42 @@ def find(number: str) -> Question:
 
 def predict(number: str, choice: int | None = None) -> None:
     """Asks a question with choices. choice: from 1, where there are no buttons: it is answered at once."""
-    question = find(number)
+    question = question_numbered(number)
     if choice is None:
         SHOWN[number] = Quiz(number)
         SHOWN[number].show()
         return
     if not 1 <= choice <= len(question.choices):
         raise LessonError(f"{number} has choices 1 to {len(question.choices)}.")
-    say(answered(number, choice))
+    announce(reply_to(number, choice))
 
 
-def told(number: str, value: Any) -> None:
+def revealed(number: str, value: Any) -> None:
     """What the run has measured: the answer to a prediction. None: this run did not measure it."""
-    question = find(number)
+    question = question_numbered(number)
     if value is None:
-        say(f"{number}: this run did not measure it.")
+        announce(f"{number}: this run did not measure it.")
         return
     MEASURED[number] = value
     shown = f"Measured: {question.shown(value)}."
     if number in CHOSEN:
-        reply = answered(number, CHOSEN[number], again=True)
+        reply = reply_to(number, CHOSEN[number], again=True)
         if number in SHOWN:
             SHOWN[number].status.value = region(reply, "alert")
-        say(reply)
+        announce(reply)
         return
     place = question.answer(value)
     right = f"That is choice {place}: {question.choices[place - 1][0]}." if place else "None of the choices."
-    say(f"{number}: {shown} {right} Nothing was predicted.")
+    announce(f"{number}: {shown} {right} Nothing was predicted.")
 
 
-def answered(number: str, choice: int, again: bool = False) -> str:
+def reply_to(number: str, choice: int, again: bool = False) -> str:
     """The reply to a choice, which is kept; "noted" while the run has not measured it yet."""
-    question, CHOSEN[number] = find(number), choice
+    question, CHOSEN[number] = question_numbered(number), choice
     measured = callable(question.right)
     known = not measured or number in MEASURED
     right = known and question.answer(MEASURED.get(number)) == choice
-    if KEPT[0] and not (again and not known):
+    if RECORDING[0] and not (again and not known):
         record("predictions", number, choice=choice, right=right if known else None)
     if not known:
         return f"{number}: noted, choice {choice}. The run will say: {question.where}."
@@ -72,7 +72,7 @@ class Quiz:
     def __init__(self, number: str):
         import ipywidgets as widgets
 
-        self.number, self.question = number, find(number)
+        self.number, self.question = number, question_numbered(number)
         choices = [(text, place) for place, (text, _) in enumerate(self.question.choices, 1)]
         wide = widgets.Layout(width="auto", max_width="60em")
         self.text = widgets.HTML(f"<b>Your prediction {html.escape(number)}.</b> {html.escape(self.question.text)}")
@@ -85,7 +85,7 @@ class Quiz:
     def pressed(self, button: Any = None) -> None:
         """A new region is inserted each time, so that screen readers say it."""
         chosen = self.radio.value
-        reply = "Choose one first." if chosen is None else answered(self.number, chosen)
+        reply = "Choose one first." if chosen is None else reply_to(self.number, chosen)
         self.status.value = region(reply, "alert")
 
     def show(self) -> None:

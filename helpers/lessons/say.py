@@ -4,7 +4,7 @@ import html
 import sys
 
 
-def say(text: str) -> None:
+def announce(text: str) -> None:
     """Shows a sentence. As HTML it is a new region with role "status", which is read out when it is inserted."""
     if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
         from IPython.display import display

@@ -1,15 +1,14 @@
-"""Exercises as they are written down: notebooks/exercises/NN.md, from which stubs and solutions are made.
+"""Exercises as they are written down: exercises/NN.md beside this file, from which stubs and solutions are made.
 
 A line that ends in `# yours` is the reader's: the solution has it, the stub has three dots; an import with this mark is
 a comment in the stub. Knows no checks and runs nothing.
 """
 
 import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from helpers.machine.paths import NOTEBOOKS
-
-FOLDER = NOTEBOOKS / "exercises"
+FOLDER = Path(__file__).with_name("exercises")
 LEVELS = {1: "a line or two", 2: "a few lines", 3: "a small experiment"}
 INTRO = (
     "## Exercises\n\nPut your answer in the place of the three dots and run the cell: it says whether it is right, or\n"

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from helpers.data.load import load_chat_data
 from helpers.machine.meter import release_memory
 from helpers.models.load import load_model
-from helpers.run import Run
+from helpers.run import make_run
 from helpers.settings import Settings
 from helpers.train.build import build_trainer, train_or_resume
 
@@ -31,7 +31,7 @@ def short_training(
     folder: where an unfinished training of the same settings goes on; None is a new temporary one. also: callbacks.
     """
     settings = replace(settings, max_steps=steps)
-    run = Run(settings, folder or Path(tempfile.mkdtemp()))
+    run = make_run(settings, folder or Path(tempfile.mkdtemp()))
     data, loaded = load_chat_data(settings.data, settings.data_format, settings.columns), load_model(settings)
     watched = data.test.select(range(min(4, len(data.test))))
     trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched, also)

@@ -9,9 +9,9 @@ import torch
 from bitsandbytes.functional import get_4bit_type
 
 from helpers.evaluate.systems import Measured
-from helpers.lessons import check, pass_code, predict, progress_map, told
+from helpers.lessons import check, pass_code, predict, progress_map, revealed
 from helpers.lessons.answers_06 import least_cards
-from helpers.lessons.check import KEPT, LessonError, exercises, notebooks, verdict_on
+from helpers.lessons.check import LessonError, exercises, notebooks, verdict_on
 from helpers.lessons.exercise import untouched
 from helpers.lessons.pass_code import codes_table, make_code, read_code
 from helpers.lessons.progress import progress_file, read_progress
@@ -262,7 +262,7 @@ def test_a_damaged_progress_file_costs_itself_alone(capsys):
 
 
 def test_the_solutions_leave_no_record(monkeypatch, capsys):
-    monkeypatch.setitem(KEPT, 0, False)
+    monkeypatch.setattr(sys.modules["helpers.lessons.check"], "RECORDING", [False])
     check("01.1", 4.02)
     assert not progress_file().exists()
 
@@ -341,7 +341,7 @@ def test_a_measured_question_is_right_by_what_the_run_measured(number, capsys):
         MEASURED.clear()
         predict(number, wanted)
         assert "noted" in capsys.readouterr().out
-        told(number, value)
+        revealed(number, value)
         assert "Right." in capsys.readouterr().out
         assert read_progress()["predictions"][number]["right"] is True
         predict(number, wanted % len(QUESTIONS[number].choices) + 1)
@@ -349,9 +349,9 @@ def test_a_measured_question_is_right_by_what_the_run_measured(number, capsys):
 
 
 def test_a_question_that_nobody_answered_is_told_with_the_right_choice(capsys):
-    told("01.falcon", (0, 8, 8))
+    revealed("01.falcon", (0, 8, 8))
     assert "choice 2: none, then all. Nothing was predicted." in capsys.readouterr().out
-    told("06.eight", None)
+    revealed("06.eight", None)
     assert "did not measure" in capsys.readouterr().out
 
 
