@@ -34,6 +34,10 @@ LLAMA_NF4 = {"shape": "llama-8b", **BATCH, **NF4}
 VARIANTS = {
     "falcon-bf16": {"shape": "falcon-7b", **BATCH, "quantization": "none"},
     "falcon-bf16-16": {"shape": "falcon-7b", **BATCH, "quantization": "none", "per_device_train_batch_size": 16},
+    "falcon-fp8": {**FALCON_NF4, "quantization": "fp8"},
+    "falcon-fp8-16": {**FALCON_NF4, "quantization": "fp8", "per_device_train_batch_size": 16},
+    "llama-fp8": {**LLAMA_NF4, "quantization": "fp8"},
+    "falcon-fp8-answers": {**FALCON_NF4, "quantization": "fp8", "answers": True},
     "falcon-nf4": FALCON_NF4,
     "falcon-nf4-4": {**FALCON_NF4, "per_device_train_batch_size": 4},
     "falcon-nf4-ckpt": {**FALCON_NF4, **CHECKPOINTING},
@@ -56,6 +60,8 @@ VARIANTS = {
     f"t4-{rows}": {**FALCON_NF4, **CHECKPOINTING, "per_device_train_batch_size": rows, "t4": True}
     for rows in (1, 2, 4, 8)
 }
+EAGER = ("falcon-bf16", "falcon-fp8", "falcon-nf4", "falcon-nf4-ckpt", "llama-nf4", "llama-nf4-ckpt", "llama-fp8")
+VARIANTS |= {f"{name}-eager": {**VARIANTS[name], "eager": True} for name in EAGER}
 VARIANTS |= {f"{name}-keep": {**VARIANTS[name], "gradient_checkpointing": False} for name in ("t4-1", "t4-2", "t4-4")}
 
 
@@ -143,6 +149,10 @@ def run_variant(name: str, steps: int, warm_up: int, profile: bool) -> dict:
     chosen = dict(VARIANTS[name])
     shape, stock, t4 = chosen.pop("shape"), chosen.pop("stock", False), chosen.pop("t4", False)
     answers = chosen.pop("answers", False)
+    if chosen.pop("eager", False):  # a step's passes are not recorded
+        from helpers.train import speed as building
+
+        building.can_record = lambda trainer: False
     build = unsloth_trainer if chosen.pop("unsloth", False) else stock_trainer if stock else our_trainer
     if t4:
         forbid_what_a_t4_lacks()

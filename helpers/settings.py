@@ -13,6 +13,7 @@ from helpers.machine.hardware import (
     choose_autocast,
     choose_device,
     choose_dtype,
+    float8_fault,
     hub_reachable,
     this_machine,
 )
@@ -31,7 +32,7 @@ THINKING = ("trained", "left out")
 INITS = ("default", "gaussian", "orthogonal")  # of those that PEFT knows, the ones that leave the base as it is
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial")  # transformers' own
 CHOICES = {
-    "quantization": ("nf4", "none"),
+    "quantization": ("nf4", "fp8", "none"),
     "device": ("cpu", "cuda"),
     "dtype": ("float32", "bfloat16", "float16"),
     "autocast": ("", "bfloat16", "float16"),
@@ -85,7 +86,7 @@ class Settings:
     columns: str = ""  # the reader's own names of columns: "question=ask,answer=reply"
     template: str = "guanaco"  # or "chatml", or "model": the tokenizer's own; "auto": that one where there is one
     thinking: str = "trained"  # of rows that have some; or "left out"
-    quantization: str = "none"  # "nf4" or "none"
+    quantization: str = "none"  # "nf4", "fp8" or "none"
     device: str = "cpu"
     dtype: str = "float32"  # of weights that are not quantized, and of the 4-bit compute
     autocast: str = ""  # mixed precision in training
@@ -315,6 +316,9 @@ def check_settings(settings: Settings, machine: Machine) -> None:
         raise SettingsError("float16 on a CPU is slow and overflows: use dtype='float32', or autocast='bfloat16'.")
     if settings.device == "cuda" and machine.capability is None:
         raise SettingsError("device='cuda', but this machine has no CUDA device: use device='cpu'.")
+    wrong = settings.quantization == "fp8" and float8_fault(machine, settings.dtype, settings.autocast)
+    if wrong:
+        raise SettingsError(f"quantization='fp8' {wrong}.")
     if settings.attention == "varlen" and (settings.device == "cpu" or (machine.capability or (0, 0)) < (8, 0)):
         raise SettingsError(
             "attention='varlen' needs a GPU of compute capability 8.0: use 'efficient', or 'rows' on a CPU."

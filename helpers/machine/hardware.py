@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+FLOAT8 = (8, 9)  # the compute capability from which a GPU has FP8 products: Ada and newer
+
 
 class Choice(NamedTuple):
     """A value, and why it was chosen."""
@@ -82,6 +84,17 @@ def choose_device(machine: Machine) -> Choice:
     if machine.capability:
         return Choice("cuda", f"{machine.gpu_name}, {machine.gpu_gib:.0f} GiB")
     return Choice("cpu", f"no CUDA device; {machine.cores} cores, {machine.ram_gib:.0f} GiB of memory")
+
+
+def float8_fault(machine: Machine, dtype: str, autocast: str) -> str:
+    """What keeps a training with these dtypes from FP8 products on this machine; "" for nothing."""
+    if (machine.capability or (0, 0)) < FLOAT8:
+        return "needs a GPU of compute capability 8.9 (L4, RTX 40, H100): use 'nf4', or 'none'"
+    if dtype != "bfloat16" or autocast:
+        return "computes in bfloat16: leave dtype and autocast to the machine"
+    if not hasattr(torch.nn.functional, "scaled_mm"):
+        return f"needs PyTorch 2.10 or newer, and this is {torch.__version__}"
+    return ""
 
 
 def choose_dtype(machine: Machine) -> Choice:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
+from helpers.models.float8 import refuse_merges
 from helpers.models.source import ModelError
 
 PREFIX = "base_model.model."
@@ -128,6 +129,7 @@ def loaded_onto(model: Any, folder: Path) -> Any:
         name = Path(folder).name
         raise ModelError(f"{name} is of another model, or damaged: {said} ({type(error).__name__}).") from error
     check_loaded(tuned, folder)
+    refuse_merges(tuned)
     return tuned
 
 

@@ -146,6 +146,7 @@ def attend(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else given
     shape = query.shape
     query, key, value = (states.flatten(0, 1).to(dtype) for states in (query, key, value))
+    kernel = "efficient" if kernel == "varlen" and dtype == torch.float32 else kernel  # flash has no float32
     kernels = {"varlen": varlen_attention, "efficient": efficient_attention, "rows": row_attention}
     return kernels[kernel](query, key, value, documents, scale, window).reshape(shape).to(given)
 

@@ -12,6 +12,7 @@ from helpers.machine.pins import is_hub_name
 from helpers.machine.processes import here, sharded
 from helpers.models import attention, embedded, falcon
 from helpers.models.fetched import damaged_files
+from helpers.models.float8 import is_float8, use_float8
 from helpers.models.lora import linear_names, lora_config
 from helpers.models.source import ModelError, as_model_errors, load_config, origin, own_code
 from helpers.models.twin import check_twin
@@ -33,10 +34,11 @@ class LoadReport(NamedTuple):
     weight_bytes: int
     body_linears: int
     quantized_linears: int
+    bits: int = 4  # of a number in a quantized layer
 
     def sentence(self) -> str:
         """The report in one sentence."""
-        kind = f"{self.quantized_linears} of {self.body_linears} linear layers are 4-bit"
+        kind = f"{self.quantized_linears} of {self.body_linears} linear layers are {self.bits}-bit"
         return f"{self.parameters / 1e6:,.1f} M parameters in {self.weight_bytes / 2**20:,.0f} MiB; {kind}"
 
 
@@ -61,7 +63,7 @@ def quantization_config(settings: Settings) -> BitsAndBytesConfig | None:
     """
     from transformers import BitsAndBytesConfig
 
-    if settings.quantization == "none":
+    if settings.quantization != "nf4":
         return None
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -127,6 +129,8 @@ def load_model(settings: Settings) -> Loaded:
     check_weights(settings, found)
     keep_gradients_on_cpu(model)
     attention.install_kernel(model, kernel.value)
+    if settings.quantization == "fp8":
+        use_float8(model, body_linears(model))
     report = inspect_model(model)
     check_quantized(settings, report)
     return Loaded(model.eval(), tokenizer, report)
@@ -299,20 +303,20 @@ def body_linears(model: Any) -> list[torch.nn.Linear]:
 
 
 def inspect_model(model: torch.nn.Module) -> LoadReport:
-    """Counts parameters, bytes and 4-bit layers; a 4-bit weight holds two parameters a byte."""
+    """Counts parameters, bytes and quantized layers; a 4-bit weight holds two parameters a byte, FP8 is kept twice."""
     from bitsandbytes.nn import Linear4bit
 
     linears = body_linears(model)
-    quantized = [m for m in linears if isinstance(m, Linear4bit)]
-    packed = sum(m.weight.numel() for m in quantized)
-    true = sum(m.in_features * m.out_features for m in quantized)
-    parameters = sum(p.numel() for p in model.parameters()) - packed + true
-    return LoadReport(parameters, sum(p.nbytes for p in model.parameters()), len(linears), len(quantized))
+    packed, rounded = [m for m in linears if isinstance(m, Linear4bit)], [m for m in linears if is_float8(m)]
+    true = sum(m.in_features * m.out_features for m in packed + rounded)
+    parameters = sum(p.numel() for p in model.parameters()) - sum(m.weight.numel() for m in packed) + true
+    held = sum(p.nbytes for p in model.parameters()) + sum(b.nbytes for m in rounded for b in m.buffers())
+    return LoadReport(parameters, held, len(linears), len(packed + rounded), 8 if rounded else 4)
 
 
 def check_quantized(settings: Settings, report: LoadReport) -> None:
-    """Raises ModelError when NF4 was asked for and not every linear layer of the body got it."""
-    if settings.quantization == "nf4" and report.quantized_linears < report.body_linears:
+    """Raises ModelError when a quantization was asked for and not every linear layer of the body got it."""
+    if settings.quantization != "none" and report.quantized_linears < report.body_linears:
         raise ModelError(
             f"{settings.model} was to be quantized, but {report.sentence()}. The installed transformers passes over "
             f"this architecture's layers; set quantization='none', or load a model of another family."

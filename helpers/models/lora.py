@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer, its weigh
 
 from helpers.adapted import base_of
 from helpers.machine.memory import first_adapted
+from helpers.models.float8 import is_float8, product, product_back
 from helpers.settings import Settings
 
 if TYPE_CHECKING:
@@ -99,13 +100,15 @@ class LoraProduct(torch.autograd.Function):
         b_gradient = (gradient.T @ low).mul_(ctx.scale).float() if ctx.needs_input_grad[2] else None
         x_gradient = None
         if ctx.needs_input_grad[0]:
-            x_gradient = gradient @ frozen_weight(ctx.base, gradient.dtype)
+            x_gradient = base_product_back(ctx.base, gradient)
             x_gradient.addmm_(low_gradient, a16)
         return x_gradient, a_gradient, b_gradient, None, None
 
 
 def base_product(base: Any, x: torch.Tensor) -> torch.Tensor:
     """x @ W.T + bias of a frozen layer, in the dtype of x."""
+    if is_float8(base):
+        return product(base, x)
     if is_four_bit(base):
         from bitsandbytes import matmul_4bit
 
@@ -113,6 +116,11 @@ def base_product(base: Any, x: torch.Tensor) -> torch.Tensor:
         return result if base.bias is None else result + base.bias.to(x.dtype)
     bias = None if base.bias is None else base.bias.to(x.dtype)
     return torch.nn.functional.linear(x, frozen_weight(base, x.dtype), bias)
+
+
+def base_product_back(base: Any, gradient: torch.Tensor) -> torch.Tensor:
+    """gradient @ W of a frozen layer, in the dtype of the gradient."""
+    return product_back(base, gradient) if is_float8(base) else gradient @ frozen_weight(base, gradient.dtype)
 
 
 def frozen_weight(base: Any, dtype: torch.dtype) -> torch.Tensor:

@@ -17,7 +17,7 @@ TRAINING: tuple[tuple[str, Callable[[str], Any], str], ...] = (
     ("columns", str, "your names of columns: question=ask,answer=reply"),
     ("template", str, "guanaco, chatml, or model: the tokenizer's own"),
     ("thinking", str, "of rows that have some: trained, or 'left out'"),
-    ("quantization", str, "nf4 or none"),
+    ("quantization", str, "nf4, fp8 or none"),
     ("max_length", int, "tokens of a row at most; without it 99 %% of your rows fit"),
     ("per_device_train_batch_size", int, "rows in a forward pass"),
     ("gradient_checkpointing", switch, "True makes activations again in the backward pass"),

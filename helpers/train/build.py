@@ -23,9 +23,8 @@ from helpers.machine.meter import PeakMemory
 from helpers.machine.paths import write_json
 from helpers.machine.pins import is_hub_name
 from helpers.machine.processes import here, is_lost_peer, sharded
-from helpers.models.load import generation_config, keep_gradients_on_cpu, keep_stream_in_float32
-from helpers.models.lora import lora_config, use_fast_product
-from helpers.models.norm import fuse_norms
+from helpers.models.load import generation_config
+from helpers.models.lora import lora_config
 from helpers.run import Run
 from helpers.train.best import Best
 from helpers.train.budget import EVALUATIONS, TimeForecast, adopt, evaluation_seconds, keeps_minutes, plan_of
@@ -35,6 +34,7 @@ from helpers.train.fitting import fitting, watchable
 from helpers.train.interrupt import StopGuard
 from helpers.train.preflight import preflight
 from helpers.train.saving import check_losses, check_room, describe, save_adapter, save_rest
+from helpers.train.speed import speed_up
 from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
 from helpers.watch.history import read_history, seconds_at, write_csv
 
@@ -106,20 +106,6 @@ def adapter_fits() -> Iterator[None]:
         yield
     except ValueError as error:
         raise TrainingError(f"no adapter can be put on this model: {' '.join(str(error).split())[:200]}") from error
-
-
-def speed_up(trainer: LoraTrainer) -> None:
-    """This project's products and norms in place of the library's, where they can be; says what cannot."""
-    keep_gradients_on_cpu(trainer.model)
-    if not sharded():  # they hold on to weights that FSDP gathers for a moment
-        use_fast_product(trainer.model)
-        fuse_norms(trainer.model)
-    if trainer.settings.use_dora:
-        print("DoRA: its layers compute by PEFT's own product, which is slower than this project's for plain LoRA")
-    if trainer.settings.autocast == "float16":
-        keep_stream_in_float32(trainer.model)
-    if not trainer.fast_head:
-        print("the loss is made by the model's own forward pass: it does more to its logits than the fast head knows")
 
 
 def check_ids(rows: Dataset, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:

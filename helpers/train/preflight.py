@@ -78,13 +78,13 @@ def proofs(trainer: LoraTrainer) -> list[Check]:
     """The rows of the preflight; each can fail."""
     checks = [*label_checks(trainer), ends_check(trainer), isolation_check(trainer), *loss_checks(trainer)]
     checks += [kernel_check(trainer), adapter_check(trainer)]
-    if trainer.settings.quantization == "nf4":
+    if trainer.settings.quantization != "none":
         checks.insert(0, quantization_check(trainer.model))
     return checks
 
 
 def quantization_check(model: torch.nn.Module) -> Check:
-    """How many linear layers of the body are 4-bit."""
+    """How many linear layers of the body are 4-bit, or 8-bit."""
     report = inspect_model(model)
     quantized, all_of_them = report.quantized_linears, report.body_linears
     remedy = "Load the model with helpers.models.load.load_model, which quantizes Falcon's layers too."

@@ -1,7 +1,7 @@
 """The trainer: TRL's, with a loss that only looks at trained positions and a way out of a full memory."""
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,10 @@ from helpers.settings import Settings
 from helpers.train import checkpoints
 from helpers.train.head import FrozenHeadLoss, Head, head_of, is_models_own
 from helpers.train.interrupt import EvaluationStopped
+from helpers.train.recorded import RecordedDecoder
 from helpers.train.reference import own_loss
+
+WORTH = 30  # steps that must be left for another recording of a step's passes
 
 
 class TrainingError(RuntimeError):
@@ -55,6 +58,7 @@ class LoraTrainer(SFTTrainer):
     checked = False  # whether the preflight has passed
     padded = False  # whether each row is one document, since the model would see the others
     is_random = True  # whether its forward pass draws random numbers while it trains
+    recorded: RecordedDecoder | None = None  # what runs the decoder's passes, on a GPU
     parts = 1  # how many pieces a batch is taken in: doubled each time that the memory is full
     report: Callable[..., None] = print
     step_batches: Sequence[tuple[dict, Any]] = ()  # what was seen since the last optimizer step
@@ -66,6 +70,7 @@ class LoraTrainer(SFTTrainer):
         """settings: of the run. rows: the training set with its messages, for the preflight. options: SFTTrainer's."""
         self.settings, self.rows = settings, rows
         super().__init__(train_dataset=rows, **options)
+        self.modules, self.trained = list(self.model.modules()), [p for p in self.model.parameters() if p.requires_grad]
         # FSDP has no whole weights to try it with; the preflight compares the loss there as everywhere.
         self.fast_head = sharded() or is_models_own(base_of(self.model))
 
@@ -98,9 +103,13 @@ class LoraTrainer(SFTTrainer):
     def summed_loss(self, tuned: Any, inputs: dict, trained: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss summed over the trained positions (indices into the flattened labels)."""
         base = base_of(tuned)
-        with self.accelerator.autocast():
-            # With a cache the decoder would take position_ids for a continued text and not keep documents apart.
-            hidden = base.get_decoder()(**inputs, use_cache=False).last_hidden_state  # (rows, length, hidden_size)
+        hidden, left = None, self.state.max_steps - self.state.global_step
+        if self.recorded is not None and is_packed(inputs):
+            hidden = self.recorded(inputs, more=left >= WORTH)
+        if hidden is None:
+            with self.accelerator.autocast():
+                # With a cache the decoder would take position_ids for a continued text and not keep documents apart.
+                hidden = base.get_decoder()(**inputs, use_cache=False).last_hidden_state  # (rows, length, hidden_size)
         hidden, targets = hidden.flatten(0, 1)[trained], labels[trained]
 
         def head_loss(hidden, targets):
@@ -140,12 +149,25 @@ class LoraTrainer(SFTTrainer):
             model.zero_grad(set_to_none=True)
             losses = [self.attempt(model, *batch) for batch in self.step_batches]
             loss = None if None in losses else losses[-1]
-        seen = torch.tensor(count_tokens(inputs), device=self.args.device)
-        self._total_train_tokens += int(self.accelerator.reduce(seen))  # of all processes
+        seen = count_tokens(inputs)
+        if self.args.world_size > 1:
+            seen = int(self.accelerator.reduce(torch.tensor(seen, device=self.args.device)))
+        self._total_train_tokens += seen
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         if self.accelerator.sync_gradients:
             self.step_batches = ()
         return loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Operations of a batch as the Trainer estimates them, six a parameter and token; parameters counted once."""
+        if not hasattr(self, "parameters_counted"):
+            self.parameters_counted = self.model.num_parameters(exclude_embeddings=True)
+        return 6 * inputs["input_ids"].numel() * self.parameters_counted
+
+    def _clip_grad_norm(self, model):
+        if sharded():
+            return super()._clip_grad_norm(model)
+        return self.accelerator.clip_grad_norm_(self.trained, self.args.max_grad_norm)
 
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
         """The metrics of an evaluation; none when a stop was asked for in its middle."""
@@ -195,7 +217,9 @@ class LoraTrainer(SFTTrainer):
             pieces = split_batch(inputs, self.parts)
             if len(pieces) > 1 and num_items_in_batch is None:
                 num_items_in_batch = (inputs["labels"][:, 1:] != -100).sum()
-            return sum(super(LoraTrainer, self).training_step(model, piece, num_items_in_batch) for piece in pieces)
+            with left_in_training(model, self.modules):
+                step = super().training_step
+                return sum(step(model, piece, num_items_in_batch) for piece in pieces)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -206,6 +230,8 @@ class LoraTrainer(SFTTrainer):
 
         Raises TrainingError when the batch is a single sequence already.
         """
+        if self.recorded is not None and self.recorded.recorded:
+            self.recorded.forget("the recordings of a step's passes are dropped: the memory was full")
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -221,16 +247,29 @@ class LoraTrainer(SFTTrainer):
 
 
 @contextmanager
-def forward_as(module: torch.nn.Module, function: Callable) -> Iterator[None]:
-    """While it is open, a call of the module runs `function` between the module's hooks."""
-    own = module.__dict__.get("forward")
-    module.forward = function
+def forward_as(module: torch.nn.Module, function: Callable, method: str = "forward") -> Iterator[None]:
+    """While it is open, a call of the module runs `function` between the module's hooks; or another of its methods."""
+    own = module.__dict__.get(method)
+    setattr(module, method, function)
     try:
         yield
     finally:
-        del module.forward
+        delattr(module, method)
         if own is not None:
-            module.forward = own
+            setattr(module, method, own)
+
+
+@contextmanager
+def left_in_training(model: torch.nn.Module, modules: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """While it is open, `train` does nothing on a model whose modules are all in training already.
+
+    The Trainer calls it at every step, and walking through a thousand modules takes longer than a GPU should wait.
+    """
+    if not all(module.training for module in modules):
+        yield
+        return
+    with forward_as(model, lambda mode=True: model, "train"):
+        yield
 
 
 def next_moves(settings: Settings) -> str:
