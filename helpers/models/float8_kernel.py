@@ -8,7 +8,7 @@ LARGEST = tl.constexpr(448.0)  # of E4M3
 
 
 @triton.jit
-def row_kernel(given, codes, scales, width, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _row_kernel(given, codes, scales, width, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """One row a program: its largest number becomes 448, and the scale brings it back."""
     row, places = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     inside = places < width
@@ -24,5 +24,5 @@ def quantized_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     codes = torch.empty(rows.shape, dtype=torch.float8_e4m3fn, device=rows.device)
     scales = torch.empty((len(rows), 1), dtype=torch.float32, device=rows.device)
     block = triton.next_power_of_2(rows.shape[1])
-    row_kernel[(len(rows),)](rows, codes, scales, rows.shape[1], BLOCK=block, num_warps=min(16, max(1, block // 512)))
+    _row_kernel[(len(rows),)](rows, codes, scales, rows.shape[1], BLOCK=block, num_warps=min(16, max(1, block // 512)))
     return codes, scales

@@ -7,6 +7,7 @@ is laid into tensors of a fixed length, with one more document of padding at its
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ SEEN = 2  # batches of a length that run eagerly before it is recorded
 MOST = 8  # recordings; each takes seconds, and memory for the adapter's gradients
 
 
-class Form(NamedTuple):
+class FixedForm(NamedTuple):
     """What is fixed in a recording: tokens of a batch, and places for the beginnings of documents."""
 
     tokens: int
@@ -58,8 +59,8 @@ class RecordedDecoder:
     def __init__(self, model: Any, longest: int, report: Callable[[str], None] = print):
         """model: with its adapter. longest: tokens of the longest document that may come."""
         self.model, self.longest, self.report, self.trained = model, longest, report, trained(model)
-        self.seen: Counter[Form] = Counter()
-        self.recorded: dict[Form, Any] = {}
+        self.seen: Counter[FixedForm] = Counter()
+        self.recorded: dict[FixedForm, Any] = {}
         self.works = True
         self.pool: Any = None
         self.how = "the passes of a step are recorded as CUDA graphs, one for each length of a batch"
@@ -85,22 +86,26 @@ class RecordedDecoder:
                 parameter.grad = torch.zeros_like(parameter)
         return self.recorded[form](*given)[:, :length]
 
-    def form(self, tokens: int, starts: int) -> Form:
+    def form(self, tokens: int, starts: int) -> FixedForm:
         """The form for a batch of so many tokens and places: a recorded one that it nearly fills, or else a new one."""
         starts += 1  # of the padding
         room = range(tokens, int(tokens / (1 - PADDING)) + 1)
         return min(
             (one for one in self.recorded if one.tokens in room and one.starts >= starts),
-            default=Form(tokens + -tokens % LENGTHS, starts + -starts % STARTS),
+            default=FixedForm(tokens + -tokens % LENGTHS, starts + -starts % STARTS),
         )
 
-    def record(self, form: Form, given: tuple[torch.Tensor, ...], tokens: int) -> bool:
+    def record(self, form: FixedForm, given: tuple[torch.Tensor, ...], tokens: int) -> bool:
         """Records both passes of this form; False when they stay eager, which is said. tokens: without padding."""
         body = Body(base_of(self.model).get_decoder(), self.longest).train()
         self.pool = self.pool or torch.cuda.graph_pool_handle()  # what one recording has freed, the next may use
         try:
-            with kept_gradients(self.model):
+            with kept_gradients(self.model), warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", "The AccumulateGrad node's stream", UserWarning
+                )  # it is recorded aside
                 own = hidden_and_gradient(body, given, self.model, tokens)
+                torch.cuda.empty_cache()  # what eager passes have left: a recording has memory of its own
                 torch.cuda.make_graphed_callables(body, tuple(one.clone() for one in given), pool=self.pool)
                 wrong = difference(own, hidden_and_gradient(body, given, self.model, tokens))
         except RuntimeError as error:
@@ -109,7 +114,7 @@ class RecordedDecoder:
         if wrong:
             self.forget(f"the passes of a step are not recorded: {wrong}")
             return False
-        torch.cuda.empty_cache()  # what eager passes of this length have left
+        torch.cuda.empty_cache()
         if not self.recorded:
             self.report(self.how)
         self.recorded[form] = body
@@ -123,7 +128,7 @@ class RecordedDecoder:
         self.report(why)
 
 
-def laid_out(inputs: dict[str, torch.Tensor], form: Form, longest: int) -> tuple[torch.Tensor, ...]:
+def laid_out(inputs: dict[str, torch.Tensor], form: FixedForm, longest: int) -> tuple[torch.Tensor, ...]:
     """A packed row in a form: (input_ids, position_ids, starts of its documents).
 
     Padding is one more document, or several where it is longer than a document may be.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.data.packing import find_documents
-from helpers.train.recorded import LENGTHS, STARTS, Form, RecordedDecoder, difference, laid_out
+from helpers.train.recorded import LENGTHS, STARTS, FixedForm, RecordedDecoder, difference, laid_out
 
 
 def packed(*lengths):
@@ -33,13 +33,13 @@ def test_a_batch_keeps_its_tokens_and_documents_and_padding_makes_documents_of_i
 
 
 def test_a_batch_goes_into_a_recording_that_it_nearly_fills(decoder):
-    decoder.recorded = {Form(512, 64): None, Form(1024, 64): None}
-    assert decoder.form(500, 10) == Form(512, 64) and decoder.form(1000, 10) == Form(1024, 64)
+    decoder.recorded = {FixedForm(512, 64): None, FixedForm(1024, 64): None}
+    assert decoder.form(500, 10) == FixedForm(512, 64) and decoder.form(1000, 10) == FixedForm(1024, 64)
     assert (
-        decoder.form(400, 10) == Form(512, 64) or decoder.form(400, 10).tokens == 512
+        decoder.form(400, 10) == FixedForm(512, 64) or decoder.form(400, 10).tokens == 512
     )  # its own form is of this length
-    assert decoder.form(700, 10) == Form(768, 64), "more than a few percent of padding is another recording"
-    assert decoder.form(500, 64) == Form(512, 128), "there must be room for all documents"
+    assert decoder.form(700, 10) == FixedForm(768, 64), "more than a few percent of padding is another recording"
+    assert decoder.form(500, 64) == FixedForm(512, 128), "there must be room for all documents"
 
 
 def test_in_evaluation_and_without_gradients_nothing_is_recorded(decoder):
@@ -56,7 +56,7 @@ def test_a_length_is_recorded_after_it_came_twice_and_while_enough_steps_are_lef
     decoder.model.train()
     for more in (True, True, False):
         assert decoder(packed(9, 30), more) is None and not made
-    assert decoder(packed(9, 30)) is None and made == [(Form(LENGTHS, STARTS), 39)]
+    assert decoder(packed(9, 30)) is None and made == [(FixedForm(LENGTHS, STARTS), 39)]
 
 
 def test_what_differs_from_the_eager_pass_is_said():
@@ -67,7 +67,7 @@ def test_what_differs_from_the_eager_pass_is_said():
 
 
 def test_once_forgotten_every_pass_is_eager(decoder):
-    decoder.recorded = {Form(512, 64): None}
+    decoder.recorded = {FixedForm(512, 64): None}
     decoder.forget("the memory was full")
     assert not decoder.recorded and decoder.how == "the memory was full"
     decoder.model.train()

@@ -91,6 +91,7 @@ def test_a_card_that_does_not_fit_leaves_the_adapter(trainer, run, monkeypatch):
 
 
 def test_a_disk_without_room_is_said_before_the_first_step(trainer, run, monkeypatch):
+    trainer.args.output_dir = str(run.folder / "checkpoints")
     monkeypatch.setattr("helpers.machine.places.free_disk_gib", lambda folder: 0.001)
     monkeypatch.setattr(trainer, "train", lambda **_: pytest.fail("it was trained"))
     with pytest.raises(PlaceError, match=r"will take \d+ MiB.*set FT_RUNS"):
