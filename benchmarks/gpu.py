@@ -54,8 +54,6 @@ VARIANTS = {
     "falcon-t4-answers": {**FALCON_NF4, "answers": True, "t4": True},
     "llama-nf4-answers": {**LLAMA_NF4, "answers": True},
     "llama-bf16-answers": {**LLAMA_NF4, "quantization": "none", "answers": True},
-    "llama-unsloth": {**LLAMA_NF4, "unsloth": True},
-    "llama-unsloth-ckpt": {**LLAMA_NF4, **CHECKPOINTING, "unsloth": True},
 } | {
     f"t4-{rows}": {**FALCON_NF4, **CHECKPOINTING, "per_device_train_batch_size": rows, "t4": True}
     for rows in (1, 2, 4, 8)
@@ -94,43 +92,6 @@ def shape_folder(shape: str) -> Path:
     return folder
 
 
-def unsloth_trainer(settings, rows, folder, callbacks):
-    """What Unsloth makes of the same settings, where it is installed; it needs other versions than this project's.
-
-    Written from its documentation and not run so far.
-    """
-    try:
-        from unsloth import FastLanguageModel
-    except ImportError:
-        sys.exit("Unsloth is not installed: it needs an environment of its own, see its documentation.")
-    from trl import SFTConfig, SFTTrainer
-
-    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    length, checkpointing = settings.max_length, "unsloth" if settings.gradient_checkpointing else False
-    model, _ = FastLanguageModel.from_pretrained(settings.model, max_seq_length=length, load_in_4bit=True)
-    model = FastLanguageModel.get_peft_model(
-        model,
-        r=settings.r,
-        lora_alpha=settings.lora_alpha,
-        target_modules=names,
-        use_gradient_checkpointing=checkpointing,
-    )
-    args = SFTConfig(
-        str(folder),
-        max_steps=settings.max_steps,
-        per_device_train_batch_size=settings.per_device_train_batch_size,
-        max_length=length,
-        packing=True,
-        assistant_only_loss=True,
-        learning_rate=settings.learning_rate,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        seed=settings.seed,
-    )
-    return SFTTrainer(model, args, train_dataset=rows, processing_class=load_tokenizer(settings), callbacks=callbacks)
-
-
 def forbid_what_a_t4_lacks() -> None:
     """Leaves only the kernels of compute capability 7.5, and 14.5 GiB; bfloat16 parameters are asserted away later."""
     from helpers.models import attention
@@ -153,7 +114,7 @@ def run_variant(name: str, steps: int, warm_up: int, profile: bool) -> dict:
         from helpers.train import speed as building
 
         building.can_record = lambda trainer: False
-    build = unsloth_trainer if chosen.pop("unsloth", False) else stock_trainer if stock else our_trainer
+    build = stock_trainer if stock else our_trainer
     if t4:
         forbid_what_a_t4_lacks()
     machine = T4 if t4 else this_machine()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from helpers.lessons.source import with_exercises
 from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.machine.versions import lower_bounds, pyproject
-from helpers.project import measured, pictures
+from helpers.project import measured, needs, pictures
 
 READING_ORDER: tuple[str, ...] = (
     "machine",
@@ -97,7 +97,7 @@ def with_first_cell(path: Path) -> str:
             cell["source"] = [pictures.markdown(name)]
         elif cell["cell_type"] == "markdown" and path.parent == NOTEBOOKS:
             text = "".join(cell["source"])
-            if (new := measured.with_figures(text, path.stem)) != text:
+            if (new := needs.with_gpu_row(measured.with_figures(text, path.stem))) != text:
                 cell["source"] = new.splitlines(keepends=True)
     if path.parent in (NOTEBOOKS, NOTEBOOKS / "solutions"):
         notebook["cells"] = with_exercises(notebook["cells"], path.stem[:2], path.parent != NOTEBOOKS)

