@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,6 +35,11 @@ FEW = re.compile(r"((n|num|moe_num)_(\w*_)?experts|\w*layers?|(\w+_)?vocab_size)
 OTHERWISE = "Choose a decoder, such as llama, mistral or qwen2."
 
 
+proved: set[str] = set()  # kinds whose twin was tried in this process, by their configuration
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()  # whoever loads a model may be in no_grad or inference_mode
 def check_twin(settings: Settings, config: PretrainedConfig) -> None:
     """Raises ModelError when a model of this kind cannot be trained on texts, whatever its weights are.
 
@@ -41,7 +47,8 @@ def check_twin(settings: Settings, config: PretrainedConfig) -> None:
     next token and has a gradient, whether `generate` answers with what the model itself gives, and whether a saved
     adapter comes back. Where there is no twin that runs, nothing is said.
     """
-    if (twin := twin_of(config)) is None:
+    known = f"{type(config)} {config.to_json_string()} {replace(settings, reasons={})}"
+    if known in proved or (twin := twin_of(config)) is None:
         return
     kind = f"{settings.model} ({config.model_type})"
     if not moved_by_what_follows(twin, TOKENS // 2).hardly:
@@ -67,6 +74,7 @@ def check_twin(settings: Settings, config: PretrainedConfig) -> None:
             f"{kind}: an adapter that is saved on a model of this kind is another one when the installed peft and "
             f"transformers load it. {OTHERWISE}"
         )
+    proved.add(known)
 
 
 def losses(kind: str, twin: Any) -> tuple[float, float]:

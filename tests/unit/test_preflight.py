@@ -13,7 +13,7 @@ from helpers.models.load import load_model
 from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train import build as training
-from helpers.train import preflight
+from helpers.train import preflight, speed
 from helpers.train.build import build_trainer
 from helpers.train.preflight import proofs
 from helpers.train.trainer import TrainingError
@@ -104,7 +104,7 @@ def test_documents_that_see_each_other_turn_the_gradient(rows, tmp_path, monkeyp
 )
 @pytest.mark.filterwarnings("ignore:bitsandbytes.*gemv_4bit")  # of the very pass that is to be seen
 def test_layers_that_lost_their_backward_pass_after_an_evaluation_fail(rows, tmp_path, monkeypatch):
-    for module in (models, training):
+    for module in (models, speed):
         monkeypatch.setattr(module, "keep_gradients_on_cpu", lambda model: None)
     settings = replace(SMOKE, quantization="nf4")
     loaded = load_model(settings)

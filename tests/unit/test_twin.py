@@ -26,6 +26,12 @@ OTHERS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_proved(monkeypatch):
+    """Each test tries its twins itself."""
+    monkeypatch.setattr("helpers.models.twin.proved", set())
+
+
 @pytest.mark.parametrize("kind", OTHERS)
 def test_a_kind_made_for_another_task_is_refused_before_its_weights_are_read(kind, smoke, tmp_path):
     config = getattr(transformers, f"{kind}Config")(**SMALL)
@@ -113,3 +119,17 @@ def test_layers_under_other_names_are_merged_by_the_library(tmp_path, monkeypatc
     with pytest.raises(merging.ExportError, match="merged as a whole"):
         merging.merge(base, adapter, tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_model_can_be_loaded_where_no_gradients_are_made(smoke, mode):
+    with mode():
+        assert load_model(smoke).model is not None
+
+
+def test_a_kind_is_tried_once_in_a_process(smoke, monkeypatch):
+    load_model(smoke)
+    monkeypatch.setattr("helpers.models.twin.twin_of", lambda config: pytest.fail("it was tried again"))
+    load_model(smoke)
+    with pytest.raises(pytest.fail.Exception, match="tried again"):
+        load_model(replace(smoke, r=smoke.r + 1))  # another adapter is another proof
