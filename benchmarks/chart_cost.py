@@ -16,7 +16,7 @@ from helpers.machine.hardware import this_machine
 from helpers.machine.paths import write_json
 from helpers.machine.versions import versions
 from helpers.models.load import load_model
-from helpers.run import Run
+from helpers.run import make_run
 from helpers.settings import resolve
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.samples import Samples
@@ -45,7 +45,7 @@ def main() -> None:
     data, loaded = load_chat_data(settings.data, settings.data_format), load_model(settings)
     watched = data.test.select(range(32))
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(settings, Path(folder))
+        run = make_run(settings, folder)
         plot, samples = LossPlot(run.history), Samples(run.history, data.test[0])
         trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched, [samples, plot])
         card = train_or_resume(trainer, run)

@@ -17,7 +17,7 @@ from helpers.machine.paths import write_json
 from helpers.machine.versions import versions
 from helpers.models.forecast import forecast_memory
 from helpers.models.load import load_model
-from helpers.run import Run
+from helpers.run import make_run
 from helpers.settings import resolve
 from helpers.train.build import build_trainer, train_or_resume
 
@@ -36,7 +36,7 @@ def one_variant(name: str, steps: int) -> dict:
     data = load_chat_data(settings.data, settings.data_format)
     forecast, loaded = forecast_memory(settings, data.train), load_model(settings)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(settings, Path(folder))
+        run = make_run(settings, folder)
         trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, data.test.select(range(32)))
         card = train_or_resume(trainer, run, forecast)
     names = ("forecast_gib", "peak_gib", "forecast_seconds", "seconds", "tokens_per_second")

@@ -17,7 +17,7 @@ from helpers.machine.hardware import Choice, this_machine
 from helpers.machine.paths import write_json
 from helpers.machine.versions import versions
 from helpers.models.load import load_model
-from helpers.run import Run
+from helpers.run import make_run
 from helpers.settings import resolve
 from helpers.train.build import build_trainer
 from helpers.train.preflight import proofs
@@ -39,7 +39,7 @@ def row(model: Path, quantization: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         loaded = load_model(settings)
         rows = load_chat_data(settings.data).train.select(range(64))
-        trainer = build_trainer(Run(settings, Path(folder)), loaded.model, loaded.tokenizer, rows)
+        trainer = build_trainer(make_run(settings, folder), loaded.model, loaded.tokenizer, rows)
         checks = {check.name: check for check in proofs(trainer)}
     found = re.match(f"{NUMBER}, the model's own {NUMBER}; gradient {NUMBER}", checks["loss"].actual)
     assert found, checks["loss"].actual

@@ -20,7 +20,7 @@ from helpers.machine.paths import write_json
 from helpers.machine.versions import versions
 from helpers.models.forecast import forecast_memory
 from helpers.models.load import load_model
-from helpers.run import Run
+from helpers.run import make_run
 from helpers.settings import resolve
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.preflight import preflight
@@ -36,7 +36,7 @@ def one_seed(seed: int, overrides: dict) -> dict:
     measure = {"max_new_tokens": settings.max_new_tokens, "checks": checks_for(settings.data)}
     before = evaluate(loaded.model, loaded.tokenizer, data.test, **measure)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(settings, Path(folder))
+        run = make_run(settings, folder)
         trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, data.test.select(range(32)))
         start = time.perf_counter()
         preflight(trainer)

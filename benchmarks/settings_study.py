@@ -121,11 +121,11 @@ def trained(name: str, settings, loaded, data, folder: Path):
     """The model after the variant's training, its adapter added into the weights; and the losses of its steps."""
     from transformers import set_seed
 
-    from helpers.run import Run
+    from helpers.run import make_run
     from helpers.train.build import make_ready
     from helpers.watch.history import series
 
-    variant, run = VARIANTS[name], Run(settings, folder)
+    variant, run = VARIANTS[name], make_run(settings, folder)
     set_seed(settings.seed)
     most = variant.get("phrasings")
     rows = with_phrasings(data.train, most) if most else data.train

@@ -227,7 +227,8 @@ def cleaned(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> list[di
 def decode_answer(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> str:
     """Token ids of an answer as text: without control tokens, with the special tokens that were added for texts.
 
-    Upstream: decode(skip_special_tokens=True) leaves out both kinds. Breaks: a reader's own tokens vanish from answers.
+    Upstream: decode(skip_special_tokens=True) leaves out a reader's own added tokens with the template's.
+    Breaks: a reader's own tokens vanish from answers.
     Drift: test_rendering.py::test_plain_decoding_still_hides_a_token_that_was_added
     """
     ids: Callable[[], set] = lambda: {tokenizer.convert_tokens_to_ids(token) for token in control_tokens(tokenizer)}

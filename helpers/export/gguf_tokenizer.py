@@ -119,7 +119,8 @@ def add_tokenizer(writer: GGUFWriter, words: Words, tokenizer: Any, ends: list[i
 def without_marks(template: str) -> str:
     """The template without {% generation %}: comments in their place, which take the same blanks away.
 
-    Upstream: the tag is transformers' own (utils/chat_template_utils.py); other engines end in a syntax error.
+    Upstream: the tag {% generation %} is transformers' own (utils/chat_template_utils.py); other engines end in a
+    syntax error.
     Breaks: a file that no server can chat with. Drift: test_gguf.py::test_plain_jinja_still_does_not_know_the_mark
     """
     return GENERATION.sub(r"{#\1 \2#}", template)

@@ -72,7 +72,8 @@ def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX); probed, since many cloud CPUs do not.
 
     Without it bfloat16 matrix products are slower than float32.
-    Upstream: torch.cpu has private functions for it only, _is_avx512_bf16_supported and _is_amx_tile_supported.
+    Upstream: what a CPU multiplies is said by private functions of torch.cpu alone, _is_avx512_bf16_supported and
+    _is_amx_tile_supported.
     Breaks: AttributeError when settings are resolved.
     Drift: test_upstream.py::test_torch_still_says_what_the_cpu_can_multiply
     """

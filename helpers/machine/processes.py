@@ -35,7 +35,8 @@ def here() -> Group:
 def sharded() -> bool:
     """Whether accelerate was told to share the weights out (FSDP), not only the rows (DDP).
 
-    Upstream: accelerate says so in an environment variable. Breaks: FSDP is trained as if it were DDP.
+    Upstream: accelerate says in an environment variable that it was asked for FSDP.
+    Breaks: FSDP is trained as if it were DDP.
     Drift: test_upstream_behaviour.py::test_accelerate_still_says_by_these_variables_how_it_was_launched
     """
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")

@@ -213,7 +213,8 @@ def serving(model: Any, kernel: str, longest: int = 0) -> Choice:
     longest: how many tokens a document may have.
 
     Some families compute scores that PyTorch's fused attention does not know (Gemma 2 caps them), and say so.
-    Upstream: they say it through the private _supports_sdpa of their class. Breaks: from_pretrained raises ValueError.
+    Upstream: a family says through the private _supports_sdpa of its class that it has no fused attention.
+    Breaks: from_pretrained raises ValueError.
     Drift: test_attention.py::test_gemma_2_still_says_that_it_has_no_fused_attention
     """
     capped = getattr(getattr(model, "config", None), "attn_logit_softcapping", None)  # older releases say sdpa will do

@@ -1,5 +1,7 @@
 """Training speed of this project against TRL alone, on this machine: the same rows, in turn, several seeds."""
 
+from __future__ import annotations
+
 import gc
 import hashlib
 import statistics
@@ -8,10 +10,9 @@ import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from datasets import Dataset
 from transformers import AutoModelForCausalLM, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -27,6 +28,9 @@ from helpers.run import make_run
 from helpers.settings import Settings
 from helpers.train.build import build_trainer, remove_printing_callbacks
 from helpers.train.fitting import fitting
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 WARM_UP = 2  # steps before the clock starts
 

@@ -1,4 +1,4 @@
-"""Training: a run and its folder, the trainer, the preflight, checkpoints, stopping and going on.
+"""Training: the trainer, the preflight, checkpoints, stopping and going on.
 
 Knows nothing of widgets and of what is done with the adapter afterwards.
 """

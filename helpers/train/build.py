@@ -1,5 +1,7 @@
 """Training: from settings to a finished adapter. Knows nothing of charts; it takes callbacks."""
 
+from __future__ import annotations
+
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -7,10 +9,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from datasets import Dataset
 from filelock import FileLock, Timeout
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState
 from trl import SFTTrainer
@@ -37,6 +38,9 @@ from helpers.train.saving import check_losses, check_room, describe, save_adapte
 from helpers.train.speed import speed_up
 from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
 from helpers.watch.history import read_history, seconds_at, write_csv
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def build_trainer(
@@ -121,7 +125,8 @@ def check_ids(rows: Dataset, model: Any, tokenizer: PreTrainedTokenizerBase) -> 
 def remove_printing_callbacks(trainer: SFTTrainer) -> None:
     """Takes away the Trainer's own tables and bars: they re-send themselves at every step.
 
-    Upstream: they are known by their classes' names only. Breaks: a table is sent again at each step.
+    Upstream: the Trainer's own tables and bars are known by their classes' names only.
+    Breaks: a table is sent again at each step.
     Drift: test_upstream.py::test_the_printing_callbacks_still_have_their_names
     """
     from transformers.trainer_callback import PrinterCallback, ProgressCallback

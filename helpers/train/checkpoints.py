@@ -1,5 +1,7 @@
 """Checkpoints that are whole or not there: written aside, sealed with the hashes of their files, then renamed."""
 
+from __future__ import annotations
+
 import hashlib
 import math
 import os
@@ -8,9 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datasets import Dataset
 from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
@@ -18,6 +19,9 @@ from helpers.machine.paths import fixed_run, read_json, runs_folder, write_json
 from helpers.machine.processes import agree
 from helpers.run import Run, make_run, open_run
 from helpers.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SEAL = "complete.json"  # written last; names every file with its size and hash
 KEPT = 2  # so that a damaged one has another behind it

@@ -1,8 +1,10 @@
 """Rows as tokens that fit into max_length, and words for what does not. Builds no trainer."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from datasets import Dataset
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from transformers import PreTrainedTokenizerBase
 
 from helpers.data.chat import added_tokens, original_template
@@ -11,6 +13,9 @@ from helpers.data.rendering import rewrites
 from helpers.data.turns import RowError
 from helpers.settings import Settings
 from helpers.train.trainer import TrainingError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def fitting(

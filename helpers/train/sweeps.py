@@ -18,9 +18,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datasets import Dataset
 from transformers import TrainerCallback
 
 from helpers.data.load import load_chat_data
@@ -35,6 +34,9 @@ from helpers.settings import Settings, check_values
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.checkpoints import newest
 from helpers.watch.history import read_history, series
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SHARES = (4, 2, 1)  # the rungs: a quarter of the steps, half of them, all
 FINALISTS = 2

@@ -272,3 +272,15 @@ def test_a_configuration_still_keeps_the_models_name_under_this_name(tiny_llama)
     """Drift: embedded.convert sets config._name_or_path; look for its successor."""
     tiny_llama.config._name_or_path = "somebody/model"
     assert tiny_llama.config.name_or_path == "somebody/model"
+
+
+def test_the_trainer_still_clips_through_this_name(tiny_llama, tmp_path):
+    """Drift: LoraTrainer clips what is trained alone; when this fails, look where the Trainer clips now."""
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, max_grad_norm=1e-3, report_to="none")
+    trainer = Trainer(tiny_llama, arguments)
+    for parameter in tiny_llama.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    length = trainer._clip_grad_norm(tiny_llama)
+    total = sum(parameter.grad.square().sum() for parameter in tiny_llama.parameters())
+    assert length > 1 and float(total) ** 0.5 == pytest.approx(1e-3, rel=0.01)
+    assert "_clip_grad_norm(" in inspect.getsource(Trainer)
