@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from helpers.evaluate.dense import Ranker, make_retriever
 from helpers.evaluate.sheets import read_sheets
 from helpers.evaluate.systems import noted
-from helpers.generate.events import Found
+from helpers.generate.events import Hits
 
 if TYPE_CHECKING:
     import torch
@@ -19,16 +19,16 @@ LATIN = re.compile(r"[A-Za-zÀ-ɏ]")
 LETTER = re.compile(r"[^\W\d_]")
 
 
-def searching(ranker: Ranker, k: int = 1, places: Mapping[str, str] | None = None) -> Callable[[str], Found]:
+def searching(ranker: Ranker, k: int = 1, places: Mapping[str, str] | None = None) -> Callable[[str], Hits]:
     """What an Engine searches with: the ranker's k best passages, put above the question as in training.
 
     places: where each passage stands.
     """
     known = places or {}
 
-    def search(question: str) -> Found:
+    def search(question: str) -> Hits:
         texts = ranker.top(question, k)
-        return Found([(text, known.get(text, "")) for text in texts], noted(texts, question)["content"])
+        return Hits([(text, known.get(text, "")) for text in texts], noted(texts, question)["content"])
 
     return search
 
@@ -38,7 +38,7 @@ def sheet_search(
     encoder: Callable[[], Callable[[Sequence[str]], torch.Tensor]],
     k: int = 1,
     report: Callable[[str], None] = print,
-) -> Callable[[str], Found]:
+) -> Callable[[str], Hits]:
     """The same over a file or a folder of Markdown or text.
 
     By meaning; by words where the encoder cannot be had, or where most letters are of a script that it was not trained

@@ -16,7 +16,7 @@ from helpers.data.chat import decode_answer, prompt_text
 from helpers.data.ends import end_ids
 from helpers.generate.decode import Decoder
 from helpers.generate.draft import weights_key
-from helpers.generate.events import Done, Event, Found, Look, Parting, PromptError, Request
+from helpers.generate.events import Done, Event, Hits, Look, Parting, PromptError, Request
 from helpers.generate.fair_queue import queue_of
 from helpers.generate.generation import Stream, base_answers
 from helpers.generate.next_token import chances, next_rows
@@ -36,7 +36,7 @@ class Engine:
     search: finds passages for a question (evaluate.lookup makes such); `searches` says whether there is one.
     """
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, search: Callable[[str], Found] | None = None):
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, search: Callable[[str], Hits] | None = None):
         self.search, self.searches = search, search is not None
         self.model, self.decoder, self.queue = model, Decoder(model), queue_of(model)
         self.tokenizer: Any = tokenizer  # its annotations let decode() return a list of texts, too

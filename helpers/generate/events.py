@@ -11,7 +11,7 @@ class PromptError(ValueError):
     """The model cannot read this prompt; the message says how much of it is too much, and what to do."""
 
 
-class Found(NamedTuple):
+class Hits(NamedTuple):
     """What a search brought: passages as (text, where it stands), and the question as the model is to read it."""
 
     passages: list[tuple[str, str]]
@@ -71,7 +71,7 @@ class Request:
 class Event(NamedTuple):
     """Something that happened. kind and value:
 
-    found: the passages of Found. waiting: how many are before you. begin: None. reading: (tokens read, tokens of the
+    found: the passages of Hits. waiting: how many are before you. begin: None. reading: (tokens read, tokens of the
     prompt). piece: text that follows. done: Done as a dict. parted: Parting as a dict, or None. failed: words; only
     from a model of another process. model: whose it is.
     """

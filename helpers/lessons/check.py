@@ -5,9 +5,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from helpers.lessons.announcements import announce
 from helpers.lessons.exercise import Exercise, Verdict, judge_answer
 from helpers.lessons.progress import record
-from helpers.lessons.say import announce
 
 RECORDING = [True]  # whether results go into progress.json; the solutions switch it off
 

@@ -5,9 +5,9 @@ import re
 from typing import NamedTuple
 
 from helpers import __version__
+from helpers.lessons.announcements import announce
 from helpers.lessons.check import exercises
 from helpers.lessons.progress import done, record
-from helpers.lessons.say import announce
 from helpers.machine.tables import Table
 
 NOTE = (

@@ -3,10 +3,10 @@
 import html
 from typing import Any
 
+from helpers.lessons.announcements import announce, region
 from helpers.lessons.check import RECORDING, LessonError
 from helpers.lessons.progress import record
 from helpers.lessons.questions import QUESTIONS, Question
-from helpers.lessons.say import announce, region
 
 MEASURED: dict[str, Any] = {}  # what this run has measured, by the question's number
 CHOSEN: dict[str, int] = {}  # what was predicted, by number; from 1

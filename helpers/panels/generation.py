@@ -95,7 +95,7 @@ class GenerationPanel:
     def start(self) -> None:
         """Generates in the background where the front end shows it, else here. A call while one runs does nothing."""
         if not self.prompt.value.strip():
-            self.say(NO_QUESTION)
+            self.show_status(NO_QUESTION)
             return
         if self.on_main_thread:
             self.answer_now()
@@ -258,7 +258,7 @@ class GenerationPanel:
             said.append(read_so_far(self.done))
         return " ".join(said) or "You stopped it before it began."
 
-    def say(self, status: str) -> None:
+    def show_status(self, status: str) -> None:
         """Puts a line into the status, escaped."""
         self.status_text = status
         self.status.value = (
@@ -267,7 +267,7 @@ class GenerationPanel:
 
     def write(self, status: str) -> None:
         """Puts status and answers into the widgets, escaped: a model may write markup."""
-        self.say(status)
+        self.show_status(status)
         self.widgets.question.value = conversation.question_html(self.asked) if self.asked else ""
         self.widgets.found.value = conversation.passages_html(self.passages)
         asked = self.which.value

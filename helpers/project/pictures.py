@@ -27,7 +27,7 @@ def picture_words() -> dict[str, dict]:
     return json.loads((FOLDER / "words.json").read_text(encoding="utf-8"))
 
 
-def say(x: float, y: float, text: str, anchor: str = "middle") -> str:
+def words_at(x: float, y: float, text: str, anchor: str = "middle") -> str:
     """Words around a point."""
     return f'<text x="{x:g}" y="{y + 6:g}" text-anchor="{anchor}">{html.escape(text)}</text>'
 
@@ -35,7 +35,7 @@ def say(x: float, y: float, text: str, anchor: str = "middle") -> str:
 def box(x: float, y: float, w: float, h: float, text: str = "", kind: str = "c") -> str:
     """A box with words in its middle. kind: a (blue), b (orange: trained), c (gray)."""
     shape = f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="6"/>'
-    return shape + (say(x + w / 2, y + h / 2, text) if text else "")
+    return shape + (words_at(x + w / 2, y + h / 2, text) if text else "")
 
 
 def arrow(x: float, y: float, to_x: float, to_y: float) -> str:
@@ -63,12 +63,12 @@ def four_bits(t: Sequence[str]) -> tuple[int, str]:
     boxes = box(20, 20, 130, 40, t[0], "c") + arrow(150, 40, 195, 40) + box(195, 20, 130, 40, t[4], "c")
     boxes += arrow(325, 40, 370, 40) + box(370, 20, 170, 40, t[1], "a")
     end = arrow(280, 166, 280, 190) + box(130, 190, 170, 40, t[2], "b") + box(310, 190, 110, 40, t[3], "b")
-    return 250, boxes + arrow(455, 60, 455, 106) + line + ticks + say(280, 151, t[5]) + end
+    return 250, boxes + arrow(455, 60, 455, 106) + line + ticks + words_at(280, 151, t[5]) + end
 
 
 def labels(t: Sequence[str]) -> tuple[int, str]:
     """Text, messages, tokens, labels."""
-    names = "".join(say(20, 40 + 60 * i, t[i], "start") for i in range(4))
+    names = "".join(words_at(20, 40 + 60 * i, t[i], "start") for i in range(4))
     rows = box(130, 20, 410, 40, t[4]) + box(130, 80, 130, 40, t[5]) + box(270, 80, 270, 40, t[6], "b")
     places = (130, 200, 270, 365, 455)
     for i, x in enumerate(places):
@@ -84,25 +84,25 @@ def packing(t: Sequence[str]) -> tuple[int, str]:
     lengths, parts = (300, 120, 200, 90), []
     for i, length in enumerate(lengths):
         parts += [box(140, 20 + 30 * i, length, 24, "", "ab"[i % 2]), box(140 + length, 20 + 30 * i, 320 - length, 24)]
-    parts += [say(20, 80, t[0], "start"), say(400, 62, t[3])]
+    parts += [words_at(20, 80, t[0], "start"), words_at(400, 62, t[3])]
     for y, row in ((170, (300,)), (200, (200, 90)), (230, (120,))):
         x = 140.0
         for i, length in enumerate(row):
             parts.append(box(x, y, length, 24, "", "ab"[i % 2]))
             x += length
         parts.append(box(x, y, 460 - x, 24))
-    parts.append(say(20, 212, t[1], "start"))
+    parts.append(words_at(20, 212, t[1], "start"))
     x = 140.0
     for i, length in enumerate(lengths):
         parts.append(box(x, 290, length * 0.56, 24, "", "ab"[i % 2]))
         x += length * 0.56
-    return 335, "".join([*parts, say(20, 302, t[2], "start")])
+    return 335, "".join([*parts, words_at(20, 302, t[2], "start")])
 
 
 def lora(t: Sequence[str]) -> tuple[int, str]:
     """W, and beside it B @ A."""
-    base = box(150, 20, 200, 100, t[1], "c") + say(250, 95, t[2])
-    thin = box(150, 160, 80, 60, t[3], "b") + box(270, 160, 80, 60, t[4], "b") + say(250, 240, t[5])
+    base = box(150, 20, 200, 100, t[1], "c") + words_at(250, 95, t[2])
+    thin = box(150, 160, 80, 60, t[3], "b") + box(270, 160, 80, 60, t[4], "b") + words_at(250, 240, t[5])
     lines = arrow(85, 70, 150, 70) + arrow(60, 90, 60, 190) + arrow(60, 190, 150, 190) + arrow(230, 190, 270, 190)
     ends = box(35, 50, 50, 40, t[0], "a") + box(410, 50, 40, 40, t[6]) + box(470, 50, 80, 40, t[7], "a")
     joined = arrow(350, 70, 410, 70) + '<path class="line" d="M350,190H430"/>' + arrow(430, 190, 430, 90)
@@ -115,7 +115,7 @@ def step(t: Sequence[str]) -> tuple[int, str]:
     top += arrow(275, 42, 310, 42) + box(310, 20, 110, 44, t[2], "b") + arrow(365, 64, 365, 110)
     low = box(310, 110, 110, 44, t[3]) + arrow(310, 132, 275, 132) + box(165, 110, 110, 44, t[4], "b")
     low += arrow(165, 132, 130, 132) + box(20, 110, 110, 44, t[5]) + arrow(75, 110, 75, 64)
-    return 200, top + low + say(75, 178, t[6], "middle" if len(t[6]) < 14 else "start").replace('x="75"', 'x="20"')
+    return 200, top + low + words_at(75, 178, t[6], "middle" if len(t[6]) < 14 else "start").replace('x="75"', 'x="20"')
 
 
 def sampling(t: Sequence[str]) -> tuple[int, str]:
@@ -127,10 +127,10 @@ def sampling(t: Sequence[str]) -> tuple[int, str]:
         for i, value in enumerate(values):
             height = 200 * value
             parts.append(box(left + 32 * i, 140 - height, 26, height, "", "a" if i < kept else "c"))
-        parts.append(say(left + 78, 165, t[number]))
+        parts.append(words_at(left + 78, 165, t[number]))
         if number:
             parts.append(f'<path class="line" stroke-dasharray="5 4" d="M{left + 93},60V145"/>')
-            parts.append(say(left + 100, 80, t[3], "start"))
+            parts.append(words_at(left + 100, 80, t[3], "start"))
     return 190, "".join(parts)
 
 
@@ -139,16 +139,16 @@ def ways(t: Sequence[str]) -> tuple[int, str]:
     parts = []
     for i, (said, model, kind) in enumerate(((t[3], t[6], "c"), (t[4], t[6], "c"), (t[5], t[7], "b"))):
         y = 20 + 64 * i
-        parts += [say(20, y + 22, t[i], "start"), box(120, y, 240, 44, said, "a"), arrow(360, y + 22, 400, y + 22)]
+        parts += [words_at(20, y + 22, t[i], "start"), box(120, y, 240, 44, said, "a"), arrow(360, y + 22, 400, y + 22)]
         parts.append(box(400, y, 140, 44, model, kind))
     return 280, "".join([*parts, box(400, 222, 140, 40, t[8], "a"), arrow(470, 222, 470, 192)])
 
 
 def processes(t: Sequence[str]) -> tuple[int, str]:
     """One process and two, with the same update."""
-    one = say(20, 42, t[0], "start") + box(150, 20, 90, 44, t[2], "a") + arrow(240, 42, 275, 42)
+    one = words_at(20, 42, t[0], "start") + box(150, 20, 90, 44, t[2], "a") + arrow(240, 42, 275, 42)
     one += box(275, 20, 100, 44, t[4]) + arrow(375, 42, 405, 42)
-    two = say(20, 142, t[1], "start")
+    two = words_at(20, 142, t[1], "start")
     for y in (90, 150):
         two += box(150, y, 90, 44, t[3], "a") + arrow(240, y + 22, 275, y + 22) + box(275, y, 100, 44, t[4])
     two += box(405, 120, 90, 44, t[5]) + arrow(375, 132, 405, 132) + arrow(375, 152, 405, 152)

@@ -218,9 +218,9 @@ def test_the_panel_leaves_a_picture(panel, monkeypatch):
 def test_waiting_is_told_with_its_seconds(panel):
     panel.begun_at = time.perf_counter() - 7
     assert panel.patience() == "thinking ... 7 s; the first answer also lays the model out for speed"
-    panel.say("reading your prompt: 128 of 900 tokens")
+    panel.show_status("reading your prompt: 128 of 900 tokens")
     assert panel.patience() == "", "what is said already is more exact"
-    panel.say("thinking ...")
+    panel.show_status("thinking ...")
     panel.answers["base"] = "It"
     assert panel.patience() == ""
 
