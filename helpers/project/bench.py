@@ -42,7 +42,7 @@ class Clock(TrainerCallback):
         self.warm_up, self.report, self.seconds = warm_up, report, 0.0
         self.losses: list[float] = []
 
-    def on_step_end(self, args, state, control, **kwargs: Any):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.report and state.global_step % 10 == 0:
             self.report(f"    step {state.global_step} of {state.max_steps}")
         if state.global_step in (self.warm_up, state.max_steps):
@@ -52,7 +52,7 @@ class Clock(TrainerCallback):
                 self.start = time.perf_counter()
             self.seconds = time.perf_counter() - self.start
 
-    def on_log(self, args, state, control, logs=None, **kwargs: Any):
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" in logs:
             self.losses.append(logs["loss"])
 

@@ -100,16 +100,16 @@ class Best(TrainerCallback):
             if here().first and not wanted(step):
                 path.unlink(missing_ok=True)
 
-    def on_train_begin(self, args, state, control, **kwargs: Any):
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.global_step and here().first:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.remove(lambda step: step <= state.global_step)  # what came after the checkpoint is trained again
 
-    def on_step_end(self, args, state, control, **kwargs: Any):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.active and state.global_step >= state.max_steps:
             control.should_evaluate = True  # else the last steps could never be the best
 
-    def on_evaluate(self, args, state, control, **kwargs: Any):
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not self.active:
             return
         if self.settings.best_by != "loss":
@@ -122,7 +122,7 @@ class Best(TrainerCallback):
             self.report(f"stopping early at step {state.global_step}: {self.why_early()}")
             control.should_training_stop = control.should_save = True
 
-    def on_save(self, args, state, control, **kwargs: Any):
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if best := best_of(self.settings, points_of(self.settings, state.log_history)):
             self.remove(lambda step: step == best.step)
 

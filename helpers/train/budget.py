@@ -69,15 +69,19 @@ class TimeForecast(TrainerCallback):
         self.first = 0
         self.seconds: float | None = None
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.first, self.begun, self.steps_begun = state.global_step, time.perf_counter(), False
 
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if not self.steps_begun and args.eval_on_start:  # with the answers that are sampled then
             self.evaluation = time.perf_counter() - self.begun
         self.steps_begun = True
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         now, seen, step = time.perf_counter(), self.trainer._total_train_tokens, state.global_step - self.first
         if step == 1:
             self.start, self.before = now, seen

@@ -207,16 +207,18 @@ class Saver(TrainerCallback):
     def __init__(self, parts: int = 8, seconds: float = 300.0):
         self.parts, self.seconds, self.last, self.broken = parts, seconds, time.perf_counter(), 0
 
-    def on_train_begin(self, args, state, control, **kwargs: Any):
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.last, self.broken = time.perf_counter(), 0
 
-    def on_step_end(self, args, state, control, **kwargs: Any):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         step, every = state.global_step, max(1, state.max_steps // self.parts)
         late = agree(time.perf_counter() - self.last > self.seconds)
         if step == state.max_steps or step % every == 0 or late:
             control.should_save = True
 
-    def on_log(self, args, state, control, logs=None, **kwargs: Any):  # comes after on_step_end, before the saving
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any
+    ) -> None:  # comes after on_step_end, before the saving
         if "loss" not in (logs or {}):
             return
         self.broken = 0 if math.isfinite(float(logs["loss"])) else self.broken + 1
@@ -225,5 +227,5 @@ class Saver(TrainerCallback):
         if self.broken == 3:
             control.should_training_stop = True
 
-    def on_save(self, args, state, control, **kwargs: Any):
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.last = time.perf_counter()

@@ -71,17 +71,17 @@ class StopGuard(TrainerCallback):
         """Asks the training to stop, from any thread."""
         self.asked = True
 
-    def on_step_end(self, args, state, control, **kwargs: Any):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.asked = agree(self.asked)  # a signal may have reached only one of several processes
         if self.asked:
             if not self.said:
                 self.report("stopping: a checkpoint is saved first; interrupt once more to stop at once, without it")
             self.said = control.should_training_stop = control.should_save = True
 
-    def on_substep_end(self, args, state, control, **kwargs: Any):
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if here().count == 1:
             self.on_step_end(args, state, control)
 
-    def on_prediction_step(self, args, state, control, **kwargs: Any):
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.asked and here().count == 1:
             raise EvaluationStopped

@@ -30,14 +30,16 @@ class Samples(TrainerCallback):
             self.expected = str(self.conversation.pop()["content"] or "")
         self.spent = 0.0  # seconds of asking
 
-    def on_train_begin(self, args, state, control, **kwargs: Any):
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.asked_at = state.global_step if state.global_step else -1  # a resumed run has its answers so far
 
-    def on_evaluate(self, args, state, control, model=None, processing_class=None, **kwargs: Any):
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, model: Any = None, processing_class: Any = None, **kwargs: Any
+    ) -> None:
         if args.world_size == 1 and state.global_step > self.asked_at:
             self.ask(model, processing_class, state.global_step)
 
-    def on_train_end(self, args, state, control, **kwargs: Any):
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps:  # who stops a run does not want to wait
             self.on_evaluate(args, state, control, **kwargs)
 

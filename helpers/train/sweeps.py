@@ -98,7 +98,7 @@ class StopAt(TrainerCallback):
     def __init__(self, step: int):
         self.step = step
 
-    def on_step_end(self, args, state, control, **kwargs: Any):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step >= self.step:
             control.should_training_stop = control.should_save = True
 

@@ -34,7 +34,7 @@ class History(TrainerCallback):
         self.path, self.start, self.peak = path, time.perf_counter(), 0.0
         self.rows: list[dict] = []
 
-    def on_train_begin(self, args, state, control, **kwargs: Any):
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
         before = read_history(self.path) if state.global_step and self.path.exists() else []
@@ -44,18 +44,18 @@ class History(TrainerCallback):
         if state.global_step:
             self.mark(state.global_step, "resume")
 
-    def on_log(self, args, state, control, logs=None, **kwargs: Any):
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             used = used_bytes() / GIB
             self.peak = max(self.peak, used)
             memory = {"memory_gib": round(used, 3), "peak_gib": round(self.peak, 3)} if "loss" in (logs or {}) else {}
             self.add({"step": state.global_step, "seconds": self.seconds(), **plain_numbers(logs or {}), **memory})
 
-    def on_save(self, args, state, control, **kwargs: Any):
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero and (Path(args.output_dir) / f"checkpoint-{state.global_step}").exists():
             self.mark(state.global_step, "checkpoint")
 
-    def on_train_end(self, args, state, control, **kwargs: Any):
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero and state.global_step < state.max_steps:
             self.mark(state.global_step, "stop")
 

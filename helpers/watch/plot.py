@@ -29,20 +29,20 @@ class LossPlot(TrainerCallback):
         self.handle, self.last_draw, self.start = None, 0.0, time.perf_counter()
         self.draws, self.draw_seconds, self.sent_bytes = 0, 0.0, 0
 
-    def on_train_begin(self, args, state, control, **kwargs: Any):
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.handle, self.start, self.sent_bytes = None, time.perf_counter(), 0  # a cell that is run again draws anew
         if state.global_step and state.is_world_process_zero and not self.headless:
             self.draw(state)
 
-    def on_log(self, args, state, control, **kwargs: Any):
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero and self.may_draw(state.global_step):
             self.draw(state)
 
-    def on_evaluate(self, args, state, control, **kwargs: Any):
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero and not self.headless:
             self.draw(state)
 
-    def on_train_end(self, args, state, control, **kwargs: Any):
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             self.draw(state)
 

@@ -23,14 +23,14 @@ def is_autograd(node):
 def public_functions(tree):
     """(name, function) of each public function of a module, and of each public method and __init__ of a public class.
 
-    Hooks of the trainer's callbacks (`on_*`) and what torch.autograd calls have the library's signature: left out.
+    What torch.autograd calls has the library's signature: left out.
     """
     for node in tree.body:
         if isinstance(node, FUNCTIONS) and not node.name.startswith("_"):
             yield node.name, node
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             for method in node.body:
-                if not isinstance(method, FUNCTIONS) or method.name.startswith("on_"):
+                if not isinstance(method, FUNCTIONS):
                     continue
                 own = method.name == "__init__" or not method.name.startswith("_")
                 if own and not (is_autograd(node) and method.name in HANDED_ON):
@@ -86,5 +86,11 @@ def test_what_is_looked_for_is_found():
         "def k(a: list = []): ...\n"
     )
     found = {name: without_type(function) for name, function in public_functions(tree)}
-    assert found == {"f": ["a"], "A.__init__": ["a"], "A.h": ["return"], "k": ["return"]}
+    assert found == {
+        "f": ["a"],
+        "A.__init__": ["a"],
+        "A.h": ["return"],
+        "A.on_log": ["args", "return"],
+        "k": ["return"],
+    }
     assert list(mutable_defaults(tree)) == [("k", "[]")]
