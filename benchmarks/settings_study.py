@@ -266,7 +266,8 @@ def main() -> None:
     have = {(line["variant"], line["seed"]) for line in lines}
     seeds = lambda name: chosen.seeds[:1] if name == "base" else chosen.seeds
     tasks = [(name, seed) for seed in chosen.seeds for name in chosen.only if seed in seeds(name)]
-    if wanted := [task for task in tasks if task not in have]:
+    wanted = [] if chosen.merge else [task for task in tasks if task not in have]
+    if wanted:
         from helpers.models.embedded import embedded_folder
 
         embedded_folder()  # before several processes ask for it

@@ -101,9 +101,8 @@ class RecordedDecoder:
         self.pool = self.pool or torch.cuda.graph_pool_handle()  # what one recording has freed, the next may use
         try:
             with kept_gradients(self.model), warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", "The AccumulateGrad node's stream", UserWarning
-                )  # it is recorded aside
+                # A recording is made on a stream of its own, and PyTorch says so.
+                warnings.filterwarnings("ignore", "The AccumulateGrad node's stream", UserWarning)
                 own = hidden_and_gradient(body, given, self.model, tokens)
                 torch.cuda.empty_cache()  # what eager passes have left: a recording has memory of its own
                 torch.cuda.make_graphed_callables(body, tuple(one.clone() for one in given), pool=self.pool)
