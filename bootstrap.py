@@ -354,7 +354,8 @@ class Uv:
     def __init__(self, folder: Path, variables: dict[str, str], arguments: list[str]):
         self.folder, self.python, self.arguments = folder, str(python_of(folder)), arguments
         given = {name for name in variables if name.startswith("UV_") and name in os.environ}
-        self.environment = os.environ | {name: value for name, value in variables.items() if name not in given}
+        now = {"UV_COMPILE_BYTECODE": "1"} if sys.dont_write_bytecode else {}  # else each process compiles all anew
+        self.environment = now | os.environ | {name: value for name, value in variables.items() if name not in given}
 
     def run(self, verb: str, arguments: list[str], **options) -> subprocess.CompletedProcess:
         """`uv pip VERB`. options: of subprocess.run."""

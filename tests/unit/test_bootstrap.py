@@ -116,6 +116,15 @@ def test_uv_gets_mirrors_proxies_certificates_and_local_wheels():
     assert bootstrap.uv_settings({"no-index": "true"})[1] == ["--no-index"]
 
 
+@pytest.mark.parametrize("never", [True, False])
+def test_libraries_are_compiled_at_once_where_python_may_not_keep_what_it_compiles(never, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "dont_write_bytecode", never)
+    monkeypatch.delenv("UV_COMPILE_BYTECODE", raising=False)
+    assert ("UV_COMPILE_BYTECODE" in bootstrap.Uv(tmp_path, {}, []).environment) == never
+    monkeypatch.setenv("UV_COMPILE_BYTECODE", "0")
+    assert bootstrap.Uv(tmp_path, {}, []).environment["UV_COMPILE_BYTECODE"] == "0", "the reader's own word counts more"
+
+
 @pytest.mark.parametrize("name", ["pre", "no-binary", "a-setting-of-next-year"])
 def test_a_setting_that_uv_cannot_be_given_leaves_the_work_to_pip(name, project, monkeypatch, capsys):
     monkeypatch.setattr(bootstrap.subprocess, "run", lambda *a, **k: pytest.fail("uv must not be fetched"))

@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -130,8 +131,13 @@ def site(tmp_path):
 
 
 def kernels(child):
-    """The kernels that run now."""
-    return [one for one in psutil.Process(child.pid).children() if "ipykernel_launcher" in " ".join(one.cmdline())]
+    """The kernels that run now; one that has just ended, a zombie until its parent has asked, is none."""
+    running = []
+    for one in psutil.Process(child.pid).children():
+        with suppress(psutil.NoSuchProcess):  # ZombieProcess among them
+            if "ipykernel_launcher" in " ".join(one.cmdline()):
+                running.append(one)
+    return running
 
 
 def test_more_visitors_than_places_wait_and_each_gets_a_panel_or_a_page_that_says_why(site):
