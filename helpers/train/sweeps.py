@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 SHARES = (4, 2, 1)  # the rungs: a quarter of the steps, half of them, all
 FINALISTS = 2
 ROUND = 8  # steps are a multiple of it, so that each rung ends with an evaluation
-SPARE = 0.8  # of the minutes is planned: for evaluations, saving, and steps that are not all alike
+SPARE = 0.8  # of the minutes is planned: for saving, and steps that are not all alike
 
 
 class Trial(NamedTuple):
@@ -132,6 +132,7 @@ class Bench:
         """A trainer whose adapter is taken off the base again at the end; the base's own weights are frozen anyway."""
         rows = (self.train, self.watched)
         trainer = build_trainer(run, self.model, self.tokenizer, *rows, callbacks=[StopAt(until)])
+        trainer.args.eval_steps = run.settings.max_steps // SHARES[0]  # at the rungs; more would cost as much as steps
         try:
             yield trainer
         finally:
@@ -223,11 +224,32 @@ def steps_for(bench: Bench, settings: Settings, count: int, seeds: int, minutes:
     """Steps of a whole training, so that all of them fit into the minutes; found out by a few timed steps."""
     if steps:
         return max(ROUND, steps // ROUND * ROUND)
+    start = time.perf_counter()
     with TemporaryDirectory() as place:
         run = make_run(replace(settings, max_steps=ROUND, minutes=0.0), place)
         with bench.trainer(run, ROUND) as trainer:
-            seconds = train_or_resume(trainer, run, report=silent, check=False)["seconds"]
+            trained = train_or_resume(trainer, run, report=silent, check=False)["seconds"]
         checks = [float(row["eval_runtime"]) for row in read_history(run.history.path) if "eval_runtime" in row]
-    trainings = count / 4 + math.ceil(count / 2) / 4 + FINALISTS / 2 + FINALISTS * (seeds - 1)  # of the whole length
-    left = minutes * 60 * SPARE / trainings - (ROUND + 1) * statistics.fmean(checks)
-    return max(ROUND, int(left / max(0.001, (seconds - sum(checks)) / ROUND)) // ROUND * ROUND)
+    step, check = (trained - sum(checks)) / ROUND, statistics.fmean(checks)
+    building = time.perf_counter() - start - trained
+    work = work_of(count, seeds)
+    left = minutes * 60 * SPARE - work.builds * building - work.checks * check
+    return max(ROUND, int(left / work.trainings / max(0.001, step)) // ROUND * ROUND)
+
+
+class Work(NamedTuple):
+    """What a sweep does. trainings: of the whole length; builds: of trainers; checks: evaluations."""
+
+    trainings: float
+    builds: int
+    checks: float
+
+
+def work_of(count: int, seeds: int) -> Work:
+    """The work of a sweep over `count` settings with so many seeds for its finalists."""
+    alive, reached, begun = count, 0.0, count + FINALISTS * (seeds - 1)
+    trainings = builds = float(FINALISTS * (seeds - 1))
+    for share in SHARES:
+        trainings, builds, reached = trainings + alive * (1 / share - reached), builds + alive, 1 / share
+        alive = max(FINALISTS, math.ceil(alive / 2))
+    return Work(trainings, int(builds), trainings * SHARES[0] + begun)  # each begins with an evaluation

@@ -40,6 +40,21 @@ def test_progress_names_the_heading_and_passes_training_lines_on(tmp_path, monke
     assert "07_x, cell 2: The heading" in out and "step 3 of 9" in out and "noise" not in out
 
 
+@pytest.mark.parametrize(("numbers", "minutes"), [(["07"], 4.0), (["07", "08"], 1.0)])
+def test_beside_others_the_sweep_takes_a_minute(numbers, minutes, tmp_path, monkeypatch, capsys):
+    for number in numbers:
+        source = notebook(tmp_path / f"{number}_x.ipynb", "MINUTES = 4.0", "print('step', MINUTES)")
+        written = nbformat.read(source, 4)
+        written.cells[1].metadata["tags"], written.metadata["language_info"] = ["parameters"], {"name": "python"}
+        nbformat.write(written, source)
+    monkeypatch.setattr(series, "NOTEBOOKS", tmp_path)
+    monkeypatch.setenv("FT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(series, "summarize", lambda *given, **more: sys.exit(0))
+    with pytest.raises(SystemExit):
+        series.run_series("smoke", numbers)
+    assert f"step {minutes}" in capsys.readouterr().out
+
+
 def test_an_executed_notebook_keeps_no_progress_bar(tmp_path):
     bar, table = "Converting...:   0%|          | 0/272 [00:00<?, ?it/s]", "share | 5%|"
     outputs = [nbformat.v4.new_output("display_data", {"text/plain": text}) for text in (bar, table)]

@@ -16,7 +16,7 @@ from helpers.settings import SettingsError, resolve
 from helpers.train import sweep as exported
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.checkpoints import newest_unfinished
-from helpers.train.sweeps import Bench, Sweep, Trial, sweep, with_changes
+from helpers.train.sweeps import Bench, Sweep, Trial, sweep, with_changes, work_of
 from helpers.watch.history import read_history, series
 
 pytestmark = pytest.mark.trainings
@@ -37,8 +37,10 @@ def losses(folder):
     return dict(series(read_history(folder / "history.jsonl"), "loss"))
 
 
-def test_the_better_half_goes_on_and_the_finalists_have_all_seeds(tmp_path):
-    said = []
+def test_the_better_half_goes_on_and_the_finalists_have_all_seeds(tmp_path, monkeypatch):
+    said, untils = [], []
+    trainer = Bench.trainer
+    monkeypatch.setattr(Bench, "trainer", lambda self, run, until: untils.append(until) or trainer(self, run, until))
     found = sweep(SMOKE, GRID, steps=8, seeds=(0, 1), report=said.append)
     best = found.trials[0]
     assert exported is sweep and found.steps == 8
@@ -50,6 +52,14 @@ def test_the_better_half_goes_on_and_the_finalists_have_all_seeds(tmp_path):
     assert open_run(found.folder / "learning_rate-0.01-seed-1").settings.learning_rate == 1e-2
     assert newest_run("smoke") is None and newest_unfinished("smoke") is None, "none of them is taken for 03's"
     assert "learning_rate" in str(found.table()) and found.sentence() in str(found.table())
+    runs = [path for path in found.folder.iterdir() if path.is_dir()]
+    checks = sum(len(series(read_history(path / "history.jsonl"), "eval_loss")) for path in runs)
+    planned = work_of(3, 2)
+    assert (planned.builds, planned.checks, planned.trainings * 8) == (
+        len(untils),
+        checks,
+        sum(map(len, map(losses, runs))),
+    )
 
 
 def test_a_training_on_the_shared_base_is_that_of_a_base_loaded_anew(tmp_path, few_rows):
