@@ -1,27 +1,31 @@
 """The rest of the notebooks' first cell: installs what Colab or Kaggle lack. Standard library only, no helper."""
 
+import importlib
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import tomllib
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 BESIDE = ("numpy", "ipython")  # kept as they are, too: others of Colab's libraries are built against them
-
-
 PROJECT = Path(__file__).resolve().parent.parent
+DRIVE = Path("/content/drive")
+DRIVE_RUNS = "fine-tuning-runs"  # the folder on Drive
 
 
 def prepare(project: Path = PROJECT) -> None:
     """On Colab and Kaggle: installs the dependencies in pyproject.toml that are missing or too old; else nothing.
 
     What is new enough is pinned to the version that they ship, so that nothing which runs already is replaced.
-    In a project that cannot be written (Kaggle's input folder), runs go to the folder of work. Raises
-    CalledProcessError when pip fails.
+    In a project that cannot be written (Kaggle's input folder), runs go to the folder of work; to Drive, where
+    `runs_on_drive` made a folder for them. Raises CalledProcessError when pip fails; ends the cell when a library that
+    this session has loaded was replaced.
     """
+    if (on_drive := DRIVE / "MyDrive" / DRIVE_RUNS).is_dir() and "FT_RUNS" not in os.environ:
+        use_runs(on_drive)
     if not os.access(project, os.W_OK) and "FT_RUNS" not in os.environ:
         os.environ["FT_RUNS"] = str(Path.cwd() / "runs")
         print(f"{project} cannot be written: runs go to {os.environ['FT_RUNS']}")
@@ -37,7 +41,39 @@ def prepare(project: Path = PROJECT) -> None:
         encoding="utf-8",
     )
     if lacking:
+        loaded = loaded_versions()
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-c", str(pins), *lacking], check=True)
+        importlib.invalidate_caches()
+        if replaced := sorted(name for name, old in loaded.items() if installed(name) != old):
+            words = f"{', '.join(replaced)} had been loaded before and was replaced"
+            sys.exit(f"Restart the session (menu Runtime), then run this cell again: {words}.")
+
+
+def runs_on_drive() -> None:
+    """Keeps runs on Google Drive, and finds those of earlier sessions there: asks Colab to mount it, once a session.
+
+    Later notebooks of the session need nothing: `prepare` finds the folder. Source: google.colab.drive.mount.
+    """
+    if not (DRIVE / "MyDrive").is_dir():
+        from google.colab import drive  # Colab's own, installed nowhere else
+
+        drive.mount(str(DRIVE))
+    folder = DRIVE / "MyDrive" / DRIVE_RUNS
+    folder.mkdir(exist_ok=True)
+    use_runs(folder)
+
+
+def use_runs(folder: Path) -> None:
+    """Sets where runs go, and says how many are there already."""
+    os.environ["FT_RUNS"] = str(folder)
+    print(f"runs go to {folder}: {len(list(folder.glob('*/settings.json')))} are there")
+
+
+def loaded_versions() -> dict[str, str]:
+    """The installed version of every package of which this session has loaded something."""
+    packages = packages_distributions()
+    names = {name for module in list(sys.modules) if "." not in module for name in packages.get(module, ())}
+    return {name: installed(name) for name in names}
 
 
 def package_of(requirement: str) -> str:

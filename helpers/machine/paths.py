@@ -119,8 +119,10 @@ def read_json(path: Path, report: Callable[[str], None] = print, kinds: Mapping[
 
 
 def is_kind(value: Any, kind: Any) -> bool:
-    """isinstance, with True and False counted as numbers only where `kind` names bool."""
+    """isinstance; True and False are numbers only where `kind` names bool, and integers beyond 64 bits never."""
     kinds = kind if isinstance(kind, tuple) else (kind,)
+    if isinstance(value, int) and value.bit_length() > 63:
+        return False
     return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
 
 

@@ -29,9 +29,9 @@ class Table:
         notes: Sequence[str] = (),
         text: str = "",
     ):
-        self.header = [str(name) for name in header]
-        self.rows, self.folded = ([[str(cell) for cell in row] for row in part] for part in (rows, folded))
-        self.more, self.notes, self.text = more, list(notes), text
+        self.header = [printable(name) for name in header]
+        self.rows, self.folded = ([[printable(cell) for cell in row] for row in part] for part in (rows, folded))
+        self.more, self.notes, self.text = more, list(map(printable, notes)), printable(text)
         if any(len(row) != len(self.header) for row in (*self.rows, *self.folded)):
             raise ValueError(f"every row needs {len(self.header)} cells, as the header has")
 
@@ -76,6 +76,11 @@ class Table:
             cells[0] = f'<th scope="row" {sides[0]}>{breakable(row[0])}</th>'
             body += f"<tr>{''.join(cells)}</tr>"
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def printable(value: Any) -> str:
+    """The value as text that can be sent as UTF-8: a half of a surrogate pair, from somebody's file, becomes a "?"."""
+    return str(value).encode("utf-8", "replace").decode("utf-8")
 
 
 def show(table: Table) -> None:

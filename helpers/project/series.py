@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -36,6 +37,8 @@ def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
     start, taken = time.perf_counter(), {}
     notebooks = chosen_notebooks(numbers)
     print(expectation(notebooks), flush=True)
+    if profile != "smoke":  # the tests' own: on a model of kilobytes
+        print(all_that_it_takes(profile), flush=True)
     folder = new_run_folder(profile)
     os.environ |= {"FT_RUN": str(folder), "FT_HEADLESS": "1"} | dict.fromkeys(STILL, "1")
     os.environ |= {} if profile == "auto" else {"FT_PROFILE": profile}
@@ -90,6 +93,18 @@ def expectation(notebooks: list[Path]) -> str:
         f"{names}: {minutes:.0f} minutes and up to {peak:.1f} GiB on two cores of an {measured['processor']}, with the "
         f"laptop profile; twice as long where others share the cores"
     )
+
+
+TAKES = "import sys; from helpers.project.needs import what_it_takes; from helpers.settings import resolve; "
+TAKES += "print(what_it_takes(resolve(sys.argv[1])))"
+
+
+def all_that_it_takes(profile: str) -> str:
+    """00's table of what Run All takes on this machine, made in a process of its own: it loads torch."""
+    command = [sys.executable, "-c", TAKES, profile]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
+    return done.stdout.rstrip() or "what all notebooks take here could not be added up: 00 says why"
 
 
 class Progress:

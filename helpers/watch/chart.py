@@ -21,6 +21,7 @@ HEIGHT = 286
 TRAIN, EVAL, NORM, RAW = "#1F8FD6", "#D55E00", "#009E73", "#888888"
 POINTS = 80  # of a line; of every bucket the smallest and the largest stay
 KEPT_ANSWERS = 5
+DRAWN = 1e300  # beyond it, pixels would overflow
 VERDICTS = {True: "✓ right", False: "✗ wrong"}
 FIXED = "vector-effect='non-scaling-stroke'"
 
@@ -163,8 +164,8 @@ def step_ticks(steps: int) -> list[tuple[int, str]]:
 
 
 def finite(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """The points that can be drawn."""
-    return [(step, value) for step, value in points if math.isfinite(value)]
+    """The points that can be drawn: not a number, infinite and what pixels cannot be reckoned with are left out."""
+    return [(step, value) for step, value in points if abs(value) < DRAWN]
 
 
 def percent_across(step: int, steps: int) -> float:

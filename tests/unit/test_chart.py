@@ -210,3 +210,9 @@ def test_points_on_a_straight_line_are_left_out():
 def test_a_chart_of_a_long_run_stays_small():
     rows = [dict(ROWS[0], step=i, seconds=i, loss=3 + (i * 7919 % 100) / 100, grad_norm=i % 9) for i in range(1, 4000)]
     assert len(chart_html(rows, 4000).encode()) < 7000
+
+
+@pytest.mark.parametrize("value", [1.7e308, -1.7e308, "inf", "nan"])
+@pytest.mark.parametrize("name", ["loss", "eval_loss", "learning_rate", "grad_norm"])
+def test_a_value_at_the_end_of_the_floats_is_left_out_of_the_picture(name, value):
+    assert parsed(chart_html([*ROWS, {"step": 21, "seconds": 21.0, name: value}], 40)) is not None

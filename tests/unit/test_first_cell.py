@@ -5,13 +5,16 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 import zipfile
 
 import pytest
+from test_run import make_run
 
 from helpers import colab
 from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.project.written import first_cell
+from helpers.run import newest_run
 
 ON_COLAB = """import subprocess, sys, types
 sys.modules["google.colab"] = types.ModuleType("google.colab")
@@ -157,3 +160,56 @@ def test_kaggle_is_given_what_it_lacks_too(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda command, **options: ran.append(command))
     colab.prepare(tmp_path)
     assert ran[0][-1] == "nowhere-to-be-found>=1"
+
+
+@pytest.fixture
+def drive(tmp_path, monkeypatch):
+    """A stand-in for Colab whose Drive is mounted on demand; the value counts how often it was asked for."""
+    asked = []
+
+    def mount(place):
+        asked.append(place)
+        (tmp_path / "drive" / "MyDrive").mkdir(parents=True)
+
+    stand_in = types.ModuleType("google.colab")
+    stand_in.drive = types.SimpleNamespace(mount=mount)
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", stand_in)
+    monkeypatch.setattr(colab, "DRIVE", tmp_path / "drive")
+    monkeypatch.setattr(colab, "satisfied", lambda requirement: True)
+    monkeypatch.setenv("FT_RUNS", "")  # so that what is set below is taken back
+    del os.environ["FT_RUNS"]
+    return asked
+
+
+def test_runs_go_to_drive_by_one_line_and_are_found_in_the_next_session(drive, tmp_path, monkeypatch, capsys):
+    colab.prepare(PROJECT)
+    assert "FT_RUNS" not in os.environ and not drive, "Drive is not asked for unless the reader does"
+    colab.runs_on_drive()
+    folder = make_run("of an earlier session")
+    assert folder.parent == tmp_path / "drive" / "MyDrive" / "fine-tuning-runs" and drive == [str(colab.DRIVE)]
+    capsys.readouterr()
+    del os.environ["FT_RUNS"]  # the next notebook of the session, or the next session with Drive mounted
+    colab.prepare(PROJECT)
+    assert "fine-tuning-runs: 1 are there" in capsys.readouterr().out
+    assert newest_run("laptop").folder == folder
+    colab.runs_on_drive()
+    assert len(drive) == 1, "it is mounted already"
+    monkeypatch.setenv("FT_RUNS", str(tmp_path))
+    colab.prepare(PROJECT)
+    assert os.environ["FT_RUNS"] == str(tmp_path), "what the reader set stays"
+
+
+@pytest.mark.parametrize("new", ["2.0", "3.0"], ids=["not loaded before", "loaded before"])
+def test_a_restart_is_asked_for_only_when_something_loaded_was_replaced(new, tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["nowhere-to-be-found>=1"]\n')
+    there = {"nowhere-to-be-found": "", "pytest": "2.0"}
+    monkeypatch.setattr(colab.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setattr(colab, "installed", lambda name: there.get(name, "1"))
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: there.update({"nowhere-to-be-found": "1", "pytest": new}))
+    if new == "2.0":
+        colab.prepare(tmp_path)
+        return
+    with pytest.raises(SystemExit, match=r"^Restart the session .*: pytest had been loaded before"):
+        colab.prepare(tmp_path)

@@ -1,4 +1,6 @@
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -6,6 +8,7 @@ import torch
 
 from helpers.machine import hardware, meter
 from helpers.machine.hardware import Machine
+from helpers.machine.paths import PROJECT
 
 T4 = Machine((7, 5), "T4", 14.6, 12.7, 2, False)
 H100 = Machine((9, 0), "H100", 79.0, 128.0, 16, True)
@@ -61,3 +64,11 @@ def test_offline_mode_is_respected(monkeypatch):
 
 def test_peak_memory_is_in_gib():
     assert 0.05 < meter.peak_resident_gib() < 100
+
+
+def test_peak_memory_is_not_that_of_the_process_which_started_this_one():
+    held = bytearray(2**28)
+    held[::4096] = b"x" * len(held[::4096])  # pages that were never written would not count
+    code = "from helpers.machine.meter import peak_resident_gib as peak; print(peak())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert len(held) and float(done.stdout) < 0.2

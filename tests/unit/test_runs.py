@@ -113,6 +113,13 @@ def test_figures_of_another_type_count_as_none():
     str(runs_table([run]))
 
 
+def test_a_number_that_no_float_can_hold_counts_as_none():
+    card = {"profile": "smoke", "data": "d", "steps": 1, "nll": {"tuned": 10**400}, "seconds": 10**400}
+    write_run("odd", card=card)
+    (run,) = read_runs()
+    assert figures(run).loss is None and figures(run).minutes is None and str(runs_table([run], "minutes"))
+
+
 def test_an_unfinished_run_has_its_data_from_its_checkpoint():
     folder = write_run("going")
     (folder / "run_card.json").unlink()

@@ -66,6 +66,15 @@ def test_an_executed_notebook_keeps_no_progress_bar(tmp_path):
     assert nbformat.read(path, 4).cells[0].outputs == outputs[1:]
 
 
+def test_make_run_says_what_it_takes_before_it_makes_a_folder(monkeypatch, capsys):
+    monkeypatch.setattr(series, "new_run_folder", lambda profile: (_ for _ in ()).throw(series.SeriesError("no place")))
+    with pytest.raises(series.SeriesError, match="no place"):
+        series.run_series("laptop", ["00"])
+    said = capsys.readouterr().out
+    for what in ("download, once", "disk", "memory of the host", "minutes, all notebooks", "This machine has"):
+        assert what in said
+
+
 def test_an_unknown_number_names_those_that_exist():
     with pytest.raises(series.SeriesError, match="there are: 00, 01"):
         series.chosen_notebooks(["77"])

@@ -51,3 +51,8 @@ def test_it_is_displayed_in_a_notebook_and_printed_elsewhere(capsys, monkeypatch
     monkeypatch.setattr("IPython.display.display", seen.append)
     show(Table(("a",), [("1",)]))
     assert len(seen) == 1 and capsys.readouterr().out == ""
+
+
+def test_half_of_a_surrogate_pair_from_a_file_can_be_sent():
+    table = Table(("\ud800",), [("a \udcff",)], notes=["\ud801"])
+    assert table._repr_html_().encode("utf-8") and str(table) == "?\na ?\n?"

@@ -1,0 +1,135 @@
+"""Host memory of loading, preflight and merge: a random Falcon of 7B's structure, smaller, from safetensors shards.
+
+`python -m benchmarks.host_memory [--layers 12] [--hidden 2048] [--shards 2] [--json FILE]`, on a CPU. Each step is a
+process of its own. "peak" counts mapped pages of the files, which the system takes back when it needs them; "held" is
+what it cannot take back (Linux: RssAnon), sampled. Random weights; 7B itself has 32 layers of width 4544.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from helpers.data.load import load_chat_data
+from helpers.export.merge import merge
+from helpers.machine.hardware import this_machine
+from helpers.machine.meter import GIB, PeakMemory, peak_resident_gib
+from helpers.machine.paths import write_json
+from helpers.machine.versions import versions
+from helpers.models import tiny
+from helpers.models.load import load_model, load_tokenizer
+from helpers.models.lora import lora_config
+from helpers.run import make_run
+from helpers.settings import Settings, resolve
+from helpers.train.build import build_trainer
+from helpers.train.preflight import proofs
+
+VOCABULARY = 65024  # Falcon-7B's own: its embedding is the largest tensor
+STEPS = ("imports", "tokenizer", "load, bf16", "load, nf4", "load and preflight, nf4", "merge")
+
+
+def held_bytes() -> int:
+    """Memory of this process in bytes that lies in no file."""
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    return int(found[1]) * 1024 if found else 0
+
+
+def build(folder: Path, layers: int, hidden: int, shards: int) -> None:
+    """The model in bfloat16 and its tokenizer, in about so many files, and an adapter that is not zero."""
+    from peft import get_peft_model
+    from transformers import FalconConfig, FalconForCausalLM
+
+    special = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
+    sizes = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": hidden // 64}
+    torch.set_default_dtype(torch.bfloat16)
+    model = FalconForCausalLM(FalconConfig(vocab_size=VOCABULARY, bias=False, alibi=False, **sizes, **special))
+    torch.set_default_dtype(torch.float32)
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    model.save_pretrained(folder / "base", max_shard_size=size // shards + 2**20)
+    tiny.build_tokenizer().save_pretrained(folder / "base")
+    tuned = get_peft_model(model, lora_config(settings_of(folder, "none"), model))
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=1e-3)
+    tuned.save_pretrained(folder / "adapter")
+    tiny.build_tokenizer().save_pretrained(folder / "adapter")
+
+
+def settings_of(folder: Path, quantization: str) -> Settings:
+    """Those of a training of this model on a CPU, in 16 bits: a GPU's form of it."""
+    chosen = resolve("laptop", machine=this_machine(), model=str(folder / "base"), quantization=quantization)
+    return replace(chosen, dtype="bfloat16", per_device_train_batch_size=1, packing=False)
+
+
+def check_first(folder: Path) -> None:
+    """Notebook 03 up to its preflight, on eight rows."""
+    settings = settings_of(folder, "nf4")
+    loaded = load_model(settings)
+    rows = load_chat_data(settings.data).train.select(range(8))
+    with tempfile.TemporaryDirectory() as runs:
+        trainer = build_trainer(make_run(settings, runs), loaded.model, loaded.tokenizer, rows)
+        print([(check.name, check.ok) for check in proofs(trainer)], file=sys.stderr)
+
+
+def work(step: str, folder: Path) -> None:
+    """One of STEPS, in this process."""
+    done: dict[str, Callable[[], object]] = {
+        "imports": lambda: None,
+        "tokenizer": lambda: load_tokenizer(settings_of(folder, "none")),
+        "load, bf16": lambda: load_model(settings_of(folder, "none")),
+        "load, nf4": lambda: print(load_model(settings_of(folder, "nf4")).report.sentence(), file=sys.stderr),
+        "load and preflight, nf4": lambda: check_first(folder),
+        "merge": lambda: merge(folder / "base", folder / "adapter", folder / "merged", check=False),
+    }
+    with PeakMemory(held_bytes, times=100) as held:
+        done[step]()
+    now = held_bytes() / GIB
+    found = {"peak_gib": peak_resident_gib(), "held_gib": max(held.gib, now), "held_after_gib": now}
+    print(json.dumps({name: round(value, 2) for name, value in found.items()}))
+
+
+def measure(folder: Path, layers: int, hidden: int, shards: int) -> dict:
+    """What every step took."""
+    build(folder, layers, hidden, shards)
+    files = [path.stat().st_size / GIB for path in sorted((folder / "base").glob("*.safetensors"))]
+    results: dict = {"files_gib": [round(size, 2) for size in files], "steps": {}}
+    for step in STEPS:
+        shutil.rmtree(folder / "merged", ignore_errors=True)
+        command = [sys.executable, "-m", "benchmarks.host_memory", "--step", step, "--folder", str(folder)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True)
+        results["steps"][step] = json.loads(done.stdout.splitlines()[-1])
+        print(step, results["steps"][step], flush=True)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--hidden", type=int, default=2048)
+    parser.add_argument("--shards", type=int, default=2)
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.step:
+        return work(chosen.step, chosen.folder)
+    shape = {"layers": chosen.layers, "hidden": chosen.hidden, "vocabulary": VOCABULARY, "weights": "random"}
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(Path(folder), chosen.layers, chosen.hidden, chosen.shards)
+    about = {"machine": this_machine()._asdict(), "versions": versions(), "date": str(date.today())}
+    said = "not Falcon-7B's shape (32 layers, width 4544, 13.8 GB): the same structure, smaller, on a CPU"
+    if chosen.json:
+        write_json(Path(chosen.json), {"about": {**about, "shape": shape, "note": said}, **found})
+
+
+if __name__ == "__main__":
+    main()
