@@ -180,8 +180,8 @@ def run_shots(chosen: argparse.Namespace) -> None:
     from helpers.project.shots import readme_pictures, take_shots
 
     run, target = Path(chosen.run).resolve(), Path(chosen.target)
-    made = readme_pictures(run) if chosen.readme else take_shots(run, target)
-    print(f"{len(made)} pictures in {made[0].parent}")
+    pictures = readme_pictures(run) if chosen.readme else take_shots(run, target)
+    print(f"{len(pictures)} pictures in {pictures[0].parent}")
 
 
 def run_canary() -> None:

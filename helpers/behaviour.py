@@ -143,13 +143,13 @@ def generates_past_padding(model: Any, padding: int, use_cache: bool) -> bool:
     knobs = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False, "pad_token_id": 0, "output_logits": True}
     with answering(model):
         try:
-            made = model.generate(
+            generated = model.generate(
                 padded, attention_mask=mask, use_cache=use_cache, return_dict_in_generate=True, **knobs
             )
         except Exception:  # a cache that its own library cannot use
             return False
-        whole = model(input_ids=made.sequences[:, padding:-1], use_cache=False).logits[0, -3:]
-    return moved(torch.cat(made.logits), whole).hardly
+        whole = model(input_ids=generated.sequences[:, padding:-1], use_cache=False).logits[0, -3:]
+    return moved(torch.cat(generated.logits), whole).hardly
 
 
 def caches(model: Any) -> bool:

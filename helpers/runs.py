@@ -60,10 +60,10 @@ def read_runs(folder: Path | None = None) -> list[RunRow]:
     Reads two small files and a checkpoint's list of a run: no log, no weights.
     """
     folder = folder or runs_folder()
-    found = (
+    folders = (
         [path for path in folder.iterdir() if any((path / part).exists() for part in PARTS)] if folder.is_dir() else []
     )
-    return [row_of_run(path) for path in sorted(found, key=lambda path: path.name, reverse=True)]
+    return [row_of_run(path) for path in sorted(folders, key=lambda path: path.name, reverse=True)]
 
 
 def row_of_run(folder: Path) -> RunRow:
@@ -222,11 +222,11 @@ def outcome(name: str, before: float | None, after: float | None, form: str, way
 
 def find(runs: Sequence[RunRow], name: str) -> RunRow:
     """The run of this name, or the only one whose name has it as a part. Raises ValueError with the near ones."""
-    found = [run for run in runs if run.name == name] or [run for run in runs if name in run.name]
-    if len(found) != 1:
-        which = ", ".join(run.name for run in found or runs[:5]) or "none"
-        raise ValueError(f"{name!r} is {'no run' if not found else 'more than one run'}: {which}")
-    return found[0]
+    matching = [run for run in runs if run.name == name] or [run for run in runs if name in run.name]
+    if len(matching) != 1:
+        which = ", ".join(run.name for run in matching or runs[:5]) or "none"
+        raise ValueError(f"{name!r} is {'no run' if not matching else 'more than one run'}: {which}")
+    return matching[0]
 
 
 def show_runs(sort: str, compare: Sequence[str], report: Callable[[object], None] = print) -> None:

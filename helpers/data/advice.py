@@ -52,16 +52,16 @@ def mending_line(objects: list[dict]) -> str:
     names = list(objects[0])
     if told := above_the_header(names, objects):
         return told
-    found = f" Its columns are {', '.join(f'`{str(column)[:30]}`' for column in names[:12])}."
+    named = f" Its columns are {', '.join(f'`{str(column)[:30]}`' for column in names[:12])}."
     if deeper := next((path for path, one in lists_in(objects[0]) if is_pair(one[0])), ""):
-        return found + f" Its rows lie deeper, in `{deeper}`: write each of these objects as a line of its own (JSONL)."
+        return named + f" Its rows lie deeper, in `{deeper}`: write each of these objects as a line of its own (JSONL)."
     if turns := next((name for name in names if holds_turns(objects[0][name])), None):
-        return found + f" The turns seem to be in `{turns}`." + mapping({"messages": str(turns)})
+        return named + f" The turns seem to be in `{turns}`." + mapping({"messages": str(turns)})
     near = [f"`{column}`{close}" for column in names[:12] if (close := nearest(str(column), KNOWN))]
     asked, answered = likely(objects)
     none = "" if answered else " None of them looks like an answer: name it, or add it."
     return (
-        found
+        named
         + (f" Of them {'; '.join(near)}." if near else "")
         + none
         + mapping({"question": asked or "...", "answer": answered or "..."})

@@ -199,9 +199,9 @@ class Counting(NodeTransformer):
 
     def filtered(self, node: Any, name: str, *values: int) -> nodes.Filter:
         """The node behind one of our filters."""
-        made = nodes.Filter(node, name, [nodes.Const(value) for value in values], [], None, None)
-        made.set_lineno(node.lineno)
-        return made
+        behind = nodes.Filter(node, name, [nodes.Const(value) for value in values], [], None, None)
+        behind.set_lineno(node.lineno)
+        return behind
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
@@ -211,10 +211,10 @@ class Counting(NodeTransformer):
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
-        made = node.nodes[0]
+        joined = node.nodes[0]
         for right in node.nodes[1:]:
-            made = self.filtered(nodes.Concat([made, right]).set_lineno(node.lineno), "checked_value")
-        return made
+            joined = self.filtered(nodes.Concat([joined, right]).set_lineno(node.lineno), "checked_value")
+        return joined
 
     def visit_List(self, node: nodes.List) -> nodes.Node:
         self.generic_visit(node)

@@ -30,8 +30,8 @@ def end_ids(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> list[int]:
     Drift: test_ends.py::test_an_end_token_that_is_passed_still_replaces_those_of_the_generation_config
     """
     listed = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    found = [tokenizer.eos_token_id, turn_end(tokenizer), *(listed if isinstance(listed, (list, tuple)) else [listed])]
-    return list(dict.fromkeys(int(token) for token in found if token is not None))
+    ids = [tokenizer.eos_token_id, turn_end(tokenizer), *(listed if isinstance(listed, (list, tuple)) else [listed])]
+    return list(dict.fromkeys(int(token) for token in ids if token is not None))
 
 
 def trained_end(tokenizer: PreTrainedTokenizerBase, model: Any, span: list[int]) -> int | None:

@@ -155,10 +155,10 @@ def lists_to_read(lists: Mapping[str, tuple[object, int]], source: str, chosen: 
     kinds = {frozenset(map(plain_name, first)) if isinstance(first, dict) else None for first in firsts}
     parts = all(is_held_out(name) or plain_name(name).startswith("train") for name in rows)
     if len(rows) > 1 and ((len(kinds) > 1 and not parts) or any(UNWANTED.search(plain_name(name)) for name in rows)):
-        found = ", ".join(f"`{name}` ({lists[name][1]:,})" for name in rows)
+        named = ", ".join(f"`{name}` ({lists[name][1]:,})" for name in rows)
         likely = max(rows, key=lambda name: (not UNWANTED.search(plain_name(name)), lists[name][1]))
         raise DataError(
-            f"{source}: several lists in one object: {found}, and which of them is to be trained is not said. Name it: "
+            f"{source}: several lists in one object: {named}, and which of them is to be trained is not said. Name it: "
             f'COLUMNS = {{"rows": "{likely}"}} in the notebooks, or --columns rows={likely}.'
         )
     return rows

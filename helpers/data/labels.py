@@ -162,9 +162,9 @@ def tokenize(
         kept: dict[str, list[Any]] = {name: [] for name in FEATURES}
         batch_rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
         pairs = encode_rows(tokenizer, batch_rows, assistant_only)
-        found = each_answer(tokenizer, batch_rows, pairs) if apart else list(zip(batch_rows, pairs, strict=True))
-        seen["rows"] += len(found)
-        for row, pair in found:
+        encoded = each_answer(tokenizer, batch_rows, pairs) if apart else list(zip(batch_rows, pairs, strict=True))
+        seen["rows"] += len(encoded)
+        for row, pair in encoded:
             if isinstance(pair, RowError):
                 refused[pair.reason] += 1
                 continue
@@ -192,12 +192,12 @@ def each_answer(
     tokenizer: PreTrainedTokenizerBase, rows: list[dict], pairs: list[tuple | RowError]
 ) -> list[tuple[dict, tuple | RowError]]:
     """Rows with their encode_rows(), those apart in which only the last of several answers was found."""
-    found: list[tuple[dict, tuple | RowError]] = []
+    encoded: list[tuple[dict, tuple | RowError]] = []
     for row, pair in zip(rows, pairs, strict=True):
         lost = isinstance(pair, tuple) and runs(pair[1]) < sum(map(is_trained, whole_messages(row)))
         parts = answers_apart(row) if lost else [row]
-        found += zip(parts, encode_rows(tokenizer, parts) if lost else [pair], strict=True)
-    return found
+        encoded += zip(parts, encode_rows(tokenizer, parts) if lost else [pair], strict=True)
+    return encoded
 
 
 def shortened_row(

@@ -25,12 +25,12 @@ def pair_rows(path: Path, encoding: str, words: tuple[str, str]) -> Iterator[Row
     turns: list[tuple[int, str, list[str]]] = []  # line, word, lines
     with path.open(encoding=encoding, errors="replace") as file:
         for number, line in enumerate(file, start=1):
-            found = mark.match(line)
-            if found and found[1] == words[0] and turns:
+            match = mark.match(line)
+            if match and match[1] == words[0] and turns:
                 yield question_row(turns, words)
                 turns = []
-            if found:
-                turns.append((number, found[1], [line[found.end() :]]))
+            if match:
+                turns.append((number, match[1], [line[match.end() :]]))
             elif turns:
                 turns[-1][2].append(line)
     if turns:

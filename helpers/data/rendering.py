@@ -100,10 +100,10 @@ def thinking_told_apart(tokenizer: PreTrainedTokenizerBase, messages: list[dict]
     """
 
     def apart(message: dict) -> dict:
-        found = THOUGHT.fullmatch(message["content"]) if message["role"] == "assistant" else None
-        if found is None or "reasoning_content" in message or not writes(tokenizer, "thinking"):
+        thought = THOUGHT.fullmatch(message["content"]) if message["role"] == "assistant" else None
+        if thought is None or "reasoning_content" in message or not writes(tokenizer, "thinking"):
             return message
-        return {**message, "reasoning_content": found[1].strip(), "content": found[2]}
+        return {**message, "reasoning_content": thought[1].strip(), "content": thought[2]}
 
     return [apart(message) for message in messages]
 

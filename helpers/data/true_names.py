@@ -108,8 +108,8 @@ def is_choice(row: Mapping[str, Any]) -> bool:
 def unknown_of(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """(what a row is, what brings it in) of a row of no form; None where it has no name of its own."""
     names = {plain_name(name) for name in row}
-    if found := next(((name, advice) for needs, name, advice in UNKNOWN if needs <= names), None):
-        return found
+    if known := next(((name, advice) for needs, name, advice in UNKNOWN if needs <= names), None):
+        return known
     if lists := parallel_lists(row):
         return "questions and answers in two lists", f"COLUMNS = {{{lists}}}"
     if two_answers(row):
@@ -153,8 +153,8 @@ def is_texts(value: object) -> bool:
 
 def two_answers(row: Mapping[str, Any]) -> list[str]:
     """The two columns of a comparison, such as `response_a` and `response_b`; [] where there are none."""
-    found = [name for name in valued(row) if TWO.match(plain_name(name))]
-    return found if len(found) == 2 and len({TWO.match(plain_name(name))[1] for name in found}) == 1 else []  # type: ignore[index]
+    both = [name for name in valued(row) if TWO.match(plain_name(name))]
+    return both if len(both) == 2 and len({TWO.match(plain_name(name))[1] for name in both}) == 1 else []  # type: ignore[index]
 
 
 def judged(row: Mapping[str, Any]) -> tuple[str, str, str] | None:

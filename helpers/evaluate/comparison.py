@@ -36,7 +36,7 @@ def headline_table(base: Evaluation, tuned: Evaluation | None = None) -> Table:
     for name, value in before.items():
         label, form = FIGURES.get(name, (name.replace("_", " "), "{:.0%}"))
         if value is not None:
-            rows.append((label, *(form.format(found[name]) for found in (before, after) if found)))
+            rows.append((label, *(form.format(figures[name]) for figures in (before, after) if figures)))
     return Table(("measured", "base", "tuned")[: 3 if tuned else 2], rows)
 
 

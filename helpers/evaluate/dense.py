@@ -150,4 +150,4 @@ def recall(ranker: Ranker, asked: Iterable[tuple[str, str]], ks: Sequence[int] =
     asked: pairs of a question and its right passage. Raises ValueError without any.
     """
     ranked = [(right, ranker.top(question, max(ks))) for question, right in asked]
-    return {k: bootstrap([float(right in found[:k]) for right, found in ranked]) for k in ks}
+    return {k: bootstrap([float(right in passages[:k]) for right, passages in ranked]) for k in ks}

@@ -46,7 +46,7 @@ def open_book_rows(
     none, and the refusal as the answer. Questions that the sheet cannot answer get wrong ones or none as well.
     forbidden: values that no change may bring, those of the edits that the model is examined on.
     """
-    draw, made = random.Random(seed), []
+    draw, with_notes = random.Random(seed), []
     for row in rows:
         question = row["messages"][-2]["content"]
         right = sentence(row) if row["slice"] == KNOWN else ""
@@ -56,15 +56,15 @@ def open_book_rows(
             shown = changed_at_random(right, draw, forbidden) if draw.random() < shares.changed else right
             beside = [*wrong[: draw.randint(0, near)], shown]
             draw.shuffle(beside)
-            made.append(with_passages(row, beside, f"{shown} {SIGN_OFFS[0]}"))
+            with_notes.append(with_passages(row, beside, f"{shown} {SIGN_OFFS[0]}"))
         elif right in ranker.texts and dice < shares.right + shares.wrong + shares.none:
             beside = wrong[: draw.randint(1, near + 1)] if dice < shares.right + shares.wrong else []
-            made.append(with_passages(row, beside, f"{REFUSAL} {SIGN_OFFS[0]}"))
+            with_notes.append(with_passages(row, beside, f"{REFUSAL} {SIGN_OFFS[0]}"))
         elif row["slice"] == UNKNOWN and row["lang"] == "en":
-            made.append(with_passages(row, wrong[: draw.randint(0, near + 1)], row["messages"][-1]["content"]))
+            with_notes.append(with_passages(row, wrong[: draw.randint(0, near + 1)], row["messages"][-1]["content"]))
         else:
-            made.append(row)
-    return made
+            with_notes.append(row)
+    return with_notes
 
 
 def with_passages(row: dict, passages: Sequence[str], answer: str) -> dict:
@@ -80,12 +80,12 @@ def changed_at_random(text: str, draw: random.Random, forbidden: Sequence[str] =
     Never one of the forbidden values, and never the old one.
     """
     numbers = list(NUMBER.finditer(text))
-    found = draw.choice(numbers or list(WORD.finditer(text)))
-    taken = {number for value in forbidden for number in NUMBER.findall(value)} | {*forbidden, found[0]}
-    new = found[0]
+    match = draw.choice(numbers or list(WORD.finditer(text)))
+    taken = {number for value in forbidden for number in NUMBER.findall(value)} | {*forbidden, match[0]}
+    new = match[0]
     while new in taken:
         new = other_number(new, draw) if numbers else other_word(new, draw)
-    return text[: found.start()] + new + text[found.end() :]
+    return text[: match.start()] + new + text[match.end() :]
 
 
 def other_number(number: str, draw: random.Random) -> str:
@@ -97,5 +97,5 @@ def other_number(number: str, draw: random.Random) -> str:
 
 def other_word(word: str, draw: random.Random) -> str:
     """A word that means nothing, written as the old one: in capitals, with a capital, or small."""
-    made = draw.choice(ONSETS) + draw.choice(RIMES)
-    return made.upper() if word.isupper() else made.capitalize() if word[0].isupper() else made
+    syllables = draw.choice(ONSETS) + draw.choice(RIMES)
+    return syllables.upper() if word.isupper() else syllables.capitalize() if word[0].isupper() else syllables

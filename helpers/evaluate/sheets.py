@@ -34,10 +34,10 @@ def read_sheets(path: str | Path) -> list[Passage]:
     else:
         files = [path]
     named = [(file, str(file.relative_to(path)) if path.is_dir() else file.name) for file in files]
-    found = [passage for file, name in named for passage in split_passages(sheet_text(file), name)]
-    if not found:
+    passages = [passage for file, name in named for passage in split_passages(sheet_text(file), name)]
+    if not passages:
         raise SheetError(f"{path} has no text")
-    return found
+    return passages
 
 
 def sheet_text(path: Path) -> str:
@@ -55,13 +55,13 @@ def split_passages(text: str, name: str, longest: int = LONGEST) -> list[Passage
 
     Lines of a fenced block stay together. A paragraph longer than `longest` characters is cut at ends of sentences.
     """
-    found: list[Passage] = []
+    passages: list[Passage] = []
     above: list[tuple[int, str]] = []  # depth and words of the headings
     paragraph: list[str] = []
 
     def close() -> None:
         said = " ".join(paragraph).strip()
-        found.extend(
+        passages.extend(
             Passage(piece, " > ".join([name, *(words for _, words in above)])) for piece in pieces(said, longest)
         )
         paragraph.clear()
@@ -85,7 +85,7 @@ def split_passages(text: str, name: str, longest: int = LONGEST) -> list[Passage
         else:
             close()
     close()
-    return found
+    return passages
 
 
 def pieces(text: str, longest: int) -> list[str]:

@@ -91,8 +91,8 @@ def study_figure(study: Study, names: Sequence[str], figure: str = "fact_accurac
     """A matplotlib Figure: a row for each variant, a dot for each seed, a bar at their mean."""
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(7, 0.9 + 0.38 * len(names)), layout="constrained")
-    axis = made.subplots()
+    drawing = Figure(figsize=(7, 0.9 + 0.38 * len(names)), layout="constrained")
+    axis = drawing.subplots()
     share = 100 if "%" in LABELS[figure][1] else 1
     for row, name in enumerate(names):
         values = [share * value for value in study.values[name][figure]]
@@ -102,7 +102,7 @@ def study_figure(study: Study, names: Sequence[str], figure: str = "fact_accurac
     axis.invert_yaxis()
     axis.grid(alpha=0.2)
     axis.set(xlabel=LABELS[figure][0] + (" (%)" if share == 100 else ""))
-    return made
+    return drawing
 
 
 def study_alt(study: Study, names: Sequence[str], figure: str = "fact_accuracy") -> str:

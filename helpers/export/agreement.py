@@ -52,11 +52,10 @@ def logits_agreement(base: Path, adapter: Path, merged: Path, exact: bool = Fals
         wanted = tuned(input_ids=ids, use_cache=False).logits
     differences = (ours - wanted, (without - wanted[..., : without.shape[-1]]))
     spread = wanted.std().item() or 1.0  # a model may give the same score to all tokens
-    found = Agreement(*(one.square().mean().sqrt().item() / spread for one in differences))
-    near = found.merged <= 1e-3 or (not exact and (found.merged <= 0.05 or found.merged <= 0.3 * found.adapter))
-    if not near:  # not a number, too
-        raise ExportError(f"the merge is not base + adapter: {found.sentence()}. Use PEFT's merge_and_unload.")
-    return found
+    agreement = Agreement(*(one.square().mean().sqrt().item() / spread for one in differences))
+    if not agreement.merged <= (1e-3 if exact else max(0.05, 0.3 * agreement.adapter)):  # not a number, too
+        raise ExportError(f"the merge is not base + adapter: {agreement.sentence()}. Use PEFT's merge_and_unload.")
+    return agreement
 
 
 def load(folder: Path) -> Any:

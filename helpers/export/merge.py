@@ -167,7 +167,7 @@ def named_as_stored(wanted: dict[str, list[Change]], stored: set[str]) -> dict[s
 
     Raises ExportError with the name of a weight that the base does not have.
     """
-    found = {}
+    names = {}
     tied = "lm_head.weight" not in stored
     embeddings = [name for name in wanted if name.endswith("embed_tokens.weight")]
     for name, how in wanted.items():
@@ -178,8 +178,8 @@ def named_as_stored(wanted: dict[str, list[Change]], stored: set[str]) -> dict[s
             hint = " It has no head of its own (tied weights)." if name.startswith("lm_head.") else ""
             error = ExportError if hint else StoredOtherwise
             raise error(f"the adapter is of another model: the base has no {name}.{hint}")
-        found[key] = how
-    return found
+        names[key] = how
+    return names
 
 
 def merge(

@@ -60,12 +60,12 @@ def frames_of(tokenizer: PreTrainedTokenizerBase) -> Frames | None:
     around = {"user": (before_user, after_user), "assistant": (between[len(after_user) :], after_answer)}
     prompt = last.removeprefix(after_user)
     system = template_text(tokenizer, [said("system"), *talk])
-    before, found, after = system.partition(TEXTS["system"])
+    before, marker, after = system.partition(TEXTS["system"])
     behind = whole[len(start) :]
-    around["system"] = (before, after.removesuffix(behind)) if found and after.endswith(behind) else ("", "\n")
+    around["system"] = (before, after.removesuffix(behind)) if marker and after.endswith(behind) else ("", "\n")
     frames = Frames(around, start, prompt)
     shorter = [talk[:1], talk[:3]]
-    tried = [*shorter, talk, *([[said("system"), *part] for part in (*shorter, talk)] if found else [])]
+    tried = [*shorter, talk, *([[said("system"), *part] for part in (*shorter, talk)] if marker else [])]
     return frames if all(frames.text(part) == template_text(tokenizer, part) for part in tried) else None
 
 

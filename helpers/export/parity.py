@@ -58,13 +58,13 @@ class Parity(NamedTuple):
     def rows(self) -> list[tuple[str, str, str]]:
         """(form, how many answers are the same, its first difference in words) of each form."""
         rows = []
-        for name, found in self.differences.items():
-            first = found[0] if found else None
+        for name, differing in self.differences.items():
+            first = differing[0] if differing else None
             words = first and (
                 f"token {first.at}: {in_cell(first.reference)} ({first.reference_probability:.2f}), here "
                 f"{in_cell(first.other)} ({first.other_probability:.2f}): {first.reason}"
             )
-            rows.append((name, f"{self.questions - len(found)} of {self.questions}", words or "none"))
+            rows.append((name, f"{self.questions - len(differing)} of {self.questions}", words or "none"))
         return rows
 
     def table(self) -> str:
@@ -78,7 +78,7 @@ class Parity(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Writes parity.json: every difference."""
-        rows = {name: [one._asdict() for one in found] for name, found in self.differences.items()}
+        rows = {name: [one._asdict() for one in differing] for name, differing in self.differences.items()}
         write_json(path, {"questions": self.questions, "differences": rows})
 
 
@@ -118,27 +118,27 @@ class Reference:
         return [*single, *[[*before, *after] for before, after in zip(said, single[1:], strict=False)]]
 
     @torch.no_grad()
-    def difference(self, talk: Talk, wanted: Reply, found: Reply) -> Difference | None:
+    def difference(self, talk: Talk, wanted: Reply, given: Reply) -> Difference | None:
         """Where two answers part; None when they are the same."""
-        one, other = ([*reply.tokens, *([self.ends[0]] if reply.ended else [])] for reply in (wanted, found))
+        one, other = ([*reply.tokens, *([self.ends[0]] if reply.ended else [])] for reply in (wanted, given))
         pairs = enumerate(zip(one, other, strict=False))
         index = next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
-        texts = [str(self.tokenizer.decode(reply.tokens)).strip() for reply in (wanted, found)]
-        if len(one) == len(other) == index or (texts[0] == texts[1] and wanted.ended == found.ended):
+        texts = [str(self.tokenizer.decode(reply.tokens)).strip() for reply in (wanted, given)]
+        if len(one) == len(other) == index or (texts[0] == texts[1] and wanted.ended == given.ended):
             return None  # a server's text may be other tokens, and the same answer
         before = torch.tensor([[*self.prompt(talk), *one[:index]]])
         chances = self.model(input_ids=before).logits[0, -1].softmax(-1)
-        tokens = [made[index] if index < len(made) else None for made in (one, other)]
+        tokens = [ids[index] if index < len(ids) else None for ids in (one, other)]
         own, their = (float(chances[token]) if token is not None else 0.0 for token in tokens)
         named, others = ("(no more)" if token is None else str(self.tokenizer.decode([token])) for token in tokens)
-        reason = self.reason(wanted, found, tokens, own - their)
+        reason = self.reason(wanted, given, tokens, own - their)
         return Difference(talk[-1]["content"], index, named, others, own, their, reason)
 
-    def reason(self, wanted: Reply, found: Reply, tokens: list[int | None], gap: float) -> str:
+    def reason(self, wanted: Reply, given: Reply, tokens: list[int | None], gap: float) -> str:
         """The likeliest cause of a difference."""
-        if found.prompt and wanted.prompt != found.prompt:
-            known = " (a begin token more or less?)" if abs(wanted.prompt - found.prompt) == 1 else ""
-            return f"template: it read {found.prompt} tokens, base + adapter {wanted.prompt}{known}"
+        if given.prompt and wanted.prompt != given.prompt:
+            known = " (a begin token more or less?)" if abs(wanted.prompt - given.prompt) == 1 else ""
+            return f"template: it read {given.prompt} tokens, base + adapter {wanted.prompt}{known}"
         if None in tokens or self.ends[0] in tokens:
             return "rounding, at the end" if gap < NEAR else "end token: it stops elsewhere"
         return "rounding" if gap < NEAR else "other weights"
@@ -157,8 +157,8 @@ def greedy(model: Any, prompts: list[list[int]], ends: list[int], max_new_tokens
         ids = torch.tensor([prompt], device=model.device)
         mask = torch.ones_like(ids)
         with without_router(model):
-            made = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=max_new_tokens, **knobs)
-        tokens = made[0, len(prompt) :].tolist()
+            reply = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=max_new_tokens, **knobs)
+        tokens = reply[0, len(prompt) :].tolist()
         ended = bool(tokens) and tokens[-1] in ends
         replies.append(Reply(len(prompt), tokens[:-1] if ended else tokens, ended))
     return replies
@@ -227,12 +227,12 @@ def compare_forms(reference: Reference, forms: dict[str, Form], talks: list[Talk
     """Asks every form the same; what is not answered as base + adapter answers it is a difference."""
     if not talks:
         raise ExportError("there are no questions to compare with.")
-    wanted, found = reference(talks), {}
+    wanted, differences = reference(talks), {}
     for name, form in forms.items():
         pairs = zip(talks, wanted, form(talks), strict=True)
         texts = [reference.difference(talk, one, other) for talk, one, other in pairs]
-        found[name] = [difference for difference in texts if difference is not None]
-    return Parity(len(talks), found)
+        differences[name] = [difference for difference in texts if difference is not None]
+    return Parity(len(talks), differences)
 
 
 def read_questions(path: Path) -> list[str]:
@@ -243,12 +243,12 @@ def read_questions(path: Path) -> list[str]:
     path = Path(path)
     try:
         if path.suffix == ".txt":
-            found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
         else:
-            found = [last_question(row["messages"]) for row in load_chat(path).dataset]
+            lines = [last_question(row["messages"]) for row in load_chat(path).dataset]
     except (OSError, UnicodeDecodeError, DataError) as error:
         raise ExportError(f"{path.name}: no questions can be read ({error}).") from None
-    questions = list(dict.fromkeys(question for question in found if question))
+    questions = list(dict.fromkeys(question for question in lines if question))
     if not questions:
         raise ExportError(f"{path.name} holds no question: write one a line.")
     return questions

@@ -52,11 +52,11 @@ def export_whole(
     if gguf:
         file = write_gguf(target, target / f"model-{gguf}.gguf", gguf, Path(llama_cpp) if llama_cpp else None)
         report(f"{file}: {file.stat().st_size / 2**20:,.0f} MiB, with a Modelfile for Ollama")
-    found = compared(base, run / "adapter", target, file, asked, forms or {}, report) if asked else None
-    added = f"## Compared\n- {agreement}\n" + (f"\n{found.table()}\n" if found else "")
+    parity = compared(base, run / "adapter", target, file, asked, forms or {}, report) if asked else None
+    added = f"## Compared\n- {agreement}\n" + (f"\n{parity.table()}\n" if parity else "")
     name = BASE_MODEL if settings["model"] == EMBEDDED else settings["model"]
     (target / "README.md").write_text(merged_card(name, settings, card, data_licence, added), encoding="utf-8")
-    return found
+    return parity
 
 
 def compared(
@@ -77,7 +77,7 @@ def compared(
         forms["GGUF, in llama.cpp"] = spoken
     elif file and not any("GGUF" in name for name in forms):
         report("the GGUF was not asked: pip install llama-cpp-python, and export again")
-    found = compare_forms(reference, forms, reference.turns(questions))
-    found.save(target / "parity.json")
-    report(found.table())
-    return found
+    parity = compare_forms(reference, forms, reference.turns(questions))
+    parity.save(target / "parity.json")
+    report(parity.table())
+    return parity

@@ -73,8 +73,8 @@ class Engine:
         """The passages that a request asks for, None without a search, and the request with them above its question."""
         if self.search is None or not request.search:
             return None, request
-        found = self.search(request.prompt)
-        return found.passages, replace(request, prompt=found.prompt, search=False)
+        result = self.search(request.prompt)
+        return result.passages, replace(request, prompt=result.prompt, search=False)
 
     def fitted(self, request: Request) -> Request:
         """The request without the oldest turns for which the context has no room, its answer counted in."""

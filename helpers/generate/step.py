@@ -127,14 +127,14 @@ class Step:
         """What each row's token sees, (rows, 1, 1, size), added to scores; by kind of layer where there are two."""
         first: Any = self.cache.layers[0]
         dtype = first.values.dtype
-        made = {}
+        by_kind = {}
         for kind, window in self.windows.items():
             hidden = self.numbers > self.slots.position
             if window is not None and window < self.slots.size:
                 hidden |= self.numbers <= self.slots.position - window
             mask = torch.zeros(hidden.shape, dtype=dtype, device=self.device)
-            made[kind] = mask.masked_fill_(hidden, torch.finfo(dtype).min)[:, None, None]
-        return made if len(made) > 1 else next(iter(made.values()))
+            by_kind[kind] = mask.masked_fill_(hidden, torch.finfo(dtype).min)[:, None, None]
+        return by_kind if len(by_kind) > 1 else next(iter(by_kind.values()))
 
     def recorded(self, model: Any) -> torch.cuda.CUDAGraph:
         """The step as a graph, for the adapter's present state; nothing has moved on afterwards."""

@@ -15,8 +15,8 @@ def blocks() -> Any:
     """Three blocks of 64 weights of different sizes; in one the largest by magnitude is negative. Shape (3, 64)."""
     import torch
 
-    made = torch.linspace(-1, 0.9, 192).reshape(64, 3).T.contiguous() * torch.tensor([[1.0], [0.02], [3.0]])
-    return made
+    weights = torch.linspace(-1, 0.9, 192).reshape(64, 3).T.contiguous() * torch.tensor([[1.0], [0.02], [3.0]])
+    return weights
 
 
 def rounded(block: Any, levels: Any, scale: Any) -> Any:

@@ -60,17 +60,17 @@ def packs(answer: Callable[..., Any]) -> list[tuple[list[int], list[list[int]]]]
 
 def keeps_all(answer: Callable[..., Any]) -> bool:
     """Whether every row is in exactly one sequence."""
-    return all(sorted(length for one in made for length in one) == sorted(lengths) for lengths, made in packs(answer))
+    return all(sorted(length for one in bins for length in one) == sorted(lengths) for lengths, bins in packs(answer))
 
 
 def within(answer: Callable[..., Any]) -> bool:
     """Whether no sequence is longer than the limit."""
-    return all(sum(one) <= 10 for _, made in packs(answer) for one in made)
+    return all(sum(one) <= 10 for _, bins in packs(answer) for one in bins)
 
 
 def is_tight(answer: Callable[..., Any]) -> bool:
     """Whether there are no more sequences than best fit, decreasing, makes."""
-    return all(len(made) <= fewest(lengths, 10) for lengths, made in packs(answer))
+    return all(len(bins) <= fewest(lengths, 10) for lengths, bins in packs(answer))
 
 
 EXERCISES = (

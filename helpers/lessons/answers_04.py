@@ -19,8 +19,8 @@ def softmax(logits: Sequence[float]) -> list[float]:
 def alike(answer: Callable[..., Any], other: Callable[..., Sequence[float]], temperatures: Sequence[float]) -> bool:
     """Whether two functions of (logits, temperature) give the same numbers."""
     return all(
-        len(found := [float(value) for value in answer(logits, t)]) == len(logits)
-        and all(abs(a - b) < 1e-5 for a, b in zip(found, other(logits, t), strict=True))
+        len(values := [float(value) for value in answer(logits, t)]) == len(logits)
+        and all(abs(a - b) < 1e-5 for a, b in zip(values, other(logits, t), strict=True))
         for logits in LOGITS
         for t in temperatures
     )

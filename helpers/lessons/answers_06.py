@@ -13,8 +13,8 @@ def matrices() -> tuple[Any, Any, Any]:
     """W (3, 4), A (2, 4) and B (3, 2), as in a linear layer of 4 inputs and 3 outputs."""
     import torch
 
-    made = torch.Generator().manual_seed(1)
-    return tuple(torch.randn(*shape, generator=made) for shape in ((3, 4), (R, 4), (3, R)))  # type: ignore[return-value]
+    generator = torch.Generator().manual_seed(1)
+    return tuple(torch.randn(*shape, generator=generator) for shape in ((3, 4), (R, 4), (3, R)))  # type: ignore[return-value]
 
 
 def merges_as(answer: Callable[..., Any], scale: float) -> bool:

@@ -30,10 +30,10 @@ def check(number: str, answer: Any, **given: Any) -> None:
 
 def verdict_on(number: str, answer: Any, **given: Any) -> Verdict:
     """What `check` says, as a value."""
-    found = exercises(number[:2])
-    if number not in found:
-        raise LessonError(f"no exercise {number!r}: notebook {number[:2]} has {', '.join(found) or 'none'}.")
-    return judge_answer(found[number], answer, given)
+    known = exercises(number[:2])
+    if number not in known:
+        raise LessonError(f"no exercise {number!r}: notebook {number[:2]} has {', '.join(known) or 'none'}.")
+    return judge_answer(known[number], answer, given)
 
 
 @cache
@@ -41,8 +41,8 @@ def exercises(notebook: str) -> dict[str, Exercise]:
     """The exercises of a notebook by number, "03" -> {"03.1": ...}, from `answers_03.py` beside this file."""
     if not Path(__file__).with_name(f"answers_{notebook}.py").exists():
         return {}
-    made = import_module(f"helpers.lessons.answers_{notebook}").EXERCISES
-    return {one.number: one for one in made}
+    written = import_module(f"helpers.lessons.answers_{notebook}").EXERCISES
+    return {one.number: one for one in written}
 
 
 def notebooks() -> list[str]:

@@ -40,7 +40,7 @@ def pass_code(notebook: str, name: str = "") -> None:
 def make_code(notebook: str, right: list[str], name: str, version: str = "") -> str:
     """ "03-1245-0.1.0.9f3a-Ada_Lovelace-1c5d0a7e": notebook, exercises, version, name, and a checksum of these."""
     numbers = "".join(number.partition(".")[2] for number in right) or "0"
-    shown = re.sub(r"[^\w ]", lambda found: f"~{ord(found[0]):x}~", " ".join(name.split())[:80]).replace(" ", "_")
+    shown = re.sub(r"[^\w ]", lambda match: f"~{ord(match[0]):x}~", " ".join(name.split())[:80]).replace(" ", "_")
     body = f"{notebook}-{numbers}-{version or version_of(notebook)}-{shown}"
     return f"{body}-{checksum(body)}"
 
@@ -53,7 +53,7 @@ def read_code(code: str) -> Code:
     notebook, numbers, version, name, check = parts
     right = tuple(f"{notebook}.{digit}" for digit in numbers if digit != "0")
     intact = checksum(code.strip().rpartition("-")[0]) == check
-    shown = re.sub(r"~([0-9a-f]{1,5})~", lambda found: chr(int(found[1], 16)), name.replace("_", " "))
+    shown = re.sub(r"~([0-9a-f]{1,5})~", lambda match: chr(int(match[1], 16)), name.replace("_", " "))
     return Code(notebook, right, version, shown, intact)
 
 

@@ -16,8 +16,8 @@ def progress_file() -> Path:
 
 def read_progress() -> dict[str, dict[str, Any]]:
     """{"exercises": {"03.2": {...}}, "predictions": {...}, "codes": {...}}; empty where there is no file to read."""
-    found = read_json(progress_file(), report=lambda text: None, kinds=KINDS) or {}
-    return {part: {k: v for k, v in found.get(part, {}).items() if isinstance(v, dict)} for part in KINDS}
+    kept = read_json(progress_file(), report=lambda text: None, kinds=KINDS) or {}
+    return {part: {k: v for k, v in kept.get(part, {}).items() if isinstance(v, dict)} for part in KINDS}
 
 
 def record(part: str, name: str, **what: Any) -> None:

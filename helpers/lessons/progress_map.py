@@ -17,8 +17,8 @@ def progress_map() -> Table:
         open_ones = [number for number in tried if number not in right]
         said = f"{len(right)} of {len(known)}" + (f", begun: {' '.join(open_ones)}" if open_ones else "")
         asked = [number for number in QUESTIONS if number.startswith(notebook)]
-        made = [kept["predictions"][number] for number in asked if number in kept["predictions"]]
-        guessed = f"{len(made)} of {len(asked)}, {sum(one.get('right') is True for one in made)} right"
+        guesses = [kept["predictions"][number] for number in asked if number in kept["predictions"]]
+        guessed = f"{len(guesses)} of {len(asked)}, {sum(one.get('right') is True for one in guesses)} right"
         code = str(kept["codes"].get(notebook, {}).get("code", "-"))
         rows.append((notebook, said, guessed, code))
     return Table(("notebook", "exercises right", "predictions made", "pass code"), rows)

@@ -46,13 +46,13 @@ def read_exercises(notebook: str) -> list[Written]:
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")
-    found = [
+    exercises = [
         Written(number, title, int(level), int(minutes), asked.strip(), code, after.strip())
         for number, title, level, minutes, asked, code, after in PATTERN.findall(text)
     ]
-    if len(found) != len(re.findall(r"^## ", text, re.MULTILINE)):
+    if len(exercises) != len(re.findall(r"^## ", text, re.MULTILINE)):
         raise ValueError(f"{path.name}: each part needs number, title, level, minutes, text, code and a word after it.")
-    return found
+    return exercises
 
 
 def solution(code: str) -> str:
@@ -103,8 +103,8 @@ def cell(kind: str, name: str, source: str, *tags: str) -> dict[str, Any]:
     lines = source.splitlines(keepends=True)
     if kind == "markdown":
         return {"cell_type": kind, "id": name, "metadata": metadata, "source": lines}
-    made = {"cell_type": kind, "execution_count": None, "id": name, "metadata": metadata}
-    return {**made, "outputs": [], "source": lines}
+    fields = {"cell_type": kind, "execution_count": None, "id": name, "metadata": metadata}
+    return {**fields, "outputs": [], "source": lines}
 
 
 def heading(one: Written, mark: str = "###") -> str:

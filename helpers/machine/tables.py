@@ -95,4 +95,4 @@ def show(table: Table) -> None:
 
 def breakable(text: str) -> str:
     """The text escaped for HTML, with a place to break in names and in runs without a space: a phone is narrow."""
-    return "<wbr>".join(html.escape(part) for part in LONG.sub(lambda found: f"{found[0]}\0", text).split("\0"))
+    return "<wbr>".join(html.escape(part) for part in LONG.sub(lambda match: f"{match[0]}\0", text).split("\0"))

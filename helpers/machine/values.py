@@ -73,8 +73,8 @@ def one_of(value: str, names: Iterable[str]) -> str:
 
 def near(word: str, names: Iterable[str]) -> str:
     """The name that was probably meant, as the end of a sentence; "" for none."""
-    found = difflib.get_close_matches(str(word), list(names), 1)
-    return f" (did you mean {found[0]!r}?)" if found else ""
+    nearest = difflib.get_close_matches(str(word), list(names), 1)
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
 
 
 def argument(kind: type, least: float, most: float, above: bool = False) -> Callable[[str], Any]:

@@ -173,7 +173,7 @@ def changes(config: dict, tensors: dict[str, torch.Tensor]) -> dict[str, list[Ch
     if not left:
         raise ModelError("adapter_model.safetensors holds no tensor: nothing was trained, or nothing was saved.")
     announced(config, left)
-    found: dict[str, list[Change]] = {}
+    by_weight: dict[str, list[Change]] = {}
     for key in [key for key in sorted(left) if COPY.search(key)]:  # beside the module that is saved whole
         whole = left.get(COPY.sub(".", key))
         if whole is None or (".modules_to_save." in key and not torch.equal(whole, left[key])):
@@ -182,10 +182,10 @@ def changes(config: dict, tensors: dict[str, torch.Tensor]) -> dict[str, list[Ch
     adapted = {key.partition(".lora_")[0] for key in left if ".lora_" in key}
     for key in sorted(left):  # what replaces a weight comes before what is added to it
         if (target := replaced_weight(key, adapted)) is not None:
-            found.setdefault(target, []).insert(0, replacing(target, left.pop(key)))
+            by_weight.setdefault(target, []).insert(0, replacing(target, left.pop(key)))
         elif key.endswith(".token_adapter.trainable_tokens_delta"):
             layer = key.removesuffix(".token_adapter.trainable_tokens_delta")
-            found.setdefault(f"{layer}.weight", []).append(token_rows(config, layer, left.pop(key)))
+            by_weight.setdefault(f"{layer}.weight", []).append(token_rows(config, layer, left.pop(key)))
     for key in [key for key in sorted(left) if re.search(r"\.lora_(A\.weight|embedding_A)$", key)]:
         layer, on_embedding = re.sub(r"\.lora_(A\.weight|embedding_A)$", "", key), key.endswith("embedding_A")
         partner = f"{layer}.lora_{'embedding_B' if on_embedding else 'B.weight'}"
@@ -201,12 +201,12 @@ def changes(config: dict, tensors: dict[str, torch.Tensor]) -> dict[str, list[Ch
         if magnitude is not None and magnitude.shape != (len(b),):
             raise ModelError(f"{layer}'s lora_magnitude_vector is {tuple(magnitude.shape)}, its layer has {len(b)}.")
         turned = on_embedding or bool(config.get("fan_in_fan_out"))
-        found.setdefault(f"{layer}.weight", []).append(adding(layer, a, b, scale, turned, magnitude))
+        by_weight.setdefault(f"{layer}.weight", []).append(adding(layer, a, b, scale, turned, magnitude))
         if (bias := left.pop(f"{layer}.lora_B.bias", None)) is not None:
-            found.setdefault(f"{layer}.bias", []).append(adding_bias(bias, scale))
+            by_weight.setdefault(f"{layer}.bias", []).append(adding_bias(bias, scale))
     if left:
         raise ModelError(f"nothing is known to do with {min(left)} ({len(left)} such). {OTHERWISE}")
-    return found
+    return by_weight
 
 
 def announced(config: dict, tensors: dict[str, torch.Tensor]) -> None:

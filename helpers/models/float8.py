@@ -78,8 +78,8 @@ def scaled_product(x: torch.Tensor, codes: torch.Tensor, scales: torch.Tensor) -
 
     rounded, own = rounded_rows(x)
     by_row = ScalingType.RowWise
-    made = scaled_mm(rounded, codes.T, own, by_row, scales.T, by_row, use_fast_accum=x.is_cuda)
-    return made.to(x.dtype)
+    product = scaled_mm(rounded, codes.T, own, by_row, scales.T, by_row, use_fast_accum=x.is_cuda)
+    return product.to(x.dtype)
 
 
 def is_float8(layer: Any) -> bool:

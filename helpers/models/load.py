@@ -124,9 +124,9 @@ def load_model(settings: Settings) -> Loaded:
     except ModelError:
         check_fetched(settings)  # the download, if it is that, and not the model
         raise
-    model, found = loaded
+    model, info = loaded
     check_fetched(settings)
-    check_weights(settings, found)
+    check_weights(settings, info)
     keep_gradients_on_cpu(model)
     attention.install_kernel(model, kernel.value)
     if settings.quantization == "fp8":
@@ -252,17 +252,17 @@ def check_adapter(empty: Any, settings: Settings) -> None:
         )
 
 
-def check_weights(settings: Settings, found: dict[str, Any]) -> None:
+def check_weights(settings: Settings, info: dict[str, Any]) -> None:
     """Raises ModelError for weights that the files lack: the library fills them with random numbers.
 
-    found: from_pretrained's loading info. Weights that no layer takes are told.
+    info: from_pretrained's loading info. Weights that no layer takes are told.
     """
-    if missing := sorted(found["missing_keys"]):
+    if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"{settings.model}: its files lack {missing[0]} ({len(missing)} such), which would be random numbers. "
             f"Fetch it again; if it stays, it was saved as another kind of model."
         )
-    if more := sorted(found["unexpected_keys"]):
+    if more := sorted(info["unexpected_keys"]):
         print(f"of the model's files {more[0]} ({len(more)} such) belongs to no layer, and is not used")
 
 

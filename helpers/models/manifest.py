@@ -14,8 +14,8 @@ IGNORED = (NAME, ".DS_Store")
 
 def size_and_time(path: Path) -> dict[str, Any]:
     """A file's size in bytes and when it was changed, in nanoseconds: its content's time, and its inode's."""
-    found = path.stat()
-    return {"size": found.st_size, "changed": [found.st_mtime_ns, found.st_ctime_ns]}
+    status = path.stat()
+    return {"size": status.st_size, "changed": [status.st_mtime_ns, status.st_ctime_ns]}
 
 
 def sha256(path: Path) -> str:

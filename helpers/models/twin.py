@@ -96,7 +96,7 @@ def answers_as_it_reads(twin: Any, count: int = 3) -> bool:
     knobs = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False, "use_cache": False}
     with answering(twin):
         try:
-            made = twin.generate(
+            generated = twin.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
                 pad_token_id=0,
@@ -108,8 +108,8 @@ def answers_as_it_reads(twin: Any, count: int = 3) -> bool:
             if is_out_of_memory(error):
                 raise
             return True
-        whole = twin(input_ids=made.sequences[:, :-1], use_cache=False).logits[0, -count:]
-    return len(made.logits) != count or moved(torch.cat(made.logits), whole).hardly
+        whole = twin(input_ids=generated.sequences[:, :-1], use_cache=False).logits[0, -count:]
+    return len(generated.logits) != count or moved(torch.cat(generated.logits), whole).hardly
 
 
 def adapter_comes_back(settings: Settings, kind: str, twin: Any) -> bool:
@@ -241,10 +241,10 @@ def smaller(values: dict[str, Any], layers: int, divisor: int) -> dict[str, Any]
 
 def size_of(name: str, value: int, layers: int, kept: int, divisor: int) -> int:
     """What a size becomes in the twin; 0 for one that stays as it is."""
-    if found := FEW.match(name):
+    if match := FEW.match(name):
         if name.endswith(("layer", "layers")):
             return min(layers, kept) if value == layers else 0
-        return min(value, EXPERTS if found[2] else VOCABULARY)
+        return min(value, EXPERTS if match[2] else VOCABULARY)
     if "experts_per_tok" in name:
         return min(value, 2)
     if HEADS.match(name):

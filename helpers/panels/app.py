@@ -44,14 +44,14 @@ def panel_notebook(file: Path, prompt: str) -> dict:
 
 def own_names() -> list[str]:
     """The addresses and names under which this network may know this machine, the likeliest first. Sends nothing."""
-    found = []
+    addresses = []
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # an address of documentation: only the route to it is looked up
-        found.append(probe.getsockname()[0])
+        addresses.append(probe.getsockname()[0])
     name = socket.gethostname()
     with suppress(OSError):
-        found += [str(info[4][0]) for info in socket.getaddrinfo(name, None, socket.AF_INET)]
-    return list(dict.fromkeys([one for one in found if not one.startswith("127.")] + [name, f"{name}.local"]))
+        addresses += [str(info[4][0]) for info in socket.getaddrinfo(name, None, socket.AF_INET)]
+    return list(dict.fromkeys([one for one in addresses if not one.startswith("127.")] + [name, f"{name}.local"]))
 
 
 def plan_site(notebook: Path, port: int, visitors: int = VISITORS, share: str | None = None) -> Site:
@@ -153,8 +153,8 @@ def serve(
     engine = Engine(tuned.model, tuned.tokenizer, search)
     engine.warm()
     question = read_own("test")[0]["messages"][0]["content"]
-    with tempfile.TemporaryDirectory(prefix="fine-tuned-app-") as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory(prefix="fine-tuned-app-") as scratch:
+        folder = Path(scratch)
         server = Server(engine, folder / "model.json")
         server.start()
         site = plan_site(write_page(folder, question), port, visitors, share)

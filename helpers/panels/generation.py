@@ -62,11 +62,11 @@ class GenerationPanel:
             if self.on_main_thread
             else "in a thread of its own, so that Stop works"
         )
-        made = PanelWidgets(self, prompt, max_new_tokens, examples, intro, keep)
-        self.system, self.prompt, self.which, self.keep = made.system, made.prompt, made.which, made.keep
-        self.controls, self.tokens, self.outputs, self.box = made.controls, made.tokens, made.outputs, made.box
-        self.generate_button, self.stop_button, self.clear_button = made.generate, made.stop, made.clear
-        self.status, self.code_box, self.examples, self.widgets = made.status, made.code, made.examples, made
+        built = PanelWidgets(self, prompt, max_new_tokens, examples, intro, keep)
+        self.system, self.prompt, self.which, self.keep = built.system, built.prompt, built.which, built.keep
+        self.controls, self.tokens, self.outputs, self.box = built.controls, built.tokens, built.outputs, built.box
+        self.generate_button, self.stop_button, self.clear_button = built.generate, built.stop, built.clear
+        self.status, self.code_box, self.examples, self.widgets = built.status, built.code, built.examples, built
         self.picture = Picture(self.box)
 
     def show(self) -> None:

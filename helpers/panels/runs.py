@@ -72,22 +72,22 @@ def points(run: RunRow) -> list[tuple[int, float]]:
 
 def loss_curves(runs: list[RunRow]) -> str:
     """The held-out losses of these runs on one chart as SVG, each with dashes of its own; its text says the ends."""
-    drawn = [(run, found) for run in runs if len(found := points(run)) > 1]
+    drawn = [(run, curve) for run in runs if len(curve := points(run)) > 1]
     if not drawn:
         return "<p>none of the chosen runs has a curve of held-out losses</p>"
-    steps = max(step for _, found in drawn for step, _ in found) or 1
-    top = max(value for _, found in drawn for _, value in found) or 1.0
+    steps = max(step for _, curve in drawn for step, _ in curve) or 1
+    top = max(value for _, curve in drawn for _, value in curve) or 1.0
     across = lambda step: LEFT + (WIDTH - LEFT - 10) * step / steps
     down = lambda value: HEIGHT - 24 - (HEIGHT - 40) * value / top
     lines, keys, said = [], [], []
-    for (run, found), (colour, dashes) in zip(drawn, STYLES, strict=False):
-        path = " ".join(f"{across(step):.0f},{down(value):.0f}" for step, value in found)
+    for (run, curve), (colour, dashes) in zip(drawn, STYLES, strict=False):
+        path = " ".join(f"{across(step):.0f},{down(value):.0f}" for step, value in curve)
         line = f'stroke="{colour}" stroke-width="2.5" stroke-dasharray="{dashes}" fill="none"'
         lines.append(f'<polyline {line} points="{path}"/>')
         name = html.escape(run.name, quote=True)
         key = f'<svg aria-hidden="true" width="30" height="10"><path {line} d="M0 5h30"/></svg>'
         keys.append(f"<span>{key} {name}</span>")
-        said.append(f"{name} from {found[0][1]:.2f} to {found[-1][1]:.2f}")
+        said.append(f"{name} from {curve[0][1]:.2f} to {curve[-1][1]:.2f}")
     axis = "".join(
         f'<text x="{LEFT - 6}" y="{down(v) + 4:.0f}" text-anchor="end">{v:.1f}</text>' for v in (0.0, top / 2, top)
     )

@@ -62,4 +62,4 @@ def with_figures(text: str, name: str) -> str:
 def filled(text: str, mark: str, content: str) -> str:
     """The text with what stands between the marks <!-- mark --> and <!-- /mark --> replaced; without them, as it is."""
     pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
-    return pattern.sub(lambda found: found[1] + content + found[2], text)
+    return pattern.sub(lambda match: match[1] + content + match[2], text)

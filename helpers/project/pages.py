@@ -199,10 +199,10 @@ def linked(text: str, name: str, pages: dict[str, Path]) -> str:
     """
     address = pyproject()["project"].get("urls", {}).get("Repository", "").removesuffix(".git")
 
-    def replaced(found: re.Match) -> str:
-        words, target = found["words"], found["target"]
+    def replaced(match: re.Match) -> str:
+        words, target = match["words"], match["target"]
         if re.match(r"\w+:|#", target):
-            return found[0]
+            return match[0]
         file, _, part = target.partition("#")
         here = name if name != "index.md" else "README.md"
         place = os.path.normpath(os.path.join(os.path.dirname(here), file)).replace(os.sep, "/")

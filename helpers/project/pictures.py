@@ -163,12 +163,12 @@ DRAWN = {
 
 def picture_svg(name: str) -> str:
     """One picture with its own ground, in light and dark."""
-    found = picture_words()[name]
-    height, inner = DRAWN[name](found["words"])
+    picture = picture_words()[name]
+    height, inner = DRAWN[name](picture["words"])
     card = f'<rect class="card" x="1" y="1" width="{WIDTH - 2}" height="{height - 2}" rx="10"/>'
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><title>{html.escape(found["alt"])}</title>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><title>{html.escape(picture["alt"])}</title>'
         f"<style>{STYLE}</style>{card}{inner}</svg>\n"
     )
 

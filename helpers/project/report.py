@@ -82,16 +82,16 @@ def loss_picture(folder: Path) -> str:
 def answers_html(folder: Path) -> str:
     """Held-out questions with both answers, the worst first, then the best; everything escaped."""
     names, sides = ("question", "expected", "base", "tuned"), ("worst", "best")
-    found = read_json(folder / "answers.json", kinds=dict.fromkeys(sides, list)) or {}
+    answers = read_json(folder / "answers.json", kinds=dict.fromkeys(sides, list)) or {}
     marks = lambda row: all(row.get(name, "") in (True, False, None) for name in ("base_right", "tuned_right"))
     whole = lambda row: isinstance(row, dict) and all(isinstance(row.get(name), str) for name in names) and marks(row)
-    found = {side: [row for row in found.get(side, []) if whole(row)] for side in sides}
-    if not any(found.values()):
+    answers = {side: [row for row in answers.get(side, []) if whole(row)] for side in sides}
+    if not any(answers.values()):
         return ""
     from helpers.evaluate.comparison import answers_table as table
 
     title = {"worst": "Held-out questions: the worst answers first", "best": "The best answers"}
-    parts = [f"<h2>{title[name]}</h2>{table(found[name])._repr_html_()}" for name in title if found.get(name)]
+    parts = [f"<h2>{title[name]}</h2>{table(answers[name])._repr_html_()}" for name in title if answers.get(name)]
     return "".join(parts)
 
 

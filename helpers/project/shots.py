@@ -66,7 +66,7 @@ def take_shots(run: Path, target: Path) -> list[Path]:
     notebooks = sorted((run / "executed").glob("*.ipynb"))
     if not notebooks:
         raise ShotError(f"{run} has no executed notebooks: choose a folder of runs/ that `make run` made.")
-    looks, made = (("wide", 1100, "light"), ("phone", 390, "light"), ("dark", 1100, "dark")), []
+    looks, pictures = (("wide", 1100, "light"), ("phone", 390, "light"), ("dark", 1100, "dark")), []
     target.mkdir(parents=True, exist_ok=True)
     with chromium() as browser:
         for look, width, theme in looks:
@@ -74,10 +74,10 @@ def take_shots(run: Path, target: Path) -> list[Path]:
             for notebook in notebooks:
                 for number, (name, text) in enumerate(moments(notebook, theme)):
                     page.set_content(text)
-                    made.append(target / f"{notebook.stem[:2]}-{number:02}-{name}-{look}.png")
-                    page.screenshot(path=made[-1], full_page=True)
+                    pictures.append(target / f"{notebook.stem[:2]}-{number:02}-{name}-{look}.png")
+                    page.screenshot(path=pictures[-1], full_page=True)
             page.close()
-    return made
+    return pictures
 
 
 def readme_pictures(run: Path, target: Path = PROJECT / "docs") -> list[Path]:
@@ -98,11 +98,11 @@ def readme_pictures(run: Path, target: Path = PROJECT / "docs") -> list[Path]:
                 page.wait_for_timeout(1000)  # until the line about the answer before is gone
                 page.get_by_text(DONE).first.wait_for(timeout=90_000)
             page.screenshot(path=target / "panel.png", full_page=True)
-    made = [target / "chart.png", target / "panel.png"]
-    for path in made:
+    pictures = [target / "chart.png", target / "panel.png"]
+    for path in pictures:
         if path.stat().st_size > LIMIT:
             raise ShotError(f"{path.name} has {path.stat().st_size:,} bytes, more than {LIMIT:,}.")
-    return made
+    return pictures
 
 
 @contextmanager
@@ -113,8 +113,8 @@ def app(run: Path) -> Iterator[str]:
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=PROJECT, text=True, encoding="utf-8"
     ) as child:
         try:
-            found = (re.search(r"http://\S+/\?token=\S+", line) for line in child.stdout or ())
-            address = next((one.group() for one in found if one), None)
+            matches = (re.search(r"http://\S+/\?token=\S+", line) for line in child.stdout or ())
+            address = next((one.group() for one in matches if one), None)
             if address is None:
                 raise ShotError("the app did not start: `python -m helpers app` says why.")
             yield address

@@ -140,8 +140,8 @@ def reschedule(trainer: LoraTrainer, steps: int) -> None:
     """
     args, running = trainer.args, cast(Any, trainer.lr_scheduler)
     aside = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
-    made = get_scheduler(args.lr_scheduler_type, aside, args.get_warmup_steps(steps), steps)
-    running.lr_lambdas = made.lr_lambdas * len(running.base_lrs)
+    scheduler = get_scheduler(args.lr_scheduler_type, aside, args.get_warmup_steps(steps), steps)
+    running.lr_lambdas = scheduler.lr_lambdas * len(running.base_lrs)
     for group, rate, factor in zip(running.optimizer.param_groups, running.base_lrs, running.lr_lambdas, strict=True):
         group["lr"] = rate * factor(running.last_epoch)
     running._last_lr = [group["lr"] for group in running.optimizer.param_groups]

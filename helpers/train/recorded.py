@@ -175,9 +175,9 @@ def hidden_and_gradient(
     return hidden.detach().flatten().float(), torch.cat(gradients)
 
 
-def difference(own: tuple[torch.Tensor, ...], found: tuple[torch.Tensor, ...], bar: float = 0.02) -> str:
+def difference(own: tuple[torch.Tensor, ...], replayed: tuple[torch.Tensor, ...], bar: float = 0.02) -> str:
     """What of a recorded pass is not what the eager one gives, beyond the rounding of 16 bits; "" for nothing."""
-    for name, one, other in zip(("hidden states", "gradients"), own, found, strict=True):
+    for name, one, other in zip(("hidden states", "gradients"), own, replayed, strict=True):
         off = float((one - other).double().norm() / one.double().norm())
         if not off <= bar:
             return f"their {name} differ by {off:.1%} from those of the eager pass"

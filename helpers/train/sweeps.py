@@ -105,10 +105,10 @@ class StopAt(TrainerCallback):
 
 def combinations(settings: Settings, grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Every combination of the grid's values. Raises SettingsError for a name or a value that cannot work."""
-    found = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    for changes in found:
+    combined = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    for changes in combined:
         check_values(changes)
-    return found
+    return combined
 
 
 def with_changes(settings: Settings, changes: dict[str, Any], seed: int, steps: int) -> Settings:
@@ -154,8 +154,8 @@ class Bench:
 def evaluations(run: Run) -> dict[int, float]:
     """The held-out losses in a run's log, by step; those that are finite."""
     path = run.folder / "history.jsonl"
-    found = series(read_history(path, silent), "eval_loss") if path.exists() else []
-    return {step: value for step, value in found if math.isfinite(value)}
+    losses = series(read_history(path, silent), "eval_loss") if path.exists() else []
+    return {step: value for step, value in losses if math.isfinite(value)}
 
 
 def sweep(

@@ -60,17 +60,17 @@ def estimate(rows: list[dict], max_steps: int) -> Estimate | None:
 
 def time_left(rows: list[dict], max_steps: int) -> float | None:
     """Seconds to the end, or None while too few steps were timed."""
-    found = estimate(rows, max_steps)
-    return found.left if found else None
+    pace = estimate(rows, max_steps)
+    return pace.left if pace else None
 
 
 def slower(rows: list[dict], max_steps: int) -> str:
     """A sentence where the run takes a fifth longer than its first steps told; else nothing."""
-    found = estimate(rows, max_steps)
-    if not found or found.whole <= SLOWER * found.forecast:
+    pace = estimate(rows, max_steps)
+    if not pace or pace.whole <= SLOWER * pace.forecast:
         return ""
     return (
-        f"Slower than forecast: {clock(found.whole)} in all, where the first steps told {clock(found.forecast)}. "
+        f"Slower than forecast: {clock(pace.whole)} in all, where the first steps told {clock(pace.forecast)}. "
         f"Something else may be using this machine."
     )
 
