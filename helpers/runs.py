@@ -19,6 +19,7 @@ ASIDE = (
     "gradient_checkpointing",
 )  # of the machine, not the task
 PARTS = ("settings.json", "run_card.json", "history.jsonl")  # a folder with one of these is a run's
+CHECKS = ("facts", "style", "forgot")  # columns of the table that not every data set has
 SORTS = ("newest", "loss", "facts", "minutes", "tokens", "memory", "forgetting")
 LOWER, HIGHER = "lower is better", "higher is better"
 
@@ -154,14 +155,18 @@ def runs_table(runs: Sequence[RunRow], sort: str = "newest") -> Table:
     """The whole runs as a table; damaged ones are named below it, and runs of other data are said to be such."""
     whole = sorted_runs([run for run in runs if not run.wrong], sort)
     names = [name for name in differing(whole) if name != "data"]
-    header = ("run", "data", *names, "steps", "tokens", "min", "loss", "facts", "style", "forgot", "GiB")
+    header = ("steps", "tokens", "min", "loss", "facts", "style", "forgot", "GiB")
     forms = ("{:.0f}", "{:,.0f}", "{:.1f}", "{:.3f}", "{:.0%}", "{:.0%}", "{:+.2f}", "{:.1f}")
+    kept = [
+        i for i, name in enumerate(header) if name not in CHECKS or any(figures(run)[i] is not None for run in whole)
+    ]
     rows = []
     for run in whole:
-        shown = ["-" if value is None else form.format(value) for form, value in zip(forms, figures(run), strict=True)]
+        values = [(figures(run)[i], forms[i]) for i in kept]
+        shown = ["-" if value is None else form.format(value) for value, form in values]
         own = [str(run.settings.get(name, "-")) for name in names]
         rows.append((f"{run.name}{state(run)}", run.data, *own, *shown))
-    return Table(header, rows, notes=notes(runs, whole))
+    return Table(("run", "data", *names, *(header[i] for i in kept)), rows, notes=notes(runs, whole))
 
 
 def state(run: RunRow) -> str:

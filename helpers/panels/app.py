@@ -30,15 +30,12 @@ panel.show()
 """
 
 
-def panel_notebook(file: Path, prompt: str) -> dict:
-    """The notebook that Voila shows: a heading and the panel. file: of serving.Server."""
-    from helpers.evaluate.shop import COMMON_QUESTION, SHOP_QUESTIONS
-
-    examples = [*SHOP_QUESTIONS, COMMON_QUESTION]
+def panel_notebook(file: Path, questions: list[str]) -> dict:
+    """The notebook that Voila shows: a heading and the panel. file: of serving.Server. questions: its examples."""
     title = {"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# Talk to your fine-tuned model"}
     code: dict[str, Any] = {"cell_type": "code", "id": "panel", "metadata": {}, "outputs": [], "execution_count": None}
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    cells = [title, {**code, "source": CELL.format(file=str(file), prompt=prompt, examples=examples)}]
+    cells = [title, {**code, "source": CELL.format(file=str(file), prompt=questions[0], examples=questions)}]
     return {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
 
 
@@ -115,11 +112,11 @@ def stop_site(child: subprocess.Popen) -> None:
         child.wait()
 
 
-def write_page(folder: Path, question: str) -> Path:
+def write_page(folder: Path, questions: list[str]) -> Path:
     """Writes the notebook that Voila shows into a folder that has the server's model.json, and returns it."""
     notebook = folder / "page" / "panel.ipynb"
     notebook.parent.mkdir()
-    notebook.write_text(json.dumps(panel_notebook(folder / "model.json", question)), encoding="utf-8")
+    notebook.write_text(json.dumps(panel_notebook(folder / "model.json", questions)), encoding="utf-8")
     return notebook
 
 
@@ -138,8 +135,8 @@ def serve(
     visitors: at most, at a time. share: None for this machine alone, else a further name of it in the network, or "".
     sheet: a file or a folder of Markdown or text, whose passages are searched for each question. Raises SheetError.
     """
-    from helpers.data.load import read_own
     from helpers.evaluate.lookup import sheet_search
+    from helpers.evaluate.shop import questions_for
     from helpers.generate.engine import Engine
     from helpers.models.encoder import load_encoder
     from helpers.serve.serving import Server
@@ -152,12 +149,12 @@ def serve(
     print(tuned.words, flush=True)
     engine = Engine(tuned.model, tuned.tokenizer, search)
     engine.warm()
-    question = read_own("test")[0]["messages"][0]["content"]
+    questions = questions_for(tuned.run.settings)
     with tempfile.TemporaryDirectory(prefix="fine-tuned-app-") as scratch:
         folder = Path(scratch)
         server = Server(engine, folder / "model.json")
         server.start()
-        site = plan_site(write_page(folder, question), port, visitors, share)
+        site = plan_site(write_page(folder, questions), port, visitors, share)
         child = start_site(site)
         try:
             if child.poll() is None:

@@ -41,6 +41,9 @@ def test_the_table_has_the_settings_that_differ_and_what_came_of_them():
     assert shown["loss"] == ("0.250", "0.500") and shown["facts"] == ("80%", "80%")
     assert shown["forgot"] == ("+0.25", "+0.25") and shown["min"] == ("0.5", "0.5") and shown["GiB"] == ("1.5", "1.5")
     assert shown["data"] == ("shop_support aaaaaaaa",) * 2
+    assert "style" not in shown, "a check that no run was put to has no column"
+    write_run("c", card={**json.loads((runs_folder() / "a" / "run_card.json").read_text()), "style": {"tuned": 0.9}})
+    assert columns(runs_table(read_runs()))["style"] == ("90%", "-", "-")
 
 
 @pytest.mark.parametrize(("sort", "order"), [("loss", "bac"), ("facts", "cba"), ("newest", "cba")])

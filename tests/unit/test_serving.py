@@ -164,8 +164,13 @@ def test_without_a_server_the_message_names_the_command(server, tmp_path):
         RemoteEngine(tmp_path / "old.json")
 
 
+def test_the_page_offers_the_questions_that_it_is_given(tmp_path):
+    cell = panel_notebook(tmp_path / "model.json", ["What is thing 1?", "And '2'?"])["cells"][1]["source"]
+    assert """'What is thing 1?', examples=['What is thing 1?', "And '2'?"])""" in cell
+
+
 def test_a_visitors_kernel_loads_no_torch(tmp_path):
-    cell = panel_notebook(tmp_path / "model.json", "hi")["cells"][1]["source"]
+    cell = panel_notebook(tmp_path / "model.json", ["hi"])["cells"][1]["source"]
     imports = "\n".join(line for line in cell.splitlines() if "import" in line)
     code = f"{imports}\nimport sys\nassert not {{'torch', 'transformers', 'peft'}} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0

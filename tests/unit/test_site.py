@@ -118,7 +118,7 @@ def site(tmp_path):
     model.start()
     notebook = tmp_path / "page" / "panel.ipynb"
     notebook.parent.mkdir()
-    notebook.write_text(json.dumps(panel_notebook(tmp_path / "model.json", "hi")), encoding="utf-8")
+    notebook.write_text(json.dumps(panel_notebook(tmp_path / "model.json", ["hi"])), encoding="utf-8")
     planned = plan_site(notebook, free_port(), LIMIT)
     child = start_site(planned)
     assert child.poll() is None
