@@ -4,6 +4,7 @@ Knows nothing of trainings: it takes a model as it is.
 """
 
 from helpers.data.facts import is_right
+from helpers.evaluate.common import common_facts
 from helpers.evaluate.comparison import (
     answers_of,
     answers_table,
@@ -23,6 +24,7 @@ __all__ = [
     "answers_of",
     "answers_table",
     "checks_for",
+    "common_facts",
     "comparison_table",
     "evaluate",
     "headline_table",

@@ -7,6 +7,7 @@ from itertools import chain, zip_longest
 from helpers.data.conversation import last_question
 from helpers.data.facts import has_facts
 from helpers.evaluate.evaluation import Evaluation
+from helpers.evaluate.intervals import paired
 from helpers.machine.card import FIGURES
 from helpers.machine.paths import write_json
 from helpers.machine.tables import Table
@@ -17,7 +18,7 @@ LONGEST = 160  # letters of an answer in a table
 
 
 def comparison_table(base: Evaluation, tuned: Evaluation) -> Table:
-    """Base against tuned by slice; a column for each check."""
+    """Base against tuned by slice; a column for each check. Below it: how sure the NLL is, and the answers' length."""
     names = list(next(iter(base.slices.values())).checks)
     columns = [("nll", "NLL", "{:.2f}"), ("ended", "ended", "{:.0%}")]
     columns += [(name, name.replace("_", " "), "{:.0%}") for name in names]
@@ -26,7 +27,20 @@ def comparison_table(base: Evaluation, tuned: Evaluation) -> Table:
         before, after = slice_before.as_dict(), tuned.slices[name].as_dict()
         pairs = [before_after(before[column], after[column], form) for column, _, form in columns]
         rows.append((name, slice_before.rows, *pairs))
-    return Table(("slice", "rows", *(label for _, label, _ in columns)), rows)
+    return Table(("slice", "rows", *(label for _, label, _ in columns)), rows, notes=in_sentences(base, tuned))
+
+
+def in_sentences(base: Evaluation, tuned: Evaluation) -> list[str]:
+    """By how much the NLL has changed row by row, with its interval, and how long the answers are now."""
+    said = []
+    if base.row_nll and len(base.row_nll) == len(tuned.row_nll):
+        change = paired(base.row_nll, tuned.row_nll)
+        sure = f"{change.low:+.2f} to {change.high:+.2f} in 95 of 100 resamplings of the {len(base.row_nll)} rows"
+        said.append(f"Row by row, the NLL changes by {change.mean:+.2f} nats a token on average ({sure}).")
+    if base.answers and tuned.answers:
+        before, after = (sum(a.tokens for a in one.answers) / len(one.answers) for one in (base, tuned))
+        said.append(f"An answer has {before:.0f} → {after:.0f} tokens on average.")
+    return said
 
 
 def headline_table(base: Evaluation, tuned: Evaluation | None = None) -> Table:

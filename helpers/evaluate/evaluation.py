@@ -57,12 +57,13 @@ class Score(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Scores by slice, the answers in the order of the rows, and what it took."""
+    """Scores by slice, the answers in the order of the rows, and what it took. row_nll: in nats a token, row by row."""
 
     slices: dict[str, Score]
     answers: list[Answer]
     seconds: float
     generated_tokens: int
+    row_nll: tuple[float, ...] = ()
 
     def headline(self) -> dict[str, float | None]:
         """The figures of the before/after table: loss and checks of the first slice, endings of all."""
@@ -106,7 +107,9 @@ def evaluate(
         forced = teacher_forced(model, tokenizer, rows)
         answers = finish_answers(model, tokenizer, forced, rooms, batch_size, report)
     slices = {name: score(name, rows, answers, forced, checks) for name in slice_names(rows)}
-    return Evaluation(slices, answers, time.perf_counter() - start, sum(answer.tokens for answer in answers))
+    row_nll = tuple(one.nll / max(1, one.tokens) for one in forced)
+    seconds, generated = time.perf_counter() - start, sum(answer.tokens for answer in answers)
+    return Evaluation(slices, answers, seconds, generated, row_nll)
 
 
 def answer_rooms(tokenizer: PreTrainedTokenizerBase, rows: list[dict], max_new_tokens: int) -> list[int]:

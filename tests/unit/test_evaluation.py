@@ -1,10 +1,15 @@
+import copy
+
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from helpers.data.facts import has_word, is_right
-from helpers.evaluate.comparison import answers_table, comparison_table, telling
+from helpers.evaluate.common import COMMON_FACTS, common_facts
+from helpers.evaluate.comparison import answers_table, comparison_table, short, telling
 from helpers.evaluate.evaluation import evaluate, limited
 from helpers.evaluate.shop import SHOP_CHECKS, checks_for, is_signed
+from helpers.generate.generation import Answer, generate
 
 
 @pytest.mark.parametrize(
@@ -49,7 +54,6 @@ def test_answers_come_back_in_the_order_of_the_rows(tiny_llama, tokenizer, rows)
 
 def test_slices_are_scored_apart(tiny_llama, tokenizer, rows, monkeypatch):
     from helpers.evaluate import evaluation
-    from helpers.generate.generation import Answer
 
     marked = [
         {**rows[0], "slice": "shop", "match": [["yes"]], "forbid": []},
@@ -78,6 +82,30 @@ def test_a_check_of_ones_own_has_its_column(tiny_llama, tokenizer, rows):
     report = evaluate(tiny_llama, tokenizer, rows, max_new_tokens=2, checks=polite)
     assert report.headline()["says please"] == 1 and report.slices["all"].rows == 4
     assert str(comparison_table(report, report)).splitlines()[0].endswith("says please")
+
+
+def test_below_the_figures_stand_the_nlls_interval_and_the_length(tiny_llama, tokenizer, rows):
+    before = evaluate(tiny_llama, tokenizer, rows, max_new_tokens=2)
+    fallen = zip(before.row_nll, (1, 1, 1, 3), strict=True)
+    lower = before._replace(row_nll=tuple(value - change for value, change in fallen))
+    sure, length = comparison_table(before, lower).notes
+    assert "changes by -1.50 nats a token on average (-2.50 to -1.00 in 95 of 100 resamplings of the 4 rows)" in sure
+    assert length == "An answer has 2 → 2 tokens on average."
+    alone = evaluate(tiny_llama, tokenizer, [rows[0]], max_new_tokens=2)
+    assert alone.row_nll == (pytest.approx(alone.headline()["nll"]),), "of one row, it is the slice's"
+
+
+def test_six_common_facts_are_asked_of_both(tiny_llama, tokenizer, monkeypatch):
+    tuned = get_peft_model(copy.deepcopy(tiny_llama), LoraConfig(lora_alpha=512, init_lora_weights=False))
+    own = lambda question: generate(tiny_llama, tokenizer, [question], max_new_tokens=8)[0].text
+    table = common_facts(tuned, tokenizer, max_new_tokens=8)
+    assert [row[1] for row in table.rows] == [f"✗ wrong: {short(own(question))}" for question, _ in COMMON_FACTS]
+    assert any(row[1] != row[2] for row in table.rows), "the adapter answers otherwise"
+    said = {"tuned": [Answer(f"It is {match[0][0]}.", 3, True) for _, match in COMMON_FACTS]}
+    monkeypatch.setattr(
+        "helpers.evaluate.common.generate", lambda *_, **__: said.pop("tuned", [Answer("", 0, True)] * 6)
+    )
+    assert common_facts(tuned, tokenizer).notes[0].startswith("Right: base 0 of 6, tuned 6 of 6.")
 
 
 def test_progress_is_told(tiny_llama, tokenizer, rows):
