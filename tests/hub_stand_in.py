@@ -1,13 +1,14 @@
 """A stand-in for the Hub, over HTTP on this machine: repositories are folders, each at one commit.
 
 It answers what huggingface_hub and datasets ask for, as they are; HF_ENDPOINT leads a process to it. `faults` says what
-goes wrong for a repository: a status, "breaks" (the connection ends in the middle of a file), or "zeros" or "one bit"
-(other bytes than were meant).
+goes wrong for a repository: a status, "breaks" (the connection ends in the middle of a file), "slow" (a file comes in
+eight pieces, over a second), or "zeros" or "one bit" (other bytes than were meant).
 """
 
 import hashlib
 import json
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -111,6 +112,11 @@ class Handler(BaseHTTPRequestHandler):
         if body and fault == "breaks" and large:
             self.wfile.write(sent[: len(sent) // 2])
             self.close_connection = True
+        elif body and fault == "slow" and large:
+            for at in range(8):
+                self.wfile.write(sent[len(sent) * at // 8 : len(sent) * (at + 1) // 8])
+                self.wfile.flush()
+                time.sleep(0.15)
         elif body:
             self.wfile.write(sent)
 

@@ -22,6 +22,12 @@ time.sleep = lambda seconds: sleep(min(seconds, 0.01))
 from helpers.data.load import DataError, load_chat_data
 from helpers.models.load import ModelError, load_model
 from helpers.settings import resolve
+import huggingface_hub.file_download as fetching
+import os
+get, full = fetching.http_get, os.environ.get("FULL")  # whose files meet a full disk: /dev/full is one
+def fetched(url, file, **more):
+    return get(url, open("/dev/full", "wb", 0) if full and full in url else file, **more)
+fetching.http_get = fetched
 said = {}
 for name in sys.argv[1:]:
     try:
@@ -42,10 +48,11 @@ def hub(tmp_path_factory):
     tiny.build_llama().save_pretrained(folder, max_shard_size="100KB")
     tiny.build_tokenizer().save_pretrained(folder)
     with stand_in() as server:
-        for name in ("gated", "private", "busy", "down", "cut", "other", "blank", "fine"):
+        for name in ("gated", "private", "busy", "down", "cut", "other", "blank", "fine", "full", "slow"):
             server.add("models", f"{name}/model", folder, COMMIT)
         server.faults |= {"gated/model": 403, "private/model": 401, "busy/model": 429, "down/model": 503}
         server.faults |= {"cut/model": "breaks", "other/model": "one bit", "blank/model": "zeros"}
+        server.faults["slow/model"] = "slow"
         yield server
 
 
@@ -65,6 +72,7 @@ def load(hub, folder, *names, **more):
         [sys.executable, "-c", LOAD, *names], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    load.shown = done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -76,6 +84,7 @@ WORDS = {
     "down/model": r"does not work at the moment \(status 503\)",
     "cut/model": "the connection to the Hub ended .*: load it again and it goes on",
     "data:gone/rows": "or it is private",
+    **({"full/model": "the disk is full: make room, or set HF_HOME"} if os.path.exists("/dev/full") else {}),
 }
 
 
@@ -84,7 +93,7 @@ def test_what_goes_wrong_is_said_in_a_sentence_and_the_next_load_goes_on(hub, tm
     names = [f"{name}@{COMMIT}" for name in (*WORDS, "other/model", "blank/model", "fine/model")] + [
         f"fine/model@{'2' * 40}"
     ]
-    said = load(hub, tmp_path, *names)
+    said = load(hub, tmp_path, *names, f"slow/model@{COMMIT}", FULL="full/model", TQDM_POSITION="-1")
     for name, words in WORDS.items():
         kind = "DataError" if name.startswith("data:") else "ModelError"
         assert re.match(f"{kind}: {name.removeprefix('data:')}.*{words}", said[f"{name}@{COMMIT}"]), said
@@ -92,11 +101,12 @@ def test_what_goes_wrong_is_said_in_a_sentence_and_the_next_load_goes_on(hub, tm
     assert "not in this version: take a commit from its page" in said[f"fine/model@{'2' * 40}"]
     for name in ("other/model", "blank/model"):
         assert "is not what the Hub has, its hash is another" in said[f"{name}@{COMMIT}"]
-    assert said[f"fine/model@{COMMIT}"] == ""
+    assert said[f"fine/model@{COMMIT}"] == said[f"slow/model@{COMMIT}"] == ""
+    assert re.search(r" [1-9]\d?%\|.*\[00:\d\d<00:\d\d", load.shown), "the library's bar, with the time that is left"
 
     hub.faults.clear()
     hub.seen.clear()
-    again = [f"{name}@{COMMIT}" for name in ("cut/model", "other/model", "blank/model")]
+    again = [f"{name}@{COMMIT}" for name in ("cut/model", "other/model", "blank/model", "full/model")]
     assert load(hub, tmp_path, *again) == dict.fromkeys(again, "")
     fetched = [line for line in hub.seen if line.startswith("GET") and "safetensors" in line]
     assert any("other/model" in line for line in fetched), "what was damaged is fetched anew"
