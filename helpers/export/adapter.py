@@ -41,8 +41,9 @@ def vllm_faults(folder: Path) -> list[str]:
     faults += [
         f"{key} does not begin with base_model.model." for key in tensors if not key.startswith("base_model.model.")
     ][:1]
-    if Path(config.get("base_model_name_or_path") or "/").is_absolute():
-        faults.append("base_model_name_or_path is a path of this machine")
+    name = config.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name or Path(name).is_absolute():
+        faults.append("base_model_name_or_path is no name, or a path of this machine")
     return faults
 
 

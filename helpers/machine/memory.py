@@ -112,15 +112,15 @@ def shape_of(config: PretrainedConfig) -> Shape:
 
 
 def shape_in(folder: Path) -> Shape | None:
-    """The shape of the model saved in a folder; None when it holds none, or one of an unknown family."""
-
+    """The shape of the model saved in a folder; None when it holds none, one of an unknown family or a damaged one."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
         return shape_of(AutoConfig.from_pretrained(folder, trust_remote_code=False)) if kind else None
-    except (OSError, KeyError, ValueError):
-        return None
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, ArithmeticError, StrictDataclassError):
+        return None  # what is wrong with it is said where the model is loaded
 
 
 def forecast(shape: Shape, settings: Any, lengths: list[int] | None = None, baseline: int = 0) -> Forecast:

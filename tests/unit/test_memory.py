@@ -1,6 +1,8 @@
 """Forecasts: shapes, sums against real models, and the division of a step."""
 
+import json
 import runpy
+import shutil
 import sys
 import weakref
 from dataclasses import replace
@@ -23,7 +25,8 @@ from helpers.machine.memory import (
 from helpers.machine.meter import PeakMemory, release_memory, resident_bytes
 from helpers.machine.paths import PROJECT
 from helpers.models import embedded, tiny
-from helpers.models.load import body_linears
+from helpers.models.load import body_linears, load_model
+from helpers.models.source import ModelError
 from helpers.settings import resolve
 
 HUB = Choice(True, "assumed")
@@ -180,3 +183,21 @@ def test_what_was_freed_goes_back_to_the_system():
     del holder
     release_memory()
     assert gone() is None and resident_bytes() < held - 150e6 and pin
+
+
+ODD_SIZES = [
+    {"hidden_size": -1},
+    {"num_attention_heads": 0},
+    {"num_attention_heads": {}},
+    {"num_hidden_layers": "many"},
+]
+
+
+@pytest.mark.parametrize("odd", ODD_SIZES, ids=str)
+def test_a_configuration_with_odd_sizes_ends_where_the_model_is_loaded_in_a_sentence(odd, tmp_path):
+    shutil.copytree(tiny.tiny_folder("tiny-llama"), tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | odd))
+    assert shape_in(tmp_path / "model") is None
+    with pytest.raises(ModelError, match=str(tmp_path / "model")):
+        load_model(resolve("smoke", model=str(tmp_path / "model")))
