@@ -3,6 +3,7 @@
 from typing import Any
 
 from helpers.lessons.question import Question
+from helpers.lessons.questions_07 import SETTINGS
 
 
 def largest(shares: dict[str, float]) -> str:
@@ -299,4 +300,4 @@ LATE: dict[str, Question] = {
     ),
 }
 
-QUESTIONS: dict[str, Question] = EARLY | LATE
+QUESTIONS: dict[str, Question] = EARLY | LATE | SETTINGS

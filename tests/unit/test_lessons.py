@@ -1,6 +1,7 @@
 """Exercises, hints, predictions, progress and pass codes. Notebooks are not run here: tests/notebooks does that."""
 
 import math
+import statistics
 import subprocess
 import sys
 
@@ -85,6 +86,21 @@ def system(prompt_tokens):
 
 def share(ranked, wanted, k):
     return sum(right in first[:k] for first, right in zip(ranked, wanted, strict=True)) / len(wanted)
+
+
+def borders(values, factor):
+    mean, half = statistics.fmean(values), factor * statistics.stdev(values)
+    return mean - half, mean + half
+
+
+def stops_after(losses, patience, before=False):
+    in_vain = 0
+    for place in range(1, len(losses)):
+        better = losses[place] < (losses[place - 1] if before else min(losses[:place]))
+        in_vain = 0 if better else in_vain + 1
+        if in_vain == patience:
+            return place + 1
+    return len(losses)
 
 
 MORE = {"00.3": {"tokenizer": TOKENIZER}, "01.3": {"block": BLOCK}, "02.2": {"lengths": [3, 9, 4]}}
@@ -180,6 +196,31 @@ ANSWERS = {
     "06.2": (least_cards(), (1, 64, 0)),
     "06.3": ([0.6, 0.5], ([0.6], [0.6, 0.001], [-1.0, 0.5])),
     "06.4": ({4: [4.0, 3.9], 8: [4.1, 4.0]}, ({4: [4.0]}, {4: [4.0], 8: [4.1, 4.0]}, {4: [4.0, 3.9], 8: [4.0, 3.9]})),
+    "07.1": (
+        lambda v: borders(v, 4.303 / math.sqrt(len(v))),
+        (
+            lambda v: borders(v, 1.96 / math.sqrt(len(v))),
+            lambda v: borders(v, 4.303),
+            lambda v: borders(v, 4.303 / math.sqrt(len(v)))[::-1],
+        ),
+    ),
+    "07.2": (
+        lambda n, steps: n * steps / 4 + -(-n // 2) * steps / 4 + steps,
+        (
+            lambda n, steps: n * steps,
+            lambda n, steps: n * steps / 4 + -(-n // 2) * steps / 2 + 2 * steps,
+            lambda n, steps: n * steps / 4 + n / 2 * steps / 4 + steps,
+        ),
+    ),
+    "07.3": (
+        stops_after,
+        (
+            lambda losses, patience: stops_after(losses, patience, before=True),
+            lambda losses, patience: stops_after(losses, patience + 1),
+            lambda losses, patience: losses.index(min(losses)) + patience,
+        ),
+    ),
+    "07.4": ({16: 2.1, 64: 1.4, 256: 2.9}, ({64: 1.4}, {16: 1.4, 64: 1.4, 256: 1.4}, {16: -0.2, 64: 0.5, 256: 0.1})),
 }
 each = pytest.mark.parametrize("number", ANSWERS)
 
@@ -328,6 +369,10 @@ VALUES = {  # what a run may measure, and the choice that is right then
     "06.adapter": [(0.2, 1), (9.0, 2), (300.0, 3)],
     "06.eight": [((3, 3), 1), ((2, 3), 2), ((0, 3), 3)],
     "06.curves": [(1e-7, 1), (0.01, 2), (0.4, 3)],
+    "07.most": [({"learning rate": 0.8, "rank": 0.3, "layers": 0.3}, 1), ({"learning rate": 0.1, "rank": 0.3}, 2)],
+    "07.rank": [(0.27, 3), (0.01, 2), (-0.1, 1)],
+    "07.full": [({"LoRA": 4.7, "full": 4.3}, 2), ({"LoRA": 4.3, "full": 4.7}, 1)],
+    "07.sweep": [((2e-5, (2e-5, 1e-3, 3e-3)), 1), ((1e-3, (2e-5, 1e-3, 3e-3)), 2), ((3e-3, (2e-5, 1e-3, 3e-3)), 3)],
 }
 
 

@@ -1,0 +1,55 @@
+"""Notebook 07's questions before its figures. Right answers come from the study and from the reader's own sweep."""
+
+from helpers.lessons.question import Question
+
+
+def by_gap(gap: float) -> int:
+    """1, 2 or 3: worse, about the same, better, for a difference of shares; five points count."""
+    return 1 if gap < -0.05 else 2 if gap <= 0.05 else 3
+
+
+SETTINGS: dict[str, Question] = {
+    "07.most": Question(
+        "Which of these changes the share of right facts most?",
+        (
+            ("the learning rate", "It scales every step: too small learns nothing, too large forgets."),
+            ("the rank", "A larger r gives the update more room, as far as the steps can fill it."),
+            ("which layers have an adapter", "An update that has no place in the MLP has to be made elsewhere."),
+        ),
+        "how far the highest and the lowest bar of each picture lie apart",
+        lambda value: 1 + list(value).index(max(value, key=value.get)),
+        lambda value: ", ".join(f"{name} {span:.0%}" for name, span in value.items()),
+    ),
+    "07.rank": Question(
+        "Is r=64 better than r=4, at the same learning rate?",
+        (
+            ("worse", "More parameters may learn by heart what does not carry over."),
+            ("about the same", "So it often is where a style is learned; here facts are."),
+            ("better", "Facts that are learned by heart need room."),
+        ),
+        "the first sentence below the picture",
+        by_gap,
+        lambda value: f"{value:+.0%}",
+    ),
+    "07.full": Question(
+        "Which forgets more ordinary text, each at the learning rate at which it learns most?",
+        (
+            ("full fine-tuning", "It may change every weight, if it is given the rate for it."),
+            ("LoRA", "Few directions, but large steps in each of them."),
+        ),
+        "the second picture: a higher NLL is worse",
+        lambda value: 1 if value["full"] > value["LoRA"] else 2,
+        lambda value: ", ".join(f"{name} {nll:.2f}" for name, nll in value.items()),
+    ),
+    "07.sweep": Question(
+        "Which learning rate will the winner have?",
+        (
+            ("the smallest", "It learns least in a step, and the steps of a sweep are few."),
+            ("one between", "Large enough for few steps, small enough to go down evenly."),
+            ("the largest", "The shorter the training, the larger the rate that it can use."),
+        ),
+        "the first row of the sweep's table",
+        lambda value: 1 if value[0] == min(value[1]) else 3 if value[0] == max(value[1]) else 2,
+        lambda value: f"{value[0]:g}, of {', '.join(f'{rate:g}' for rate in value[1])}",
+    ),
+}
