@@ -125,7 +125,7 @@ def test_what_vllm_refuses_is_named(run, tmp_path):
     faults = " ".join(vllm_faults(target))
     for word in ("target_modules is missing", "--max-lora-rank 64", "does not begin with", "a path of this machine"):
         assert word in faults
-    (target / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": 7}))
+    (target / "adapter_config.json").write_text(json.dumps(broken | {"base_model_name_or_path": 7}))
     assert "is no name" in " ".join(vllm_faults(target))
 
 
