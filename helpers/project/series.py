@@ -49,11 +49,26 @@ def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
             quicker = QUICKER.get(source.name[:2], {}) if len(notebooks) > 1 else {}
             run_notebook(source, folder / "executed" / source.name, start, quicker)
         drop_bars(folder / "executed" / source.name)
-        taken[source.stem] = {"seconds": round(time.perf_counter() - began, 1), "peak_gib": round(memory.gib, 2)}
+        taken[source.stem] = {
+            "seconds": round(time.perf_counter() - began, 1),
+            "peak_gib": round(memory.gib, 2),
+            "parts": seconds_of_parts(folder / "executed" / source.name),
+        }
     summary = summarize(folder, minutes=(time.perf_counter() - start) / 60, notebooks=taken)
     report.write_report(folder, summary)
     show_summary(folder, summary)
     return folder
+
+
+def seconds_of_parts(path: Path) -> dict[str, float]:
+    """Seconds of an executed notebook's cells below each of its second headings; papermill has written each one's."""
+    parts, title = {"": 0.0}, ""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        headings = [line for line in "".join(cell["source"]).splitlines() if line.startswith("## ")]
+        if cell["cell_type"] == "markdown" and headings:
+            title = headings[-1].strip("# ")
+        parts[title] = parts.get(title, 0.0) + (cell["metadata"].get("papermill", {}).get("duration") or 0.0)
+    return {title: round(seconds, 1) for title, seconds in parts.items()}
 
 
 def drop_bars(path: Path) -> None:

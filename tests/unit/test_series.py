@@ -55,6 +55,19 @@ def test_beside_others_the_sweep_takes_a_minute(numbers, minutes, tmp_path, monk
     assert f"step {minutes}" in capsys.readouterr().out
 
 
+def test_the_seconds_of_each_part_are_the_sum_of_its_cells(tmp_path, monkeypatch):
+    monkeypatch.setattr(series, "NOTEBOOKS", tmp_path)
+    source = notebook(tmp_path / "07_x.ipynb", "import time; time.sleep(0.4)", "time.sleep(0.4)")
+    written = nbformat.read(source, 4)
+    written.cells.insert(2, nbformat.v4.new_markdown_cell("words\n\n## Another\nmore"))
+    written.cells.insert(0, nbformat.v4.new_code_cell("1"))
+    nbformat.write(written, source)
+    series.run_notebook(source, tmp_path / "out.ipynb", 0.0)
+    parts = series.seconds_of_parts(tmp_path / "out.ipynb")
+    assert list(parts) == ["", "The heading", "Another"]
+    assert parts[""] < 0.4 and all(0.4 <= parts[name] < 3 for name in ("The heading", "Another"))
+
+
 def test_an_executed_notebook_keeps_no_progress_bar(tmp_path):
     bar, table = "Converting...:   0%|          | 0/272 [00:00<?, ?it/s]", "share | 5%|"
     outputs = [nbformat.v4.new_output("display_data", {"text/plain": text}) for text in (bar, table)]
