@@ -164,8 +164,9 @@ def sources(edition: Edition, run: Path | None) -> Iterator[tuple[str, Path]]:
         yield f"notebooks/{path.name}", executed if executed.exists() and edition.code == "en" else path
     for path in sorted((edition.notebooks / "solutions").glob("[0-9]*.ipynb")):
         yield f"notebooks/solutions/{path.name}", path
-    for path in sorted(DOCS.glob("*.md")):
-        yield f"docs/{path.name}", path
+    documents = {path.relative_to(DOCS).as_posix(): path for path in DOCS.rglob("*.md")}
+    for name in sorted(documents, key=lambda name: name.removesuffix(".md")):
+        yield f"docs/{name}", documents[name]
 
 
 def staged_notebook(text: str, name: str, pages: dict[str, Path]) -> str:

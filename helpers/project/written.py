@@ -10,7 +10,7 @@ from typing import NamedTuple
 from helpers.lessons.source import with_exercises
 from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.machine.versions import lower_bounds, pyproject
-from helpers.project import measured, needs, pictures
+from helpers.project import measured, needs, pictures, teaching
 
 READING_ORDER: tuple[str, ...] = (
     "machine",
@@ -42,6 +42,7 @@ def written() -> dict[Path, str]:
     files[PROJECT / "docs" / "upstream.md"] = upstream_page()
     readme = PROJECT / "README.md"
     files[readme] = measured.filled(readme.read_text(encoding="utf-8"), "notebooks", measured.notebooks_table())
+    files |= teaching.teaching_pages()
     files |= {pictures.FOLDER / f"{name}.svg": pictures.picture_svg(name) for name in pictures.DRAWN}
     return files | {path: with_first_cell(path) for path in sorted(NOTEBOOKS.rglob("[0-9]*.ipynb"))}
 

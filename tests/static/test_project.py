@@ -229,7 +229,7 @@ def test_no_absolute_path_and_no_token_is_committed():
 
 
 def test_files_named_in_the_documents_exist():
-    for document in ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", *(PROJECT / "docs").glob("*.md")]:
+    for document in ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", *(PROJECT / "docs").rglob("*.md")]:
         text = (PROJECT / document).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             assert target.startswith("http") or (PROJECT / document).parent.joinpath(target).exists(), (
@@ -285,7 +285,7 @@ def anchors(path):
 
 
 def test_links_of_documents_and_notebooks_lead_to_files_and_headings_that_exist():
-    pages = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *PROJECT.glob("notebooks/**/[0-9]*.ipynb")]
+    pages = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("notebooks/**/[0-9]*.ipynb")]
     for page in pages:
         for target in re.findall(r"\]\(([^)\s\\]+)\)", page.read_text(encoding="utf-8")):
             file, _, anchor = target.partition("#")

@@ -1,0 +1,44 @@
+"""The teacher's edition: a page for each notebook, plans that fit, and minutes that come from what was measured."""
+
+import re
+
+import pytest
+
+from helpers.lessons.check import exercises
+from helpers.project import teaching
+from helpers.project.measured import TITLES
+
+NUMBERS = [name[:2] for name in TITLES]
+HEADINGS = ["Aims", "What it takes", "Ask the room", "The three commonest mistakes", "What to skip"]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_each_notebook_has_a_page_with_aims_minutes_questions_and_three_mistakes(number):
+    text = (teaching.FOLDER / f"{number}.md").read_text(encoding="utf-8")
+    assert re.findall(r"(?m)^## (.*)$", text) == HEADINGS
+    parts = dict(zip(HEADINGS, re.split(r"(?m)^## .*\n", text)[1:], strict=True))
+    assert len(re.findall(r"(?m)^\d\. \*\*.+\*\*\n   Say: \S", parts[HEADINGS[3]])) == 3
+    assert len(re.findall(r"(?m)^- ", parts["Ask the room"])) >= 3 and parts["Aims"].count("\n- ") >= 3
+    assert re.search(r"(?m)^\| Exercises \| .* \| \d+ \|$", parts["What it takes"])
+
+
+@pytest.mark.parametrize("plan", teaching.PLANS.values(), ids=teaching.PLANS)
+def test_a_plan_names_parts_and_exercises_that_exist_and_fits(plan):
+    for number, left_out, done in plan.lessons:
+        assert set(left_out) <= {part.title for part in teaching.parts_of(number)}, number
+        assert set(done) <= set(exercises(number)), number
+    total = sum(minutes for _, minutes in teaching.plan_minutes(plan))
+    assert plan.minutes / 3 < total < 0.85 * plan.minutes, "some minutes are for talking"
+
+
+def test_what_is_left_out_costs_nothing_and_what_is_measured_counts(monkeypatch):
+    parts = {part.title: part for part in teaching.parts_of("03")}
+    assert parts["Train, watch, stop"].questions == 1 and parts["Exercises"].exercises > 20
+    assert {part.title: part for part in teaching.parts_of("03", ("03.1",))}["Exercises"].exercises == 3
+    run = {"notebooks": {"03_finetune_with_lora": {"parts": {"Before": 90.0}}}, "processor": "x", "date": "2026-01-01"}
+    monkeypatch.setattr(teaching, "measured_run", lambda: run)
+    before = {part.title: part for part in teaching.parts_of("03")}["Before"]
+    assert before.running == 1.5 and teaching.part_minutes(before) == before.reading + before.questions + 1.5
+    plan = teaching.Plan("x", 90, (("03", (), ()),))
+    whole, less = (teaching.plan_minutes(plan._replace(lessons=(("03", out, ()),)))[0][1] for out in ((), ("Before",)))
+    assert whole - less == pytest.approx(teaching.part_minutes(before))
