@@ -2,14 +2,18 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 
-.PHONY: help run run-all test check pythons canary audit lab app site doctor format clean
+.PHONY: help run run-all test check pythons canary audit lab app site kit doctor format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-run:  ## set everything up, run notebooks 00 to 04 here, end with a measured before/after
-	@$(PYTHON) bootstrap.py run
-	@$(VENV) -m helpers run
+# KIT=FOLDER or KIT=http://HOST:PORT: a folder that `make kit` made, or the machine that lends one; no index is asked
+LENT := $(if $(findstring ://,$(KIT)),$(KIT)/wheels/ PIP_TRUSTED_HOST=$(word 2,$(subst /, ,$(KIT))),$(abspath $(KIT))/wheels)
+FROM_KIT := $(if $(KIT),PIP_NO_INDEX=1 PIP_FIND_LINKS=$(LENT))
+
+run:  ## set everything up, run notebooks 00 to 04 here, end with a measured before/after; KIT=FOLDER without a network
+	@$(FROM_KIT) $(PYTHON) bootstrap.py run
+	@$(FROM_KIT) $(VENV) -m helpers run
 
 run-all:  ## the same with the whole series
 	@$(PYTHON) bootstrap.py run
@@ -49,6 +53,10 @@ app:  ## notebook 04's panel alone, in the browser; SHARE=1 lends it to this net
 site:  ## the newest run's notebooks, the documents and its report as a static site in build/site
 	@$(PYTHON) bootstrap.py site
 	@.venv-site/bin/python -m helpers site
+
+kit:  ## a folder build/kit with all that a class installs, for rooms without a network
+	@$(PYTHON) bootstrap.py run
+	@$(VENV) -m helpers kit build/kit
 
 doctor:  ## is this machine ready?
 	@$(PYTHON) bootstrap.py run

@@ -45,6 +45,11 @@ def add_series(commands: argparse._SubParsersAction) -> None:
     """The commands that a reader meets first: doctor, run, lab, app."""
     write = command(commands, "write", lambda chosen: run_write(chosen.check), "the files that are made from others")
     write.add_argument("--check", action="store_true", help="only name those that differ")
+    kit = command(commands, "kit", run_kit, "a folder with all that a class installs, for rooms without a network")
+    kit.add_argument("folder", help="where it is made, or lies")
+    kit.add_argument("--everything", action="store_true", help="fetch the wheels of all platforms and Pythons")
+    kit.add_argument("--serve", action="store_true", help="lend a kit that is there to this network, until Ctrl+C")
+    kit.add_argument("--port", type=PORT, default=8000, help="where it is lent (8000)")
     text = "pass codes of a class as a table: who did which exercises"
     verify = command(commands, "verify", lambda chosen: run_verify(chosen.codes), text)
     verify.add_argument(
@@ -157,6 +162,23 @@ def run_write(check: bool) -> None:
     print("\n".join(changed) or "nothing to write")
     if check and changed:
         raise SystemExit(1)
+
+
+def run_kit(chosen: argparse.Namespace) -> None:
+    """Makes a kit, or lends one."""
+    from pathlib import Path
+
+    from helpers.project.kit import KitError, make_kit, serve_kit
+    from helpers.project.series import fail
+
+    folder = Path(chosen.folder)
+    try:
+        if chosen.serve:
+            serve_kit(folder, chosen.port)
+        else:
+            print(f"{make_kit(folder, chosen.everything)}: README.md says how it is used")
+    except KitError as error:
+        fail(str(error))
 
 
 def run_verify(codes: list[str]) -> None:

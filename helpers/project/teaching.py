@@ -28,7 +28,7 @@ class Part(NamedTuple):
     exercises: float
 
 
-class Plan(NamedTuple):
+class Lesson(NamedTuple):
     """A lesson. minutes: its length. lessons: (notebook, parts that are left out, exercises that are done) each."""
 
     title: str
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
 
 
 PLANS = {
-    "ninety": Plan(
+    "ninety": Lesson(
         "90 minutes",
         90,
         (
@@ -48,7 +48,7 @@ PLANS = {
             ("04", ("Completing a text",), ("04.1",)),
         ),
     ),
-    "half-day": Plan(
+    "half-day": Lesson(
         "Half a day (four hours with two breaks)",
         210,
         (
@@ -60,7 +60,7 @@ PLANS = {
             ("05", ("Three uses, three adapters, one base",), ("05.1", "05.2")),
         ),
     ),
-    "two-days": Plan(
+    "two-days": Lesson(
         "Two days (six hours each)",
         720,
         tuple((f"{n:02}", (), tuple(one.number for one in read_exercises(f"{n:02}"))) for n in range(len(TITLES))),
@@ -122,7 +122,7 @@ def parts_table(number: str) -> str:
     )
 
 
-def plan_minutes(plan: Plan) -> list[tuple[str, float]]:
+def plan_minutes(plan: Lesson) -> list[tuple[str, float]]:
     """(notebook, minutes) of a plan, with the parts and exercises that it has."""
     taken = []
     for number, left_out, done in plan.lessons:
@@ -131,7 +131,7 @@ def plan_minutes(plan: Plan) -> list[tuple[str, float]]:
     return taken
 
 
-def plan_table(plan: Plan) -> str:
+def plan_table(plan: Lesson) -> str:
     """A plan as Markdown: for each notebook what is left out, which exercises are done, and its minutes."""
     rows = ["| notebook | left out | exercises | minutes |", "|---|---|---|---|"]
     for (number, left_out, done), (_, minutes) in zip(plan.lessons, plan_minutes(plan), strict=True):

@@ -39,6 +39,6 @@ def test_what_is_left_out_costs_nothing_and_what_is_measured_counts(monkeypatch)
     monkeypatch.setattr(teaching, "measured_run", lambda: run)
     before = {part.title: part for part in teaching.parts_of("03")}["Before"]
     assert before.running == 1.5 and teaching.part_minutes(before) == before.reading + before.questions + 1.5
-    plan = teaching.Plan("x", 90, (("03", (), ()),))
+    plan = teaching.Lesson("x", 90, (("03", (), ()),))
     whole, less = (teaching.plan_minutes(plan._replace(lessons=(("03", out, ()),)))[0][1] for out in ((), ("Before",)))
     assert whole - less == pytest.approx(teaching.part_minutes(before))
