@@ -110,15 +110,31 @@ def parts_table(number: str) -> str:
     rows = ["| part | reading | questions | running | exercises |", "|---|---|---|---|---|"]
     parts = parts_of(number)
     for part in parts:
-        running = "not measured" if part.running is None else f"{part.running:.1f}"
+        running = "not timed" if part.running is None else f"{part.running:.1f}"
         cells = (f"{part.reading:.1f}", f"{part.questions:.0f}", running, f"{part.exercises:.0f}")
         rows.append(f"| {part.title or 'its beginning'} | {' | '.join(cells)} |")
-    run = measured_run()
-    total = sum(map(part_minutes, parts))
+    total = sum(map(part_minutes, parts)) + untimed(number)
     return "\n".join(rows) + (
-        f"\n\nMinutes; {total:.0f} in all. Running was measured on two cores of an {run['processor']}, {run['date']}, "
-        f"with the laptop profile. Reading is calculated: {WORDS_A_MINUTE} words a minute, and "
-        f"{QUESTION_MINUTES:.0f} for a question.\n"
+        f"\n\nMinutes; {total:.0f} in all. {running_words(number)} Reading is calculated: {WORDS_A_MINUTE} words a "
+        f"minute, and {QUESTION_MINUTES:.0f} for a question.\n"
+    )
+
+
+def untimed(number: str) -> float:
+    """Minutes of running a notebook whose parts were not timed in the measured run; 0 where they were."""
+    one = measured_run()["notebooks"].get(notebook_of(number).stem, {})
+    return 0.0 if "parts" in one else one.get("seconds", 0.0) / 60
+
+
+def running_words(number: str) -> str:
+    """What is known of the minutes of running, in a sentence."""
+    run = measured_run()
+    if notebook_of(number).stem not in run["notebooks"]:
+        return "Running was not measured, and is not among them."
+    where = f"measured on two cores of an {run['processor']}, {run['date']}, with the laptop profile"
+    whole = untimed(number)
+    return (
+        f"Running takes {whole:.1f} of them ({where}); its parts were not timed." if whole else f"Running was {where}."
     )
 
 
@@ -127,7 +143,7 @@ def plan_minutes(plan: Lesson) -> list[tuple[str, float]]:
     taken = []
     for number, left_out, done in plan.lessons:
         parts = [part for part in parts_of(number, done) if part.title not in left_out]
-        taken.append((number, sum(map(part_minutes, parts))))
+        taken.append((number, sum(map(part_minutes, parts)) + untimed(number)))
     return taken
 
 

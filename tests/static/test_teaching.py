@@ -39,6 +39,11 @@ def test_what_is_left_out_costs_nothing_and_what_is_measured_counts(monkeypatch)
     monkeypatch.setattr(teaching, "measured_run", lambda: run)
     before = {part.title: part for part in teaching.parts_of("03")}["Before"]
     assert before.running == 1.5 and teaching.part_minutes(before) == before.reading + before.questions + 1.5
+    assert teaching.untimed("03") == 0 and "Running was measured" in teaching.running_words("03")
+    run["notebooks"]["03_finetune_with_lora"] = {"seconds": 120.0}
+    assert teaching.untimed("03") == 2.0 and "not timed" in teaching.running_words("03")
+    assert "not measured" in teaching.running_words("07")
+    run["notebooks"]["03_finetune_with_lora"] = {"parts": {"Before": 90.0}}
     plan = teaching.Lesson("x", 90, (("03", (), ()),))
     whole, less = (teaching.plan_minutes(plan._replace(lessons=(("03", out, ()),)))[0][1] for out in ((), ("Before",)))
     assert whole - less == pytest.approx(teaching.part_minutes(before))
