@@ -1,7 +1,9 @@
 """What `make test` and `make check` run: `python tests/run_all.py [STEP ...]`, one step after the other.
 
-Goes on after a failure and ends with a list. Writes test-artifacts/steps.json: seconds of each step, and the slowest
-tests. Steps whose tests are Python's share the cores between two workers of one thread each.
+Goes on after a failure and ends with a list. On a machine that is too slow for the whole series within a CI's limit, it
+runs that of `make run` and says so; `python tests/run_all.py series` runs the whole. Writes test-artifacts/steps.json:
+seconds of each step, and the slowest tests. Steps whose tests are Python's share the cores between two workers of one
+thread each.
 """
 
 import json
@@ -23,6 +25,8 @@ PYTHON, COLAB = sys.executable, str(PROJECT / ".venv-colab" / "bin" / "python")
 ARTIFACTS = PROJECT / "test-artifacts"
 SMOKE = {"FT_PROFILE": "smoke", "FT_HEADLESS": "1"}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+MEASURED = PROJECT / "benchmarks" / "results" / "test-steps.json"  # the pace is compared with these steps
+MINUTES = 55  # that all steps may take, as far as can be told before the series: CIs end after 60 to 90
 CHECK = ("format", "lint", "types", "outputs", "static", "quick")  # what `make check` runs
 
 
@@ -112,14 +116,28 @@ def provide_browser() -> None:
         subprocess.run([PYTHON, "-m", "playwright", "install", "chromium"], check=False, timeout=300)
 
 
-def run(step: Step, number: int, scratch: Path) -> dict:
-    """Runs one step in a folder of its own; name, number, seconds, whether it passed, and its ten slowest tests."""
+def whole_series_fits(done: list[dict], measured: dict) -> bool:
+    """Whether all steps end within MINUTES at the pace of those that are done. measured: an earlier `make test`."""
+    took = {step["step"]: step["seconds"] for step in measured["steps"]}
+    known = [step for step in done if step["step"] in took]
+    pace = sum(step["seconds"] for step in known) / max(1.0, sum(took[step["step"]] for step in known))
+    return pace * sum(took.values()) <= MINUTES * 60
+
+
+def run(step: Step, number: int, scratch: Path, done: list[dict]) -> dict:
+    """Runs one step in a folder of its own; name, number, seconds, whether it passed, and its ten slowest tests.
+
+    done: the steps before it, as this returns them.
+    """
     print(f"\n=== {step.name}: {step.proves}", flush=True)
     if step.name == "browser":
         provide_browser()
     report = scratch / f"{number:02}.xml"
     command = [*step.command, f"--junitxml={report}"] if "pytest" in step.command else step.command
     environment = {**os.environ, "FT_RUNS": str(scratch / f"{number:02}-{step.name}"), **step.environment}
+    if step.name == "series" and not whole_series_fits(done, json.loads(MEASURED.read_text(encoding="utf-8"))):
+        print("00 to 04 only: at this pace all steps would take too long", flush=True)
+        environment["FT_SERIES"] = "main"
     start = time.monotonic()
     code = subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode
     seconds = round(time.monotonic() - start, 1)
@@ -140,7 +158,9 @@ def main(wanted: list[str]) -> None:
     wanted = list(CHECK) if wanted == ["--check"] else wanted
     chosen = chosen_steps(wanted)
     scratch = Path(tempfile.mkdtemp(prefix="runs-"))
-    results = [run(step, number, scratch) for number, step in enumerate(chosen, 1)]
+    results: list[dict] = []
+    for number, step in enumerate(chosen, 1):
+        results.append(run(step, number, scratch, results))
     shutil.rmtree(scratch, ignore_errors=True)
     ARTIFACTS.mkdir(exist_ok=True)
     total = sum(result["seconds"] for result in results)

@@ -1,7 +1,11 @@
-"""The whole series on the laptop profile with the embedded model, as `make run-all` does it."""
+"""The whole series on the laptop profile with the embedded model, as `make run-all` does it.
+
+With FT_SERIES=main that of `make run`, 00 to 04: tests/run_all.py sets it where the rest would take too long.
+"""
 
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -10,16 +14,17 @@ import pytest
 from helpers.machine.paths import PROJECT
 from helpers.watch.history import read_history, series
 
+WHOLE = os.environ.get("FT_SERIES") != "main"
+NUMBERS = [f"{number:02}" for number in range(8 if WHOLE else 5)]
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    import os
-
     runs = tmp_path_factory.mktemp("runs")
     environment = {**os.environ, "FT_RUNS": str(runs)}
     for name in ("FT_PROFILE", "FT_MODEL", "FT_RUN"):
         environment.pop(name, None)
-    command = [sys.executable, "-m", "helpers", "run", "--all", "--profile", "laptop"]
+    command = [sys.executable, "-m", "helpers", "run", "--profile", "laptop", *(["--all"] if WHOLE else [])]
     result = subprocess.run(command, cwd=PROJECT, env=environment, text=True, stdout=subprocess.PIPE, check=False)
     print(result.stdout)
     assert result.returncode == 0
@@ -58,15 +63,16 @@ def test_the_adapter_changes_the_answers_and_the_general_rows_keep_their_manners
 @pytest.mark.embedded
 def test_the_run_says_what_it_does_and_where_everything_is(run):
     folder, output = run
-    for number in ("00", "01", "02", "03", "04", "05", "06", "07"):
+    for number in NUMBERS:
         assert f"] {number}_" in output
         assert list((folder / "executed").glob(f"{number}_*.ipynb"))
     assert "facts right" in output and "report.html" in output and "step " in output
     assert not [path for path in (folder / "executed").iterdir() if "%|" in path.read_text(encoding="utf-8")]  # bars
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert page.count("<iframe") == 8 and "data:image/png" in page
+    assert page.count("<iframe") == len(NUMBERS) and "data:image/png" in page
 
 
+@pytest.mark.skipif(not WHOLE, reason="2026-11-27: 05 to 07 need more minutes than a CI on this machine has left")
 @pytest.mark.series
 @pytest.mark.embedded
 def test_the_five_systems_are_compared_and_the_uses_are_learned(run):
