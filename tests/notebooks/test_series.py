@@ -28,7 +28,7 @@ def run(tmp_path_factory):
     result = subprocess.run(command, cwd=PROJECT, env=environment, text=True, stdout=subprocess.PIPE, check=False)
     print(result.stdout)
     assert result.returncode == 0
-    (folder,) = runs.iterdir()
+    (folder,) = (path.parent for path in runs.glob("*/summary.json"))  # beside it lie 07's sweeps
     return folder, result.stdout
 
 
