@@ -5,7 +5,6 @@ uv resolves for each kind of machine, pip fetches; both with the settings of thi
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import platform
@@ -91,6 +90,8 @@ def make_kit(folder: Path, everything: bool = False, report: Callable[[str], Non
 
     Raises KitError when something cannot be resolved or fetched.
     """
+    from helpers.models.manifest import sha256
+
     wheels, listed = folder / "wheels", {}
     wheels.mkdir(parents=True, exist_ok=True)
     for target in TARGETS:
@@ -106,7 +107,7 @@ def make_kit(folder: Path, everything: bool = False, report: Callable[[str], Non
     write_project(folder / "project.zip")
     (folder / "platforms.json").write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(page_of(folder, listed), encoding="utf-8")
-    sums = [f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n" for path in files_of(folder)]
+    sums = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files_of(folder)]
     (folder / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
     return folder
 
@@ -200,12 +201,6 @@ def write_project(target: Path) -> None:
 def files_of(folder: Path) -> list[Path]:
     """Every file of the kit but its list of sums."""
     return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "SHA256SUMS"]
-
-
-def sha256_of(path: Path) -> str:
-    """A file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def page_of(folder: Path, listed: dict[str, list[dict]]) -> str:

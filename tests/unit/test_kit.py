@@ -10,6 +10,7 @@ from urllib.request import urlopen
 import pytest
 
 from helpers.machine.paths import PROJECT
+from helpers.models.manifest import sha256
 from helpers.project import kit
 from helpers.serve.api import free_port
 
@@ -42,7 +43,7 @@ def index(tmp_path, monkeypatch):
 
 def alpha(index, **more):
     path = index / "alpha-99.0-py3-none-any.whl"
-    return kit.File("alpha", "99.0", path.name, kit.sha256_of(path), path.stat().st_size)._replace(**more)
+    return kit.File("alpha", "99.0", path.name, sha256(path), path.stat().st_size)._replace(**more)
 
 
 def test_the_wheel_for_another_machine_is_the_one_that_runs_there():
