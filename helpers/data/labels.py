@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datasets import Dataset, Features, Value
-
 from helpers.data.chat import harmless, template_options
 from helpers.data.conversation import answers_apart, extras_of, tools_in, whole_messages
 from helpers.data.ends import end_ids
@@ -21,18 +19,10 @@ from helpers.data.turns import RowError
 from helpers.machine.quiet import quiet_unless
 
 if TYPE_CHECKING:
+    from datasets import Dataset, Features
     from transformers import PreTrainedTokenizerBase
 
-FEATURES = Features(
-    {
-        "messages": [{"role": Value("string"), "content": Value("string")}],
-        "extras": Value("string"),  # of the messages, see conversation.extras_of
-        "tools": Value("string"),
-        "input_ids": [Value("int32")],
-        "labels": [Value("int32")],
-        "shortened": Value("bool"),
-    }
-)
+COLUMNS = ("messages", "extras", "tools", "input_ids", "labels", "shortened")  # of tokenized rows
 
 
 class Token(NamedTuple):
@@ -142,6 +132,15 @@ def encode_many(
     return [(ids, [token if kept else -100 for token, kept in zip(ids, mask, strict=True)]) for ids, mask in pairs]
 
 
+def features() -> Features:
+    """The types of COLUMNS; extras: what messages hold beside role and content, see conversation.extras_of."""
+    from datasets import Features, Value
+
+    message = {"role": Value("string"), "content": Value("string")}
+    types = ([message], Value("string"), Value("string"), [Value("int32")], [Value("int32")], Value("bool"))
+    return Features(dict(zip(COLUMNS, types, strict=True)))
+
+
 def tokenize(
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
@@ -159,7 +158,7 @@ def tokenize(
     apart, seen = assistant_only and rewrites(tokenizer), Counter[str]()
 
     def fit(batch: dict) -> dict:
-        kept: dict[str, list[Any]] = {name: [] for name in FEATURES}
+        kept: dict[str, list[Any]] = {name: [] for name in COLUMNS}
         batch_rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
         pairs = encode_rows(tokenizer, batch_rows, assistant_only)
         encoded = each_answer(tokenizer, batch_rows, pairs) if apart else list(zip(batch_rows, pairs, strict=True))
@@ -179,7 +178,7 @@ def tokenize(
             batched=True,
             batch_size=500,
             remove_columns=rows.column_names,
-            features=FEATURES,
+            features=features(),
             new_fingerprint=uuid.uuid4().hex,  # or the tokenizer would be hashed, and an old result taken
             desc="tokenizing",
         )
@@ -207,7 +206,7 @@ def shortened_row(
     max_length: int,
     assistant_only: bool,
 ) -> tuple | None:
-    """A row's values in the order of FEATURES, last turns left out until it fits; None when no answer is left.
+    """A row's values in the order of COLUMNS, last turns left out until it fits; None when no answer is left.
 
     pair: input_ids and labels of the whole row.
     """

@@ -38,7 +38,7 @@ class DenseRetriever:
     def top(self, question: str, k: int = 3) -> list[str]:
         """The k best passages, best first."""
         scores = self.vectors @ self.encode([question])[0]
-        return [self.texts[place] for place in scores.topk(min(k, len(self.texts))).indices.tolist()]
+        return [self.texts[index] for index in scores.topk(min(k, len(self.texts))).indices.tolist()]
 
 
 class KnownQuestions:
@@ -57,8 +57,8 @@ class KnownQuestions:
         least: float = -1.0,
     ):
         self.texts, self.encode, self.least = list(texts), encode, least
-        place = {text: index for index, text in enumerate(self.texts)}
-        self.asked = [(question, place[passage]) for question, passage in asked if passage in place]
+        index_of = {text: index for index, text in enumerate(self.texts)}
+        self.asked = [(question, index_of[passage]) for question, passage in asked if passage in index_of]
         self.owners = [*range(len(self.texts)), *(owner for _, owner in self.asked)]
         self.vectors = encode([*self.texts, *(question for question, _ in self.asked)])
 
@@ -67,8 +67,8 @@ class KnownQuestions:
         best = [-1.0] * len(self.texts)
         for owner, score in zip(self.owners, (self.vectors @ self.encode([question])[0]).tolist(), strict=True):
             best[owner] = max(best[owner], score)
-        ranked = sorted(range(len(best)), key=lambda place: -best[place])[:k]
-        return [self.texts[place] for place in ranked if best[place] >= self.least]
+        ranked = sorted(range(len(best)), key=lambda index: -best[index])[:k]
+        return [self.texts[index] for index in ranked if best[index] >= self.least]
 
     def least_score(self, foreign: Sequence[str]) -> float:
         """The cosine that parts the known questions best from foreign ones, which no passage answers.

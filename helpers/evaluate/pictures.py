@@ -19,8 +19,8 @@ def quality_against_cost(points: dict[str, tuple[Interval, float]]) -> Figure:
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.subplots()
-    for place, (name, (share, seconds)) in enumerate(points.items()):
-        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+    for index, (name, (share, seconds)) in enumerate(points.items()):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         error = [[100 * (share.mean - share.low)], [100 * (share.high - share.mean)]]
         axis.errorbar(seconds, 100 * share.mean, yerr=error, color=colour, marker=marker, capsize=4, label=name)
     axis.set(xlabel="seconds for 1,000 answers on this machine", ylabel="facts right (%)", ylim=(-3, 103))

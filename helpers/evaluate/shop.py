@@ -108,7 +108,7 @@ def spread_questions(rows: Sequence[dict], count: int) -> list[dict]:
     facts = list(by_fact.values())
     longest = max(map(len, facts), default=0)
     turns = [
-        [fact[(place + turn) % len(fact)] for place, fact in enumerate(facts) if turn < len(fact)]
+        [fact[(index + turn) % len(fact)] for index, fact in enumerate(facts) if turn < len(fact)]
         for turn in range(longest)
     ]
     return [row for turn in turns for row in turn][:count]

@@ -7,5 +7,20 @@ from helpers.export.adapter import export_adapter, vllm_command, vllm_faults, wi
 from helpers.export.errors import ExportError
 from helpers.export.gguf import write_gguf
 from helpers.export.merge import read_adapter
+from helpers.export.parity import Reference, compare_forms, merged_form
+from helpers.export.plan import options_table, shape_for
 
-__all__ = ["ExportError", "export_adapter", "read_adapter", "vllm_command", "vllm_faults", "with_base", "write_gguf"]
+__all__ = [
+    "ExportError",
+    "Reference",
+    "compare_forms",
+    "export_adapter",
+    "merged_form",
+    "options_table",
+    "read_adapter",
+    "shape_for",
+    "vllm_command",
+    "vllm_faults",
+    "with_base",
+    "write_gguf",
+]

@@ -96,8 +96,13 @@ class Decoder:
             rows: Any = None
             if speculation:
                 room = min(DRAFT_TOKENS, most - len(chosen.generated) - 1)
-                proposed = speculation.propose(token, chosen.propose, room, lambda token: token in ends or stopped())
-                rows, self.passes = speculation.target.logits([token, *proposed]), self.passes + 1
+                try:
+                    proposed = speculation.propose(token, chosen.propose, room, lambda one: one in ends or stopped())
+                    rows, self.passes = speculation.target.logits([token, *proposed]), self.passes + 1
+                except Exception as error:  # an operator says what it likes, and not always in the first answer
+                    self.answer_alone(error)
+                    self.cache = self.ahead = speculation = None  # the cache knows the prompt alone: all is read anew
+                    continue
             for index, logits in enumerate(rows if speculation else [self.next_logits(chosen)]):
                 token = chosen.take(logits)
                 yield token
@@ -175,13 +180,18 @@ class Decoder:
         try:
             if speculation := self.started(prompt, logits, longest):
                 return speculation
-            reason = "a lean copy gives other logits"
-        except Exception as error:  # an operator says what it likes
-            if is_out_of_memory(error):
-                raise
-            reason = f"an operator of the draft fails with torch {torch.__version__} ({type(error).__name__})"
-        self.speculations, self.how = {}, Choice(False, f"the model answers by itself: {reason}")
+        except Exception as error:
+            self.answer_alone(error)
+            return None
+        self.speculations, self.how = {}, Choice(False, "the model answers by itself: a lean copy gives other logits")
         return None
+
+    def answer_alone(self, error: Exception) -> None:
+        """No draft from now on, which `how` tells; a full memory is no reason, and raised again."""
+        if is_out_of_memory(error):
+            raise error
+        reason = f"an operator of the draft fails with torch {torch.__version__} ({type(error).__name__})"
+        self.speculations, self.how = {}, Choice(False, f"the model answers by itself: {reason}")
 
     def started(self, prompt: list[int], logits: torch.Tensor, longest: int) -> Speculation | None:
         """The Speculation of the model's present weights, after the prompt; None when its logits are others."""

@@ -23,7 +23,7 @@ def rate(given: Given, slice_name: str) -> float:
 
 def trained_with(answer: str, given: Given) -> list[int]:
     """The trained tokens of one conversation under the template that was given."""
-    from helpers.data.labels import encode
+    from helpers.data import encode
 
     tokenizer = copy.deepcopy(given["tokenizer"])
     tokenizer.chat_template = answer
@@ -45,9 +45,9 @@ def fewest(lengths: list[int], limit: int) -> int:
     """The number of sequences of best fit, decreasing: each row into the fullest sequence where it still fits."""
     bins: list[int] = []
     for length in sorted(lengths, reverse=True):
-        fitting = [place for place, filled in enumerate(bins) if filled + length <= limit]
+        fitting = [index for index, filled in enumerate(bins) if filled + length <= limit]
         if fitting:
-            bins[max(fitting, key=lambda place: bins[place])] += length
+            bins[max(fitting, key=lambda index: bins[index])] += length
         else:
             bins.append(length)
     return len(bins)

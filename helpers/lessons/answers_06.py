@@ -28,7 +28,8 @@ def merges_as(answer: Callable[..., Any], scale: float) -> bool:
 @cache
 def least_cards() -> int:
     """The smallest number of cards of 24 GiB on which falcon-40b trains in some way."""
-    from helpers.export.plan import plan, shape_for
+    from helpers.export import shape_for
+    from helpers.export.plan import plan
     from helpers.settings import Settings
 
     shape = shape_for("tiiuae/falcon-40b")

@@ -56,8 +56,8 @@ def judge_answer(exercise: Exercise, answer: Any, given: Given) -> Verdict:
             return Verdict("right", "Right.")
     except Exception as error:  # the reader's own function may do anything
         failed = f" (It stopped with {type(error).__name__}: {str(error)[:200]})"
-    place = next(i for i, hint in enumerate(exercise.hints, 1) if i == 3 or fits(hint, answer, given))
-    return Verdict("not yet", f"Not yet. {exercise.hints[place - 1].text}{failed}", place)
+    number = next(i for i, hint in enumerate(exercise.hints, 1) if i == 3 or fits(hint, answer, given))
+    return Verdict("not yet", f"Not yet. {exercise.hints[number - 1].text}{failed}", number)
 
 
 def of_kind(answer: Any, kind: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 class Question(NamedTuple):
     """text, and choices: (choice, the sentence that explains it) each. where: in which place the notebook shows it.
 
-    right: the place of the right choice, from 1; or a function of what the run measured, which gives it (0: none).
+    right: the number of the right choice, from 1; or a function of what the run measured, which gives it (0: none).
     shown: what was measured, in words.
     """
 

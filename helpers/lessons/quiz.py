@@ -46,8 +46,8 @@ def revealed(number: str, value: Any) -> None:
             SHOWN[number].status.value = region(reply, "alert")
         announce(reply)
         return
-    place = question.answer(value)
-    right = f"That is choice {place}: {question.choices[place - 1][0]}." if place else "None of the choices."
+    chosen = question.answer(value)
+    right = f"That is choice {chosen}: {question.choices[chosen - 1][0]}." if chosen else "None of the choices."
     announce(f"{number}: {shown} {right} Nothing was predicted.")
 
 
@@ -73,7 +73,7 @@ class Quiz:
         import ipywidgets as widgets
 
         self.number, self.question = number, question_numbered(number)
-        choices = [(text, place) for place, (text, _) in enumerate(self.question.choices, 1)]
+        choices = [(text, number) for number, (text, _) in enumerate(self.question.choices, 1)]
         wide = widgets.Layout(width="auto", max_width="60em")
         self.text = widgets.HTML(f"<b>Your prediction {html.escape(number)}.</b> {html.escape(self.question.text)}")
         self.radio = widgets.RadioButtons(options=choices, value=None, description="Choices:", layout=wide)
@@ -92,7 +92,7 @@ class Quiz:
         """The widgets; where no kernel runs, the question and its choices as text."""
         from helpers.panels.picture import Picture
 
-        lines = [f"{place}. {text}" for place, (text, _) in enumerate(self.question.choices, 1)]
+        lines = [f"{number}. {text}" for number, (text, _) in enumerate(self.question.choices, 1)]
         call = f'Without buttons: predict("{self.number}", 1), or another number.'
         items = "".join(f"<li>{html.escape(text)}</li>" for text, _ in self.question.choices)
         content = f"<p>{html.escape(self.question.text)}</p><ol>{items}</ol><p>{html.escape(call)}</p>"

@@ -68,11 +68,11 @@ def stub(code: str) -> str:
     given = [line for line in code.splitlines() if not IMPORT.match(line)]
     needed = [f"# you may need: {solution(line)}" for line in code.splitlines() if IMPORT.match(line)]
     lines: list[str] = []
-    for place, line in enumerate(given):
+    for index, line in enumerate(given):
         if not line.endswith("# yours"):
             lines.append(line)
-        elif not continues(given[:place]):
-            block = given[place : last_of_block(given, place) + 1]
+        elif not continues(given[:index]):
+            block = given[index : last_of_block(given, index) + 1]
             indent = line[: len(line) - len(line.lstrip())]
             returns = indent and any(re.match(r"\s*return\b", one) for one in block)
             lines += [indent + one for one in (*needed, "return ..." if returns else "answer = ...")]
@@ -86,10 +86,10 @@ def continues(before: list[str]) -> bool:
     return bool(full) and full[-1].endswith("  # yours")
 
 
-def last_of_block(lines: list[str], place: int) -> int:
+def last_of_block(lines: list[str], first: int) -> int:
     """The place of the last line of the reader's block that begins at `place`."""
-    last = place
-    for later in range(place, len(lines)):
+    last = first
+    for later in range(first, len(lines)):
         if lines[later].endswith("  # yours"):
             last = later
         elif lines[later].strip():

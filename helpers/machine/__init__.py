@@ -1,5 +1,10 @@
 """The machine: where files lie, what hardware there is, how much memory work takes, what a run's card may hold.
 
-Knows files, names and numbers; imports no other wing, and loads no model and no data. Hands on no names, since some
-of its modules load torch and others are for clients that must not.
+Knows files, names and numbers; imports no other wing, and loads no model and no data.
 """
+
+from helpers.machine.paths import DATA, PROJECT, headless, write_json
+from helpers.machine.quiet import collected
+from helpers.machine.tables import Table
+
+__all__ = ["DATA", "PROJECT", "Table", "collected", "headless", "write_json"]

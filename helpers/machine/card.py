@@ -36,7 +36,7 @@ FIGURES = {
     "fact_accuracy": ("facts right", "{:.0%}"),
     "nll": ("NLL (nats a token)", "{:.2f}"),
     "ended": ("answers that end", "{:.0%}"),
-    "style": ("signed in the house style", "{:.0%}"),
+    "style": ("in the style asked for", "{:.0%}"),
 }
 NEEDED = ("profile", "data", "steps")  # without these it is no card of this project
 

@@ -168,7 +168,7 @@ def split_heads(attention: Any, fused: torch.Tensor) -> tuple[torch.Tensor, torc
 
 
 class Rotate(torch.autograd.Function):
-    """Rotary position embedding (paper: RoFormer, 2104.09864), with the two halves of head_dim as pairs.
+    """Rotary position embedding (RoFormer, https://arxiv.org/abs/2104.09864), with the two halves of head_dim as pairs.
 
     states: (rows, length, heads, head_dim); cos, sin: (rows, length, 1, head_dim), whose halves are equal. Two passes
     over the states instead of the five of `states * cos + rotate_half(states) * sin`; backward turns the other way.

@@ -35,15 +35,15 @@ class Exchange(NamedTuple):
 
 def turns(exchanges: Sequence[Exchange]) -> tuple[Turn, ...]:
     """What the model reads before the next question: the thread from its last start on."""
-    first = max((place for place, one in enumerate(exchanges) if one.starts), default=0)
+    first = max((index for index, one in enumerate(exchanges) if one.starts), default=0)
     return tuple(Turn(one.question, one.answers) for one in exchanges[first:])
 
 
 def thread_html(exchanges: Sequence[Exchange]) -> str:
     """The thread as HTML; a line stands where a conversation begins anew. Everything is escaped."""
     return "".join(
-        f"{'<hr style=opacity:.4>' if one.starts and place else ''}{exchange_html(one)}"
-        for place, one in enumerate(exchanges)
+        f"{'<hr style=opacity:.4>' if one.starts and index else ''}{exchange_html(one)}"
+        for index, one in enumerate(exchanges)
     )
 
 
@@ -67,8 +67,8 @@ def passages_html(passages: Sequence[tuple[str, str]] | None) -> str:
     if passages is None:
         return ""
     lines = "".join(
-        f"<li>{html.escape(text)} <span style='opacity:.75'>{html.escape(place)}</span></li>"
-        for text, place in passages
+        f"<li>{html.escape(text)} <span style='opacity:.75'>{html.escape(source)}</span></li>"
+        for text, source in passages
     )
     return f"<div style='{FOUND}'>On the sheet: {f'<ul style=margin:0>{lines}</ul>' if lines else 'nothing near'}</div>"
 
@@ -93,10 +93,10 @@ def marked(text: str, name: str, parting: Parting | None) -> str:
 def as_markdown(exchanges: Sequence[Exchange]) -> str:
     """The thread as Markdown; what was said is quoted, so that it stays apart from the names."""
     parts = []
-    for place, one in enumerate(exchanges):
-        parts += ["---"] if one.starts and place else []
+    for index, one in enumerate(exchanges):
+        parts += ["---"] if one.starts and index else []
         parts.append(f"**You**\n\n{quoted(one.question)}")
-        parts += [f"On the sheet ({place or 'no place'})\n\n{quoted(text)}" for text, place in one.passages or ()]
+        parts += [f"On the sheet ({source or 'no source'})\n\n{quoted(text)}" for text, source in one.passages or ()]
         parts += [f"**{NAMES[name].capitalize()}**\n\n{quoted(text)}" for name, text in one.answers.items()]
     return "\n\n".join(parts) + "\n" if parts else ""
 

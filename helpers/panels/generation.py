@@ -216,7 +216,7 @@ class GenerationPanel:
         if event.kind == "waiting":
             return f"waiting: {event.value} before you; the model answers one after the other"
         if event.kind == "found":
-            self.passages = tuple((text, place) for text, place in event.value)
+            self.passages = tuple((text, source) for text, source in event.value)
             return self.status_text
         if event.kind == "begin":
             self.answers[event.model] = ""

@@ -114,8 +114,8 @@ class PanelWidgets:
             side.layout = {"min_width": "0", "overflow": "hidden"}
         both = widgets.GridBox(sides, layout={"grid_template_columns": COLUMNS, "grid_gap": "4px 16px"})
         more = widgets.Accordion([self.code, widgets.VBox([self.saved, self.text])])
-        for place, title in enumerate(("as code", "copy or download the conversation")):
-            more.set_title(place, title)
+        for index, title in enumerate(("as code", "copy or download the conversation")):
+            more.set_title(index, title)
         more.selected_index = None
         self.box = widgets.VBox([both, self.tokens.box, more])
 
@@ -152,7 +152,7 @@ class PanelWidgets:
 
 def pressed_enter(old: str, new: str) -> bool:
     """Whether a box's text became another by Enter: one line break more, and no more text than can be typed at once."""
-    at = next((place for place, (one, other) in enumerate(zip(old, new, strict=False)) if one != other), len(old))
+    at = next((index for index, (one, other) in enumerate(zip(old, new, strict=False)) if one != other), len(old))
     if new == f"{old[:at]}\n{old[at:]}":
         return True
     more = new.endswith("\n") and new.count("\n") == old.count("\n") + 1 and new.startswith(old)

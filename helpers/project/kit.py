@@ -167,8 +167,8 @@ def wheel_of(package: dict, tags: dict[Tag, int]) -> File:
 
 def fetch(needed: list[File], target: Target, python: str, wheels: Path) -> None:
     """Fetches the wheels into the folder with pip, each with the hash that was resolved. Raises KitError."""
-    with TemporaryDirectory() as place:
-        pins = Path(place) / "pins.txt"
+    with TemporaryDirectory() as scratch:
+        pins = Path(scratch) / "pins.txt"
         whole = all(one.sha256 for one in needed)  # pip wants a hash of each, or of none
         lines = [one.pin() + f" --hash=sha256:{one.sha256}" * whole for one in needed]
         pins.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,33 +1,28 @@
 """Adapters on their base: the newest run's, and small trainings for a comparison. Knows no widgets."""
 
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datasets import Dataset
-from peft import PeftModel, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from helpers.data.load import load_chat_data
+from helpers.data.load import Splits
 from helpers.machine.meter import release_memory
+from helpers.machine.quiet import silent
 from helpers.models.adapter import loaded_onto
 from helpers.models.load import load_model
 from helpers.run import Run, adapter_fault, find_run, make_run
 from helpers.settings import Settings, resolve
-from helpers.train.build import build_trainer, train_or_resume
+from helpers.train.short import load_and_train
 
 
 def substitute_run(settings: Settings, steps: int = 20) -> Run:
     """A run of a few steps, for a notebook that is opened alone: it shows the way, not the quality."""
     settings = replace(settings, max_steps=min(steps, settings.max_steps if settings.max_steps > 0 else steps))
     run = make_run(settings, substitute=True)
-    data, loaded = load_chat_data(settings.data, settings.data_format, settings.columns), load_model(settings)
-    watched = data.test.select(range(min(8, len(data.test))))
-    trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched)
-    train_or_resume(trainer, run)
+    load_and_train(run)
     print(run.sentence())
     return run
 
@@ -80,21 +75,18 @@ def train_adapter(
     """Trains an adapter on `rows` for so many steps; returns Trained. What was in `folder` is removed.
 
     start: the folder of an adapter of the same shape to go on from; None begins with a fresh one. The base is loaded
-    anew, so that nothing of another training is in it. learning_rate: 0 is the settings' own. No preflight: that of
-    notebook 03 has looked at the same model and settings.
+    anew, so that nothing of another training is in it. learning_rate: 0 is the settings' own.
+    Raises TrainingError when the preflight finds something.
     """
+    from datasets import Dataset
+
     chosen = replace(settings, max_steps=steps, learning_rate=learning_rate or settings.learning_rate)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     release_memory()  # what a training before this one has left
-    loaded, run = load_model(chosen), make_run(chosen, folder)
-    data = Dataset.from_list([{"messages": row["messages"]} for row in rows])
-    trainer = build_trainer(run, loaded.model, loaded.tokenizer, data)
-    if start is not None:
-        set_peft_model_state_dict(trainer.model, load_file(Path(start) / "adapter_model.safetensors"))
-    began = time.perf_counter()
-    card = train_or_resume(trainer, run, report=lambda text: None, check=False)
-    trained = Trained(run.adapter, trainer.model, time.perf_counter() - began, card["tokens"])
-    del trainer, loaded
+    run, only = make_run(chosen, folder), Dataset.from_list([{"messages": row["messages"]} for row in rows])
+    trainer, card = load_and_train(run, Splits(only, only, "rows"), watched=0, start=start, report=silent)
+    trained = Trained(run.adapter, trainer.model, card["seconds"], card["tokens"])
+    del trainer
     release_memory()  # the optimizer's and the batches'
     return trained

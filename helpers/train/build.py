@@ -154,13 +154,12 @@ def train_or_resume(
     run: Run,
     forecast: Forecast | None = None,
     report: Callable[[str], None] = print,
-    check: bool = True,
 ) -> dict:
     """Trains, or goes on from the newest whole checkpoint of the run; returns the run card.
 
     Saves adapter, run_card.json and history.csv in the run's folder, after a stop as well: one interrupt stops after
-    the running step. forecast: of the memory, to be kept beside what is measured. check: runs the preflight first
-    unless that was done. Leaves the model ready to generate, whatever happens. Where several processes train, the
+    the running step. forecast: of the memory, to be kept beside what is measured. The preflight comes first
+    unless it was done. Leaves the model ready to generate, whatever happens. Where several processes train, the
     first of them saves, and the others return {}.
     Raises TrainingError when the preflight fails, trainer or checkpoint is of another run, the memory is full, the loss
     is not finite, another process trains in this folder, or one of several processes is gone.
@@ -169,8 +168,8 @@ def train_or_resume(
         checkpoint, planned = resume_point(trainer, run, report)
         earlier = seconds_at(run.history.path, checkpoint.step) if checkpoint else 0.0
         check_room(run.folder, sum(p.numel() * 4 for p in trainer.model.parameters() if p.requires_grad))
-        if check and not trainer.checked:
-            preflight(trainer)
+        if not trainer.checked:
+            preflight(trainer, report=None if report is print else report)
         if here().first:
             write_json(run.folder / "settings.json", run.settings.as_dict())
         clock, start = TimeForecast(trainer, report, earlier, planned, evaluation_seconds(run)), time.perf_counter()

@@ -1,19 +1,53 @@
-"""Short trainings for the exercises: a few steps in a folder of their own, and what they logged."""
+"""Whole trainings that no cell shows: notebook 03's three calls as one, and short ones for the exercises."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from helpers.data.load import load_chat_data
+from helpers.data.load import Splits, load_chat_data
 from helpers.machine.meter import release_memory
 from helpers.models.load import load_model
-from helpers.run import make_run
+from helpers.run import Run, make_run
 from helpers.settings import Settings
 from helpers.train.build import build_trainer, train_or_resume
+from helpers.train.trainer import LoraTrainer
+
+
+class Finished(NamedTuple):
+    """A training that ended. trainer: its model has the adapter and is ready to answer. card: of the run."""
+
+    trainer: LoraTrainer
+    card: dict[str, Any]
+
+
+def load_and_train(
+    run: Run,
+    data: Splits | None = None,
+    *,
+    watched: int = 8,
+    start: str | Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    report: Callable[[str], None] = print,
+) -> Finished:
+    """Loads the base of a run, builds the trainer and trains, preflight included; returns Finished.
+
+    data: with messages; None is the run's own. watched: held-out rows for the evaluation loss; 0 for none. start: the
+    folder of an adapter of the same shape to go on from; None begins with a fresh one. Raises what the three raise.
+    """
+    settings = run.settings
+    data = data or load_chat_data(settings.data, settings.data_format, settings.columns)
+    loaded = load_model(settings)
+    held_out = data.test.select(range(min(watched, len(data.test)))) if watched else None
+    trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, held_out, callbacks)
+    if start is not None:
+        set_peft_model_state_dict(trainer.model, load_file(Path(start) / "adapter_model.safetensors"))
+    return Finished(trainer, train_or_resume(trainer, run, report=report))
 
 
 class Short(NamedTuple):
@@ -30,13 +64,7 @@ def short_training(
 
     folder: where an unfinished training of the same settings goes on; None is a new temporary one. also: callbacks.
     """
-    settings = replace(settings, max_steps=steps)
-    run = make_run(settings, folder or Path(tempfile.mkdtemp()))
-    data, loaded = load_chat_data(settings.data, settings.data_format, settings.columns), load_model(settings)
-    watched = data.test.select(range(min(4, len(data.test))))
-    trainer = build_trainer(run, loaded.model, loaded.tokenizer, data.train, watched, also)
-    card = train_or_resume(trainer, run)
-    losses = [row["loss"] for row in run.history.rows if "loss" in row]
-    del trainer, loaded
+    run = make_run(replace(settings, max_steps=steps), folder or Path(tempfile.mkdtemp()))
+    card = load_and_train(run, watched=4, callbacks=also).card
     release_memory()
-    return Short(card, losses)
+    return Short(card, [row["loss"] for row in run.history.rows if "loss" in row])

@@ -33,6 +33,7 @@ from helpers.seeds import over_seeds
 from helpers.settings import Settings, check_values
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.checkpoints import newest
+from helpers.train.preflight import preflight
 from helpers.watch.history import read_history, series
 
 if TYPE_CHECKING:
@@ -126,16 +127,19 @@ class Bench:
     def __init__(self, loaded: Loaded, train: Dataset, watched: Dataset):
         self.model: Any = loaded.model
         self.tokenizer, self.train, self.watched = loaded.tokenizer, train, watched
+        self.proved: set[Settings] = set()  # passed the preflight, on this base and these rows
 
     @contextmanager
     def trainer(self, run: Run, until: int) -> Iterator[Any]:
         """A trainer whose adapter is taken off the base again at the end; the base's own weights are frozen anyway."""
-        rows = (self.train, self.watched)
+        rows, kind = (self.train, self.watched), replace(run.settings, seed=0, learning_rate=1.0)
         trainer = build_trainer(run, self.model, self.tokenizer, *rows, callbacks=[StopAt(until)])
         trainer.args.eval_steps = run.settings.max_steps // SHARES[0]  # at the rungs; more would cost as much as steps
+        trainer.checked = kind in self.proved  # neither seed nor learning rate changes what it proves
         try:
             yield trainer
         finally:
+            self.proved |= {kind} if trainer.checked else set()
             self.model = trainer.model.unload()
             del trainer
             release_memory()
@@ -146,7 +150,7 @@ class Bench:
         losses = evaluations(run)
         if done is None or done.step < step or step not in losses:
             with self.trainer(run, step) as trainer:
-                train_or_resume(trainer, run, report=silent, check=False)
+                train_or_resume(trainer, run, report=silent)
             losses = evaluations(run)
         return losses.get(step, math.inf)  # a loss that is no number loses
 
@@ -215,20 +219,22 @@ def sweep_folder(settings: Settings, *asked: Any) -> Path:
 def run_of(folder: Path, settings: Settings, changes: dict) -> Run:
     """The run of one training, in a folder that says what it changes."""
     name = "-".join(f"{name}-{value}".replace("/", "_") for name, value in changes.items())
-    place = folder / f"{name}-seed-{settings.seed}"
-    place.mkdir(exist_ok=True)
-    return make_run(settings, place)
+    own = folder / f"{name}-seed-{settings.seed}"
+    own.mkdir(exist_ok=True)
+    return make_run(settings, own)
 
 
 def steps_for(bench: Bench, settings: Settings, count: int, seeds: int, minutes: float, steps: int) -> int:
     """Steps of a whole training, so that all of them fit into the minutes; found out by a few timed steps."""
     if steps:
         return max(ROUND, steps // ROUND * ROUND)
-    start = time.perf_counter()
-    with TemporaryDirectory() as place:
-        run = make_run(replace(settings, max_steps=ROUND, minutes=0.0), place)
+    with TemporaryDirectory() as scratch:
+        run = make_run(replace(settings, max_steps=ROUND, minutes=0.0), scratch)
         with bench.trainer(run, ROUND) as trainer:
-            trained = train_or_resume(trainer, run, report=silent, check=False)["seconds"]
+            preflight(trainer, report=silent)  # once for each kind of adapter, so it is no part of a building
+        start = time.perf_counter()
+        with bench.trainer(run, ROUND) as trainer:
+            trained = train_or_resume(trainer, run, report=silent)["seconds"]
         checks = [float(row["eval_runtime"]) for row in read_history(run.history.path) if "eval_runtime" in row]
     step, check = (trained - sum(checks)) / ROUND, statistics.fmean(checks)
     building = time.perf_counter() - start - trained

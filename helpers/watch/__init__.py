@@ -3,8 +3,20 @@
 Knows no model and no trainer: it is called back, or reads the log.
 """
 
+from helpers.watch.chart import EVAL, TRAIN
 from helpers.watch.figures import loss_alt, loss_figure, show_figure
 from helpers.watch.history import History, read_history, series
 from helpers.watch.plot import LossPlot, replay
 
-__all__ = ["History", "LossPlot", "loss_alt", "loss_figure", "read_history", "replay", "series", "show_figure"]
+__all__ = [
+    "EVAL",
+    "TRAIN",
+    "History",
+    "LossPlot",
+    "loss_alt",
+    "loss_figure",
+    "read_history",
+    "replay",
+    "series",
+    "show_figure",
+]

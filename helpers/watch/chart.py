@@ -105,8 +105,8 @@ def loss_panel(rows: list[dict], steps: int) -> tuple[list[str], list[str]]:
     if evaluations:
         step, best = min(evaluations, key=lambda point: point[1])
         side = "end" if step > 0.8 * steps else "start" if step < 0.2 * steps else "middle"
-        place = down(best, top, UPPER) + (-9 if best < 0.2 * top else 19)
-        labels.append(text(f"{percent_across(step, steps)}%", place, f"best {best:.3f}", side, f' fill="{EVAL}"'))
+        height = down(best, top, UPPER) + (-9 if best < 0.2 * top else 19)
+        labels.append(text(f"{percent_across(step, steps)}%", height, f"best {best:.3f}", side, f' fill="{EVAL}"'))
     return lines, labels
 
 

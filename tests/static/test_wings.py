@@ -122,7 +122,10 @@ def test_what_a_notebook_imports_is_there(path):
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"]) if cell["cell_type"] == "code" else ""
         for module, name in imports_in(source):
-            place = PROJECT.joinpath(*module.split("."))
-            file = place.with_suffix(".py") if place.with_suffix(".py").exists() else place / "__init__.py"
-            inside = (place / f"{name}.py").exists() or (place / name).is_dir()
+            path_of = PROJECT.joinpath(*module.split("."))
+            file = path_of.with_suffix(".py") if path_of.with_suffix(".py").exists() else path_of / "__init__.py"
+            inside = (path_of / f"{name}.py").exists() or (path_of / name).is_dir()
             assert inside or name in named(file), f"{module} has no {name}"
+            above = PROJECT.joinpath(*module.split(".")[:2]) / "__init__.py"
+            handed_on = module.count(".") == 2 and above.exists() and name in named(above)
+            assert not handed_on, f"{name} comes from {module.rpartition('.')[0]}, not from a module of it"

@@ -38,7 +38,8 @@ def attempt(folder: Path) -> list[float]:
     loaded, run = load_model(SETTINGS), Run(SETTINGS, folder)
     trainer = training.build_trainer(run, loaded.model, loaded.tokenizer, rows)
     training.Saver = lambda: checkpoints.Saver(parts=SETTINGS.max_steps // EVERY)
-    training.train_or_resume(trainer, run, check=False)
+    trainer.checked = True  # no preflight, it is about what follows
+    training.train_or_resume(trainer, run)
     return [loss for _, loss in series(run.history.rows, "loss")]
 
 

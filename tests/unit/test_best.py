@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import unchecked
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -53,7 +54,7 @@ def build(folder, settings, also=(), evaluation=True):
 
 def run(folder, settings, also=()):
     trainer, made = build(folder, settings, also)
-    return training.train_or_resume(trainer, made, check=False), trainer
+    return training.train_or_resume(unchecked(trainer), made), trainer
 
 
 def adapter(folder):
@@ -105,7 +106,7 @@ def test_a_kill_between_the_best_weights_and_their_checkpoint_loses_neither(tmp_
 
     trainer._save_checkpoint = killed
     with pytest.raises(Killed):
-        training.train_or_resume(trainer, made, check=False)
+        training.train_or_resume(unchecked(trainer), made)
     assert (tmp_path / "killed" / "best" / f"step-{whole['best']['step']}.safetensors").exists()
     card, _ = run(tmp_path / "killed", WILD)
     assert card["best"]["step"] == whole["best"]["step"]
@@ -170,7 +171,7 @@ def test_a_damaged_file_of_the_best_weights_costs_the_choice_alone(tmp_path, cap
 def test_it_needs_held_out_rows(tmp_path):
     trainer, made = build(tmp_path / "run", WILD, evaluation=False)
     with pytest.raises(TrainingError, match="need held-out rows"):
-        training.train_or_resume(trainer, made, check=False)
+        training.train_or_resume(unchecked(trainer), made)
 
 
 def test_the_chart_marks_the_evaluation_that_is_kept(tmp_path):

@@ -338,6 +338,24 @@ def test_where_an_operator_of_the_draft_fails_the_model_answers_and_says_so(
     )
 
 
+@pytest.mark.parametrize("knobs", KNOBS[:2])
+def test_an_operator_that_fails_in_the_middle_of_an_answer_changes_no_token(tiny_llama, monkeypatch, knobs):
+    decoder, sampling = Decoder(tiny_llama), Sampling(max_new_tokens=12, **knobs)
+    list(decoder.tokens(PROMPT, sampling, [1]))  # a first answer goes well
+    assert decoder.how.value
+    right, fails_in = Speculation.propose, [2]
+
+    def fails_later(*given):
+        fails_in[0] -= 1
+        if fails_in[0] == 0:
+            raise RuntimeError("aten::_weight_int8pack_mm")
+        return right(*given)
+
+    monkeypatch.setattr(Speculation, "propose", fails_later)
+    assert list(decoder.tokens(PROMPT, sampling, [1])) == expected(tiny_llama, sampling)
+    assert fails_in[0] == 0 and "answers by itself: an operator of the draft fails" in decoder.how.reason
+
+
 @pytest.mark.parametrize("fused", [True, False])
 def test_the_copies_of_older_weights_are_let_go_after_a_step_of_the_optimizer(tiny_llama, fused):
     model = tuned(tiny_llama)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import unchecked
 from families import FAMILIES, build
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -64,7 +65,7 @@ def trained(settings, folder, rows, *callbacks):
     folder.mkdir(exist_ok=True)
     trainer = build_trainer(run, loaded.model, loaded.tokenizer, rows, callbacks=callbacks)
     assert all(check.ok for check in preflight(trainer, report=silent))
-    train_or_resume(trainer, run, report=silent, check=False)
+    train_or_resume(unchecked(trainer), run, report=silent)
     return run, trainer, loaded
 
 

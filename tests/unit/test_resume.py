@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import unchecked
 from filelock import FileLock
 from transformers import TrainerCallback
 
@@ -67,7 +68,7 @@ def build(folder: Path, settings=SMOKE, also=(), count=24):
 
 def run(folder: Path, settings=SMOKE, also=(), count=24):
     trainer, made = build(folder, settings, also, count)
-    return training.train_or_resume(trainer, made, check=False), made.history, trainer
+    return training.train_or_resume(unchecked(trainer), made), made.history, trainer
 
 
 def losses(history):
@@ -121,8 +122,8 @@ def test_a_stop_leaves_a_model_that_answers_and_says_what_was_kept(tmp_path, cap
 def test_the_same_cell_can_be_run_again_after_a_stop(tmp_path):
     _, expected, _ = run(tmp_path / "whole")
     trainer, made = build(tmp_path / "run", also=[AtStep(4, press_stop)])
-    training.train_or_resume(trainer, made, check=False)
-    card = training.train_or_resume(trainer, made, check=False)
+    training.train_or_resume(unchecked(trainer), made)
+    card = training.train_or_resume(unchecked(trainer), made)
     assert card["finished"] and losses(made.history) == pytest.approx(losses(expected), abs=1e-4)
 
 
@@ -138,7 +139,7 @@ def test_a_second_interrupt_raises_and_the_model_still_answers(tmp_path):
     trainer, made = build(tmp_path / "run", also=[AtStep(5, press_twice)])
     before = signal.getsignal(signal.SIGINT)  # in a job of the background it is ignored
     with pytest.raises(KeyboardInterrupt):
-        training.train_or_resume(trainer, made, check=False)
+        training.train_or_resume(unchecked(trainer), made)
     assert not trainer.model.training and signal.getsignal(signal.SIGINT) is before
     card, _, _ = run(tmp_path / "run")
     assert card["finished"] and card["resumed_from"] == 4
@@ -156,7 +157,7 @@ def test_a_stop_in_an_evaluation_does_not_wait_for_its_end(tmp_path):
     pressing = Press()
     trainer, made = build(tmp_path / "run", also=[pressing])
     trainer.eval_dataset = trainer.train_dataset
-    card = training.train_or_resume(trainer, made, check=False)
+    card = training.train_or_resume(unchecked(trainer), made)
     assert card["stopped_at"] == 1 and pressing.batches <= 3, "one batch of each evaluation that was due"
 
 
@@ -229,15 +230,15 @@ def test_a_full_disk_while_saving_does_not_end_the_training(tmp_path, capsys):
 def test_two_trainings_do_not_share_a_folder(tmp_path):
     trainer, made = build(tmp_path / "run")
     with FileLock(tmp_path / "run" / "run.lock"), pytest.raises(TrainingError, match="another process"):
-        training.train_or_resume(trainer, made, check=False)
+        training.train_or_resume(unchecked(trainer), made)
 
 
 def test_a_failed_training_leaves_the_folder_free_while_its_traceback_is_kept(tmp_path):
     """A notebook keeps the last traceback, and with it everything that its frames hold."""
     trainer, made = build(tmp_path / "run", also=[AtStep(5, press_twice)])
     with pytest.raises(KeyboardInterrupt) as kept:
-        training.train_or_resume(trainer, made, check=False)
-    assert training.train_or_resume(trainer, made, check=False)["finished"]
+        training.train_or_resume(unchecked(trainer), made)
+    assert training.train_or_resume(unchecked(trainer), made)["finished"]
     assert kept.tb is not None
 
 
@@ -249,7 +250,7 @@ def test_a_loss_that_stays_no_number_ends_the_training_and_keeps_the_good_checkp
 
     trainer, made = build(tmp_path / "run", replace(SMOKE, max_steps=40), [AtStep(5, break_weights)])
     with pytest.raises(TrainingError, match="not a number since step 6"):
-        training.train_or_resume(trainer, made, check=False)
+        training.train_or_resume(unchecked(trainer), made)
     assert len(losses(made.history)) == 8 and newest(tmp_path / "run" / "checkpoints").step == 5
 
 
@@ -280,9 +281,9 @@ def test_twenty_kills_lose_no_more_than_the_steps_since_the_last_checkpoint(tmp_
 
 def test_running_the_cell_again_after_the_end_keeps_the_card_and_what_others_added(tmp_path):
     trainer, made = build(tmp_path / "run")
-    card = training.train_or_resume(trainer, made, check=False)
+    card = training.train_or_resume(unchecked(trainer), made)
     made.save_card(card | {"nll": {"base": 4.0, "tuned": 1.0}})
-    again = training.train_or_resume(trainer, made, check=False)
+    again = training.train_or_resume(unchecked(trainer), made)
     assert again == made.card() == card | {"nll": {"base": 4.0, "tuned": 1.0}}
     assert again["tokens_per_second"] > 0
 

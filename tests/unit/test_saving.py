@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import unchecked
 
 from helpers.machine.paths import PlaceError
 from helpers.run import Run, find_run, newest_run
@@ -30,7 +31,7 @@ def trained(trainer, smoke, tmp_path):
     run = Run(smoke, tmp_path / "runs" / "one")
     run.folder.mkdir(parents=True)
     trainer.args.output_dir = str(run.folder / "checkpoints")
-    train_or_resume(trainer, run, report=silent, check=False)
+    train_or_resume(unchecked(trainer), run, report=silent)
     return run
 
 
@@ -86,7 +87,7 @@ def test_a_card_that_does_not_fit_leaves_the_adapter(trainer, run, monkeypatch):
     monkeypatch.setattr(Run, "save_card", full)
     trainer.args.output_dir = str(run.folder / "checkpoints")
     with pytest.raises(TrainingError, match=r"run_card\.json could not be written.*The adapter is kept, whole"):
-        train_or_resume(trainer, run, report=silent, check=False)
+        train_or_resume(unchecked(trainer), run, report=silent)
     assert (run.adapter / "adapter_model.safetensors").exists()
 
 
@@ -95,7 +96,7 @@ def test_a_disk_without_room_is_said_before_the_first_step(trainer, run, monkeyp
     monkeypatch.setattr("helpers.machine.places.free_disk_gib", lambda folder: 0.001)
     monkeypatch.setattr(trainer, "train", lambda **_: pytest.fail("it was trained"))
     with pytest.raises(PlaceError, match=r"will take \d+ MiB.*set FT_RUNS"):
-        train_or_resume(trainer, run, report=silent, check=False)
+        train_or_resume(unchecked(trainer), run, report=silent)
 
 
 ODD = {
@@ -145,7 +146,7 @@ def test_a_log_of_any_content_can_be_drawn_and_gone_on_with(trained, content, tr
     log.write_bytes(content)
     assert replay(trained.folder)
     trained.history.rows = []
-    assert train_or_resume(trainer, Run(trained.settings, trained.folder), report=silent, check=False)["steps"]
+    assert train_or_resume(unchecked(trainer), Run(trained.settings, trained.folder), report=silent)["steps"]
     log.unlink()
     assert replay(trained.folder) and "passed over" in capsys.readouterr().out
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import unchecked
 
 from helpers.data.load import load_chat_data
 from helpers.machine.hardware import Machine
@@ -68,7 +69,7 @@ def test_a_training_on_the_shared_base_is_that_of_a_base_loaded_anew(tmp_path, f
     loaded, run = load_model(settings), Run(settings, tmp_path / "alone")
     run.folder.mkdir()
     trainer = build_trainer(run, loaded.model, loaded.tokenizer, few_rows.train, few_rows.test)
-    train_or_resume(trainer, run, check=False)
+    train_or_resume(unchecked(trainer), run)
     assert losses(found.folder / "r-4-seed-1") == pytest.approx(losses(tmp_path / "alone"), abs=1e-4)
 
 

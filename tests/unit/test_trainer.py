@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import unchecked
 from trl import SFTTrainer
 
 from helpers.machine.hardware import Machine, is_out_of_memory
@@ -147,7 +148,7 @@ def run(settings, rows, folder, limit=None):
     trainer.report = said.append
     if limit:
         full_at(limit, trainer)
-    train_or_resume(trainer, trainer_run := Run(settings, folder), check=False)
+    train_or_resume(unchecked(trainer), trainer_run := Run(settings, folder))
     return [row["loss"] for row in read_history(trainer_run.history.path) if "loss" in row], said, trainer
 
 
