@@ -87,13 +87,14 @@ def is_float8(layer: Any) -> bool:
     return isinstance(layer, Float8Linear)
 
 
-def use_float8(model: torch.nn.Module, linears: list[torch.nn.Linear]) -> None:
-    """Puts a Float8Linear in the place of each of these layers of a model."""
-    chosen = {id(linear) for linear in linears}
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, torch.nn.Linear) and id(child) in chosen:
-                setattr(parent, name, Float8Linear(child))
+def use_float8(model: torch.nn.Module, names: list[str]) -> None:
+    """Puts a Float8Linear in the place of each named linear layer, one after the other.
+
+    No other reference to a replaced layer may be kept, so that both forms of one layer at most are in memory.
+    """
+    for name in names:
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, Float8Linear(model.get_submodule(name)))
 
 
 def refuse_merges(model: torch.nn.Module) -> None:

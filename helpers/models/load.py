@@ -130,7 +130,8 @@ def load_model(settings: Settings) -> Loaded:
     keep_gradients_on_cpu(model)
     attention.install_kernel(model, kernel.value)
     if settings.quantization == "fp8":
-        use_float8(model, body_linears(model))
+        chosen = {id(linear) for linear in body_linears(model)}
+        use_float8(model, [name for name, module in model.named_modules() if id(module) in chosen])
     report = inspect_model(model)
     check_quantized(settings, report)
     return Loaded(model.eval(), tokenizer, report)

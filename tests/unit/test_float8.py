@@ -1,5 +1,6 @@
 """A frozen base in FP8: on a CPU the same products by PyTorch's own kernel, slowly; what a GPU does is in tests/gpu."""
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -65,9 +66,27 @@ def test_loras_product_goes_forward_and_back_in_eight_bits(linear):
     assert all(off(one, other.grad) < 0.05 for one, other in zip(fast, (x, a, b), strict=True))
 
 
+def body_names(model):
+    chosen = {id(linear) for linear in body_linears(model)}
+    return [name for name, module in model.named_modules() if id(module) in chosen]
+
+
+def test_both_forms_of_one_layer_at_most_are_in_memory(tiny_llama, monkeypatch):
+    names = body_names(tiny_llama.bfloat16())
+    old = [weakref.ref(tiny_llama.get_submodule(name).weight) for name in names]
+    held, begin = [], Float8Linear.__init__
+    monkeypatch.setattr(
+        Float8Linear,
+        "__init__",
+        lambda self, one: (held.append(sum(r() is not None for r in old)), begin(self, one))[0],
+    )
+    use_float8(tiny_llama, names)
+    assert held == list(range(len(names), 0, -1)), "a layer's 16-bit weight goes before the next one is rounded"
+
+
 def test_every_linear_layer_of_the_body_is_counted(tiny_llama):
     before = inspect_model(tiny_llama)
-    use_float8(tiny_llama.bfloat16(), body_linears(tiny_llama))
+    use_float8(tiny_llama.bfloat16(), body_names(tiny_llama))
     report = inspect_model(tiny_llama)
     assert report.quantized_linears == report.body_linears == before.body_linears > 0
     assert report.parameters == before.parameters and "8-bit" in report.sentence()
@@ -77,7 +96,7 @@ def test_every_linear_layer_of_the_body_is_counted(tiny_llama):
 def test_an_adapter_is_not_merged_into_an_unpacked_copy(tiny_llama):
     from peft import LoraConfig, get_peft_model
 
-    use_float8(tiny_llama.bfloat16(), body_linears(tiny_llama))
+    use_float8(tiny_llama.bfloat16(), body_names(tiny_llama))
     tuned = get_peft_model(tiny_llama, LoraConfig(target_modules="all-linear"))
     refuse_merges(tuned)
     with pytest.raises(RuntimeError, match="cannot be merged into FP8"):
