@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
 
+from helpers.behaviour import answering, moved, some_ids
 from helpers.data.conversation import beyond_text, tools_in, whole_messages
 from helpers.data.ends import end_ids
 from helpers.data.facts import has_facts
@@ -19,9 +20,9 @@ from helpers.data.labels import encode, encode_rows
 from helpers.data.turns import RowError
 from helpers.evaluate.likelihood import Forced, teacher_forced
 from helpers.generate.batch import recorded_answers
-from helpers.generate.generation import Answer, continuations, cut_at_end, prompt_ids
+from helpers.generate.generation import Answer, continuations, cut_at_end, inference, prompt_ids
 from helpers.generate.sampling import Sampling
-from helpers.machine.hardware import cpu_has_bf16, this_machine
+from helpers.machine.hardware import cpu_has_bf16, is_out_of_memory, this_machine
 from helpers.machine.memory import GIB, shape_of
 from helpers.machine.meter import release_memory
 from helpers.machine.paths import headless
@@ -143,8 +144,27 @@ def finish_answers(
 
 
 def folded(model: torch.nn.Module) -> AbstractContextManager[None]:
-    """While it is open, a tuned model's adapter is part of its weights: answers come faster, nearly the same."""
-    return folded_adapter(model, torch.bfloat16 if cpu_has_bf16() else torch.float32)
+    """While it is open, a tuned model's adapter is part of its weights: answers come faster, nearly the same.
+
+    Where that gives other logits, or the model does not run with such weights, it answers as it is.
+    """
+    dtype = torch.bfloat16 if cpu_has_bf16() else torch.float32
+    return folded_adapter(model, dtype) if folds(model, dtype) else nullcontext()
+
+
+def folds(model: torch.nn.Module, dtype: torch.dtype) -> bool:
+    """Whether a model with its adapter folded in gives its own logits, within the rounding of 16 bits."""
+    ids = some_ids(model, 24)
+    with answering(model):
+        own = model(input_ids=ids, use_cache=False).logits
+        try:
+            with folded_adapter(model, dtype), inference(model):
+                ours = model(input_ids=ids, use_cache=False).logits
+        except RuntimeError as error:  # experts that multiply outside of mixed precision
+            if is_out_of_memory(error):
+                raise
+            return False
+    return moved(ours, own).share < 0.1
 
 
 def answer_all(

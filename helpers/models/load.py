@@ -13,9 +13,9 @@ from helpers.machine.processes import here, sharded
 from helpers.models import attention, embedded, falcon
 from helpers.models.fetched import damaged_files
 from helpers.models.float8 import is_float8, use_float8
-from helpers.models.lora import linear_names, lora_config
 from helpers.models.source import ModelError, as_model_errors, load_config, origin, own_code
-from helpers.models.twin import check_twin
+from helpers.models.targets import advice, check_layers
+from helpers.models.twin import AdapterError, check_twin
 from helpers.settings import EMBEDDED, Settings
 
 if TYPE_CHECKING:
@@ -187,12 +187,11 @@ def check_model(settings: Settings) -> Any:
         raise ModelError(
             f"max_length={settings.max_length} is longer than {settings.model}'s context: set it to at most {context}."
         )
-    if settings.target_modules != "all-linear":
-        check_targets(empty, settings)
-    else:
-        check_linear(empty, settings)
-    check_adapter(empty, settings)
-    check_twin(settings, config)
+    check_layers(empty, settings)
+    try:
+        check_twin(settings, config)
+    except AdapterError as error:
+        raise AdapterError(f"{error} {advice(config, settings)}") from None
     return empty
 
 
@@ -204,52 +203,6 @@ def check_decoder(empty: Any, whole: bool, settings: Settings) -> None:
         raise ModelError(
             f"{settings.model} {kind} ({empty.config.model_type}), and does not continue texts: choose a decoder, such "
             f"as llama, mistral or qwen2."
-        )
-
-
-def check_linear(empty: Any, settings: Settings) -> None:
-    """Raises ModelError where much of a model is no linear layer: experts that lie in one tensor, for example.
-
-    "all-linear" would pass over them without a word, and so would a quantization.
-    """
-    convolutions = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
-    text = empty.get_decoder()
-    fused = {
-        f"{name}.{own}": parameter.numel()
-        for name, module in text.named_modules()
-        if not isinstance(module, convolutions)
-        for own, parameter in module.named_parameters(recurse=False)
-        if sum(size > 1 for size in parameter.shape) > 2
-    }
-    if sum(fused.values()) > 0.1 * sum(parameter.numel() for parameter in text.parameters()):
-        raise ModelError(
-            f"{settings.model} holds much of its weights in tensors that are no linear layers, such as {min(fused)}: a "
-            f"mixture of experts, probably. Name what is to be adapted: TARGET_MODULES = "
-            f"'{','.join(linear_names(empty))}' or some of these, and QUANTIZATION = 'none'."
-        )
-
-
-def check_adapter(empty: Any, settings: Settings) -> None:
-    """Raises ModelError for what PEFT refuses to put an adapter on, with the names of the layers that it takes."""
-    from peft import inject_adapter_in_model
-
-    linears, chosen = linear_names(empty), lora_config(settings, empty)
-    try:
-        with torch.device("meta"):
-            inject_adapter_in_model(chosen, empty)
-    except ValueError as error:
-        said = " ".join(str(error).split())
-        names = [name for name in linears if f"'{name}'" not in said]
-        raise ModelError(
-            f"{settings.model}: no adapter can be put on some of its layers ({said[:200]}). Name the others: "
-            f"TARGET_MODULES = '{','.join(names)}'."
-        ) from None
-    if single := getattr(chosen, "target_parameters", None):
-        inside = [path for path, _ in empty.named_modules() if "attn." in path]
-        near = {path.rpartition(".")[2] for path in inside}
-        raise ModelError(
-            f"{settings.model}: PEFT would adapt weights that are no linear layers ({', '.join(single)[:100]}), and no "
-            f"export here accounts for these. Name others: TARGET_MODULES = '{','.join(sorted(near & {*linears}))}'."
         )
 
 
@@ -265,21 +218,6 @@ def check_weights(settings: Settings, info: dict[str, Any]) -> None:
         )
     if more := sorted(info["unexpected_keys"]):
         print(f"of the model's files {more[0]} ({len(more)} such) belongs to no layer, and is not used")
-
-
-def check_targets(model: Any, settings: Settings) -> None:
-    """Raises ModelError when target_modules names a linear layer that the model does not have.
-
-    PEFT alone complains only when none of several names is found.
-    """
-    wanted = {name.strip() for name in settings.target_modules.split(",")}
-    linears = linear_names(model)
-    missing = sorted(wanted - set(linears))
-    if missing:
-        raise ModelError(
-            f"target_modules={settings.target_modules!r}: {settings.model} has no linear layer {', '.join(missing)}. "
-            f"It has: {', '.join(linears)}. Or use 'all-linear'."
-        )
 
 
 def keep_stream_in_float32(model: Any) -> None:

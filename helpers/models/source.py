@@ -105,6 +105,8 @@ def in_words(error: Exception) -> str:
             "transformers has no class for it that continues texts alone: pictures, sounds or an encoder are a part of "
             "it; choose a decoder, such as falcon, llama, mistral or qwen2"
         )
+    if "Multiple valid text configs" in said:
+        return "it holds several models that read texts; choose a decoder, such as falcon, llama, mistral or qwen2"
     if isinstance(error, RecursionError):
         return "one of its files is nested as no model's is; choose another"
     if kind == "SafetensorError" or "size mismatch" in said or "ignore_mismatched_sizes" in said:
@@ -132,7 +134,7 @@ def load_config(settings: Settings) -> PretrainedConfig:
 
     with as_model_errors(settings):
         config = AutoConfig.from_pretrained(**origin(settings))
-    check_sizes(settings.model, config)
+        check_sizes(settings.model, config)
     return config
 
 

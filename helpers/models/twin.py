@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 MOST = 32_000_000  # parameters of a twin, so that it is soon made and asked
-VOCABULARY, LAYERS, EXPERTS, TOKENS = 320, 4, 16, 24
+VOCABULARY, LAYERS, EXPERTS, TOKENS, LONGEST = 320, 4, 16, 24, 2048
 # What makes a layer wide, by the names that configurations use; the size of a single head stays as it is.
 HEADS = re.compile(r"(\w*_)?heads?(_kv)?$")
 SHARED = re.compile(r"kv|key_value")  # heads of keys and values: one for several of the queries
@@ -33,6 +33,10 @@ WIDTHS = re.compile(
 )
 FEW = re.compile(r"((n|num|moe_num)_(\w*_)?experts|\w*layers?|(\w+_)?vocab_size)$")
 OTHERWISE = "Choose a decoder, such as llama, mistral or qwen2."
+
+
+class AdapterError(ModelError):
+    """An adapter on these layers of a model fails; on others it may not."""
 
 
 proved: set[str] = set()  # kinds whose twin was tried in this process, by their configuration
@@ -53,6 +57,12 @@ def check_twin(settings: Settings, config: PretrainedConfig) -> None:
     kind = f"{settings.model} ({config.model_type})"
     if not moved_by_what_follows(twin, TOKENS // 2).hardly:
         raise ModelError(f"{kind} reads a text from both sides, and does not continue texts. {OTHERWISE}")
+    longest = min(settings.max_length, LONGEST)
+    if longest > TOKENS and not moved_by_what_follows(twin, longest // 2).hardly:
+        raise ModelError(
+            f"{kind}: in a text of {longest:,} tokens each sees some that follow it, in one of {TOKENS} none does. A "
+            f"window in its config.json is shorter: set MAX_LENGTH to that, or choose another model."
+        )
     own, wanted = losses(kind, twin)
     router = getattr(config.get_text_config(), "output_router_logits", False)  # its loss is a part of the model's own
     if not router and not math.isclose(own, wanted, rel_tol=1e-2):
@@ -70,9 +80,9 @@ def check_twin(settings: Settings, config: PretrainedConfig) -> None:
     with quietly(), torch.random.fork_rng(devices=[]):
         same = adapter_comes_back(settings, kind, twin)
     if not same:
-        raise ModelError(
-            f"{kind}: an adapter that is saved on a model of this kind is another one when the installed peft and "
-            f"transformers load it. {OTHERWISE}"
+        raise AdapterError(
+            f"{kind}: an adapter that is saved on these layers of it ({settings.target_modules}) is another one when "
+            f"the installed peft and transformers load it."
         )
     proved.add(known)
 
@@ -134,15 +144,23 @@ def adapter_comes_back(settings: Settings, kind: str, twin: Any) -> bool:
             again = PeftModel.from_pretrained(tuned.unload(), folder).eval()
             return torch.allclose(again(input_ids=ids, use_cache=False).logits, wanted, atol=1e-3, rtol=1e-3)
     except Exception as error:
-        raise cannot(kind, "does not run with an adapter", error) from error
+        if is_out_of_memory(error):
+            raise
+        raise AdapterError(
+            f"{kind} does not run with an adapter on {settings.target_modules} ({said(error)})."
+        ) from error
 
 
 def cannot(kind: str, what: str, error: Exception) -> Exception:
     """The error for a kind that fails in its own way; a full memory is none of these."""
     if is_out_of_memory(error):
         return error
-    said = " ".join(str(error).split())[:160]
-    return ModelError(f"{kind} {what} in the installed transformers ({type(error).__name__}: {said}). {OTHERWISE}")
+    return ModelError(f"{kind} {what} in the installed transformers ({said(error)}). {OTHERWISE}")
+
+
+def said(error: Exception) -> str:
+    """An error of a library on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
 def twin_of(config: PretrainedConfig) -> Any:

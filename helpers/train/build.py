@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from helpers.train.config import keeps_apart, router_share, sft_config
 from helpers.train.fitting import fitting, watchable
 from helpers.train.interrupt import StopGuard
 from helpers.train.preflight import preflight
+from helpers.train.refusals import adapter_fits, model_runs
 from helpers.train.saving import check_losses, check_room, describe, save_adapter, save_rest
 from helpers.train.speed import speed_up
 from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
@@ -57,7 +58,9 @@ def build_trainer(
     `messages`; without the second nothing is evaluated while it trains. Raises TrainingError when no row fits.
     """
     settings = run.settings
-    padded, random = not keeps_apart(model), settings.lora_dropout > 0 or sharded() or is_random(model)
+    with model_runs():
+        random = settings.lora_dropout > 0 or sharded() or is_random(model)
+    padded = not keeps_apart(model)
     args = sft_config(settings, run.folder, padded, random)
     args.router_aux_loss_coef = router_share(model)
     rows = fitting(settings, tokenizer, train, print)
@@ -101,15 +104,6 @@ def save_without_asking(trainer: LoraTrainer) -> None:
     if is_hub_name(trainer.settings.model) and "embed" not in trainer.settings.target_modules:
         tuned: Any = trainer.model
         tuned.save_pretrained = partial(tuned.save_pretrained, save_embedding_layers=False)
-
-
-@contextmanager
-def adapter_fits() -> Iterator[None]:
-    """While it is open, what PEFT or TRL has against a model becomes a TrainingError."""
-    try:
-        yield
-    except ValueError as error:
-        raise TrainingError(f"no adapter can be put on this model: {' '.join(str(error).split())[:200]}") from error
 
 
 def check_ids(rows: Dataset, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:

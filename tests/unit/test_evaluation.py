@@ -5,6 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from helpers.data.facts import has_word, is_right
+from helpers.evaluate import evaluation
 from helpers.evaluate.common import COMMON_FACTS, common_facts
 from helpers.evaluate.comparison import answers_table, comparison_table, short, telling
 from helpers.evaluate.evaluation import evaluate, limited
@@ -146,3 +147,21 @@ def test_the_bar_moves_with_every_question_that_ends(tiny_llama, tokenizer):
     for last in ([1, 7, 2], [7, 7, 2], [0, 0, 3], [0, 0, 7]):
         assert not ended(torch.tensor([last]).T, None).any(), "it must stop nothing"
     assert told == [1, 2, 3]
+
+
+def test_a_model_that_takes_no_other_weights_is_evaluated_as_it_is(tuned_llama, tokenizer, rows, monkeypatch):
+    monkeypatch.setattr(evaluation, "cpu_has_bf16", lambda: True)
+    rows = [dict(row) for row in rows]
+    wanted = evaluate(tuned_llama, tokenizer, rows, max_new_tokens=4)
+    layer, mixed = tuned_llama.get_base_model().model.layers[0].mlp.down_proj, []
+
+    def refuse(module, arguments):
+        if module.base_layer.weight.dtype != torch.float32:
+            mixed.append(module)
+            raise RuntimeError("expected scalar type Float but found BFloat16")
+
+    layer.register_forward_pre_hook(refuse)
+    assert [one.text for one in evaluate(tuned_llama, tokenizer, rows, max_new_tokens=4).answers] == [
+        one.text for one in wanted.answers
+    ]
+    assert mixed

@@ -98,6 +98,22 @@ def test_a_model_that_takes_no_row_of_several_documents_gets_one_a_row(monkeypat
     assert not keeps_apart(None) and "one document each" in capsys.readouterr().out
 
 
+def test_a_model_that_reads_no_text_is_told_before_rows_are_made(smoke, rows, tmp_path):
+    loaded = load_model(smoke)
+    loaded.model.model.layers[0].self_attn.register_forward_pre_hook(lambda *_: [][0])
+    with pytest.raises(TrainingError, match=r"does not read a text .*\(IndexError"):
+        build_trainer(Run(smoke, tmp_path / "run"), loaded.model, loaded.tokenizer, rows)
+
+
+def test_a_configuration_of_several_texts_is_refused_in_a_sentence(smoke, tmp_path):
+    transformers.MusicgenConfig(
+        text_encoder=transformers.T5Config(), audio_encoder=transformers.EncodecConfig(), decoder={}
+    ).save_pretrained(tmp_path)
+    build_tokenizer(BY_NAME["Qwen2"]).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="several models that read texts"):
+        load_model(replace(smoke, model=str(tmp_path)))
+
+
 @pytest.mark.parametrize("error", [IndexError, RuntimeError])
 def test_what_the_preflight_cannot_follow_is_told(trainer, monkeypatch, error):
     def fail(trainer):

@@ -74,6 +74,14 @@ def test_layers_of_each_kind_stay():
     assert narrowed(config, 4).num_hidden_layers == 3
 
 
+def test_a_window_that_lets_the_end_of_a_longer_text_through_is_told(smoke):
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.DogeConfig(**SMALL, **sizes, keep_window_size=64)  # of a longer text it keeps 64, any of them
+    with pytest.raises(ModelError, match="a text of 256 tokens each sees some that follow it"):
+        check_twin(replace(smoke, max_length=256), config)
+    check_twin(replace(smoke, max_length=64), config)
+
+
 def test_a_kind_of_which_no_twin_can_be_made_is_left_to_the_preflight(smoke, monkeypatch):
     monkeypatch.setattr("helpers.models.twin.MOST", 10)
     config = transformers.BartConfig()
@@ -85,7 +93,7 @@ def test_an_adapter_that_does_not_come_back_is_told(smoke, monkeypatch):
     config = transformers.LlamaConfig()
     assert adapter_comes_back(smoke, "llama", twin_of(config))
     monkeypatch.setattr("peft.PeftModel.from_pretrained", lambda model, folder: model)
-    with pytest.raises(ModelError, match="an adapter that is saved on a model of this kind is another one"):
+    with pytest.raises(ModelError, match="an adapter that is saved on these layers of it"):
         check_twin(smoke, config)
 
 

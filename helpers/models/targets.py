@@ -1,0 +1,134 @@
+"""Which layers of a model an adapter can be put on, tried on an empty model and on its twin. Loads no weights."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from helpers.models.lora import linear_names, lora_config
+from helpers.models.source import ModelError
+from helpers.models.twin import adapter_comes_back, quietly, twin_of
+from helpers.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+def check_layers(empty: Any, settings: Settings) -> None:
+    """Raises ModelError unless PEFT puts an adapter on every layer that the settings name; the message has the names
+    of the layers that take one.
+
+    empty: the model on the meta device; afterwards it has the adapter.
+    """
+    if settings.target_modules == "all-linear":
+        check_linear(empty, settings)
+    else:
+        check_targets(empty, settings)
+    config = empty.config
+    try:
+        chosen = injected(empty, settings)
+    except ValueError as error:
+        said = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{settings.model}: no adapter can be put on some of its layers ({said}). {advice(config, settings)}"
+        ) from None
+    if single := getattr(chosen, "target_parameters", None):
+        raise ModelError(
+            f"{settings.model}: PEFT would adapt weights that are no linear layers "
+            f"({', '.join(sorted(single))[:100]}), and no export here accounts for these. {advice(config, settings)}"
+        )
+
+
+def injected(empty: Any, settings: Settings) -> Any:
+    """The configuration of the adapter that was put on an empty model, as PEFT has changed it. Raises ValueError."""
+    from peft import inject_adapter_in_model
+
+    chosen = lora_config(settings, empty)
+    with quietly(), torch.device("meta"):
+        inject_adapter_in_model(chosen, empty)
+    return chosen
+
+
+def check_linear(empty: Any, settings: Settings) -> None:
+    """Raises ModelError where much of a model is no linear layer: experts that lie in one tensor, for example.
+
+    "all-linear" would pass over them without a word, and so would a quantization.
+    """
+    convolutions = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+    text = empty.get_decoder()
+    fused = {
+        f"{name}.{own}": parameter.numel()
+        for name, module in text.named_modules()
+        if not isinstance(module, convolutions)
+        for own, parameter in module.named_parameters(recurse=False)
+        if sum(size > 1 for size in parameter.shape) > 2
+    }
+    if sum(fused.values()) > 0.1 * sum(parameter.numel() for parameter in text.parameters()):
+        raise ModelError(
+            f"{settings.model} holds much of its weights in tensors that are no linear layers, such as {min(fused)}: a "
+            f"mixture of experts, probably. {advice(empty.config, settings)}"
+        )
+
+
+def check_targets(model: Any, settings: Settings) -> None:
+    """Raises ModelError when target_modules names a linear layer that the model does not have.
+
+    PEFT alone complains only when none of several names is found.
+    """
+    wanted = {name.strip() for name in settings.target_modules.split(",")}
+    linears = linear_names(model)
+    missing = sorted(wanted - set(linears))
+    if missing:
+        raise ModelError(
+            f"target_modules={settings.target_modules!r}: {settings.model} has no linear layer {', '.join(missing)}. "
+            f"It has: {', '.join(linears)}. Or use 'all-linear'."
+        )
+
+
+def advice(config: PretrainedConfig, settings: Settings) -> str:
+    """What to set in place of the present target_modules, in a sentence; each name in it was tried."""
+    if not (names := adaptable(config, settings)):
+        return "Choose another model: no linear layer of this one takes an adapter that comes back as it was saved."
+    quantized = settings.quantization != "none"
+    return f"Set TARGET_MODULES = '{','.join(names)}' or some of these" + (
+        ", and QUANTIZATION = 'none'." if quantized else "."
+    )
+
+
+def adaptable(config: PretrainedConfig, settings: Settings) -> list[str]:
+    """The names of linear layers on which an adapter can be put, with which the model runs, and which come back.
+
+    PEFT says of an empty model on which layers it puts none, and which it takes for parts of fused experts; a router
+    that gives several results and layers that transformers renames show on the twin only.
+    """
+    from transformers import AutoModelForCausalLM
+
+    def new() -> Any:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+    names, refused = linear_names(new()), True
+    while names and refused:
+        try:
+            chosen = injected(new(), replace(settings, target_modules=",".join(names)))
+            fused = bool(getattr(chosen, "target_parameters", None))
+            kept, refused = [name for name in names if not fused or name in chosen.target_modules], False
+        except ValueError as error:
+            kept = [name for name in names if not re.search(rf"\b{re.escape(name)}\b", str(error))]
+            kept = [] if kept == names else kept
+        names = kept
+    return names if comes_back(config, settings, names) else [n for n in names if comes_back(config, settings, [n])]
+
+
+def comes_back(config: PretrainedConfig, settings: Settings, names: list[str]) -> bool:
+    """Whether the twin runs with an adapter on these layers, and has the same one after it was saved and loaded."""
+    if (twin := twin_of(config)) is None:
+        return True
+    try:
+        with quietly(), torch.random.fork_rng(devices=[]):
+            return adapter_comes_back(replace(settings, target_modules=",".join(names)), "", twin)
+    except ModelError:
+        return False
