@@ -83,15 +83,22 @@ def build_trainer(
     trainer.padded, trainer.is_random, trainer.watched_rows = padded, random, evaluation
     trainer.args.eval_steps = max(1, total_steps(trainer) // EVALUATIONS)
     remove_printing_callbacks(trainer)
-    # Upstream: TRL casts the adapter of a 4-bit model to bfloat16; the fp16 gradient scaler has no kernel for that.
-    # Breaks: nothing; once the adapter stays float32, the cast can go.
-    # Drift: test_training.py::test_trl_still_casts_the_adapter_of_a_four_bit_model_to_bfloat16
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    keep_adapter_in_float32(trainer)
     speed_up(trainer)
     save_without_asking(trainer)
     return trainer
+
+
+def keep_adapter_in_float32(trainer: LoraTrainer) -> None:
+    """What is trained is float32, whatever the model's dtype.
+
+    Upstream: TRL casts the adapter of a 4-bit model to bfloat16; the fp16 gradient scaler has no kernel for that.
+    Breaks: nothing; once the adapter stays float32, the cast can go.
+    Drift: test_training.py::test_trl_still_casts_the_adapter_of_a_four_bit_model_to_bfloat16
+    """
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def save_without_asking(trainer: LoraTrainer) -> None:
