@@ -66,7 +66,7 @@ format:  ## format code and notebooks, strip outputs
 	@$(PYTHON) bootstrap.py test
 	@$(VENV) -m ruff format .
 	@$(VENV) -m ruff check --fix .
-	@$(VENV) -m nbstripout --keep-id notebooks/*.ipynb notebooks/solutions/*.ipynb
+	@$(VENV) -m nbstripout --keep-id $$(find notebooks -name '*.ipynb')
 
 clean:  ## remove environments and runs
 	rm -rf .venv .venv-colab .venv-canary .venv-site build runs

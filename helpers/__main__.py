@@ -43,7 +43,8 @@ def command(
 
 def add_series(commands: argparse._SubParsersAction) -> None:
     """The commands that a reader meets first: doctor, run, lab, app."""
-    write = command(commands, "write", lambda chosen: run_write(chosen.check), "the files that are made from others")
+    write = command(commands, "write", run_write, "the files that are made from others")
+    write.add_argument("drafts", nargs="*", metavar="DRAFT", help="of the Chinese edition, NN.json: taken in first")
     write.add_argument("--check", action="store_true", help="only name those that differ")
     kit = command(commands, "kit", run_kit, "a folder with all that a class installs, for rooms without a network")
     kit.add_argument("folder", help="where it is made, or lies")
@@ -80,9 +81,7 @@ def add_series(commands: argparse._SubParsersAction) -> None:
     app.add_argument("--visitors", type=COUNT, default=30, help="at a time; who comes later waits for a place (30)")
     text = "for everybody in this network who is given the address; NAME: a further name of this machine"
     app.add_argument("--share", metavar="NAME", nargs="?", const="", help=text)
-    text = (
-        "a file or folder of Markdown or text: its passages are searched for each question, and shown beside the answer"
-    )
+    text = "a file or folder of Markdown or text, searched for each question; what is found stands beside the answer"
     app.add_argument("--sheet", metavar="PATH", help=text)
 
 
@@ -154,13 +153,15 @@ def run_doctor(deep: bool) -> None:
         raise SystemExit(1)
 
 
-def run_write(check: bool) -> None:
-    """Writes what project.written makes; with `check`, only ends with status 1 if something differs."""
+def run_write(chosen: argparse.Namespace) -> None:
+    """Writes what project.written makes; with --check, only ends with status 1 if something differs."""
+    from helpers.project.edition import take_drafts
     from helpers.project.written import write
 
-    changed = write(check)
+    take_drafts(chosen.drafts)
+    changed = write(chosen.check)
     print("\n".join(changed) or "nothing to write")
-    if check and changed:
+    if chosen.check and changed:
         raise SystemExit(1)
 
 

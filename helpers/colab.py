@@ -16,14 +16,17 @@ DRIVE = Path("/content/drive")
 DRIVE_RUNS = "fine-tuning-runs"  # the folder on Drive
 
 
-def prepare(project: Path = PROJECT) -> None:
+def prepare(project: Path = PROJECT, language: str = "") -> None:
     """On Colab and Kaggle: installs the dependencies in pyproject.toml that are missing or too old; else nothing.
 
+    language: that of the notebook, "zh_CN" or none for English; helpers and the processes that they start speak it.
     What is new enough is pinned to the version that they ship, so that nothing which runs already is replaced.
     In a project that cannot be written (Kaggle's input folder), runs go to the folder of work; to Drive, where
     `runs_on_drive` made a folder for them. Raises CalledProcessError when pip fails; ends the cell when a library that
     this session has loaded was replaced.
     """
+    if language:
+        os.environ["FT_LANGUAGE"] = language
     if (on_drive := DRIVE / "MyDrive" / DRIVE_RUNS).is_dir() and "FT_RUNS" not in os.environ:
         use_runs(on_drive)
     if not os.access(project, os.W_OK) and "FT_RUNS" not in os.environ:

@@ -11,6 +11,7 @@ from helpers.lessons.source import with_exercises
 from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.machine.versions import lower_bounds, pyproject
 from helpers.project import measured, needs, pictures, teaching
+from helpers.project.edition import edition_files, english_notebooks, show_stale
 
 READING_ORDER: tuple[str, ...] = (
     "machine",
@@ -44,7 +45,8 @@ def written() -> dict[Path, str]:
     files[readme] = measured.filled(readme.read_text(encoding="utf-8"), "notebooks", measured.notebooks_table())
     files |= teaching.teaching_pages()
     files |= {pictures.FOLDER / f"{name}.svg": pictures.picture_svg(name) for name in pictures.DRAWN}
-    return files | {path: with_first_cell(path) for path in sorted(NOTEBOOKS.rglob("[0-9]*.ipynb"))}
+    english = {path: with_first_cell(path) for path in english_notebooks()}
+    return files | english | edition_files(english)
 
 
 def write(check: bool = False) -> list[str]:
@@ -54,7 +56,10 @@ def write(check: bool = False) -> list[str]:
         if not path.exists() or path.read_text(encoding="utf-8") != content:
             changed.append(str(path.relative_to(PROJECT)))
             if not check:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(content, encoding="utf-8")
+    if not check:
+        show_stale()
     return changed
 
 

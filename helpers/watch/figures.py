@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import html
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.watch.chart import EVAL, TRAIN
+from helpers.watch.fonts import chinese_font, has_chinese, use_font
 from helpers.watch.history import marks, series, smoothed
 from helpers.watch.reading import read
 
@@ -50,13 +52,32 @@ def loss_alt(rows: list[dict]) -> str:
 
 
 def show_figure(figure: Figure, alt: str, path: Path | None = None) -> None:
-    """Shows a matplotlib Figure as a picture with its text, and saves it as PNG if a path is given."""
+    """Shows a matplotlib Figure as a picture with its text, and saves it as PNG if a path is given.
+
+    Chinese labels for which no font is installed here are left to the browser's: the picture is SVG with text in it.
+    """
     from IPython.display import display
 
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
+    if has_chinese(figure) and (font := chinese_font()):
+        use_font(figure, font)
+    lacking = has_chinese(figure) and chinese_font() is None
+    picture = encoded_picture(figure, "svg" if lacking else "png")
     if path is not None:
-        path.write_bytes(buffer.getvalue())
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    picture = f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{encoded}" style="max-width:100%">'
-    display({"text/html": f"{picture}<p>{html.escape(alt)}</p>", "text/plain": alt}, raw=True)
+        path.write_bytes(encoded_picture(figure, "png"))
+    kind, encoded = "svg+xml" if lacking else "png", base64.b64encode(picture).decode()
+    shown = (
+        f'<img alt="{html.escape(alt, quote=True)}" src="data:image/{kind};base64,{encoded}" style="max-width:100%">'
+    )
+    display({"text/html": f"{shown}<p>{html.escape(alt)}</p>", "text/plain": alt}, raw=True)
+
+
+def encoded_picture(figure: Figure, kind: str) -> bytes:
+    """The figure as PNG, or as SVG whose text is text, in whatever font its reader has."""
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), rc_context({"svg.fonttype": "none"}):
+        if has_chinese(figure) and chinese_font() is None:
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # measured with boxes in their place
+        figure.savefig(buffer, format=kind, dpi=130)
+    return buffer.getvalue()

@@ -15,6 +15,7 @@ from helpers.machine.paths import NOTEBOOKS
 
 MAIN = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))
+CHINESE = sorted((NOTEBOOKS / "zh").rglob("[0-9]*.ipynb"))
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +75,14 @@ def test_a_solution_runs_with_the_smoke_profile(path, tmp_path):
     for one in read_exercises(path.name[:2]):
         assert f"{one.number}: Right." in printed(done), one.number
     assert not progress_file().exists(), "solutions leave no record"
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("path", CHINESE, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_chinese_notebook_runs_with_the_smoke_profile(path, tmp_path):
+    done = run(path, tmp_path / path.name, PROFILE="smoke")
+    assert all(cell.execution_count for cell in done.cells if cell.cell_type == "code")
+    assert not red(done), "a letter without a font is a warning"
 
 
 @pytest.mark.notebook

@@ -13,6 +13,7 @@ from test_run import make_run
 
 from helpers import colab
 from helpers.machine.paths import NOTEBOOKS, PROJECT
+from helpers.project.edition import chinese_setup
 from helpers.project.written import first_cell
 from helpers.run import newest_run
 
@@ -32,6 +33,13 @@ def run_cell(folder, before="", cell=None):
 def test_it_finds_the_project_and_runs_nothing(folder):
     done = run_cell(folder, "import subprocess\nsubprocess.run = None\n")
     assert (done.stdout.strip(), done.stderr) == (str(PROJECT), "")
+
+
+@pytest.mark.parametrize("folder", ["zh", "zh/solutions"])
+def test_that_of_a_chinese_notebook_finds_it_too_and_says_the_language(folder):
+    say = "\nimport os; print(os.environ['FT_LANGUAGE'])"
+    done = run_cell(NOTEBOOKS / folder, "import subprocess\nsubprocess.run = None\n", chinese_setup(first_cell()) + say)
+    assert (done.stdout.split(), done.stderr) == (["zh_CN", str(PROJECT)], "")
 
 
 def test_a_copy_elsewhere_finds_an_installed_project(tmp_path):

@@ -1,9 +1,15 @@
+import base64
+import re
 import time
+import warnings
 from types import SimpleNamespace
 
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from test_chart import ROWS
 
+from helpers.watch import fonts
 from helpers.watch import plot as live_plot
 from helpers.watch.figures import loss_alt, loss_figure, show_figure
 from helpers.watch.history import History
@@ -109,3 +115,30 @@ def test_a_figure_is_saved_and_shown_with_its_text(tmp_path, screen):
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     html = screen[0][0]["text/html"]
     assert 'alt="falls &quot;fast&quot; &lt;b&gt;"' in html and "<b>" not in html
+
+
+def chinese_figure():
+    figure = Figure(figsize=(3, 2))
+    figure.subplots().set(xlabel="词元", ylabel="损失")
+    return figure
+
+
+def test_chinese_labels_without_a_font_are_text_that_the_browser_draws(tmp_path, screen, monkeypatch):
+    """A letter without a font would be a box, and matplotlib's warning an error here."""
+    monkeypatch.setattr("matplotlib.font_manager.get_font_names", lambda: ["DejaVu Sans"])
+    show_figure(chinese_figure(), "损失下降", tmp_path / "loss.png")
+    encoded = re.search(r"data:image/svg\+xml;base64,([^\"]+)", screen[0][0]["text/html"])[1]
+    assert ">词元</text>" in base64.b64decode(encoded).decode()
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_chinese_labels_are_drawn_with_a_font_that_is_there(screen, monkeypatch):
+    """Any font stands for a Chinese one here: which glyphs it has is not asked."""
+    monkeypatch.setattr(fonts, "FONTS", ("No Such Font", "DejaVu Serif"))
+    figure = chinese_figure()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # that DejaVu has none is no news
+        show_figure(figure, "损失下降")
+    assert "data:image/png" in screen[0][0]["text/html"]
+    assert {tuple(text.get_fontfamily()) for text in figure.findobj(Text)} == {("DejaVu Sans", "DejaVu Serif")}
+    assert not fonts.has_chinese(loss_figure(ROWS))
