@@ -27,7 +27,8 @@ def adapter_is_on(model: torch.nn.Module) -> bool:
 def weight_with_adapter(linear: Any) -> torch.Tensor:
     """A linear layer's weight W (out, in), with B @ A of every active adapter added while the adapter is on.
 
-    With DoRA (https://arxiv.org/abs/2402.09353) each row of the sum then has the length that was trained for it.
+    With DoRA (https://arxiv.org/abs/2402.09353) each row of the sum then has the length that was trained for it. GPT-2
+    keeps its weights as (in, out), and so is what is returned.
     """
     if not hasattr(linear, "get_delta_weight"):
         return linear.weight.detach()
@@ -37,6 +38,6 @@ def weight_with_adapter(linear: Any) -> torch.Tensor:
     for name in linear.active_adapters:
         weight = weight + linear.get_delta_weight(name).detach()
         if name in linear.lora_magnitude_vector:
-            lengths = linear.lora_magnitude_vector[name].weight.detach()
-            weight = weight * (lengths / weight.norm(dim=1))[:, None]
+            lengths, inputs = linear.lora_magnitude_vector[name].weight.detach(), 0 if linear.fan_in_fan_out else 1
+            weight = weight * (lengths / weight.norm(dim=inputs)).unsqueeze(inputs)
     return weight

@@ -163,9 +163,13 @@ def is_plain_lora(layer: Any) -> bool:
     """Whether a LoRA layer is x @ W.T plus one low-rank product, and its W a frozen linear layer."""
     base = layer.get_base_layer()
     frozen = isinstance(base, torch.nn.Linear) and not any(p.requires_grad for p in base.parameters())
-    return (
-        frozen and not layer.lora_variant and all(isinstance(d, torch.nn.Identity) for d in layer.lora_dropout.values())
-    )
+    certain = all(isinstance(dropout, torch.nn.Identity) for dropout in layer.lora_dropout.values())
+    return frozen and certain and not has_bias(layer) and not layer.lora_variant
+
+
+def has_bias(layer: Any) -> bool:
+    """Whether matrix B of a LoRA layer has a bias of its own."""
+    return any(part.bias is not None for part in layer.lora_B.values())
 
 
 def lora_forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

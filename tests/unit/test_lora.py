@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from families import FAMILIES, build
 from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from helpers.machine.hardware import Machine
 from helpers.models import tiny
@@ -103,7 +105,8 @@ def test_an_adapter_that_is_off_or_merged_goes_pefts_way():
         torch.testing.assert_close(model(IDS).logits, tuned, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{"lora_dropout": 0.1}, {"use_dora": True}])
+@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
+@pytest.mark.parametrize("settings", [{"lora_dropout": 0.1}, {"use_dora": True}, {"lora_bias": True}])
 def test_what_is_not_plain_lora_is_left_to_peft(settings):
     model = adapted(**settings)
     assert use_fast_product(model) == 0
@@ -123,6 +126,41 @@ def test_a_folded_adapter_of_each_kind_is_what_peft_merges(given):
         folded = model(IDS).logits
     torch.testing.assert_close(folded, plain, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(model.merge_and_unload()(IDS).logits, plain, rtol=1e-4, atol=1e-4)
+
+
+PROJECTIONS = {"Qwen2": ["q_proj"], "GPT-2": ["c_attn"]}
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*tie.*", "ignore:fan_in_fan_out is set", "ignore:Careful, disabling adapter layers"
+)
+@pytest.mark.parametrize("family", PROJECTIONS)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"use_dora": True},
+        {"bias": "all"},
+        {"lora_bias": True},
+        {"trainable_token_indices": [5, 7]},
+        {"modules_to_save": ["norm", "ln_f"]},
+        {"target_modules": ["q_proj", "c_attn", "embed_tokens", "wte"]},
+        {"target_modules": ["q_proj", "c_attn", "lm_head"]},
+    ],
+    ids=str,
+)
+def test_a_readers_adapter_gives_its_own_logits_while_it_is_folded(family, given, tmp_path):
+    base = AutoModelForCausalLM.from_pretrained(build(next(one for one in FAMILIES if one.name == family), tmp_path))
+    chosen = {"target_modules": PROJECTIONS[family], "fan_in_fan_out": family == "GPT-2", **given}
+    model = get_peft_model(base, LoraConfig(r=4, task_type="CAUSAL_LM", **chosen)).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight += 0.1 * torch.randn(weight.shape, generator=generator)
+        wanted = model(IDS).logits
+        with folded_adapter(model, torch.float32):
+            torch.testing.assert_close(model(IDS).logits, wanted, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model(IDS).logits, wanted, rtol=0, atol=0)
 
 
 def test_a_bias_of_the_frozen_layer_is_kept():
