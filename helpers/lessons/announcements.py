@@ -4,12 +4,12 @@ import html
 import sys
 
 
-def announce(text: str) -> None:
-    """Shows a sentence. As HTML it is a new region with role "status", which is read out when it is inserted."""
+def announce(text: str, role: str = "status") -> None:
+    """Shows a sentence. As HTML it is a new region: screen readers say one with role "alert", and few a "status"."""
     if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
         from IPython.display import display
 
-        display({"text/html": region(text), "text/plain": text}, raw=True)
+        display({"text/html": region(text, role), "text/plain": text}, raw=True)
     else:
         print(text)
 

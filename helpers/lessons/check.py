@@ -25,7 +25,7 @@ def check(number: str, answer: Any, **given: Any) -> None:
     verdict = verdict_on(number, answer, **given)
     if RECORDING[0] and verdict.state != "not tried":
         record("exercises", number, **({"right": True} if verdict.state == "right" else {}))
-    announce(f"{number}: {verdict.text}")
+    announce(f"{number}: {verdict.text}", "status" if verdict.state == "not tried" else "alert")
 
 
 def verdict_on(number: str, answer: Any, **given: Any) -> Verdict:

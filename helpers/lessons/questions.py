@@ -1,5 +1,6 @@
 """The questions before a run, by number, with a sentence for each choice. Measured answers are functions of the run."""
 
+import re
 from typing import Any
 
 from helpers.lessons.question import Question
@@ -21,6 +22,12 @@ def below(*bounds: float) -> Any:
     return lambda value: 1 + sum(value >= bound for bound in bounds)
 
 
+def kind_of_answer(text: str) -> int:
+    """1: an answer with a number in it. 2: one that says that it does not know. 3: anything else."""
+    unknown = re.search(r"(don't|do not|not|can't|cannot) (have|know|sure|provide|able)", text, re.IGNORECASE)
+    return 2 if unknown else 1 if re.search(r"\d", text) else 3
+
+
 def percent(value: float) -> str:
     """A share in words."""
     return f"{value:.0%}"
@@ -36,6 +43,20 @@ EARLY: dict[str, Question] = {
         ),
         "the row dtype, with its reason",
         among("float32", "float16", "bfloat16"),
+    ),
+    "00.price": Question(
+        "What will the model say about the price of a shop that it has never heard of?",
+        (
+            ("a price", "It continues a text in the likeliest way, and after such a question a price is likely."),
+            (
+                "that it does not know",
+                "It was hardly ever trained to say so; nothing in it marks what it does not know.",
+            ),
+            ("neither", "A small model often misses the question, and says something fluent beside it."),
+        ),
+        "the second answer",
+        kind_of_answer,
+        lambda value: f"'{value.strip()[:80]}'",
     ),
     "01.size": Question(
         "What share of its float32 size will the 4-bit model take?",

@@ -138,7 +138,9 @@ def stage(folder: Path, edition: Edition, editions: list[Edition], run: Path | N
         notebook = name.endswith(".ipynb")
         path.write_text((staged_notebook if notebook else linked)(text, name, pages), encoding="utf-8")
     shutil.copytree(DOCS, folder / "docs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.md"))
-    (folder / "extra").mkdir()
+    for path in DOCS.rglob("*.html"):  # pages of their own, as they are
+        (folder / "extra" / path.relative_to(PROJECT)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, folder / "extra" / path.relative_to(PROJECT))
     (folder / "favicon.svg").write_text(FAVICON, encoding="utf-8")
     (folder / "_static").mkdir()
     (folder / "_static" / "site.css").write_text(STYLE, encoding="utf-8")
@@ -211,6 +213,8 @@ def linked(text: str, name: str, pages: dict[str, Path]) -> str:
             place = "index.md"
         if place in pages or (place.startswith("docs/") and (PROJECT / place).is_file()):
             way = os.path.relpath(place, os.path.dirname(name)).replace(os.sep, "/")
+            if place.endswith(".html"):  # as Markdown it would be fetched, not shown
+                return f'<a href="{way}">{words}</a>'
             return f"[{words}]({way}{'#' + part if part else ''})"
         return f"[{words}]({address}/blob/main/{place})" if address else words
 

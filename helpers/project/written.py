@@ -10,8 +10,12 @@ from typing import NamedTuple
 from helpers.lessons.source import with_exercises
 from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.machine.versions import lower_bounds, pyproject
+<<<<<<< HEAD
 from helpers.project import measured, needs, pictures, teaching
 from helpers.project.edition import edition_files, english_notebooks, show_stale
+=======
+from helpers.project import measured, needs, pictures, slides, teaching
+>>>>>>> 0fc26fa (Questions by keyboard and screen reader, slides from the notebooks' pictures, and no guess without choices)
 
 READING_ORDER: tuple[str, ...] = (
     "machine",
@@ -44,6 +48,7 @@ def written() -> dict[Path, str]:
     readme = PROJECT / "README.md"
     files[readme] = measured.filled(readme.read_text(encoding="utf-8"), "notebooks", measured.notebooks_table())
     files |= teaching.teaching_pages()
+    files[slides.TARGET] = slides.slides_html()
     files |= {pictures.FOLDER / f"{name}.svg": pictures.picture_svg(name) for name in pictures.DRAWN}
     english = {path: with_first_cell(path) for path in english_notebooks()}
     return files | english | edition_files(english)
@@ -182,7 +187,8 @@ def upstream_page() -> str:
     for mark in upstream_marks():
         name = mark.where.relative_to(PROJECT / "helpers").as_posix()
         file, _, test = mark.drift.partition("::")
-        cells = [mark.what, f"[{name}](../helpers/{name})", mark.breaks, f"[{test}](../tests/unit/{file})"]
+        kind = "unit" if (PROJECT / "tests" / "unit" / file).exists() else "browser"
+        cells = [mark.what, f"[{name}](../helpers/{name})", mark.breaks, f"[{test}](../tests/{kind}/{file})"]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -107,3 +107,9 @@ def test_the_workflow_publishes_what_make_site_builds_with_pinned_actions():
 def test_the_builder_is_pinned():
     pins = [line for line in (PROJECT / "constraints-site.txt").read_text().splitlines() if not line.startswith("#")]
     assert len(pins) >= 3 and all(re.fullmatch(r"[\w-]+==[\d.]+", pin) for pin in pins)
+
+
+def test_a_page_of_its_own_is_shown_and_not_fetched(staged):
+    index = (staged / "docs" / "teaching" / "index.md").read_text(encoding="utf-8")
+    assert '<a href="slides.html">slides</a>' in index
+    assert "<svg" in (staged / "extra" / "docs" / "teaching" / "slides.html").read_text(encoding="utf-8")

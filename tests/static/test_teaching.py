@@ -1,11 +1,12 @@
 """The teacher's edition: a page for each notebook, plans that fit, and minutes that come from what was measured."""
 
+import html
 import re
 
 import pytest
 
 from helpers.lessons.check import exercises
-from helpers.project import teaching
+from helpers.project import pictures, slides, teaching
 from helpers.project.measured import TITLES
 
 NUMBERS = [name[:2] for name in TITLES]
@@ -47,3 +48,20 @@ def test_what_is_left_out_costs_nothing_and_what_is_measured_counts(monkeypatch)
     plan = teaching.Lesson("x", 90, (("03", (), ()),))
     whole, less = (teaching.plan_minutes(plan._replace(lessons=(("03", out, ()),)))[0][1] for out in ((), ("Before",)))
     assert whole - less == pytest.approx(teaching.part_minutes(before))
+
+
+def test_the_slides_have_every_notebook_with_its_pictures_their_texts_and_its_questions():
+    page, found = slides.slides_html(), []
+    for number in NUMBERS:
+        assert f">{slides.title_of(number)}</h2>" in page and len(slides.questions_of(number)) >= 3
+        found += [name for _, name in slides.pictures_of(number)]
+    assert sorted(found) == sorted(pictures.picture_words())
+    for name in found:
+        text = html.escape(pictures.picture_words()[name]["alt"])
+        assert f"<figcaption>{text}</figcaption>" in page and f"<title>{text}</title>" in page
+    assert page.count("<svg") == page.count('role="img"') == len(found)
+
+
+def test_the_slides_ask_no_other_host():
+    page = slides.slides_html()
+    assert re.findall(r"""(?:src|href)=["']|@import|url\(|https?://(?!www\.w3\.org/2000/svg)""", page) == []

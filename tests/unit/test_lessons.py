@@ -347,6 +347,7 @@ def test_a_question_of_understanding_is_answered_at_once(number, capsys):
 
 VALUES = {  # what a run may measure, and the choice that is right then
     "00.dtype": [("float32", 1), ("bfloat16", 3)],
+    "00.price": [("It is $4.99.", 1), ("I'm sorry, I don't know in 2 words.", 2), ("We ship standard <b>.", 3)],
     "01.size": [(0.125, 1), (0.31, 2), (0.8, 3)],
     "01.agree": [(0.0, 1), (1e-9, 2), (0.01, 3)],
     "01.falcon": [((0, 8, 8), 2), ((8, 8, 8), 1)],
