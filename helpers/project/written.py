@@ -10,12 +10,8 @@ from typing import NamedTuple
 from helpers.lessons.source import with_exercises
 from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.machine.versions import lower_bounds, pyproject
-<<<<<<< HEAD
-from helpers.project import measured, needs, pictures, teaching
-from helpers.project.edition import edition_files, english_notebooks, show_stale
-=======
 from helpers.project import measured, needs, pictures, slides, teaching
->>>>>>> 0fc26fa (Questions by keyboard and screen reader, slides from the notebooks' pictures, and no guess without choices)
+from helpers.project.edition import edition_files, english_notebooks, show_stale
 
 READING_ORDER: tuple[str, ...] = (
     "machine",
