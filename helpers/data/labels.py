@@ -250,7 +250,7 @@ def encode_rows(
     return [results[index] for index in range(len(rows))]
 
 
-def documents(batch: dict) -> list[tuple[list[int], list[int]]]:
+def documents_of(batch: dict) -> list[tuple[list[int], list[int]]]:
     """(input_ids, labels) of every document in a batch that a trainer's collator made, padding left out.
 
     batch: tensors of shape (rows, length). Documents laid end to end are told apart by position_ids that begin at 0.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.data.conversation import beyond_text, tools_in, whole_messages
-from helpers.data.labels import Token, documents, encode, encode_rows, label_tokens, tokenize
+from helpers.data.labels import Token, documents_of, encode, encode_rows, label_tokens, tokenize
 from helpers.data.rendering import encode_whole
 from helpers.machine.quiet import quiet_unless
 from helpers.run import make_run
@@ -97,7 +97,7 @@ def row_tokens(trainer: LoraTrainer, row: Mapping[str, Any]) -> list[Token]:
     whole, _ = encode(tokenizer, messages, tools=tools)
     kinds = encode_whole(tokenizer, messages, tools).kinds if beyond_text(row) else ()
     indices = range(min(64, len(trainer.train_dataset)))  # packing puts rows in another order
-    same = [pair for pair in documents(batch_of(trainer, list(indices))) if pair[0] == whole[: len(pair[0])]]
+    same = [pair for pair in documents_of(batch_of(trainer, list(indices))) if pair[0] == whole[: len(pair[0])]]
     if not same:
         raise TrainingError("this row is not among the first that are trained: it does not fit into max_length.")
     ids, labels = max(same, key=lambda pair: len(pair[0]))

@@ -129,3 +129,12 @@ def test_what_a_notebook_imports_is_there(path):
             above = PROJECT.joinpath(*module.split(".")[:2]) / "__init__.py"
             handed_on = module.count(".") == 2 and above.exists() and name in named(above)
             assert not handed_on, f"{name} comes from {module.rpartition('.')[0]}, not from a module of it"
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "helpers").glob("*/__init__.py")), ids=lambda path: path.parent.name)
+def test_no_name_of_a_wing_is_hidden_by_a_module_of_the_same_name(path):
+    """Python binds a module to its package when it is first imported, over a name that came from another module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in (one for one in ast.walk(tree) if isinstance(one, ast.ImportFrom)):
+        hidden = {one.name for one in node.names if (path.parent / f"{one.name}.py").exists()}
+        assert hidden <= {(node.module or "").rpartition(".")[2]}, hidden

@@ -6,7 +6,7 @@ from helpers.data.labels import (
     as_html,
     as_text,
     counts,
-    documents,
+    documents_of,
     encode,
     encode_many,
     encode_rows,
@@ -113,13 +113,13 @@ def test_shares_of_trained_and_cut_tokens(tokenizer):
 def test_documents_are_found_in_both_kinds_of_batches():
     ids = torch.tensor([[1, 2, 3, 4, 5, 6]])
     flat = {"input_ids": ids, "labels": ids, "position_ids": torch.tensor([[0, 1, 2, 0, 1, 0]])}
-    assert [pair[0] for pair in documents(flat)] == [[1, 2, 3], [4, 5], [6]]
+    assert [pair[0] for pair in documents_of(flat)] == [[1, 2, 3], [4, 5], [6]]
     padded = {
         "input_ids": ids.view(2, 3),
         "labels": ids.view(2, 3),
         "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
     }
-    assert [pair[0] for pair in documents(padded)] == [[1, 2, 3], [4, 5]]
+    assert [pair[0] for pair in documents_of(padded)] == [[1, 2, 3], [4, 5]]
 
 
 def test_a_span_that_begins_at_a_lost_space_is_still_lost(tokenizer):
