@@ -22,7 +22,6 @@ PROJECT = Path(__file__).resolve().parent.parent
 RESULTS = PROJECT / "benchmarks" / "results"
 WORDS = {
     "README.md": ("held-out questions", "base model", "fine-tuned", "spread over 3 seeds"),
-    "README.zh-CN.md": ("未参与训练的问题", "原模型", "微调后", "3 个随机种子的范围"),
 }
 LABELS = {
     "README.md": (
@@ -33,15 +32,6 @@ LABELS = {
         "sign-off in general answers",
         "general questions right",
         "facts right (Chinese)",
-    ),
-    "README.zh-CN.md": (
-        "事实正确（英文）",
-        "NLL（每词元，nat）",
-        "会自己结束的回答",
-        "店铺回答的固定风格",
-        "一般回答中出现署名",
-        "一般问题正确",
-        "事实正确（中文）",
     ),
 }
 NAMES = ("fact_accuracy", "nll", "ended", "style", "general_signed", "general_accuracy", "fact_accuracy_chinese")
@@ -74,7 +64,6 @@ def systems_table() -> str:
 
 SPEED = {
     "README.md": ("trained", "TRL alone", "here", "ratio", "tokens/s"),
-    "README.zh-CN.md": ("训练对象", "仅用 TRL", "本系列", "倍数", "词元/秒"),
 }
 GPU_ROWS = (
     ("Falcon-7B shape, NF4, checkpointing", "falcon-stock", "falcon-nf4-ckpt"),

@@ -61,7 +61,7 @@ def catalog_text(catalog: "Catalog") -> str:
     for message in catalog:
         message.flags -= FORMATS
     file = io.BytesIO()
-    write_po(file, catalog, width=0, omit_header=True, include_previous=True)
+    write_po(file, catalog, width=10**6, omit_header=True, include_previous=True)
     return HEADER + file.getvalue().decode().strip() + "\n"
 
 

@@ -16,7 +16,7 @@ RULES = {
     "Chinese quotation marks": rf"[「」『』]|\"[^\"\n]*{HAN}[^\"\n]*\"",
     "—— and …… are doubled, other marks are not": r"(?<!—)—(?!—)|(?<!…)…(?!…)|。{2,}|[！？]{2,}",
     "half-width digits and letters": r"[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]",
-    "a blank before a unit, none before %": r"\d(?:GiB|MiB|KiB|GB|MB|ms)\b|\d\s+%",
+    "a blank before a unit, none before %": r"\d(?:GiB|MiB|KiB|GB|MB|ms)\b(?! HBM)|\d\s+%",
     "no ~ for a range": r"\d *~ *\d",
     "你, not 您": r"您",
 }
@@ -39,6 +39,7 @@ BANNED = {
 }
 
 SENSES = {  # what else an English word of the glossary may mean
+    "attention": ("attention",),  # a variant's name
     "rank": ("排", "进程编号"),
     "token": ("访问令牌",),
     "temperature": ("高温",),
@@ -101,13 +102,13 @@ def markdown_style_faults(text: str, english: str = "") -> list[str]:
     faults += [f"bold that does not render: {one}" for one in texts if "**" in one]
     faults += [f"a heading ends with 。: {line}" for line in re.findall(r"(?m)^#+ .*。\s*$", text)]
     prose = re.sub(r"(?ms)^```.*?^```", "", text)
-    wrapped = re.finditer(rf"(?:{HAN}|[，。；：、])\n(?=[^\n|#*+\-\d>` ])", re.sub(r"(?m)^#.*$", "", prose))
+    wrapped = re.finditer(rf"(?:{HAN}|[，。；：、])\n(?=[^\n|#*+\-\d<>` ])", re.sub(r"(?m)^#.*$", "", prose))
     faults += [f"a paragraph is one line: {surroundings(prose, one)}" for one in wrapped]
-    faults += [f"an address ends at 。: {one}" for one in re.findall(r"https?://[^\s<>)]*[^\x00-\x7f]", text)]
+    faults += [f"an address ends at 。: {one}" for one in re.findall(r"https?://[^\s<>)`]*[^\x00-\x7f`]", text)]
     return faults
 
 
 def untranslated(text: str) -> bool:
-    """Whether words (no code, no markup) look English: no Chinese, or six English words in a row."""
-    run = re.search(r"(?:\b[A-Za-z][a-z'’-]*[ ,]+){5}[A-Za-z]+", text)
+    """Whether words (no code, no markup) are English: no Chinese, or six English words in a row, unquoted."""
+    run = re.search(r"(?:\b[A-Za-z][a-z'’-]*[ ,]+){5}[A-Za-z]+", re.sub(r"“[^”]*”", "X", text))
     return bool(run) or not re.search(HAN, text)

@@ -1,4 +1,4 @@
-"""The Chinese edition: notebooks/zh, made from the English notebooks and their catalogs. Translates nothing."""
+"""The Chinese edition: its files, made from the English ones and their catalogs. Translates nothing."""
 
 import json
 import os
@@ -19,13 +19,20 @@ from helpers.project.catalogs import (
     stale,
     translations,
 )
+from helpers.project.documents import (
+    CATALOGS,
+    LINK,
+    catalog_of,
+    chinese_of,
+    document_blocks,
+    document_words,
+    moved_link,
+)
 from helpers.project.pieces import PieceError, aligned, code_pieces, with_pieces
 
 if TYPE_CHECKING:
     from babel.messages.catalog import Catalog
 
-CHINESE = NOTEBOOKS / "zh"
-CATALOGS = CHINESE / "catalogs"
 LANGUAGE = "zh_CN"
 SETUP = {  # what differs in the first code cell, which lies one folder deeper
     "for top in sys.path]": 'for top in (*sys.path, "../../..")]',
@@ -33,7 +40,6 @@ SETUP = {  # what differs in the first code cell, which lies one folder deeper
     "installs what Colab or Kaggle lack; elsewhere it does nothing": "安装 Colab 或 Kaggle 缺少的包；在别处什么也不做",
 }
 DATA = re.compile(r"\(data:image/png;base64,[^)]*\)")
-LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)[^)\s]+(?=\))")
 
 
 def english_notebooks() -> list[Path]:
@@ -41,26 +47,39 @@ def english_notebooks() -> list[Path]:
     return [*sorted(NOTEBOOKS.glob("[0-9]*.ipynb")), *sorted((NOTEBOOKS / "solutions").glob("[0-9]*.ipynb"))]
 
 
-def catalog_of(notebook: Path) -> Path:
-    """The catalog of an English notebook."""
-    return CATALOGS / notebook.relative_to(NOTEBOOKS).with_suffix(".po")
-
-
-def chinese_of(notebook: Path) -> Path:
-    """The Chinese notebook of an English one."""
-    return CHINESE / notebook.relative_to(NOTEBOOKS)
-
-
 def edition_files(english: dict[Path, str]) -> dict[Path, str]:
-    """Catalogs and Chinese notebooks of those English ones that have a catalog. english: each with its content."""
-    files = {}
-    for path, content in english.items():
-        if (place := catalog_of(path)).exists():
-            notebook = json.loads(content)
-            catalog = merged(read_catalog(place), words_of(notebook["cells"], path.stem[:2]))
-            files[place] = catalog_text(catalog)
-            files[chinese_of(path)] = translated(notebook, path, catalog)
+    """Catalogs and Chinese files of those English ones that have a catalog. english: each with its content."""
+    chosen = {path: content for path, content in english.items() if catalog_of(path).exists()}
+    catalogs = {path: merged(read_catalog(catalog_of(path)), wanted_of(path, text)) for path, text in chosen.items()}
+    documents = {
+        path: translated_document(path, text, catalogs[path]) for path, text in chosen.items() if path.suffix == ".md"
+    }
+    files = {catalog_of(path): catalog_text(catalog) for path, catalog in catalogs.items()}
+    for path, text in chosen.items():
+        if path in documents:
+            files[chinese_of(path)] = with_moved_links(documents[path], path, documents)
+        else:
+            files[chinese_of(path)] = translated(json.loads(text), path, catalogs[path], documents)
     return files
+
+
+def wanted_of(path: Path, text: str) -> Iterator[Wanted]:
+    """What is to be translated of an English notebook or document."""
+    if path.suffix == ".md":
+        yield from document_words(path, text)
+    else:
+        yield from words_of(json.loads(text)["cells"], path.stem[:2])
+
+
+def translated_document(path: Path, text: str, catalog: "Catalog") -> str:
+    """The Chinese text of a document. What is not translated, or no longer, is English in it. Its links are English."""
+    known = translations(catalog)
+    return "\n\n".join(known.get(one, one.english) for one in document_words(path, text)) + "\n"
+
+
+def with_moved_links(text: str, path: Path, documents: dict[Path, str]) -> str:
+    """A Chinese text whose links are those of the English file `path`, with links from its own place."""
+    return LINK.sub(lambda found: moved_link(found[0], path, documents), text)
 
 
 def is_setup(cell: dict) -> bool:
@@ -83,8 +102,11 @@ def words_of(cells: list[dict], number: str) -> Iterator[Wanted]:
             yield from (Wanted(context, piece.text) for piece in code_pieces(source))
 
 
-def translated(notebook: dict, path: Path, catalog: "Catalog") -> str:
-    """The Chinese notebook's file. What is not translated, or no longer, is English in it. path: of the English one."""
+def translated(notebook: dict, path: Path, catalog: "Catalog", documents: dict[Path, str]) -> str:
+    """The Chinese notebook's file. What is not translated, or no longer, is English in it.
+
+    path: of the English one. documents: the English documents with their Chinese text.
+    """
     known = translations(catalog)
     for cell in notebook["cells"]:
         context, source = f"{path.stem[:2]}/{cell['id']}", "".join(cell["source"])
@@ -94,7 +116,7 @@ def translated(notebook: dict, path: Path, catalog: "Catalog") -> str:
             picture = DATA.search(source)
             source = known.get((context, source_of(cell)), source_of(cell))
             source = source.replace(f"(picture:{cell['metadata'].get('picture')})", picture[0] if picture else "")
-            source = LINK.sub(lambda found: moved_link(found[0], path.parent), source)
+            source = with_moved_links(source, path, documents)
         else:
             source = with_pieces(source, {english: new for (where, english), new in known.items() if where == context})
         cell["source"] = source.splitlines(keepends=True)
@@ -108,16 +130,6 @@ def chinese_setup(source: str) -> str:
     return source
 
 
-def moved_link(target: str, folder: Path) -> str:
-    """A relative link of an English notebook in `folder`, from the Chinese one: notebooks to Chinese ones."""
-    file, mark, anchor = target.partition("#")
-    there = Path(os.path.normpath(folder / file))
-    if there.is_relative_to(NOTEBOOKS):
-        return target
-    here = CHINESE / folder.relative_to(NOTEBOOKS)
-    return os.path.relpath(there, here).replace(os.sep, "/") + mark + anchor
-
-
 def notebook_named(name: str) -> Path:
     """The English notebook of a name such as 03 or 03-solution. Raises ValueError."""
     folder = NOTEBOOKS / "solutions" if name.endswith("-solution") else NOTEBOOKS
@@ -128,26 +140,17 @@ def notebook_named(name: str) -> Path:
 
 
 def take_draft(draft: Path) -> list[str]:
-    """Puts a draft (NN.json: cell id to its whole Chinese source) into its notebook's catalog; says what it refused."""
-    path = notebook_named(draft.stem)
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    given = json.loads(draft.read_text(encoding="utf-8"))
-    number, refused, new = path.stem[:2], [], {}
-    for cell in cells:
-        context, source, text = f"{number}/{cell['id']}", source_of(cell), given.pop(cell["id"], None)
-        if is_setup(cell) or (text is None and cell["cell_type"] == "markdown"):
-            continue
-        text = text or source  # code cells of which nothing is translated are left out
-        text = DATA.sub(f"(picture:{cell['metadata'].get('picture')})", text)
-        if cell["cell_type"] == "markdown":
-            new[context, source] = text
-            continue
-        try:
-            new |= {(context, english): chinese for english, chinese in aligned(source, text).items()}
-        except (PieceError, SyntaxError) as error:
-            refused.append(f"{context}: {error}")
-    refused += [f"{number}/{name}: no such cell" for name in given]
-    catalog, made = merged(read_catalog(catalog_of(path)), words_of(cells, number)), empty_catalog()
+    """Puts a draft into its catalog; says what it refused.
+
+    draft: NN.json (cell id to its whole Chinese source), or a Chinese document of an English one's name.
+    """
+    if draft.suffix == ".md":
+        path, new, refused = document_draft(draft)
+        wanted = list(document_words(path, path.read_text(encoding="utf-8")))
+    else:
+        path, new, refused = notebook_draft(draft)
+        wanted = list(wanted_of(path, path.read_text(encoding="utf-8")))
+    catalog, made = merged(read_catalog(catalog_of(path)), wanted), empty_catalog()
     for one in entries(catalog):
         context, english = one.context or "", str(one.id)
         if (chinese := new.get((context, english))) is not None:
@@ -157,6 +160,42 @@ def take_draft(draft: Path) -> list[str]:
     catalog_of(path).parent.mkdir(parents=True, exist_ok=True)
     catalog_of(path).write_text(catalog_text(made), encoding="utf-8")
     return refused
+
+
+def document_draft(draft: Path) -> tuple[Path, dict[tuple[str, str], str], list[str]]:
+    """(English document, what each of its blocks is in Chinese, what was refused) of a Chinese document.
+
+    Its place is that of the English one in docs/, below any folder that is called docs.
+    """
+    place = Path(*draft.parts[draft.parts.index("docs") + 1 :]) if "docs" in draft.parts else Path(draft.name)
+    path = PROJECT / "README.md" if place.name.startswith("README") else PROJECT / "docs" / place
+    english = list(document_words(path, path.read_text(encoding="utf-8")))
+    chinese = document_blocks(draft.read_text(encoding="utf-8"))
+    if len(english) != len(chinese):
+        return path, {}, [f"{place}: {len(english)} blocks became {len(chinese)}"]
+    return path, {(one.context, one.english): new for one, new in zip(english, chinese, strict=True)}, []
+
+
+def notebook_draft(draft: Path) -> tuple[Path, dict[tuple[str, str], str], list[str]]:
+    """(English notebook, what each text is in Chinese, what was refused) of a draft of cells."""
+    path = notebook_named(draft.stem)
+    given = json.loads(draft.read_text(encoding="utf-8"))
+    number, refused, new = path.stem[:2], [], {}
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        context, source, text = f"{number}/{cell['id']}", source_of(cell), given.pop(cell["id"], None)
+        if is_setup(cell) or (text is None and cell["cell_type"] == "markdown"):
+            continue
+        text = DATA.sub(
+            f"(picture:{cell['metadata'].get('picture')})", text or source
+        )  # code without words is left out
+        if cell["cell_type"] == "markdown":
+            new[context, source] = text
+            continue
+        try:
+            new |= {(context, english): chinese for english, chinese in aligned(source, text).items()}
+        except (PieceError, SyntaxError) as error:
+            refused.append(f"{context}: {error}")
+    return path, new, refused + [f"{number}/{name}: no such cell" for name in given]
 
 
 def all_catalogs() -> list[tuple[str, "Catalog"]]:

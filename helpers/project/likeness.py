@@ -44,7 +44,7 @@ def structure(text: str) -> dict[str, Any]:
         "code spans": Counter(" ".join(node["raw"].split()) for node in of("codespan")),
         "links": Counter(node["attrs"]["url"] for node in of("link")),
         "pictures": Counter(node["attrs"]["url"] for node in of("image")),
-        "HTML": Counter(re.findall(r"</?[a-z][^>]*>", "".join(node["raw"] for node in html))),
+        "HTML": Counter(re.findall(r"</?[a-z][^>]*>|<!--.*?-->", "".join(node["raw"] for node in html))),
         "bold words": len(of("strong")),
         "struck through": len(of("strikethrough")),
     }

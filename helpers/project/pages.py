@@ -111,6 +111,8 @@ def build_site(target: Path, run: Path | None = None) -> Path:
     for edition in editions:
         source = stage(work / edition.code, edition, editions, run)
         extra = {"language": edition.code, "html_extra_path": [str(source / "extra")]}
+        if edition is not editions[0]:  # docutils keeps the first one's roles, and Sphinx says so
+            extra["suppress_warnings"] = [*SETTINGS["suppress_warnings"], "app"]
         app = Sphinx(
             source,
             None,
@@ -131,12 +133,15 @@ def build_site(target: Path, run: Path | None = None) -> Path:
 def stage(folder: Path, edition: Edition, editions: list[Edition], run: Path | None) -> Path:
     """The folder that Sphinx reads: the pages with their places in this project, and links that lead somewhere."""
     pages = dict(sources(edition, run))
+    places = {lies(name, edition): name for name in pages}
     for name, source in pages.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = source.read_text(encoding="utf-8")
+        text, here = source.read_text(encoding="utf-8"), lies(name, edition)
         notebook = name.endswith(".ipynb")
-        path.write_text((staged_notebook if notebook else linked)(text, name, pages), encoding="utf-8")
+        way = way_over(name, edition, editions) if name != "index.md" else ""
+        made = staged_notebook(text, name, here, places, way) if notebook else linked(text, name, here, places) + way
+        path.write_text(made, encoding="utf-8")
     shutil.copytree(DOCS, folder / "docs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.md"))
     for path in DOCS.rglob("*.html"):  # pages of their own, as they are
         (folder / "extra" / path.relative_to(PROJECT)).parent.mkdir(parents=True, exist_ok=True)
@@ -168,15 +173,37 @@ def sources(edition: Edition, run: Path | None) -> Iterator[tuple[str, Path]]:
         yield f"notebooks/solutions/{path.name}", path
     documents = {path.relative_to(DOCS).as_posix(): path for path in DOCS.rglob("*.md")}
     for name in sorted(documents, key=lambda name: name.removesuffix(".md")):
-        yield f"docs/{name}", documents[name]
+        if not name.startswith("zh/"):
+            yield f"docs/{name}", lies(f"docs/{name}", edition)
 
 
-def staged_notebook(text: str, name: str, pages: dict[str, Path]) -> str:
-    """A notebook with its set-up and proof cells folded, and its links as the site's."""
+def lies(name: str, edition: Edition) -> Path:
+    """Where a page of the site lies in this project, in its language where it has it."""
+    part, _, rest = name.partition("/")
+    if part == "notebooks":
+        return edition.notebooks / rest
+    if part != "docs":
+        return edition.front if name == "index.md" else PROJECT / name
+    own = DOCS / edition.place / rest
+    return own if own.exists() else DOCS / rest
+
+
+def way_over(name: str, edition: Edition, editions: list[Edition]) -> str:
+    """The last line of a page: the same page in the other languages."""
+    up, page = "../" * name.count("/"), name.rsplit(".", 1)[0] + ".html"
+    others = [one for one in editions if one is not edition and name in dict(sources(one, None))]
+    ways = [f"{up}{'../' if edition.place else ''}{one.place + '/' if one.place else ''}{page}" for one in others]
+    return "".join(f"\n\n<p><a href='{way}'>{one.name}</a></p>\n" for way, one in zip(ways, others, strict=True))
+
+
+def staged_notebook(text: str, name: str, here: Path, places: dict[Path, str], way: str) -> str:
+    """A notebook with its set-up and proof cells folded, its links as the site's, and the way to the other language."""
     notebook = json.loads(hidden(text))
+    last = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"][-1]
+    last["source"] = ["".join(last["source"]), way]
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
-            cell["source"] = linked("".join(cell["source"]), name, pages)
+            cell["source"] = linked("".join(cell["source"]), name, here, places)
         elif FOLDED & set(cell["metadata"].get("tags", [])):
             cell["metadata"]["tags"] = [*cell["metadata"]["tags"], "hide-input"]
     return json.dumps(notebook, ensure_ascii=False)
@@ -195,10 +222,10 @@ def private(path: Path) -> str:
     return hidden(path.read_text(encoding="utf-8"))
 
 
-def linked(text: str, name: str, pages: dict[str, Path]) -> str:
+def linked(text: str, name: str, here: Path, places: dict[Path, str]) -> str:
     """Markdown whose links to files that are no pages lead to the repository, or are plain words without an address.
 
-    name: the page's place in the site, from which its links are read.
+    name: the page's place in the site. here: its file, from which its links are read. places: every file's page.
     """
     address = pyproject()["project"].get("urls", {}).get("Repository", "").removesuffix(".git")
 
@@ -207,18 +234,21 @@ def linked(text: str, name: str, pages: dict[str, Path]) -> str:
         if re.match(r"\w+:|#", target):
             return match[0]
         file, _, part = target.partition("#")
-        here = name if name != "index.md" else "README.md"
-        place = os.path.normpath(os.path.join(os.path.dirname(here), file)).replace(os.sep, "/")
-        if place == "README.md":
-            place = "index.md"
-        if place in pages or (place.startswith("docs/") and (PROJECT / place).is_file()):
+        there = Path(os.path.normpath(here.parent / file))
+        place = places.get(there) or (there.is_relative_to(DOCS) and there.is_file() and place_of(there))
+        if place:
             way = os.path.relpath(place, os.path.dirname(name)).replace(os.sep, "/")
             if place.endswith(".html"):  # as Markdown it would be fetched, not shown
                 return f'<a href="{way}">{words}</a>'
             return f"[{words}]({way}{'#' + part if part else ''})"
-        return f"[{words}]({address}/blob/main/{place})" if address else words
+        return f"[{words}]({address}/blob/main/{place_of(there)})" if address else words
 
     return re.sub(r"(?<!!)\[(?P<words>[^\]\n]*(?:\n[^\]\n]+)?)\]\((?P<target>[^)\s]+)\)", replaced, text)
+
+
+def place_of(file: Path) -> str:
+    """A file's place in this project."""
+    return os.path.relpath(file, PROJECT).replace(os.sep, "/")
 
 
 def way_on(edition: Edition, editions: list[Edition], run: Path | None) -> str:

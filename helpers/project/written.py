@@ -11,6 +11,7 @@ from helpers.lessons.source import with_exercises
 from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.machine.versions import lower_bounds, pyproject
 from helpers.project import measured, needs, pictures, slides, teaching
+from helpers.project.documents import english_documents
 from helpers.project.edition import edition_files, english_notebooks, show_stale
 
 READING_ORDER: tuple[str, ...] = (
@@ -47,7 +48,8 @@ def written() -> dict[Path, str]:
     files[slides.TARGET] = slides.slides_html()
     files |= {pictures.FOLDER / f"{name}.svg": pictures.picture_svg(name) for name in pictures.DRAWN}
     english = {path: with_first_cell(path) for path in english_notebooks()}
-    return files | english | edition_files(english)
+    documents = {path: files.get(path) or path.read_text(encoding="utf-8") for path in english_documents()}
+    return files | english | edition_files(english | documents)
 
 
 def write(check: bool = False) -> list[str]:

@@ -8,8 +8,8 @@ import unicodedata
 import nbformat
 import pytest
 
-from helpers.machine.paths import NOTEBOOKS
-from helpers.project import chinese, edition, likeness
+from helpers.machine.paths import NOTEBOOKS, PROJECT
+from helpers.project import chinese, documents, edition, likeness
 from helpers.project.catalogs import (
     Wanted,
     carry,
@@ -25,7 +25,9 @@ from helpers.project.pieces import PieceError, aligned, code_pieces, has_words, 
 from helpers.project.written import first_cell
 
 ENGLISH = edition.english_notebooks()
+SOURCES = [*ENGLISH, *documents.english_documents()]
 every = pytest.mark.parametrize("path", ENGLISH, ids=lambda path: f"{path.parent.name}/{path.stem}")
+source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 
 
 def cells(path):
@@ -38,9 +40,10 @@ def catalog(path):
 
 def pairs(path, kind):
     """(entry, English, Chinese) of a notebook's Markdown, or of the comments and strings in its code."""
-    kinds = {f"{path.stem[:2]}/{cell['id']}": cell["cell_type"] for cell in cells(path)}
+    made = cells(path) if path.suffix == ".ipynb" else []
+    kinds = {f"{path.stem[:2]}/{cell['id']}": cell["cell_type"] for cell in made}
     for one in entries(catalog(path)):
-        if kinds[one.context] == kind:
+        if kinds.get(one.context, "markdown") == kind:
             yield one, one.id, one.string
 
 
@@ -50,27 +53,37 @@ def named(faults):
 
 
 def test_the_whole_series_is_in_it():
-    made = {path.relative_to(edition.CHINESE) for path in edition.CHINESE.rglob("[0-9]*.ipynb")}
+    made = {path.relative_to(documents.CHINESE) for path in documents.CHINESE.rglob("[0-9]*.ipynb")}
     assert made == {path.relative_to(NOTEBOOKS) for path in ENGLISH} and len(made) == 16
-    assert {edition.catalog_of(path) for path in ENGLISH} == set(edition.CATALOGS.rglob("*.po"))
+    assert {edition.catalog_of(path) for path in SOURCES} == set(documents.CATALOGS.rglob("*.po"))
 
 
-@every
+def test_the_documents_that_readers_use_are_in_it():
+    names = {path.relative_to(PROJECT).as_posix() for path in SOURCES if path.suffix == ".md"}
+    wanted = {"README.md", "docs/data.md", "docs/troubleshooting.md", "docs/teaching.md", "docs/glossary.md"}
+    assert wanted <= names and {documents.chinese_of(path) for path in SOURCES if path.suffix == ".md"} == {
+        *(PROJECT / "docs" / "zh").rglob("*.md"),
+        PROJECT / "README.zh-CN.md",
+    }
+
+
+@source
 def test_everything_is_translated_and_nothing_is_stale(path):
     """`python -m helpers translate` shows what is named here, side by side."""
     assert [one.context for one in stale(catalog(path))] == []
 
 
-@every
+@source
 def test_a_catalog_has_one_entry_for_each_text_and_no_other(path):
     """Its file is what Babel writes of the English notebook: no entry twice, none left over, none in another form."""
-    text, wanted = edition.catalog_of(path).read_text(encoding="utf-8"), edition.words_of(cells(path), path.stem[:2])
+    text, english = (one.read_text(encoding="utf-8") for one in (edition.catalog_of(path), path))
     assert text == catalog_text(catalog(path)) and "#~" not in text
-    assert [(one.context, one.id) for one in entries(catalog(path))] == list(dict.fromkeys(wanted))
+    wanted = list(dict.fromkeys(edition.wanted_of(path, english)))
+    assert [(one.context, one.id) for one in entries(catalog(path))] == wanted
     assert text.count("\nmsgctxt ") == len(entries(catalog(path)))
 
 
-@every
+@source
 def test_markdown_has_the_same_structure_links_code_and_numbers(path):
     found = ((one, likeness.markdown_faults(*texts)) for one, *texts in pairs(path, "markdown"))
     assert named(found) == {}
@@ -82,14 +95,14 @@ def test_comments_and_strings_have_the_same_placeholders_and_numbers(path):
     assert named(found) == {}
 
 
-@every
+@source
 def test_it_keeps_the_house_rules_of_chinese(path):
     prose = [(one, chinese.markdown_style_faults(new, old)) for one, old, new in pairs(path, "markdown")]
     code = [(one, chinese.style_faults(spoken(new), old)) for one, old, new in pairs(path, "code") if new != old]
     assert named(prose + code) == {}
 
 
-@every
+@source
 def test_the_glossarys_terms_are_used(path):
     def faults(old, new):
         return chinese.term_faults(likeness.words_of_markdown(old), likeness.words_of_markdown(new))
@@ -97,11 +110,12 @@ def test_the_glossarys_terms_are_used(path):
     assert named((one, faults(*texts)) for one, *texts in pairs(path, "markdown")) == {}
 
 
-@every
+@source
 def test_nothing_is_left_in_english(path):
     """What a person decided to keep carries the flag "kept": names, and marks without words."""
     for one, _, new in pairs(path, "markdown"):
-        assert not chinese.untranslated(likeness.words_of_markdown(new)), one.context
+        words = likeness.words_of_markdown(new) or new  # a code block has its comments alone
+        assert "kept" in one.flags or not chinese.untranslated(words), one.context
     for one, old, new in pairs(path, "code"):
         assert ("kept" in one.flags) == (old == new), one.context
         if old == new:
@@ -268,14 +282,23 @@ def test_numbers_and_line_breaks_are_carried_into_the_chinese():
 
 
 def test_links_lead_to_the_same_files_and_to_chinese_notebooks():
-    solutions = NOTEBOOKS / "solutions"
-    assert edition.moved_link("01_load_a_quantized_model.ipynb", NOTEBOOKS) == "01_load_a_quantized_model.ipynb"
-    assert edition.moved_link("../data/x.md", NOTEBOOKS) == "../../data/x.md"
-    assert edition.moved_link("../../data/x.md#a", solutions) == "../../../data/x.md#a"
+    chinese_data = {PROJECT / "docs" / "data.md": "# 数据\n" + "## 别的\n" * 99}
+    notebook, solutions, readme = ENGLISH[0], ENGLISH[-1], documents.README
+    anchor = documents.headings((PROJECT / "docs" / "data.md").read_text(encoding="utf-8"))[1]
+    for target, path, moved in (
+        ("01_load_a_quantized_model.ipynb", notebook, "01_load_a_quantized_model.ipynb"),
+        ("../docs/map.md", notebook, "../../docs/map.md"),
+        ("../../docs/map.md#a", solutions, "../../../docs/map.md#a"),
+        ("../docs/data.md", notebook, "../../docs/zh/data.md"),
+        (f"docs/data.md#{anchor}", readme, "docs/zh/data.md#别的"),
+        ("notebooks/00_start_here.ipynb", readme, "notebooks/zh/00_start_here.ipynb"),
+        ("README.zh-CN.md", readme, "README.md"),
+    ):
+        assert documents.moved_link(target, path, chinese_data) == moved
 
 
 def test_a_draft_is_taken_and_what_differs_in_its_code_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(edition, "CATALOGS", tmp_path / "catalogs")
+    monkeypatch.setattr(documents, "CATALOGS", tmp_path / "catalogs")
     path = edition.notebook_named("02")
     whole = {cell["id"]: edition.source_of(cell) for cell in cells(path)}
     bad = whole["02-26"].replace("max_length", "other")
@@ -285,6 +308,19 @@ def test_a_draft_is_taken_and_what_differs_in_its_code_is_refused(tmp_path, monk
     assert [line.split(":")[0] for line in refused] == ["02/02-26", "02/99"]
     done = {(one.context, one.id): one.string for one in entries(catalog(path))}
     assert done["02/02-32", whole["02-32"]] == "## 小结"
+
+
+def test_a_document_is_taken_block_by_block_and_refused_where_one_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "CATALOGS", tmp_path / "catalogs")
+    draft = tmp_path / "docs" / "troubleshooting.md"
+    draft.parent.mkdir()
+    english = (PROJECT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    draft.write_text(english.replace("\n\n", "\n", 1), encoding="utf-8")
+    assert len(edition.take_draft(draft)) == 1
+    draft.write_text(english.replace("# Troubleshooting", "# 出了问题"), encoding="utf-8")
+    assert edition.take_draft(draft) == []
+    assert entries(catalog(PROJECT / "docs" / "troubleshooting.md"))[0].string == "# 出了问题"
+    assert documents.document_blocks("a\n\n\nb\n```\n\nc\n```\n") == ["a", "b\n```\n\nc\n```"]
 
 
 def test_an_editor_sees_what_is_stale_side_by_side(capsys):

@@ -58,10 +58,11 @@ def test_every_link_leads_to_a_page_a_picture_or_the_web(staged):
 
 def test_links_to_code_lead_to_the_repository_where_it_has_an_address(monkeypatch):
     text = "See [map](../helpers/run.py), [terms](glossary.md#x) and ![picture](pictures/a.png)."
-    known = {"docs/map.md": Path(), "docs/glossary.md": Path()}
-    assert pages.linked(text, "docs/map.md", known).startswith("See map, [terms](glossary.md#x)")
+    here = PROJECT / "docs" / "map.md"
+    known = {here: "docs/map.md", PROJECT / "docs" / "glossary.md": "docs/glossary.md"}
+    assert pages.linked(text, "docs/map.md", here, known).startswith("See map, [terms](glossary.md#x)")
     monkeypatch.setattr(pages, "pyproject", lambda: {"project": {"urls": {"Repository": "https://git.example/x.git"}}})
-    assert "[map](https://git.example/x/blob/main/helpers/run.py)" in pages.linked(text, "docs/map.md", known)
+    assert "[map](https://git.example/x/blob/main/helpers/run.py)" in pages.linked(text, "docs/map.md", here, known)
 
 
 def test_nothing_of_this_machine_stands_on_a_page(staged):
@@ -88,6 +89,20 @@ def test_another_language_is_another_place_with_a_way_back(staged, tmp_path):
     assert "# 笔记本\n" in (folder / "notebooks" / "index.md").read_text(encoding="utf-8")
     assert "href='../index.html'>English" in (folder / "index.md").read_text(encoding="utf-8")
     assert "href='zh/index.html'>中文" in (staged / "index.md").read_text(encoding="utf-8")
+
+
+def test_each_page_of_both_languages_leads_to_the_other_and_to_pages_of_its_own(staged, tmp_path):
+    chinese = pages.stage(tmp_path / "zh_CN", pages.EDITIONS[1], list(pages.EDITIONS), None)
+    names = {path.relative_to(chinese).as_posix() for path in chinese.rglob("*.md")}
+    assert names == {path.relative_to(staged).as_posix() for path in staged.rglob("*.md")}
+    assert "<a href='../zh/docs/data.html'>中文" in (staged / "docs" / "data.md").read_text(encoding="utf-8")
+    data = (chinese / "docs" / "data.md").read_text(encoding="utf-8")
+    assert "<a href='../../docs/data.html'>English" in data and data.startswith("# ") and not data.startswith("# Data")
+    for path in chinese.rglob("[0-9]*.ipynb"):
+        up = "../../.." if path.parent.name == "solutions" else "../.."
+        way = f"{up}/{path.relative_to(chinese).with_suffix('.html').as_posix()}"
+        assert f"<a href='{way}'>English</a>" in path.read_text(encoding="utf-8")
+    assert "](../docs/data.md" in (chinese / "notebooks" / "02_inspect_the_dataset.ipynb").read_text(encoding="utf-8")
 
 
 def test_a_chinese_word_is_found_inside_of_a_run_of_characters():
