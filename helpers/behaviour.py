@@ -49,7 +49,7 @@ def some_ids(model: Any, length: int) -> torch.Tensor:
     """(1, length) token ids that the model knows."""
     embedding = model.get_input_embeddings()
     ids = torch.arange(3, 3 + length, device=embedding.weight.device)
-    return ids.remainder(min(embedding.num_embeddings, 1000))[None]
+    return ids.remainder(min(len(embedding.weight), 1000))[None]
 
 
 class Moved(NamedTuple):

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 
 from helpers.export.errors import ExportError
 from helpers.export.gguf_tokenizer import add_tokenizer, read_words
-from helpers.export.merge import base_tensors, read_config, saved_generation
+from helpers.export.merge import base_files, base_tensors, read_config, saved_generation
 from helpers.export.modelfile import modelfile
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
 # transformers' name of a family: the format's, and whether it turns neighbouring pairs of q and k, not halves.
+COMPUTED = ".rotary_emb.inv_freq"  # what older files keep of the positions
 FAMILIES = {"llama": ("llama", True), "mistral": ("llama", True), "qwen2": ("qwen2", False), "qwen3": ("qwen3", False)}
 
 
@@ -34,19 +36,21 @@ def write_gguf(model: Path, target: Path, kind: str = "F16", llama_cpp: Path | N
     Raises ExportError, before anything is written, for what cannot be expressed.
     Source: gguf-py/gguf/constants.py and conversion/ in ggml-org/llama.cpp; read, not copied.
     """
-    from transformers import AutoTokenizer
-
     model, target = Path(model), Path(target)
     if kind not in KINDS:
         raise ExportError(f"{kind!r}: it is one of {', '.join(KINDS)}. llama.cpp's llama-quantize makes the others.")
-    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    config, tokenizer = read_whole(model)
+    if not llama_cpp:
+        check_shape(config)
+        check_tensors(model, config)
+        check_ends(model, len(tokenizer))
     target.parent.mkdir(parents=True, exist_ok=True)
     half_done = target.with_name(target.name + ".part")
     try:
         if llama_cpp:
             convert_with_llama_cpp(Path(llama_cpp), model, half_done, kind)
         else:
-            write_natively(model, half_done, kind, tokenizer)
+            write_natively(model, half_done, kind, config, tokenizer)
         half_done.replace(target)
     finally:
         half_done.unlink(missing_ok=True)
@@ -74,12 +78,10 @@ def convert_with_llama_cpp(llama_cpp: Path, model: Path, target: Path, kind: str
         raise ExportError(f"llama.cpp's converter failed: {last}")
 
 
-def write_natively(model: Path, target: Path, kind: str, tokenizer: Any) -> None:
+def write_natively(model: Path, target: Path, kind: str, config: dict, tokenizer: Any) -> None:
     """The file, by this writer; everything is checked before its first byte."""
     import gguf
 
-    config = whole_config(model)
-    check_shape(config)
     words = read_words(model, config["vocab_size"], tokenizer)
     arch, turns_pairs = FAMILIES[config["model_type"]]
     names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), config["num_hidden_layers"])
@@ -101,22 +103,65 @@ def write_natively(model: Path, target: Path, kind: str, tokenizer: Any) -> None
     writer.close()
 
 
-def whole_config(model: Path) -> dict:
-    """The configuration with what transformers assumes where config.json says nothing. Raises ExportError."""
-    from transformers import AutoConfig
+def read_whole(model: Path) -> tuple[dict, Any]:
+    """(configuration, with what transformers assumes where config.json says nothing; tokenizer). Raises ExportError."""
+    from transformers import AutoConfig, AutoTokenizer
 
     own = read_config(model)
+    if "quantization_config" in own:
+        raise ExportError(f"{model.name} is quantized: write the 16-bit weights that it was made from.")
     try:
-        return AutoConfig.from_pretrained(model, trust_remote_code=False).to_dict() | own
-    except (KeyError, OSError, TypeError, ValueError) as error:
+        whole = AutoConfig.from_pretrained(model, trust_remote_code=False).to_dict() | own
+        return whole, AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    except Exception as error:  # whatever is odd in these files fails where the library first meets it
         said = " ".join(str(error).split())[:160]
-        raise ExportError(f"{model.name}/config.json is none that transformers can read ({said}).") from None
+        raise ExportError(
+            f"{model.name}/config.json or tokenizer is none that transformers can read ({said})."
+        ) from None
+
+
+def check_ends(model: Path, known: int) -> None:
+    """Raises ExportError for end tokens that the tokenizer does not have."""
+    if odd := [token for token in end_tokens(model) if not isinstance(token, int) or not 0 <= token < known]:
+        raise ExportError(f"{model.name}/generation_config.json: eos_token_id={odd[0]!r} is no token of {known:,}.")
+
+
+def check_tensors(model: Path, config: dict) -> None:
+    """Raises ExportError unless the files hold exactly the weights, in the shapes, that the configuration asks for.
+
+    transformers fills what is missing with random numbers, and passes over what it does not know.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model, trust_remote_code=False))
+    wanted = {key: tuple(weight.shape) for key, weight in empty.state_dict().items()}
+    there = shapes_of(model)
+    tied = {"lm_head.weight"} if config.get("tie_word_embeddings") else set()
+    if missing := sorted(wanted.keys() - there.keys() - tied):
+        raise ExportError(f"{model.name} has no {missing[0]} ({len(missing)} such), which its configuration asks for.")
+    if more := sorted(there.keys() - wanted.keys()):
+        raise ExportError(f"{model.name}: its configuration has no place for {more[0]} ({len(more)} such).")
+    if other := sorted(key for key, shape in there.items() if shape != wanted[key]):
+        key = other[0]
+        raise ExportError(f"{model.name}: {key} is {there[key]}, and its configuration asks for {wanted[key]}.")
+
+
+def shapes_of(model: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a saved model's weights, without reading them; computed positions are left out."""
+    shapes = {}
+    for name, keys in base_files(model).items():
+        with safe_open(model / name, "pt") as file:
+            shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in keys if not key.endswith(COMPUTED)}
+    return shapes
 
 
 def weights(model: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors that the file gets: a head that equals the embedding is left out, whatever the configuration says."""
     embedding = None
     for key, weight in base_tensors(model):
+        if key.endswith(COMPUTED):
+            continue
         if key == "model.embed_tokens.weight":
             embedding = weight
         if key == "lm_head.weight":
@@ -141,13 +186,22 @@ def check_shape(config: dict) -> None:
             f"this model sees the last {window:,} of {context:,} tokens, and llama.cpp all of them in this family: "
             f"set max_position_embeddings to {window:,} in the merged config.json, which is what it can use."
         )
-    own = [name for name in ("beta_fast", "beta_slow", "attention_factor", "mscale") if rope_of(config).get(name)]
-    if scaling == "yarn" and own:
-        raise ExportError(f"yarn with its own {', '.join(own)} is none that this writer knows: {other}")
+    told = {name: value for name, value in rope_of(config).items() if name not in ROPE and value is not None}
+    if told.pop("partial_rotary_factor", 1) != 1 or told:
+        raise ExportError(
+            f"a rotary embedding with {', '.join(told) or 'partial_rotary_factor'} is none that this writer knows: "
+            f"{other}"
+        )
     if kind == "qwen3" and config.get("attention_bias"):
         raise ExportError(f"a Qwen3 with biases in its attention is none that llama.cpp knows: {other}")
     if config.get("hidden_act", "silu") != "silu" or config.get("mlp_bias"):
         raise ExportError(f"this model's MLP is not the family's usual one: {other}")
+
+
+ROPE = {
+    *("rope_theta", "rope_type", "type", "factor", "original_max_position_embeddings"),
+    *("low_freq_factor", "high_freq_factor"),
+}
 
 
 def rope_of(config: dict) -> dict:
@@ -221,5 +275,9 @@ def as_gguf(
         kind = "Q8_0"
     if kind in ("Q8_0", "Q4_0") and weight.shape[1] % 32:
         kind = "F16"
+    largest = weight.abs().max().item()
+    if not math.isfinite(largest) or (kind not in ("F32", "BF16") and largest > torch.finfo(torch.float16).max):
+        hint = "BF16 has room for it" if math.isfinite(largest) else "take an older checkpoint, or train again"
+        raise ExportError(f"{key} holds {largest:.3g}, which is no number in {kind}: {hint}.")
     quantization = gguf.GGMLQuantizationType[kind]
     return gguf.quants.quantize(weight.contiguous().numpy(), quantization), quantization

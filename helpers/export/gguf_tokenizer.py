@@ -41,6 +41,7 @@ def read_words(folder: Path, vocab_size: int, tokenizer: Any) -> Words:
     except (OSError, ValueError) as error:
         raise ExportError(f"{Path(folder).name}/tokenizer.json cannot be read ({type(error).__name__}).") from None
     split = split_of(content)
+    check_merging(content, split)
     known = {number: token for token, number in content["model"]["vocab"].items()}
     added = {token["id"]: token for token in content.get("added_tokens") or []}
     known |= {number: token["content"] for number, token in added.items()}
@@ -64,6 +65,25 @@ def read_words(folder: Path, vocab_size: int, tokenizer: Any) -> Words:
     return Words(tokens, types, merges, split, begins)
 
 
+def check_merging(content: dict, split: str) -> None:
+    """Raises ExportError where llama.cpp would merge otherwise, or find an added token elsewhere, than the tokenizer.
+
+    It takes a word that is a token as a whole for Llama 3 alone, marks no parts of words, and takes no blanks with a
+    token (llama-vocab.cpp).
+    """
+    own, wide = content["model"], ("lstrip", "rstrip", "single_word")
+    odd = [name for name in ("continuing_subword_prefix", "end_of_word_suffix") if own.get(name)]
+    odd += ["ignore_merges"] if bool(own.get("ignore_merges")) != (split == "llama-bpe") else []
+    odd += [
+        f"{one['content']!r} with {name}" for one in content.get("added_tokens") or [] for name in wide if one.get(name)
+    ]
+    if odd:
+        raise ExportError(
+            f"llama.cpp reads texts otherwise than this tokenizer ({split}: {', '.join(odd[:3])}): name llama.cpp's "
+            f"folder (--llama-cpp) to use its own converter."
+        )
+
+
 def split_of(content: dict) -> str:
     """llama.cpp's name for how a tokenizer splits texts. Raises ExportError where it has none."""
     kind, before = (content.get("model") or {}).get("type"), content.get("pre_tokenizer") or {}
@@ -79,7 +99,8 @@ def split_of(content: dict) -> str:
             return "gpt-2"
         if own and [(s.get("type"), s.get("individual_digits")) for s in others] == [("Digits", True)]:
             return "smollm"
-        patterns = [(step.get("pattern") or {}).get("Regex") for step in others if step.get("type") == "Split"]
+        splits = [step for step in others if step.get("type") == "Split" and step.get("behavior") == "Isolated"]
+        patterns = [(step.get("pattern") or {}).get("Regex") for step in splits if not step.get("invert")]
         if not own and len(others) == len(patterns) == 1 and patterns[0] in SPLITS:
             return SPLITS[patterns[0]]
     raise ExportError(

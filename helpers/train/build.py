@@ -115,7 +115,7 @@ def save_without_asking(trainer: LoraTrainer) -> None:
 
 def check_ids(rows: Dataset, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises TrainingError when the rows hold a token for which the model has no embedding."""
-    known, largest = model.get_input_embeddings().num_embeddings, max(max(ids) for ids in rows["input_ids"])
+    known, largest = len(model.get_input_embeddings().weight), max(max(ids) for ids in rows["input_ids"])
     if largest >= known:
         raise TrainingError(
             f"the rows hold the token {tokenizer.convert_ids_to_tokens(largest)!r} (id {largest:,}), and the model has "

@@ -101,7 +101,7 @@ def is_models_own(base: Any, tokens: int = 16) -> bool:
     router = getattr(base.config.get_text_config(), "output_router_logits", False)  # its loss is a part of the model's
     if head is None or router or not torch.is_floating_point(embedding.weight):
         return False
-    ids = torch.arange(1, tokens + 1, device=embedding.weight.device).remainder(embedding.num_embeddings)[None]
+    ids = torch.arange(1, tokens + 1, device=embedding.weight.device).remainder(len(embedding.weight))[None]
     was_training = base.training
     base.eval()
     try:

@@ -2,6 +2,7 @@ import pytest
 import transformers
 from conftest import move_adapter
 from packaging.version import Version
+from peft import LoraConfig, get_peft_model
 
 from helpers.generate.generation import Stream, before_stop, cut_at_end, generate
 
@@ -133,3 +134,14 @@ def test_continuous_batching_still_fails_on_falcon(tiny_llama, tiny_falcon):
         )
         lengths[name] = [len(request.generated_tokens) for request in results.values()]
     assert lengths["llama"] == [4, 4] and all(length < 4 for length in lengths["falcon"])
+
+
+@pytest.mark.filterwarnings("ignore:.*tie.*")
+@pytest.mark.parametrize(
+    "given", [{"trainable_token_indices": [5, 7]}, {"target_modules": ["q_proj", "embed_tokens"]}], ids=str
+)
+def test_an_adapter_on_the_embedding_answers_as_a_stream_and_in_a_batch(given, tiny_llama, tokenizer):
+    chosen = {"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **given}
+    model = get_peft_model(tiny_llama, LoraConfig(**chosen)).eval()
+    stream = Stream(model, tokenizer, "How much?", max_new_tokens=6, temperature=0)
+    assert "".join(stream).strip() == generate(model, tokenizer, ["How much?"], max_new_tokens=6, temperature=0)[0].text

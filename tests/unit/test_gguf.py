@@ -12,6 +12,7 @@ import torch
 from conftest import move_adapter
 from families import FAMILIES, build
 from filelock import FileLock
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers.data.chat import set_template
@@ -305,3 +306,64 @@ def test_plain_jinja_still_does_not_know_the_mark():
 
     with pytest.raises(TemplateSyntaxError):
         Environment().from_string(MARKED)
+
+
+def edited(name, change):
+    """What rewrites a JSON file of a model's folder."""
+
+    def edit(folder):
+        content = json.loads((folder / name).read_text())
+        change(content)
+        (folder / name).write_text(json.dumps(content))
+
+    return edit
+
+
+def configured(**values):
+    return edited("config.json", lambda content: content.update(values))
+
+
+def stored(change):
+    """What rewrites the weights of a model's folder."""
+
+    def store(folder):
+        path = folder / "model.safetensors"
+        save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+    return store
+
+
+NORM, UP = "model.norm.weight", "model.layers.0.mlp.up_proj.weight"
+ODD = [
+    (configured(num_hidden_layers=3), r"has no model\.layers\.2"),
+    (configured(num_hidden_layers=1), r"no place for model\.layers\.1"),
+    (configured(num_key_value_heads=4), "k_proj.weight is .32, 64., and its configuration asks for .64, 64."),
+    (configured(vocab_size=300), "embed_tokens.weight is"),
+    (configured(tie_word_embeddings=False), "has no lm_head.weight"),
+    (configured(attention_bias=True), "has no .*k_proj.bias"),
+    (configured(num_attention_heads="four"), "none that transformers can read"),
+    (configured(quantization_config={"quant_method": "fp8"}), "is quantized"),
+    (edited("config.json", lambda c: c["rope_parameters"].update(partial_rotary_factor=0.5)), "partial_rotary_factor"),
+    (stored(lambda kept: {key: value for key, value in kept.items() if key != NORM}), "has no model.norm.weight"),
+    (stored(lambda kept: kept | {NORM: kept[NORM] * float("nan")}), "model.norm.weight holds nan"),
+    (stored(lambda kept: kept | {UP: kept[UP] * 1e6}), "BF16 has room for it"),
+    (edited("generation_config.json", lambda c: c.update(eos_token_id=[1, 5000])), "eos_token_id=5000 is no token"),
+    (edited("generation_config.json", lambda c: c.update(eos_token_id="x")), "eos_token_id='x' is no token"),
+    (edited("tokenizer.json", lambda c: c["model"].update(ignore_merges=True)), "gpt-2: ignore_merges"),
+    (edited("tokenizer.json", lambda c: c["added_tokens"][3].update(lstrip=True)), "'<user>' with lstrip"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), ODD, ids=[said for _, said in ODD])
+def test_a_folder_that_is_not_one_whole_model_is_refused_before_a_byte_is_written(change, said, tmp_path):
+    folder = build(next(family for family in FAMILIES if family.name == "Llama, tied head"), tmp_path / "model")
+    change(folder)
+    with pytest.raises(ExportError, match=said):
+        write_gguf(folder, tmp_path / "gguf" / "model.gguf")
+    assert not list(tmp_path.glob("gguf/*"))
+
+
+def test_positions_that_an_older_file_keeps_are_left_out(tmp_path):
+    folder = build(next(family for family in FAMILIES if family.name == "Llama, tied head"), tmp_path / "model")
+    stored(lambda kept: kept | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)})(folder)
+    assert write_gguf(folder, tmp_path / "model.gguf").stat().st_size > 0
