@@ -1,10 +1,12 @@
 """What `make pythons` runs: static tests, unit tests and notebooks on other Pythons, each in a clone of its own.
 
 `python tests/pythons.py [VERSION ...] [STEP ...]`, all of them by default. Takes what is committed. Writes
-test-artifacts/pythons.json: by version the date, and of each step whether it passed, its tests and its seconds.
+test-artifacts/pythons.json: by version, and of each step the date, whether it passed, its tests and its seconds. What
+another call has found of other versions and steps stays there, with its date.
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -19,8 +21,11 @@ RESULTS = PROJECT / "test-artifacts" / "pythons.json"
 
 
 def find_python(version: str) -> str | None:
-    """An interpreter of this version: the PATH's, if it starts, else one that uv knows; None without."""
-    for command in ([f"python{version}", "-c", "import sys; print(sys.executable)"], [*UV, "find", version]):
+    """An interpreter of this version: the PATH's, if it starts, else pyenv's, else one that uv knows; None without."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser() / "versions"
+    own = [str(path) for path in sorted(pyenv.glob(f"{version}.*/bin/python"), reverse=True)]
+    say = ("-c", "import sys; print(sys.executable)")
+    for command in (*([name, *say] for name in (f"python{version}", *own)), [*UV, "find", version]):
         if shutil.which(command[0]):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode == 0:
@@ -43,7 +48,7 @@ def try_on(version: str, steps: list[str]) -> dict:
     python = find_python(version)
     if python is None:
         print(f"Python {version} is not here: install it, or `python -m uv python install {version}`", flush=True)
-        return {"date": date.today().isoformat(), "found": False}
+        return {"found": False}
     folder = cloned(version)
     print(f"\n=== Python {version} in {folder.relative_to(PROJECT)}", flush=True)
     written = folder / "test-artifacts" / "steps.json"
@@ -51,8 +56,21 @@ def try_on(version: str, steps: list[str]) -> dict:
     for command in ([python, "bootstrap.py", "test"], [".venv/bin/python", "tests/run_all.py", *steps]):
         subprocess.run(command, cwd=folder, check=False)
     done = json.loads(written.read_text(encoding="utf-8"))["steps"] if written.exists() else []
-    kept = {one["step"]: {name: one[name] for name in ("passed", "tests", "seconds")} for one in done}
-    return {"date": date.today().isoformat(), "found": True, "steps": kept}
+    today = {"date": date.today().isoformat()}
+    kept = {one["step"]: today | {name: one[name] for name in ("passed", "tests", "seconds")} for one in done}
+    said = [python, "-c", "import platform; print(platform.python_version())"]
+    whole = subprocess.run(said, capture_output=True, text=True, check=False).stdout.strip()
+    return {"found": True, "python": whole, "steps": kept}
+
+
+def kept_with(results: dict) -> dict:
+    """These results beside those of earlier calls; a version that was not found now keeps what it had."""
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    for version, result in results.items():
+        if result["found"] or version not in known:
+            steps = known.get(version, {}).get("steps", {}) | result.get("steps", {})
+            known[version] = result | ({"steps": steps} if steps else {})
+    return known
 
 
 def passed(result: dict, steps: list[str]) -> bool:
@@ -66,7 +84,7 @@ def main(wanted: list[str]) -> None:
     steps = [name for name in wanted if name not in versions] or list(STEPS)
     results = {version: try_on(version, steps) for version in versions}
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    RESULTS.write_text(json.dumps(kept_with(results), indent=2) + "\n", encoding="utf-8")
     print(RESULTS.read_text(encoding="utf-8"))
     if failed := [version for version, result in results.items() if not passed(result, steps)]:
         sys.exit("failed: " + ", ".join(failed))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from helpers.export.card import adapter_card
 from helpers.export.errors import ExportError
-from helpers.export.merge import copy_tokenizer, read_adapter, shared_json
+from helpers.export.files import copy_tokenizer, refuse_links, shared_json
+from helpers.export.merge import read_adapter
 from helpers.machine.card import card_fault, read_card
 from helpers.models.adapter import check_fits
 from helpers.models.embedded import BASE_MODEL
@@ -60,6 +61,7 @@ def export_adapter(run: Path, target: Path, *, base: str = "", data_licence: str
     settings, card = read_run(run)
     check_on_base(run)
     base = base or (BASE_MODEL if settings["model"] == EMBEDDED else settings["model"])
+    refuse_links(run / "adapter", FILES)
     target.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         if (run / "adapter" / name).exists():

@@ -13,8 +13,9 @@ import torch
 from safetensors import safe_open
 
 from helpers.export.errors import ExportError
+from helpers.export.files import read_config
 from helpers.export.gguf_tokenizer import add_tokenizer, read_words
-from helpers.export.merge import base_files, base_tensors, read_config, saved_generation
+from helpers.export.merge import base_files, base_tensors, saved_generation
 from helpers.export.modelfile import modelfile
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from helpers.data.chat import begin_ids
 from helpers.export.errors import ExportError
+from helpers.machine.paths import json_in
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -37,7 +37,7 @@ def read_words(folder: Path, vocab_size: int, tokenizer: Any) -> Words:
     """The tokenizer in a folder, its vocabulary filled up to the model's. Raises ExportError for another kind than
     byte-level BPE, and for a way of splitting that llama.cpp has no name for."""
     try:
-        content = json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
+        content = json_in(Path(folder) / "tokenizer.json")
     except (OSError, ValueError) as error:
         raise ExportError(f"{Path(folder).name}/tokenizer.json cannot be read ({type(error).__name__}).") from None
     split = split_of(content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,9 @@ from safetensors.torch import save_file
 from helpers.export.agreement import Agreement, logits_agreement
 from helpers.export.by_library import write_merged
 from helpers.export.errors import ExportError, StoredOtherwise
+from helpers.export.files import copy_tokenizer, read_config, shared_json
 from helpers.machine.hardware import is_out_of_memory
+from helpers.machine.paths import json_in
 from helpers.models import adapter as adapters
 from helpers.models.adapter import Adapter, Change
 from helpers.models.load import generation_config
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 SHARD_BYTES = 2 * 10**9
 EMBEDDINGS, HEADS = ("embed_tokens", "wte", "word_embeddings", "embed_in"), ("lm_head", "embed_out")
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "additional_chat_templates"),
-    *("tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
-)
 
 
 class Merged(NamedTuple):
@@ -92,7 +89,7 @@ def base_files(folder: Path) -> dict[str, list[str]]:
             f"are not loaded, and of variants nobody knows which is meant."
         )
     try:
-        places = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+        places = dict(json_in(index)["weight_map"])
         if not places or not all(isinstance(name, str) for name in places.values()):
             raise ValueError("weight_map is no map of names")
     except (ValueError, KeyError, TypeError) as error:
@@ -277,35 +274,6 @@ def name_shards(target: Path, shards: list[tuple[Path, dict[str, int]]]) -> int:
     if len(shards) > 1:
         shared_json(target / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places})
     return total
-
-
-def shared_json(path: Path, content: dict) -> None:
-    """Writes JSON that others may read; an export is made in a new folder, so nothing is replaced."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_config(folder: Path) -> dict:
-    """A saved model's config.json. Raises ExportError when it is missing or damaged."""
-    try:
-        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{Path(folder).name}/config.json cannot be read ({error}): is this a saved model?") from None
-    if not isinstance(config, dict):
-        raise ExportError(f"{Path(folder).name}/config.json holds no object: is this a saved model?")
-    return config
-
-
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """The tokenizer's files, without the names of code that is not run and does not lie beside them."""
-    for name in TOKENIZER_FILES:
-        if (source / name).is_dir():
-            shutil.copytree(source / name, target / name)
-        elif (source / name).exists():
-            shutil.copyfile(source / name, target / name)
-    file = target / "tokenizer_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    if "auto_map" in settings:
-        shared_json(file, {key: value for key, value in settings.items() if key != "auto_map"})
 
 
 def write_rest(base: Path, adapter: Path, target: Path, dtype: torch.dtype, grown: dict[str, int]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from helpers.machine.meter import GIB
+from helpers.machine.paths import json_in
 from helpers.machine.tables import Table
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def shape_in(folder: Path) -> Shape | None:
     from transformers import AutoConfig
 
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+        kind = json_in(folder / "config.json")["model_type"]
         return shape_of(AutoConfig.from_pretrained(folder, trust_remote_code=False)) if kind else None
     except (OSError, KeyError, ValueError, TypeError, AttributeError, ArithmeticError, StrictDataclassError):
         return None  # what is wrong with it is said where the model is loaded

@@ -95,6 +95,24 @@ def file_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def json_in(path: Path) -> Any:
+    """What a JSON file holds. Raises OSError, or ValueError for what is no JSON, or nested too deeply to be read."""
+    try:
+        return json.loads(file_bytes(path).decode("utf-8"))
+    except (RecursionError, MemoryError):
+        raise ValueError("it is nested too deeply, or too large") from None
+
+
+def led_away(path: Path, folder: Path) -> str:
+    """Where a link leads that leaves its folder; "" for none. A Hub snapshot's own blobs count as inside.
+
+    A folder that came from others may hold a link to any file of this machine, which would be copied as its content.
+    """
+    place, root = path.resolve(), folder.resolve()
+    inside = [root, root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [root]
+    return "" if any(place.is_relative_to(one) for one in inside) else str(place)
+
+
 def read_json(path: Path, report: Callable[[str], None] = print, kinds: Mapping[str, Any] | None = None) -> dict | None:
     """The object in a JSON file; None where there is no file, or one that is damaged, which is said.
 
@@ -103,11 +121,11 @@ def read_json(path: Path, report: Callable[[str], None] = print, kinds: Mapping[
     """
     content: Any = None
     try:
-        content = json.loads(file_bytes(path).decode("utf-8"))
+        content = json_in(path)
         wrong = "" if isinstance(content, dict) else f"it holds a {type(content).__name__}, no object"
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
+    except (OSError, ValueError) as error:
         wrong = f"it cannot be read ({type(error).__name__})"
     if wrong:
         report(f"{path.parent.name}/{path.name} is passed over: {wrong}")

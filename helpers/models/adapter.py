@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import warnings
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
+from helpers.machine.paths import json_in
 from helpers.models.float8 import refuse_merges
 from helpers.models.source import ModelError
 
@@ -57,7 +57,7 @@ def read_changes(folder: Path) -> Adapter:
         there = f"only {', '.join(pickles)}, which may run code and is not loaded" if pickles else "nothing"
         raise ModelError(f"{folder.name} has no adapter_model.safetensors: {there}. Save it with save_pretrained.")
     try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
+        config = json_in(config_file)
         with safe_open(weights, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
     except (OSError, ValueError, SafetensorError) as error:

@@ -151,9 +151,14 @@ def check_sizes(model: str, config: PretrainedConfig) -> None:
 
 
 def check_files(model: str, folder: Path) -> None:
-    """Raises ModelError for a file, read whole by the library, that is larger than any published one by far."""
+    """Raises ModelError for a file, read whole by the library, that is larger than any published one by far.
+
+    So it does for a pipe or a device in such a file's place, often behind a link: it would be read without an end.
+    """
     for pattern, most in FILES.items():
         for path in folder.glob(pattern):
+            if path.exists() and not path.is_file():
+                raise ModelError(f"{model}: {path.name} is no file; fetch the model again.")
             if path.is_file() and (size := path.stat().st_size) > most:
                 mib = size / 2**20
                 raise ModelError(

@@ -5,6 +5,7 @@
 
 import html
 import json
+import logging
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jinja2 import ChoiceLoader, DictLoader
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.ioloop import PeriodicCallback
 from tornado.web import RequestHandler, authenticated
@@ -39,6 +41,8 @@ PAGE = """<!DOCTYPE html>
 body {{ font: 1.1em/1.5 system-ui, sans-serif; max-width: 34em; margin: 12vh auto; padding: 0 1em }}
 </style></head><body><main><h1>{title}</h1><p role="status">{text}</p></main></body></html>
 """
+# What a request gets that is refused, such as a page's of an app that has ended: its token holds no more.
+REFUSED = "{{ status_code }}: {{ status_message }}. Open the address that `make app` printed.\n"
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,8 @@ class VoilaWithDoor(Voila):
         """Voila's, behind the names and the door."""
         own = "|".join(re.escape(name.lower()) for name in self.names)
         self.app.add_handlers(rf"(?!(?:{own})$).*$", [(r".*", Foreign)])
+        pages = self.app.settings["jinja2_env"]
+        pages.loader = ChoiceLoader([DictLoader({"error.html": REFUSED}), pages.loader])  # Jupyter's fails here
         handlers = super().init_handlers()
         return [(rule[0], Entrance, *rule[2:]) if rule[1] is TornadoVoilaHandler else rule for rule in handlers]
 
@@ -240,8 +246,20 @@ def configuration(site: Site) -> Config:
     return config
 
 
+def keep_secret(token: str) -> None:
+    """Takes the token out of what Tornado says of requests: the console may be on a wall."""
+
+    def hide(record: logging.LogRecord) -> bool:
+        record.msg, record.args = record.getMessage().replace(token, "***"), ()
+        return True
+
+    for name in ("tornado.access", "tornado.application", "tornado.general"):
+        logging.getLogger(name).addFilter(hide)
+
+
 def launch(site: Site) -> None:
     """Serves until it is told to end."""
+    keep_secret(site.token)
     app = VoilaWithDoor.instance(config=configuration(site))
     app.door, app.names = Door(site.visitors, AT_ONCE), site.names
     app.initialize([site.notebook])

@@ -2,17 +2,20 @@
 
 import io
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from types import FrameType
 
 from helpers.project import explain
 
-STOPPED = 130  # the status that shells know for a program ended by Ctrl-C
+STOPS = ("SIGTERM", "SIGHUP")  # a machine that is taken away, a terminal that is closed; Windows has no SIGHUP
 
 
 @contextmanager
@@ -20,20 +23,43 @@ def one_net(debug: bool = False) -> Iterator[None]:
     """While it is open, an exception ends the program with one sentence and status 1.
 
     debug: the traceback, too, which is also written to a file; without it the sentence says how to get it. An interrupt
-    ends with status 130, a reader that has closed the pipe (`| head`) with none of this.
+    ends with status 130, a reader that has closed the pipe (`| head`) with none of this. What else stops a program is
+    such an interrupt, too, so that whatever it has started is ended, and half-written folders go.
     """
     show_everything()
     try:
-        yield
-    except KeyboardInterrupt:
-        print("stopped by you; what was finished is kept", file=sys.stderr)
-        raise SystemExit(STOPPED) from None
+        with stops_interrupt():
+            yield
+    except KeyboardInterrupt as stop:
+        with suppress(OSError):  # a terminal that is gone
+            print("stopped by you; what was finished is kept", file=sys.stderr)
+        number = stop.args[0] if stop.args and isinstance(stop.args[0], int) else signal.SIGINT
+        raise SystemExit(128 + number) from None  # as shells know it: 130 for Ctrl+C
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be flushed has no reader
         raise SystemExit(0) from None
     except Exception as error:
         more = f"\n{log_of(error)}" if debug else hint(error)
         raise SystemExit(f"error: {explain.in_a_sentence(error)}{more}") from None
+
+
+@contextmanager
+def stops_interrupt() -> Iterator[None]:
+    """While it is open, SIGTERM and SIGHUP raise KeyboardInterrupt with their number, unless they are ignored."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
+    aside = threading.current_thread() is not threading.main_thread()  # there no signal can be caught
+    taken = [] if aside else [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def show_everything() -> None:

@@ -216,7 +216,12 @@ def page_of(folder: Path, listed: dict[str, list[dict]]) -> str:
 
 
 def serve_kit(folder: Path, port: int, report: Callable[[str], None] = print) -> None:
-    """Lends a kit to the network until Ctrl+C: plain files, read only. Prints what the others type."""
+    """Lends a kit to the network until Ctrl+C: plain files, read only. Prints what the others type.
+
+    Raises KitError for a folder that is no kit: nothing else is lent.
+    """
+    if not (folder / "SHA256SUMS").is_file():
+        raise KitError(f"{folder} is no kit, since it has no SHA256SUMS: `make kit` makes one.")
     from helpers.panels.app import own_names
 
     host = own_names()[0]

@@ -58,16 +58,16 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(403, "the key is not the one that was written for this model")
             return
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > LARGEST_REQUEST:
+        if not (length.isascii() and length.isdigit()) or int(length) > LARGEST_REQUEST:
             self.refuse(413, f"A request has at most {LARGEST_REQUEST:,} bytes: shorten the prompt.")
             return
-        body, actions = self.rfile.read(int(length)).decode(), {"/about": self.about, "/ask": self.ask}
+        actions = {"/about": self.about, "/ask": self.ask}
         action = {**actions, "/look": self.look, "/stop": self.stop}.get(self.path)
         if action is None:
             self.refuse(404, f"there is no {self.path}")
             return
         try:
-            action(body)
+            action(self.rfile.read(int(length)).decode())
         except (BrokenPipeError, ConnectionResetError):
             pass  # the visitor is gone
         except PromptError as error:

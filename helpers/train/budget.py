@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from transformers import TrainerCallback, get_scheduler
 
-from helpers.machine.paths import is_kind
+from helpers.machine.paths import is_kind, json_in
 from helpers.run import Run, read_settings
 from helpers.settings import SettingsError
 from helpers.watch.history import read_history
@@ -126,7 +125,7 @@ def plan_of(checkpoint: Checkpoint, first: int = 1 + TIMED) -> Plan | None:
     """The plan of a checkpoint's run; None where it is older than the first step at which there can be one."""
     if checkpoint.step < first:
         return None
-    state = json.loads((checkpoint.folder / "trainer_state.json").read_text(encoding="utf-8"))
+    state = json_in(checkpoint.folder / "trainer_state.json")
     return Plan(state["max_steps"], max(1, math.ceil(state["eval_steps"])))
 
 

@@ -21,7 +21,7 @@ from helpers.data.rendering import has_marks
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.memory import Forecast
 from helpers.machine.meter import PeakMemory
-from helpers.machine.paths import write_json
+from helpers.machine.paths import unwritable, write_json
 from helpers.machine.pins import is_hub_name
 from helpers.machine.processes import here, is_lost_peer, sharded
 from helpers.models.load import generation_config
@@ -211,6 +211,8 @@ def held_alone(run: Run) -> AbstractContextManager:
         return FileLock(run.folder / "run.lock").acquire(timeout=0) if here().first else nullcontext()
     except Timeout:
         raise TrainingError(f"another process is training in {run.name}: wait for it, or start a new run.") from None
+    except OSError as error:  # a folder or a link in the lock's place, or a disk that cannot be written
+        raise unwritable(run.folder / "run.lock", error, "FT_RUNS") from None
 
 
 def resume_point(trainer: LoraTrainer, run: Run, report: Callable[[str], None]) -> tuple[Checkpoint | None, bool]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SEAL = "complete.json"  # written last; names every file with its size and hash
+STATE = "trainer_state.json"
 KEPT = 2  # so that a damaged one has another behind it
 # What must be the same for a run to go on: the model, the adapter, the rows and their order, and the optimizer.
 SAME = (
@@ -156,7 +157,17 @@ def damage(path: Path) -> str:
                 return f"{name} is damaged"
     except (OSError, ValueError) as error:
         return f"it cannot be read ({type(error).__name__})"
-    return "" if content["step"] == int(path.name.removeprefix("checkpoint-")) else "its step is another"
+    if content["step"] != int(path.name.removeprefix("checkpoint-")):
+        return "its step is another"
+    return state_fault(path) if STATE in content["files"] else ""
+
+
+def state_fault(path: Path) -> str:
+    """What the Trainer would stumble over in its own state, which came with a run folder; "" for nothing."""
+    kinds = {"global_step": int, "max_steps": int, "eval_steps": (int, float), "log_history": list}
+    state = read_json(path / STATE, report=lambda text: None, kinds=kinds) or {}
+    odd = [name for name in kinds if name not in state]
+    return f"{STATE} has no {odd[0]}" if odd else ""
 
 
 def run_to_use(settings: Settings, resume: bool = True, report: Callable[[str], None] = print) -> Run:

@@ -199,6 +199,17 @@ def test_nothing_executes_what_it_loads():
             assert not re.search(r"import pickle|pickle\.load|weights_only=False", text), name
 
 
+# They read files of the project itself, or of a process that they have started.
+OWN_JSON = {"evaluate/shop", "serve/remote", "project/teaching", "project/pictures", "project/series"}
+OWN_JSON |= {"project/written", "project/measured", "project/edition"}
+
+
+def test_json_of_others_is_read_in_one_place():
+    """machine/paths.py: a pipe, a device and a file nested too deeply end there as an error that is caught."""
+    text = {path.relative_to(PROJECT / "helpers").with_suffix("").as_posix(): path.read_text() for path in HELPERS}
+    assert {name for name, said in text.items() if re.search(r"json\.loads\(.*read_(text|bytes)", said)} == OWN_JSON
+
+
 def test_every_load_says_that_no_code_of_a_model_is_run_and_no_pickle_is_read():
     for path in HELPERS:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -100,6 +101,29 @@ def test_a_python_that_is_not_here_is_told_and_no_success(monkeypatch, tmp_path,
         pythons.main(["3.99", "static"])
     assert caught.value.code == "failed: 3.99" and "Python 3.99 is not here" in capsys.readouterr().out
     assert json.loads(pythons.RESULTS.read_text())["3.99"]["found"] is False
+
+
+def test_results_of_other_pythons_and_steps_are_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(pythons, "RESULTS", tmp_path / "pythons.json")
+    ran = lambda *steps: {"found": True, "python": "3.13.0", "steps": {step: {"passed": True} for step in steps}}
+    answers = {"3.12": ran("unit"), "3.13": ran("static")}
+    monkeypatch.setattr(pythons, "try_on", lambda version, steps: answers[version])
+    pythons.main(["3.12", "unit"])
+    pythons.main(["3.13", "static"])
+    answers["3.13"] = ran("unit")
+    pythons.main(["3.13", "unit"])
+    answers["3.12"] = {"found": False}
+    with pytest.raises(SystemExit):
+        pythons.main(["3.12", "unit"])
+    kept = json.loads(pythons.RESULTS.read_text())
+    assert {name: set(one["steps"]) for name, one in kept.items()} == {"3.12": {"unit"}, "3.13": {"static", "unit"}}
+
+
+def test_an_interpreter_of_pyenv_is_found_whose_shim_does_not_start(monkeypatch, tmp_path):
+    (tmp_path / "versions" / "3.98.1" / "bin").mkdir(parents=True)
+    (tmp_path / "versions" / "3.98.1" / "bin" / "python").symlink_to(sys.executable)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert Path(pythons.find_python("3.98")).exists()
 
 
 def test_another_python_passes_only_where_every_step_ran():

@@ -1,6 +1,7 @@
 """Every tensor of an adapter's file is used once, in the merge as PEFT uses it, or it is refused by its name."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -308,3 +309,15 @@ def test_a_merged_model_stops_where_the_training_stopped(tmp_path, smoke, rows):
     again = AutoModelForCausalLM.from_pretrained(merged)
     assert again.generation_config.eos_token_id == again.config.eos_token_id == [1, 5]
     assert again.generation_config.pad_token_id == 0
+
+
+ENDLESS = {"nested": lambda path: path.write_text("[" * 200_000), "pipe": os.mkfifo}
+
+
+@pytest.mark.parametrize("damage", ENDLESS.values(), ids=ENDLESS)
+def test_a_configuration_that_nobody_can_read_ends_in_a_sentence(tmp_path, damage):
+    """A pipe was waited for, and a device read until the memory was full."""
+    (tmp_path / "adapter_model.safetensors").touch()
+    damage(tmp_path / "adapter_config.json")
+    with pytest.raises(ModelError, match="is damaged"):
+        read_changes(tmp_path)

@@ -1,6 +1,7 @@
 """Chat templates of strangers: bounded in work, memory and text, and otherwise what they are in Jinja's own sandbox."""
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +132,16 @@ def test_a_file_of_gigabytes_is_refused_before_it_is_read(model, name):
         file.truncate(2**31)  # takes no room
     with pytest.raises(ModelError, match=f"{name} has 2,048 MiB"):
         load_tokenizer(settings)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "chat_template.jinja"])
+@pytest.mark.parametrize("what", ["a pipe", "a device behind a link"])
+def test_what_would_be_read_without_an_end_is_refused_before_it_is_read(model, name, what):
+    folder, settings = model
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name) if what == "a pipe" else (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(ModelError, match=rf"{name} is no file|no config\.json there"):
+        load_config(settings)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "config.json"])

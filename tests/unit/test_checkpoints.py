@@ -1,5 +1,6 @@
 import json
 import os
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,9 +9,11 @@ from datasets import Dataset
 from filelock import FileLock
 
 from helpers.machine.hardware import Machine
-from helpers.machine.paths import runs_folder, write_json
+from helpers.machine.paths import PlaceError, runs_folder, write_json
+from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train import checkpoints
+from helpers.train.build import held_alone
 from helpers.train.checkpoints import Saver, differences, identity, newest, run_to_use, seal, staged
 
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
@@ -192,3 +195,41 @@ def test_a_newer_substitute_neither_hides_nor_replaces_an_unfinished_run(finishe
     make_run("b-smoke-substitute", finished=finished)
     os.utime(own / "settings.json", (1, 1))
     assert run_to_use(SMOKE).folder == own
+
+
+STATES = (
+    "[" * 200_000,
+    "{}",
+    '{"global_step": "2"}',
+    '{"global_step": 2, "max_steps": 9, "eval_steps": [], "log_history": []}',
+)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_trainers_state_of_wrong_types_is_passed_over(tmp_path, state):
+    whole = {"global_step": 2, "max_steps": 9, "eval_steps": 3, "log_history": []}
+    for step, text in ((2, json.dumps(whole)), (4, state)):
+        with staged(tmp_path) as aside:
+            made = aside / f"checkpoint-{step}"
+            made.mkdir(parents=True)
+            (made / "trainer_state.json").write_text(text)
+            seal(aside, tmp_path, step, 7, {"r": 4})
+    said = []
+    assert newest(tmp_path, said.append).step == 2 and "trainer_state.json has no" in said[0]
+
+
+@pytest.mark.parametrize("what", ["folder", "loop"])
+def test_what_lies_in_the_place_of_a_runs_lock_ends_in_a_sentence(tmp_path, what):
+    lock = tmp_path / "run.lock"
+    lock.mkdir() if what == "folder" else lock.symlink_to("run.lock")
+    with pytest.raises(PlaceError, match=r"run\.lock cannot be written .*FT_RUNS"):
+        held_alone(Run(SMOKE, tmp_path))
+
+
+def test_a_lock_that_is_a_link_leaves_what_it_leads_to(tmp_path):
+    """Drift: filelock before 3.20.1 emptied it (pyproject.toml)."""
+    (tmp_path / "letter").write_text("dear reader")
+    (tmp_path / "run.lock").symlink_to(tmp_path / "letter")
+    with suppress(PlaceError):
+        held_alone(Run(SMOKE, tmp_path)).release()
+    assert (tmp_path / "letter").read_text() == "dear reader"

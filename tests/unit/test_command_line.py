@@ -142,3 +142,36 @@ def test_a_terminal_that_is_closed_stops_a_training_as_sigterm_does():
     with StopGuard() as guard:
         signal.raise_signal(signal.SIGHUP)
         assert guard.asked
+
+
+STOPPED = """
+import subprocess, sys, time
+from helpers import __main__ as commands
+
+def work(chosen):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        print(child.pid, flush=True)
+        time.sleep(60)
+    finally:
+        child.kill()
+        child.wait()
+        print("cleared away", flush=True)
+
+commands.run_plan = work
+commands.main(["plan"])
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_what_stops_a_command_ends_what_it_has_started(number):
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", STOPPED], env=environment, **pipes) as process:
+        child = int(process.stdout.readline())
+        process.send_signal(number)
+        said = process.communicate(timeout=60)
+    assert "cleared away" in said[0] and "stopped by you" in said[1] and "Traceback" not in said[1]
+    assert process.returncode == 128 + number and not os.path.exists(f"/proc/{child}")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -1,10 +1,15 @@
 """`python -m helpers export`, as it is typed."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from helpers.__main__ import main
+from helpers.machine.paths import led_away
 from helpers.models import tiny
 from helpers.models.source import ModelError, base_folder
 from helpers.settings import Settings, resolve
@@ -61,3 +66,64 @@ def test_a_tiny_models_folder_is_its_own():
     assert base_folder(Settings(model="tiny-falcon")) == tiny.tiny_folder("tiny-falcon")
     with pytest.raises(ModelError, match=r"no config\.json"):
         base_folder(Settings(model="./nowhere"))
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """A file of this machine that no export may hold."""
+    path = tmp_path / "secret"
+    path.write_text('{"a": "password"}')
+    return path
+
+
+@pytest.fixture
+def shared(run, tmp_path):
+    """A copy of the run, as somebody else may have handed it on."""
+    return Path(shutil.copytree(run, tmp_path / "runs" / "shared"))
+
+
+@pytest.mark.parametrize("name", ["added_tokens.json", "additional_chat_templates", "tokenizer.json"])
+@pytest.mark.parametrize("merged", [[], ["--merged"]])
+def test_a_link_in_a_strangers_run_puts_no_file_of_this_machine_into_an_export(shared, secret, tmp_path, name, merged):
+    place = shared / "adapter" / name
+    place.unlink(missing_ok=True)
+    if name.startswith("additional"):
+        place.mkdir()
+        place = place / "x.jinja"
+    place.symlink_to(secret)
+    with pytest.raises(SystemExit, match=f"is a link to {secret}"):
+        main(["export", str(shared), str(tmp_path / "out"), *merged])
+    assert not any("password" in path.read_text(errors="replace") for path in (tmp_path / "out").rglob("*.*"))
+
+
+def test_a_run_folder_that_is_a_link_itself_and_links_inside_of_it_are_fine(shared, tmp_path):
+    (tmp_path / "link").symlink_to(shared)
+    (shared / "adapter" / "tokenizer.json").rename(shared / "adapter" / "own.json")
+    (shared / "adapter" / "tokenizer.json").symlink_to("own.json")
+    main(["export", str(tmp_path / "link"), str(tmp_path / "out")])
+    assert (tmp_path / "out" / "tokenizer.json").stat().st_size > 1000
+
+
+def test_a_hub_snapshots_links_lead_to_its_own_blobs(tmp_path, secret):
+    snapshot, blobs = tmp_path / "models--a" / "snapshots" / "f00", tmp_path / "models--a" / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    (blobs / "1").touch()
+    (snapshot / "a.json").symlink_to("../../blobs/1")
+    (snapshot / "b.json").symlink_to(secret)
+    assert not led_away(snapshot / "a.json", snapshot) and led_away(snapshot / "b.json", snapshot)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("content", ["[" * 200_000, "{", "\0"])
+def test_a_small_file_that_is_damaged_ends_the_export_with_its_name(shared, tmp_path, name, content):
+    (shared / "adapter" / name).write_text(content)
+    with pytest.raises(SystemExit, match=r"error: .*(is damaged|nested too deeply)"):
+        main(["export", str(shared), str(tmp_path / "out"), "--debug"])
+
+
+def test_half_a_surrogate_pair_in_a_strangers_configuration_is_carried_on(shared, tmp_path):
+    file = shared / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"peft_version": "\ud800"}))
+    main(["export", str(shared), str(tmp_path / "out")])
+    assert json.loads((tmp_path / "out" / file.name).read_text(encoding="utf-8"))["peft_version"] == "\ud800"

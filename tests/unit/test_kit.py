@@ -86,6 +86,7 @@ def test_a_kit_holds_what_this_machine_needs_and_lists_the_rest(index, tmp_path,
 def test_a_room_installs_from_the_machine_that_lends_the_kit(index, tmp_path, monkeypatch):
     (tmp_path / "kit" / "wheels").mkdir(parents=True)
     wheel(tmp_path / "kit" / "wheels", "gamma")
+    (tmp_path / "kit" / "SHA256SUMS").touch()
     port = free_port()
     command = [sys.executable, "-m", "helpers", "kit", str(tmp_path / "kit"), "--serve", "--port", str(port)]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as child:
@@ -121,3 +122,9 @@ def test_make_run_takes_a_kit(place, settings):
     shown = subprocess.run(["make", "-n", "run", f"KIT={place}"], cwd=PROJECT, capture_output=True, text=True).stdout
     lines = [line for line in shown.splitlines() if "bootstrap.py run" in line or "-m helpers run" in line]
     assert len(lines) == 2 and all(line.startswith(settings) for line in lines)
+
+
+def test_a_folder_that_is_no_kit_is_not_lent_to_the_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(kit, "ThreadingHTTPServer", lambda *given: pytest.fail("it was lent"))
+    with pytest.raises(kit.KitError, match="is no kit"):
+        kit.serve_kit(tmp_path, 8000)

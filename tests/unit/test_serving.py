@@ -1,4 +1,5 @@
 import json
+import socket
 import stat
 import subprocess
 import sys
@@ -174,3 +175,16 @@ def test_a_visitors_kernel_loads_no_torch(tmp_path):
     imports = "\n".join(line for line in cell.splitlines() if "import" in line)
     code = f"{imports}\nimport sys\nassert not {{'torch', 'transformers', 'peft'}} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0
+
+
+REQUESTS = {"a length that is no ASCII": ("\u00b2", b"{}"), "bytes that are no text": ("2", b"\xff\xfe")}
+
+
+@pytest.mark.parametrize(("length", "body"), REQUESTS.values(), ids=REQUESTS)
+def test_a_request_that_cannot_be_read_is_refused_in_words(server, length, body, capfd):
+    """It ended in a traceback on the console of the app, and in no answer."""
+    head = f"POST /about HTTP/1.0\r\nAuthorization: Bearer {server.key}\r\nContent-Length: {length}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as line:
+        line.sendall(head.encode("latin-1") + body)
+        answer = b"".join(iter(lambda: line.recv(4096), b"")).decode()
+    assert answer.split()[1] in ("400", "413") and "Traceback" not in capfd.readouterr().err

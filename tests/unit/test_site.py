@@ -192,7 +192,8 @@ def test_only_who_has_the_address_and_opens_it_as_a_page_starts_a_kernel_and_nob
     stranger, guest = Visitor(planned), Visitor(planned)
     assert kind(stranger.get()[1]) == kind(stranger.get("/?token=guess")[1]) == "other"
     assert stranger.get("/api/kernels/0-0-0-0-0")[0] == 403
-    for name in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "192.0.2.7"):
+    names = ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "192.0.2.7", "localhost.", "[::2]", "0.0.0.0")
+    for name in names:
         status, text = stranger.get(f"/?token={planned.token}", Host=name)
         assert status == 403 and "not go by that name" in text
         assert stranger.get("/voila/static/voila.js", Host=name)[0] == 403
@@ -214,6 +215,29 @@ def test_only_who_has_the_address_and_opens_it_as_a_page_starts_a_kernel_and_nob
     asked = [("execute_request", code), ("complete_request", {"code": "pan", "cursor_pos": 3})]
     assert guest.ask_to_run(panel, *asked) == {"2"}, "no visitor runs code, not even in a kernel of their own"
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def console(tmp_path, monkeypatch):
+    """A file that has what the site says on the console."""
+    start, path = subprocess.Popen, tmp_path / "console.txt"
+    with path.open("w") as file:
+        monkeypatch.setattr("helpers.panels.app.subprocess.Popen", lambda line, **o: start(line, stderr=file, **o))
+        yield path
+
+
+def test_pages_of_an_app_that_has_ended_leave_nothing_on_the_console_and_nor_does_the_token(console, site):
+    """After a restart every open page tries its old line again and again; each wrote sixty lines."""
+    import websocket
+
+    planned, _ = site
+    with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
+        websocket.create_connection(f"ws://127.0.0.1:{planned.port}/api/kernels/1-2-3-4-5/channels", timeout=60)
+    assert Visitor(planned).get(f"/voila/templates/lab/..%2fx?token={planned.token}")[0] == 500
+    end = time.monotonic() + 60
+    while "/lab/..%2fx" not in (said := console.read_text()) and time.monotonic() < end:  # comes after the answer
+        time.sleep(0.1)
+    assert "token=***" in said and "write_error" not in said and planned.token not in said
 
 
 def test_by_itself_it_listens_on_this_machine_alone_and_shared_it_says_what_others_can_do(tmp_path, monkeypatch):

@@ -1,0 +1,61 @@
+"""Small files of a model's folder on their way into an export: read as strangers' files are. Knows no weights."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from helpers.export.errors import ExportError
+from helpers.machine.paths import json_in, json_text, led_away
+
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "additional_chat_templates"),
+    *("tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
+)
+
+
+def shared_json(path: Path, content: dict) -> None:
+    """Writes JSON that others may read; an export is made in a new folder, so nothing is replaced."""
+    path.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_config(folder: Path) -> dict:
+    """A saved model's config.json. Raises ExportError when it is missing or damaged."""
+    try:
+        config = json_in(Path(folder) / "config.json")
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{Path(folder).name}/config.json cannot be read ({error}): is this a saved model?") from None
+    if not isinstance(config, dict):
+        raise ExportError(f"{Path(folder).name}/config.json holds no object: is this a saved model?")
+    return config
+
+
+def refuse_links(folder: Path, names: Iterable[str]) -> None:
+    """Raises ExportError where one of these files of a folder is a link to a place outside of it.
+
+    An export is given to others: a run folder of a stranger must not put this machine's files into it.
+    """
+    named = [folder / name for name in names]
+    inside = [path for one in named if one.is_dir() for path in one.rglob("*")]
+    for path in [*named, *inside]:
+        if away := led_away(path, folder):
+            raise ExportError(f"{folder.name}/{path.name} is a link to {away}: put the file itself there.")
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """The tokenizer's files, without the names of code that is not run and does not lie beside them.
+
+    Raises ExportError for a link out of the folder, and for a damaged tokenizer_config.json.
+    """
+    refuse_links(source, TOKENIZER_FILES)
+    for name in TOKENIZER_FILES:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name)
+        elif (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+    file = target / "tokenizer_config.json"
+    try:
+        settings = json_in(file) if file.exists() else {}
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{source.name}/{file.name} is damaged ({error}).") from None
+    if isinstance(settings, dict) and "auto_map" in settings:
+        shared_json(file, {key: value for key, value in settings.items() if key != "auto_map"})
