@@ -6,7 +6,7 @@ from pathlib import Path
 
 from helpers.export.card import adapter_card
 from helpers.export.errors import ExportError
-from helpers.export.files import copy_tokenizer, refuse_links, shared_json
+from helpers.export.files import copy_tokenizer, refuse_links, shared_card, shared_json
 from helpers.export.merge import read_adapter
 from helpers.machine.card import card_fault, read_card
 from helpers.models.adapter import check_fits
@@ -68,7 +68,7 @@ def export_adapter(run: Path, target: Path, *, base: str = "", data_licence: str
             shutil.copyfile(run / "adapter" / name, target / name)
     copy_tokenizer(run / "adapter", target)
     shared_json(target / "adapter_config.json", config | {"base_model_name_or_path": base})
-    (target / "README.md").write_text(adapter_card(base, settings, card, data_licence), encoding="utf-8")
+    shared_card(target, adapter_card(base, settings, card, data_licence))
     return target
 
 

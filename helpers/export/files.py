@@ -18,6 +18,11 @@ def shared_json(path: Path, content: dict) -> None:
     path.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")
 
 
+def shared_card(folder: Path, text: str) -> None:
+    """Writes a folder's README.md; what UTF-8 cannot hold, in a stranger's settings, becomes a question mark."""
+    (folder / "README.md").write_text(text, encoding="utf-8", errors="replace")
+
+
 def read_config(folder: Path) -> dict:
     """A saved model's config.json. Raises ExportError when it is missing or damaged."""
     try:
@@ -30,13 +35,15 @@ def read_config(folder: Path) -> dict:
 
 
 def refuse_links(folder: Path, names: Iterable[str]) -> None:
-    """Raises ExportError where one of these files of a folder is a link to a place outside of it.
+    """Raises ExportError where one of these files of a folder is a link to a place outside of it, a pipe or a device.
 
     An export is given to others: a run folder of a stranger must not put this machine's files into it.
     """
     named = [folder / name for name in names]
     inside = [path for one in named if one.is_dir() for path in one.rglob("*")]
     for path in [*named, *inside]:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ExportError(f"{folder.name}/{path.name} is no file.")
         if away := led_away(path, folder):
             raise ExportError(f"{folder.name}/{path.name} is a link to {away}: put the file itself there.")
 

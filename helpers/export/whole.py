@@ -7,6 +7,7 @@ from pathlib import Path
 
 from helpers.export.adapter import read_run
 from helpers.export.card import merged_card
+from helpers.export.files import shared_card
 from helpers.export.gguf import write_gguf
 from helpers.export.merge import merge
 from helpers.export.parity import (
@@ -55,7 +56,7 @@ def export_whole(
     parity = compared(base, run / "adapter", target, file, asked, forms or {}, report) if asked else None
     added = f"## Compared\n- {agreement}\n" + (f"\n{parity.table()}\n" if parity else "")
     name = BASE_MODEL if settings["model"] == EMBEDDED else settings["model"]
-    (target / "README.md").write_text(merged_card(name, settings, card, data_licence, added), encoding="utf-8")
+    shared_card(target, merged_card(name, settings, card, data_licence, added))
     return parity
 
 

@@ -108,7 +108,7 @@ def led_away(path: Path, folder: Path) -> str:
 
     A folder that came from others may hold a link to any file of this machine, which would be copied as its content.
     """
-    place, root = path.resolve(), folder.resolve()
+    place, root = (Path(os.path.realpath(one)) for one in (path, folder))  # a loop of links is no error here
     inside = [root, root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [root]
     return "" if any(place.is_relative_to(one) for one in inside) else str(place)
 

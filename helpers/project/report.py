@@ -47,7 +47,7 @@ def write_report(folder: Path, summary: dict) -> Path:
     for notebook in sorted((folder / "executed").glob("*.ipynb")):
         parts.append(f"<details><summary>{html.escape(notebook.stem)}</summary>{notebook_frame(notebook)}</details>")
     path = folder / "report.html"
-    path.write_text(html_page("".join(parts)), encoding="utf-8")
+    path.write_text(html_page("".join(parts)), encoding="utf-8", errors="replace")
     return path
 
 

@@ -1,7 +1,9 @@
 """`python -m helpers export`, as it is typed."""
 
 import json
+import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -122,8 +124,19 @@ def test_a_small_file_that_is_damaged_ends_the_export_with_its_name(shared, tmp_
         main(["export", str(shared), str(tmp_path / "out"), "--debug"])
 
 
-def test_half_a_surrogate_pair_in_a_strangers_configuration_is_carried_on(shared, tmp_path):
+@pytest.mark.parametrize("what", ["loop", "pipe"])
+def test_a_pipe_or_a_link_to_itself_in_a_run_ends_an_export_in_a_sentence_or_is_left_out(shared, tmp_path, what):
+    place = shared / "adapter" / "added_tokens.json"
+    place.symlink_to(place.name) if what == "loop" else os.mkfifo(place)
+    with pytest.raises(SystemExit, match="is no file") if what == "pipe" else nullcontext():
+        main(["export", str(shared), str(tmp_path / "out")])
+
+
+def test_half_a_surrogate_pair_in_a_strangers_files_is_carried_on(shared, tmp_path):
+    for name in ("adapter/adapter_config.json", "settings.json"):
+        file = shared / name
+        more = {"peft_version": "\ud800"} if "adapter" in name else {"data": "\ud800"}
+        file.write_text(json.dumps(json.loads(file.read_text()) | more))
     file = shared / "adapter" / "adapter_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"peft_version": "\ud800"}))
     main(["export", str(shared), str(tmp_path / "out")])
     assert json.loads((tmp_path / "out" / file.name).read_text(encoding="utf-8"))["peft_version"] == "\ud800"
