@@ -101,6 +101,7 @@ class Inside(NamedTuple):
 
 
 LOOK = """import importlib.util, json, sys
+sys.prefix == sys.base_prefix and sys.exit(1)  # without its pyvenv.cfg: what is installed would go elsewhere
 spec = importlib.util.find_spec("helpers")
 print(json.dumps([sys.version, sys.version_info[:2], spec.origin if spec else None]))"""
 
@@ -130,7 +131,16 @@ def is_ready(folder: Path, name: str) -> bool:
         return False
     if SETS[name][2] and not folder.is_symlink() and look_inside(folder).project != PROJECT:
         return False
-    return seal_text(folder, name).startswith(seal.read_text(encoding="utf-8"))  # older seals name no place
+    said = text_of(seal)
+    return bool(said) and seal_text(folder, name).startswith(said)  # older seals name no place
+
+
+def text_of(seal: Path) -> str:
+    """What a seal says; "" for one that is damaged, as by a power cut."""
+    try:
+        return seal.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def is_borrowed(folder: Path) -> bool:
@@ -176,9 +186,9 @@ def relocate(folder: Path, old: Path) -> None:
 
 def take_seals(folder: Path) -> dict[str, str]:
     """The environment's seals, which are gone then."""
-    seals = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("installed-*")}
-    for name in seals:
-        (folder / name).unlink()
+    seals = {path.name: text_of(path) for path in folder.glob("installed-*")}
+    for path in (folder / name for name in seals):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return {name: text for name, text in seals.items() if text}
 
 

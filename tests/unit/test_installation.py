@@ -189,6 +189,30 @@ def test_a_python_that_vanished_is_replaced(project):
     assert install(project)[0] == 0 and works(project)
 
 
+SEALS = {
+    "empty": lambda path: path.write_bytes(b""),
+    "no text": lambda path: path.write_bytes(b"\xff\xfe"),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a link to nothing": lambda path: (path.unlink(), path.symlink_to("/nowhere/seal")),
+}
+
+
+@pytest.mark.parametrize("damage", SEALS.values(), ids=SEALS)
+def test_a_damaged_seal_makes_the_environment_anew(project, damage):
+    install(project)
+    damage(project / ".venv" / "installed-run")
+    status, said, _ = install(project)
+    assert status == 0 and "making .venv" in said and "Traceback" not in said and works(project)
+
+
+def test_without_its_pyvenv_cfg_an_environment_is_none(project):
+    """Its Python is the one that it was made of then: what is installed would go there."""
+    install(project)
+    (project / ".venv" / "pyvenv.cfg").unlink()
+    status, said, _ = install(project, PIP_REQUIRE_VIRTUALENV="1")  # the real pip, should this fail
+    assert status == 0 and "making .venv" in said and works(project)
+
+
 def test_without_a_network_the_environment_of_before_is_kept(project):
     install(project)
     (project / "constraints.txt").write_text("one==2")
