@@ -131,8 +131,7 @@ def is_ready(folder: Path, name: str) -> bool:
         return False
     if SETS[name][2] and not folder.is_symlink() and look_inside(folder).project != PROJECT:
         return False
-    said = text_of(seal)
-    return bool(said) and seal_text(folder, name).startswith(said)  # older seals name no place
+    return seal_text(folder, name).startswith(text_of(seal) or "no seal")  # older seals name no place
 
 
 def text_of(seal: Path) -> str:
