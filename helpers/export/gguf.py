@@ -150,7 +150,7 @@ def check_tensors(model: Path, config: dict) -> None:
 
 def shapes_of(model: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of a saved model's weights, without reading them; computed positions are left out."""
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for name, keys in base_files(model).items():
         with safe_open(model / name, "pt") as file:
             shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in keys if not key.endswith(COMPUTED)}
