@@ -135,7 +135,8 @@ def check_tensors(model: Path, config: dict) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model, trust_remote_code=False))
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     wanted = {key: tuple(weight.shape) for key, weight in empty.state_dict().items()}
     there = shapes_of(model)
     tied = {"lm_head.weight"} if config.get("tie_word_embeddings") else set()
