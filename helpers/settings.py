@@ -199,13 +199,15 @@ def resolve(
 ) -> Settings:
     """Settings for this machine.
 
-    profile: a name of PROFILES, or "auto": $FT_PROFILE where it is set, else what this machine can do.
+    profile: a name of PROFILES, or "auto": $FT_PROFILE where it is set, else what this machine can do; for another
+    `machine` what that one can do.
     overrides: any field of Settings; None keeps the profile's value. $FT_MODEL overrides the model.
     machine, hub: what to assume instead of looking, for tests and for planning.
     Raises SettingsError for a name or a value that cannot work.
     """
+    named = named_profile(profile, here=machine is None)
     machine = machine or this_machine()
-    chosen = named_profile(profile) or choose_profile(machine, hub or ask_hub(machine))
+    chosen = named or choose_profile(machine, hub or ask_hub(machine))
     if chosen.value not in PROFILES:
         raise SettingsError(f"there is no profile {chosen.value!r}; there are: auto, {', '.join(PROFILES)}.")
     given = {name: value for name, value in overrides.items() if value is not None}
@@ -253,11 +255,11 @@ def own_model(settings: Settings, reasons: dict[str, str], model: str) -> tuple[
     return replace(settings, **chosen), reasons
 
 
-def named_profile(profile: str) -> Choice | None:
-    """The profile that the parameter or $FT_PROFILE names; None means: detect it."""
+def named_profile(profile: str, here: bool = True) -> Choice | None:
+    """The profile that the parameter or, for this machine, $FT_PROFILE names; None means: detect it."""
     if profile != "auto":
         return Choice(profile, SET)
-    if from_environment := os.environ.get("FT_PROFILE"):
+    if here and (from_environment := os.environ.get("FT_PROFILE")):
         return Choice(from_environment, "the environment variable FT_PROFILE")
     return None
 

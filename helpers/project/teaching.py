@@ -159,6 +159,32 @@ def plan_table(plan: Lesson) -> str:
     )
 
 
+def rehearsal_words() -> str:
+    """What benchmarks/rehearsal.py has measured, beside the plan of 90 minutes, as Markdown."""
+    found = json.loads((PROJECT / "benchmarks" / "results" / "rehearsal.json").read_text(encoding="utf-8"))
+    rows = ["| notebook | planned | running in the rehearsal | planned, with that running time |", "|---|---|---|---|"]
+    for row in found["plan"]:
+        minutes = (f"{row[name]:.1f}" for name in ("planned", "running", "in all"))
+        rows.append(f"| {row['notebook']} | {' | '.join(minutes)} |")
+    whole = sum(row["in all"] for row in found["plan"])
+    diligent, stops, restarts, late = (found[name] for name in ("diligent", "stops", "restarts", "late"))
+    exercises = diligent["not tried"]
+    before, after = restarts["runs"]
+    model = " on a tiny model, so that its training says nothing of 03's minutes" * (found["profile"] == "smoke")
+    return "\n".join(rows) + (
+        f"\n\nMinutes; {whole:.0f} of 90. {found['machine']}, {found['date']}, {found['profile']} profile{model} "
+        f"(`python -m benchmarks.rehearsal`).\n\n"
+        f"- One did all {exercises} exercises of 00 to 04, with wrong answers first: {diligent['hints']} hints, then "
+        f"{diligent['right']} right; all {diligent['questions']} questions were answered.\n"
+        f"- One pressed stop after step {stops['stopped at']} of 03's training and ran the cell again: it went on from "
+        f"step {stops['resumed from']} to {stops['steps']}.\n"
+        f"- One restarted the kernel after the training and ran all again: {before} run before, {after} after, and "
+        f"the exercises that were right ({', '.join(restarts['exercises kept'])}) still were.\n"
+        f"- One came late and opened 04 first: it made a run of its own, and {late['right']} of {late['not tried']} "
+        f"exercises were right after {late['hints']} hints; {late['seconds'] / 60:.1f} minutes of running.\n"
+    )
+
+
 def teaching_pages() -> dict[Path, str]:
     """The pages of docs/teaching/ with their tables filled in."""
     pages = {}
@@ -166,5 +192,6 @@ def teaching_pages() -> dict[Path, str]:
         text = path.read_text(encoding="utf-8")
         for name, plan in PLANS.items():
             text = filled(text, name, plan_table(plan))
+        text = filled(text, "rehearsal", rehearsal_words())
         pages[path] = filled(text, "minutes", parts_table(path.stem)) if path.stem.isdigit() else text
     return pages

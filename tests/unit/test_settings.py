@@ -41,8 +41,14 @@ def test_a_t4_trains_nf4_in_float16_and_an_h100_bfloat16_unquantized():
 def test_the_parameter_goes_before_the_environment_before_detection(monkeypatch):
     assert resolve(machine=LAPTOP).profile == "laptop"
     monkeypatch.setenv("FT_PROFILE", "smoke")
-    assert resolve(machine=LAPTOP).profile == "smoke"
-    assert resolve("colab", machine=T4, hub=HUB).profile == "colab"
+    assert resolve().profile == "smoke"
+    assert resolve("laptop").profile == "laptop"
+
+
+def test_what_another_machine_would_get_does_not_follow_this_ones_environment(monkeypatch):
+    monkeypatch.setenv("FT_PROFILE", "smoke")
+    assert resolve(machine=T4, hub=HUB).profile == "colab"
+    assert resolve(machine=H100, hub=HUB).profile == "datacenter"
 
 
 def test_an_override_goes_before_the_environment(monkeypatch):
