@@ -90,7 +90,7 @@ class Quiz:
             # Drift: test_quiz.py::test_radio_buttons_keep_the_focus_since_ipywidgets_8
             shown = [self.button_for(f"{place}. {text}", place) for text, place in choices]
             call = html.escape(f'predict("{number}", 1)')
-            self.text.value += f"<br>The classic notebook needs a mouse for buttons; <code>{call}</code> does the same."
+            self.text.value += f"<br>Without a mouse: <code>{call}</code> in a cell, or another number."
         self.box = widgets.VBox([self.text, *shown, self.status])
 
     def button_for(self, text: str, place: int) -> Any:
