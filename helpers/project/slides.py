@@ -95,8 +95,8 @@ def slides_html() -> str:
         f"</h{1 + (place > 1)}>{one.body}<small>{place} of {len(made)}</small></section>"
         for place, one in enumerate(made, 1)
     ]
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-    head += f"<title>Slides: fine-tune a language model</title><style>{STYLE}</style>"
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head += f"<link rel='icon' href='data:,'><title>Slides: fine-tune a language model</title><style>{STYLE}</style>"
     body = "\n".join(sections)
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n<script>{SCRIPT}</script></body></html>\n'
