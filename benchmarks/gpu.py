@@ -7,6 +7,7 @@ steps are warm-up, evaluation and saving are off, and the GPU is waited for at b
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -25,6 +26,11 @@ from helpers.models.load import load_tokenizer
 from helpers.project.bench import our_trainer, stock_trainer, train_and_measure
 from helpers.settings import resolve
 
+PEERS = {  # variants of unsloth_peer.py: what it does, rows a step, checkpointing
+    "llama-unsloth": ("train", 8, 0),
+    "llama-unsloth-ckpt": ("train", 8, 1),
+    "llama-unsloth-answers": ("answers", 1, 0),
+}
 RESULTS = Path(__file__).resolve().parent / "results"
 T4 = Machine((7, 5), "T4 (assumed)", 14.5, 12.7, 2, False)
 NF4, CHECKPOINTING = {"quantization": "nf4"}, {"gradient_checkpointing": True}
@@ -90,6 +96,19 @@ def shape_folder(shape: str) -> Path:
         tiny.build_tokenizer().save_pretrained(folder)
         (folder / "complete").touch()
     return folder
+
+
+def command_for(name: str, chosen: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
+    """The command of a variant's process, and its environment: Unsloth has one of its own."""
+    steps, warm_up = map(str, (chosen.steps, chosen.warm_up))
+    if name in PEERS:
+        kind, rows, checkpointing = PEERS[name]
+        script = Path(__file__).with_name("unsloth_peer.py")
+        command = [sys.executable, str(script), str(shape_folder("llama-8b")), kind, str(rows), str(checkpointing)]
+        path = os.pathsep.join([str(chosen.unsloth), *os.environ.get("PYTHONPATH", "").split(os.pathsep)[:1]])
+        return [*command, steps, warm_up], os.environ | {"PYTHONPATH": path}
+    options = ["--steps", steps, "--warm-up", warm_up, "--here", *(["--profile"] if chosen.profile else [])]
+    return [sys.executable, __file__, name, *options], dict(os.environ)
 
 
 def forbid_what_a_t4_lacks() -> None:
@@ -277,29 +296,31 @@ def with_callback(trainer, callback):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("variants", nargs="+", choices=["list", *VARIANTS], metavar="VARIANT")
+    parser.add_argument("variants", nargs="+", choices=["list", *VARIANTS, *PEERS], metavar="VARIANT")
     parser.add_argument("--steps", type=int, default=14)
     parser.add_argument("--warm-up", type=int, default=4)
     parser.add_argument("--json", type=Path, default=RESULTS / "gpu.json")
+    parser.add_argument("--unsloth", type=Path, help="folder of the packages that unsloth_peer.py names")
     parser.add_argument("--profile", action="store_true", help="print where the time of a step goes instead")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.variants == ["list"]:
-        print("\n".join(VARIANTS))
+        print("\n".join([*VARIANTS, *PEERS]))
         return
     if chosen.here:
         print("RESULT " + json.dumps(run_variant(chosen.variants[0], chosen.steps, chosen.warm_up, chosen.profile)))
         return
-    for shape in sorted({VARIANTS[name]["shape"] for name in chosen.variants}):
+    if chosen.unsloth is None and set(chosen.variants) & set(PEERS):
+        parser.error("Unsloth needs --unsloth FOLDER")
+    for shape in sorted({VARIANTS[name]["shape"] if name in VARIANTS else "llama-8b" for name in chosen.variants}):
         shape_folder(shape)
     torch.cuda.empty_cache()
     results = []
     for name in chosen.variants:
-        options = ["--steps", str(chosen.steps), "--warm-up", str(chosen.warm_up), "--here"]
-        options += ["--profile"] if chosen.profile else []
-        done = subprocess.run([sys.executable, __file__, name, *options], capture_output=True, text=True)
+        command, environment = command_for(name, chosen)
+        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
         lines = [line[7:] for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-        result = json.loads(lines[0]) if lines else {"variant": name, "error": done.stderr[-1500:]}
+        result = {"variant": name} | (json.loads(lines[0]) if lines else {"error": done.stderr[-1500:]})
         results.append(result)
         print(result.get("table") or json.dumps({k: v for k, v in result.items() if k != "settings"}), flush=True)
         content = {"date": str(date.today()), "machine": this_machine()._asdict(), "versions": versions()}

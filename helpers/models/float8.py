@@ -94,7 +94,9 @@ def use_float8(model: torch.nn.Module, names: list[str]) -> None:
     """
     for name in names:
         parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, Float8Linear(model.get_submodule(name)))
+        linear: Any = model.get_submodule(name)
+        setattr(model.get_submodule(parent), own, Float8Linear(linear))
+        del linear  # or it would be there while the next one is rounded
 
 
 def refuse_merges(model: torch.nn.Module) -> None:

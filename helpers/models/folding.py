@@ -57,7 +57,8 @@ def is_matrices_alone(model: Any) -> bool:
     from peft.utils.other import AuxiliaryTrainingWrapper
 
     head, kinds = base_of(model).get_output_embeddings(), (torch.nn.Linear, Conv1D)
-    parts = [module for module in model.modules() if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper))]
+    tuned = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+    parts: list[Any] = [module for module in model.modules() if isinstance(module, tuned)]
     return all(
         hasattr(part, "get_delta_weight")
         and isinstance(part.base_layer, kinds)

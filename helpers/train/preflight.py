@@ -200,6 +200,8 @@ def loss_checks(trainer: LoraTrainer) -> list[Check]:
     length = (gradient.norm() / reference.norm()).item()
     exact = not trainer.settings.autocast and trainer.settings.dtype == "float32"
     loss_bar, length_bar = (1e-3, 1e-2) if exact else (1e-2, 5e-2)
+    if trainer.settings.quantization == "fp8":
+        loss_bar = 3e-2  # the model's own multiplies unpacked weights in 16 bits; an E4M3 number has 3 bits of mantissa
     same = abs(loss - own) <= loss_bar * abs(own) and abs(length - 1) <= length_bar
     repacked = sum(has_no_backward(module) for module in model.modules())
     actual = f"cosine {cosine:.4f}" + (f", {repacked} layers without backward pass" if repacked else "")

@@ -61,7 +61,7 @@ class RecordedDecoder:
         self.model, self.longest, self.report, self.trained = model, longest, report, trained(model)
         self.seen: Counter[FixedForm] = Counter()
         self.recorded: dict[FixedForm, Any] = {}
-        self.works = True
+        self.works, self.started_over = True, False
         self.pool: Any = None
         self.how = "the passes of a step are recorded as CUDA graphs, one for each length of a batch"
 
@@ -105,7 +105,8 @@ class RecordedDecoder:
                 warnings.filterwarnings("ignore", "The AccumulateGrad node's stream", UserWarning)
                 own = hidden_and_gradient(body, given, self.model, tokens)
                 torch.cuda.empty_cache()  # what eager passes have left: a recording has memory of its own
-                torch.cuda.make_graphed_callables(body, tuple(one.clone() for one in given), pool=self.pool)
+                copies = tuple(one.clone() for one in given)
+                torch.cuda.make_graphed_callables(body, copies, num_warmup_iters=0, pool=self.pool)  # `own` was one
                 wrong = difference(own, hidden_and_gradient(body, given, self.model, tokens))
         except RuntimeError as error:
             first = str(error).splitlines()[0]
@@ -118,6 +119,17 @@ class RecordedDecoder:
             self.report(self.how)
         self.recorded[form] = body
         return True
+
+    def start_over(self, why: str) -> None:
+        """Gives the memory of all recordings back; smaller batches may be recorded, unless that filled it, too."""
+        if self.started_over:
+            self.forget(why)
+            return
+        self.started_over = True
+        self.seen.clear()
+        self.recorded.clear()
+        self.pool = None
+        self.report(why)
 
     def forget(self, why: str) -> None:
         """Gives the memory of all recordings back; from now on every pass is eager."""

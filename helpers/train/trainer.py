@@ -239,7 +239,7 @@ class LoraTrainer(SFTTrainer):
         Raises TrainingError when the batch is a single sequence already.
         """
         if self.recorded is not None and self.recorded.recorded:
-            self.recorded.forget("the recordings of a step's passes are dropped: the memory was full")
+            self.recorded.start_over("the recordings of a step's passes are dropped: the memory was full")
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -66,6 +66,20 @@ def test_what_differs_from_the_eager_pass_is_said():
     assert "gradients" in difference(own, (own[0], torch.tensor([1.0, float("nan"), 1.0])))
 
 
+def test_after_a_full_memory_smaller_batches_are_recorded_once_more(decoder, monkeypatch):
+    made = []
+    monkeypatch.setattr(decoder, "record", lambda form, given, tokens: bool(made.append(tokens)))
+    decoder.model.train()
+    for expected in ([39], []):
+        decoder.recorded, decoder.pool = {FixedForm(512, 64): None}, "of the larger ones"
+        decoder.start_over("the memory was full")
+        assert not decoder.recorded and (decoder.pool is None or expected == [])
+        made.clear()
+        for _ in range(3):
+            assert decoder(packed(9, 30)) is None
+        assert made == expected, "a second time the recordings themselves are too much"
+
+
 def test_once_forgotten_every_pass_is_eager(decoder):
     decoder.recorded = {FixedForm(512, 64): None}
     decoder.forget("the memory was full")
