@@ -134,9 +134,9 @@ def check_tensors(model: Path, config: dict) -> None:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    known = AutoConfig.from_pretrained(model, trust_remote_code=False)
     with torch.device("meta"):
-        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        empty = AutoModelForCausalLM.from_config(known, trust_remote_code=False)
     wanted = {key: tuple(weight.shape) for key, weight in empty.state_dict().items()}
     there = shapes_of(model)
     tied = {"lm_head.weight"} if config.get("tie_word_embeddings") else set()
