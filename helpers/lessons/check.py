@@ -8,6 +8,7 @@ from typing import Any
 from helpers.lessons.announcements import announce
 from helpers.lessons.exercise import Exercise, Verdict, judge_answer
 from helpers.lessons.progress import record
+from helpers.machine.language import say
 
 RECORDING = [True]  # whether results go into progress.json; the solutions switch it off
 
@@ -25,14 +26,20 @@ def check(number: str, answer: Any, **given: Any) -> None:
     verdict = verdict_on(number, answer, **given)
     if RECORDING[0] and verdict.state != "not tried":
         record("exercises", number, **({"right": True} if verdict.state == "right" else {}))
-    announce(f"{number}: {verdict.text}", "status" if verdict.state == "not tried" else "alert")
+    announce(
+        say("{number}: {text}", number=number, text=verdict.text), "status" if verdict.state == "not tried" else "alert"
+    )
 
 
 def verdict_on(number: str, answer: Any, **given: Any) -> Verdict:
     """What `check` says, as a value."""
     known = exercises(number[:2])
     if number not in known:
-        raise LessonError(f"no exercise {number!r}: notebook {number[:2]} has {', '.join(known) or 'none'}.")
+        names = ", ".join(known) or say("none")
+        wrong = say(
+            "no exercise {number!r}: notebook {notebook} has {names}.", number=number, notebook=number[:2], names=names
+        )
+        raise LessonError(wrong)
     return judge_answer(known[number], answer, given)
 
 

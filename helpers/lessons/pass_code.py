@@ -8,12 +8,16 @@ from helpers import __version__
 from helpers.lessons.announcements import announce
 from helpers.lessons.check import exercises
 from helpers.lessons.progress import done, record
+from helpers.machine.language import say
 from helpers.machine.tables import Table
 
-NOTE = (
-    "A code proves effort, not identity: it is made on the reader's machine, from a name that the reader typed, "
-    "and whoever reads this project can make one."
-)
+
+def note() -> str:
+    """What a code is worth."""
+    return say(
+        "A code proves effort, not identity: it is made on the reader's machine, from a name that the reader typed, "
+        "and whoever reads this project can make one."
+    )
 
 
 class Code(NamedTuple):
@@ -28,13 +32,15 @@ class Code(NamedTuple):
 
 def pass_code(notebook: str, name: str = "") -> None:
     """Shows the code for a notebook, "03", with the exercises that were right on this machine."""
-    right = [number for number in done() if number in exercises(notebook)]
+    right, known = [number for number in done() if number in exercises(notebook)], len(exercises(notebook))
     if not name.strip():
-        announce(f"{len(right)} of {len(exercises(notebook))} exercises are right. Type a name for a pass code.")
+        announce(
+            say("{right} of {known} exercises are right. Type a name for a pass code.", right=len(right), known=known)
+        )
         return
     code = make_code(notebook, right, name)
     record("codes", notebook, code=code)
-    announce(f"{code}   ({len(right)} of {len(exercises(notebook))} exercises. {NOTE})")
+    announce(f"{code}   " + say("({right} of {known} exercises. {note})", right=len(right), known=known, note=note()))
 
 
 def make_code(notebook: str, right: list[str], name: str, version: str = "") -> str:
@@ -49,7 +55,9 @@ def read_code(code: str) -> Code:
     """A code taken apart. Raises ValueError for a text that is none."""
     parts = code.strip().split("-")
     if len(parts) != 5:
-        raise ValueError(f"{code[:60]!r} is no pass code: it has {len(parts)} parts of five.")
+        raise ValueError(
+            say("{code!r} is no pass code: it has {parts} parts of five.", code=code[:60], parts=len(parts))
+        )
     notebook, numbers, version, name, check = parts
     right = tuple(f"{notebook}.{digit}" for digit in numbers if digit != "0")
     intact = checksum(code.strip().rpartition("-")[0]) == check
@@ -78,9 +86,13 @@ def codes_table(codes: list[str]) -> Table:
             rows.append((code[:40], "-", "-", "-", str(error)))
             continue
         known = exercises(one.notebook)
-        of = f"{len(one.done)} of {len(known)}" if known else f"{len(one.done)}, unknown notebook"
-        same = "this one" if known and one.version == version_of(one.notebook) else f"another: {one.version}"
-        rows.append(
-            (one.name, one.notebook, f"{of}: {' '.join(one.done)}", same, "yes" if one.intact else "no: mistyped")
+        count = len(one.done)
+        of = (
+            say("{right} of {known}", right=count, known=len(known)) if known else say("{n}, unknown notebook", n=count)
         )
-    return Table(("name", "notebook", "exercises right", "version", "intact"), rows, notes=[NOTE])
+        newest = known and one.version == version_of(one.notebook)
+        same = say("this one") if newest else say("another: {version}", version=one.version)
+        exact = say("{of}: {numbers}", of=of, numbers=" ".join(one.done))
+        rows.append((one.name, one.notebook, exact, same, say("yes") if one.intact else say("no: mistyped")))
+    header = (say("name"), say("notebook"), say("exercises right"), say("version"), say("intact"))
+    return Table(header, rows, notes=[note()])

@@ -4,6 +4,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from helpers.machine.language import say
 from helpers.machine.paths import read_json, runs_folder, write_json
 
 KINDS = {"exercises": dict, "predictions": dict, "codes": dict}
@@ -30,7 +31,7 @@ def record(part: str, name: str, **what: Any) -> None:
     try:
         write_json(progress_file(), kept)
     except OSError as error:
-        print(f"not kept in {progress_file().name}: {error.strerror}")
+        print(say("not kept in {file}: {why}", file=progress_file().name, why=error.strerror))
 
 
 def done() -> list[str]:

@@ -45,6 +45,11 @@ def runs_folder() -> Path:
     return Path(chosen).expanduser().resolve() if chosen else PROJECT / "runs"
 
 
+def chosen_language() -> str:
+    """The language that $FT_LANGUAGE asks for, "" without: a notebook of another edition sets it."""
+    return os.environ.get("FT_LANGUAGE", "")
+
+
 def new_run_folder(label: str) -> Path:
     """A new, empty folder runs/<time>-<label>; two calls in the same second get two folders. Raises PlaceError."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")

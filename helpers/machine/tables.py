@@ -3,6 +3,7 @@
 import html
 import re
 import sys
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,11 +44,12 @@ class Table:
     def aligned(self) -> str:
         """The rows as columns of text."""
         lines = [self.header, *self.rows, *self.folded]
-        widths = [max(len(row[column]) for row in lines) for column in range(len(self.header))]
+        widths = [max(columns_of(row[column]) for row in lines) for column in range(len(self.header))]
         right = self.numeric()
 
         def line(row: list[str]) -> str:
-            cells = [f"{cell:{'>' if right[i] else '<'}{widths[i]}}" for i, cell in enumerate(row)]
+            room = [" " * (widths[i] - columns_of(cell)) for i, cell in enumerate(row)]
+            cells = [room[i] + cell if right[i] else cell + room[i] for i, cell in enumerate(row)]
             return "  ".join(cells).rstrip()
 
         return "\n".join(map(line, lines))
@@ -76,6 +78,11 @@ class Table:
             cells[0] = f'<th scope="row" {sides[0]}>{breakable(row[0])}</th>'
             body += f"<tr>{''.join(cells)}</tr>"
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal a text takes: a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def printable(value: Any) -> str:

@@ -85,7 +85,7 @@ def merged(catalog: "Catalog", wanted: Iterable[Wanted]) -> "Catalog":
     for context, english in wanted:
         if same := old.get((context, english)):
             add(made, context, english, str(same.string), same.flags, same.previous_id)
-        elif near := most_like(english, [one for one in left if one.context == context]):
+        elif near := most_like(english, [one for one in left if (one.context or "") == context]):
             left.remove(near)
             carried = None if near.fuzzy else carry(str(near.id), english, str(near.string))
             if carried is not None:
@@ -106,7 +106,7 @@ def add(
     catalog: "Catalog", context: str, english: str, chinese: str, flags: Iterable[str] = (), before: Iterable[str] = ()
 ) -> None:
     """Adds one entry. before: the English that the Chinese was made from, of a fuzzy one."""
-    catalog.add(english, chinese, context=context, flags=set(flags) - FORMATS, previous_id=list(before))
+    catalog.add(english, chinese, context=context or None, flags=set(flags) - FORMATS, previous_id=list(before))
 
 
 def most_like(english: str, old: list["Message"]) -> "Message | None":

@@ -28,6 +28,7 @@ from helpers.project.documents import (
     document_words,
     moved_link,
 )
+from helpers.project.messages import CATALOG
 from helpers.project.pieces import PieceError, aligned, code_pieces, with_pieces
 
 if TYPE_CHECKING:
@@ -200,7 +201,8 @@ def notebook_draft(draft: Path) -> tuple[Path, dict[tuple[str, str], str], list[
 
 def all_catalogs() -> list[tuple[str, "Catalog"]]:
     """Every catalog with its file's name."""
-    return [(os.path.relpath(place, PROJECT), read_catalog(place)) for place in sorted(CATALOGS.rglob("*.po"))]
+    places = [*sorted(CATALOGS.rglob("*.po")), CATALOG]
+    return [(os.path.relpath(place, PROJECT), read_catalog(place)) for place in places]
 
 
 def show_stale(catalogs: "list[tuple[str, Catalog]] | None" = None) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from helpers.lessons.source import with_exercises
 from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.machine.versions import lower_bounds, pyproject
-from helpers.project import measured, needs, pictures, slides, teaching
+from helpers.project import measured, messages, needs, pictures, slides, teaching
 from helpers.project.documents import english_documents
 from helpers.project.edition import edition_files, english_notebooks, show_stale
 
@@ -44,7 +44,7 @@ def written() -> dict[Path, str]:
     files[PROJECT / "docs" / "upstream.md"] = upstream_page()
     readme = PROJECT / "README.md"
     files[readme] = measured.filled(readme.read_text(encoding="utf-8"), "notebooks", measured.notebooks_table())
-    files |= teaching.teaching_pages()
+    files |= teaching.teaching_pages() | messages.message_files()
     files[slides.TARGET] = slides.slides_html()
     files |= {pictures.FOLDER / f"{name}.svg": pictures.picture_svg(name) for name in pictures.DRAWN}
     english = {path: with_first_cell(path) for path in english_notebooks()}
@@ -61,6 +61,11 @@ def write(check: bool = False) -> list[str]:
             if not check:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(content, encoding="utf-8")
+    catalog, made = messages.CATALOG.with_suffix(".mo"), messages.compiled()
+    if not catalog.exists() or catalog.read_bytes() != made:
+        changed.append(str(catalog.relative_to(PROJECT)))
+        if not check:
+            catalog.write_bytes(made)
     if not check:
         show_stale()
     return changed

@@ -1,0 +1,75 @@
+"""What helpers say comes in the language that is asked for, and in English where the catalog lacks it."""
+
+import locale
+
+import pytest
+
+from helpers.lessons import check, predict, quiz, revealed
+from helpers.lessons.check import verdict_on
+from helpers.lessons.pass_code import codes_table, make_code, pass_code
+from helpers.lessons.progress_map import progress_map
+from helpers.machine.language import language, say
+from helpers.machine.tables import Table
+
+
+@pytest.fixture
+def chinese(monkeypatch, tmp_path):
+    monkeypatch.setenv("FT_LANGUAGE", "zh_CN")
+    monkeypatch.setenv("FT_RUNS", str(tmp_path))
+    for name in ("CHOSEN", "MEASURED", "SHOWN"):
+        monkeypatch.setattr(quiz, name, {})
+
+
+@pytest.mark.parametrize("asked", ["zh", "zh-CN", "zh_CN", "zh_CN.UTF-8", "ZH_cn", "Chinese (Simplified)_China"])
+def test_any_usual_spelling_of_chinese_will_do(monkeypatch, asked):
+    monkeypatch.setenv("FT_LANGUAGE", asked)
+    assert (language(), say("Right.")) == ("zh_CN", "对了。")
+
+
+@pytest.mark.parametrize("asked", [None, "", "en", "de_DE", "C.UTF-8"])
+def test_everything_else_is_english(monkeypatch, asked):
+    monkeypatch.delenv("FT_LANGUAGE", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("FT_LANGUAGE", asked)
+    assert (language(), say("Right.")) == ("en", "Right.")
+
+
+def test_what_the_catalog_lacks_is_english_and_fields_are_filled_in_both(chinese):
+    before = locale.setlocale(locale.LC_ALL)
+    assert say("no such sentence: {n:.1f}", n=2) == "no such sentence: 2.0" and say("") == ""
+    assert say("{number} has choices 1 to {last}.", number="01.1", last=3) == "01.1 的选项是 1 到 3。"
+    assert locale.setlocale(locale.LC_ALL) == before
+
+
+def test_checks_hints_and_questions_are_chinese_and_their_states_are_not(chinese, capsys):
+    check("03.1", ...)
+    check("03.1", 3)
+    check("03.1", lambda width_in, width_out, r: r * width_in)
+    predict("01.falcon", 2)
+    revealed("01.falcon", (0, 5, 5))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("03.1: 还没试") and "这里要的是“一个函数”" in lines[1] and "还不对。" in lines[2]
+    assert "记下了，选项 2" in lines[3] and "对了。实测：原版 0 层，修正后 5 层，共 5 层" in lines[4]
+    assert verdict_on("03.1", 3).state == "not yet"
+
+
+def test_a_question_and_its_choices_are_chinese_as_widgets(chinese, monkeypatch):
+    monkeypatch.setattr("helpers.panels.picture.Picture.show", lambda self, *texts: None)
+    predict("01.falcon")
+    asked = quiz.SHOWN["01.falcon"]
+    assert "先猜一猜 01.falcon" in asked.text.value and asked.button.description == "回答"
+    assert [text for text, _ in asked.radio.options] == ["全部，和全部", "一层没有，然后全部", "一半，然后全部"]
+
+
+def test_a_pass_code_is_the_same_in_every_language(chinese, monkeypatch, capsys):
+    pass_code("03", "Ada")
+    assert "通关码证明下过功夫" in capsys.readouterr().out
+    code = make_code("03", [], "Ada")
+    assert "就是这个" in str(codes_table([code])) and "笔记本" in str(progress_map())
+    monkeypatch.setenv("FT_LANGUAGE", "en")
+    assert make_code("03", [], "Ada") == code and "this one" in str(codes_table([code]))
+
+
+def test_columns_of_chinese_are_aligned_by_their_width():
+    lines = str(Table(("名字", "n"), [("a", 1), ("训练损失", 20)])).splitlines()
+    assert lines == ["名字       n", "a          1", "训练损失  20"]
