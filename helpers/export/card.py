@@ -72,7 +72,7 @@ def one_line(value: Any) -> str:
 def told(value: Any) -> str:
     """A measured value as text: three digits behind the point; a comparison as "tuned (base ...)"."""
     if isinstance(value, dict):
-        return f"{told(value['tuned'])} (base {told(value['base'])})"
+        return told(value["tuned"]) + (f" (base {told(value['base'])})" if "base" in value else "")
     if isinstance(value, float):
         return f"{value:.3f}"
     return f"{value:,}" if isinstance(value, int) else one_line(value)

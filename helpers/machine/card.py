@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from helpers.machine.paths import read_json
+from helpers.machine.paths import is_kind, read_json
 
 NUMBER, NAMED, MAYBE = (int, float), dict, (int, float, type(None))
 # What run_card.json holds, by type; what notebooks add to it are objects.
@@ -43,7 +43,16 @@ NEEDED = ("profile", "data", "steps")  # without these it is no card of this pro
 
 def read_card(folder: Path, report: Callable[[str], None] = print) -> dict:
     """What run_card.json says, each value of its type; empty when it is missing or damaged, which is said."""
-    return read_json(folder / "run_card.json", report, CARD) or {}
+    card = read_json(folder / "run_card.json", report, CARD) or {}
+    odd = [name for name in FIGURES if name in card and not is_comparison(card[name])]
+    if odd:
+        report(f"{folder.name}/run_card.json: {', '.join(odd)} left out, since no such figure can be there")
+    return {name: value for name, value in card.items() if name not in odd}
+
+
+def is_comparison(value: dict) -> bool:
+    """Whether a figure has a number for "tuned", and for "base" if it is there; None where it does not apply."""
+    return "tuned" in value and all(is_kind(value.get(side), MAYBE) for side in ("base", "tuned"))
 
 
 def card_fault(card: dict) -> str:

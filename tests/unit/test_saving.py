@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import unchecked
 
+from helpers.export.adapter import export_adapter
 from helpers.machine.paths import PlaceError
 from helpers.run import Run, find_run, newest_run
 from helpers.settings import SettingsError
@@ -129,6 +130,18 @@ def test_values_of_wrong_types_in_a_card_are_left_out_and_said(trained, capsys):
     read = trained.card()
     assert not odd.keys() & read.keys() and read["steps"] == card["steps"]
     assert "tokens_per_second" in capsys.readouterr().out and trained.sentence()
+
+
+FIGURES = ({"a": [1]}, {"base": 0.1}, {"base": "x", "tuned": 1}, {"base": 1, "tuned": 10**30})
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_figure_of_a_card_that_is_none_is_left_out_wherever_a_card_is_read(trained, tmp_path, figure, capsys):
+    card = json.loads((trained.folder / "run_card.json").read_text())
+    card |= {"style": {"base": None, "tuned": 1}, "ended": {"tuned": 1}}
+    (trained.folder / "run_card.json").write_text(json.dumps(card | {"nll": figure}))
+    export_adapter(trained.folder, tmp_path / "out")
+    assert "nll left out" in capsys.readouterr().out and trained.card() == card
 
 
 LOGS = {
