@@ -70,7 +70,7 @@ def save_adapter(folder: Path, save: Callable[[Path], None], report: Callable[[s
                 for old in kept[1:]:
                     shutil.rmtree(old, ignore_errors=True)
                 continue
-            safe = f"{kept[0].name} is kept, so nothing has to be trained again" if kept else "no checkpoint is kept"
+            safe = f"{kept[0].name} is kept" if kept else "no checkpoint is kept"
             raise TrainingError(
                 f"the adapter could not be saved in {folder} ({reason(error)}): {safe}. Make room (delete old folders "
                 f"in runs/, or a larger ulimit -f), and start the same training again: it goes on from there."
@@ -84,7 +84,7 @@ def save_rest(folder: Path, name: str, save: Callable[[], None]) -> None:
     except OSError as error:
         raise TrainingError(
             f"{name} could not be written in {folder} ({reason(error)}). The adapter is kept, whole, in "
-            f"{folder / 'adapter'}. Make room, and start the same training again: nothing is trained twice."
+            f"{folder / 'adapter'}. Make room, and start the training again: it goes on from its checkpoint."
         ) from error
 
 
