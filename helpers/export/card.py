@@ -1,6 +1,7 @@
 """Model cards: what an export is of, what it was trained on and with, and what was measured. Loads no model."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ SETTINGS = (
     *("revision", "template", "max_length", "learning_rate", "r", "lora_alpha", "target_modules"),
     *("layers_to_transform", "quantization", "seed"),
 )
+MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;"} | {sign: f"&#{ord(sign)};" for sign in "|[]`"})
 MEASURED = ("steps", "tokens", "first_loss", "last_loss", "evaluation_loss", "fact_accuracy", "nll")
 
 
 def hash_of_file(data: str) -> str:
     """SHA-256 of the training rows where they lie in this repository or in a file; "" for a data set of the Hub."""
     path = DATA / "train.jsonl" if data == SHOP else Path(data)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if os.path.isfile(path) else ""
 
 
 def adapter_card(base: str, settings: dict, card: dict, data_licence: str = "") -> str:
@@ -43,7 +45,7 @@ def model_card(title: str, base: str, head: dict, settings: dict, card: dict, da
     licence, own = LICENCES.get(base, "other"), settings["data"] == SHOP
     data = one_line(settings["data"] if own else Path(settings["data"]).name)
     digest = hash_of_file(settings["data"])
-    lines = [f"# {title}", "", "## Trained on", f"- data: {data}" + (f", sha256 {digest}" if digest else "")]
+    lines = [f"# {one_line(title)}", "", "## Trained on", f"- data: {data}" + (f", sha256 {digest}" if digest else "")]
     lines.append(f"- licence of the data: {'CC0-1.0' if own else one_line(data_licence) or 'not stated'}")
     if settings["model"] == EMBEDDED:
         lines.append(
@@ -53,7 +55,7 @@ def model_card(title: str, base: str, head: dict, settings: dict, card: dict, da
     lines += ["", "## Settings", *chosen]
     lines += ["", "## Measured", *[f"- {name}: {told(card[name])}" for name in MEASURED if card.get(name) is not None]]
     versions = card.get("versions") or {}
-    lines += [f"- versions: {', '.join(f'{name} {number}' for name, number in versions.items())}"]
+    lines += [f"- versions: {one_line(', '.join(f'{name} {number}' for name, number in versions.items()))}"]
     lines += ["", "## Licence", f"That of the base model: {licence}."]
     written = ModelCardData(base_model=public_name(base), license=licence, **head).to_yaml()
     return str(ModelCard(f"---\n{written}\n---\n" + "\n".join(lines) + "\n"))
@@ -61,12 +63,12 @@ def model_card(title: str, base: str, head: dict, settings: dict, card: dict, da
 
 def public_name(base: str) -> str:
     """A model's name; of a folder of this machine its last part, since the rest is nobody's business."""
-    return Path(base).name if Path(base).is_absolute() or Path(base).exists() else base
+    return Path(base).name if Path(base).is_absolute() or os.path.exists(base) else base  # no error for a long name
 
 
 def one_line(value: Any) -> str:
     """A value as it may stand in a list of Markdown: on one line, and no markup."""
-    return " ".join(str(value).split()).replace("<", "&lt;").replace("|", "&#124;")
+    return " ".join(str(value).split()).translate(MARKUP)
 
 
 def told(value: Any) -> str:

@@ -26,3 +26,12 @@ def test_a_merged_models_card_has_what_was_compared():
 
 def test_a_folder_of_this_machine_is_known_by_its_last_part(tmp_path):
     assert public_name(str(tmp_path / "own")) == "own" and public_name("org/model") == "org/model"
+
+
+def test_a_name_that_is_markup_or_longer_than_any_file_is_text_in_a_card():
+    for name in ("![i](http://x/y.png)", "<script>1</script>", "a\n# H", "`x`", "x" * 300):
+        card = ModelCard(
+            merged_card(name, SETTINGS | {"data": name, "template": name}, CARD | {"versions": {name: name}})
+        )
+        assert card.data.base_model == name
+        assert not any(markup in card.text for markup in ("](", "<script", "\n# H", "`"))
