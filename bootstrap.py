@@ -198,13 +198,13 @@ def put_seals(folder: Path, seals: dict[str, str]) -> None:
         os.replace(folder / "seal.part", folder / name)
 
 
-FILES = """import sys
+FILES = """import csv, sys  # RECORD itself: since Python 3.12 `files` leaves out what is missing
 from importlib.metadata import distributions
 for package in distributions():
-    for file in package.files or [sys.exit(1)]:
-        own = file.parts[0] == ".." or file.name.startswith("__editable__") or file.suffix == ".pyc"
-        path = file.locate()
-        if not own and not (path.exists() and file.size in (None, path.stat().st_size)):
+    for name, _, size in csv.reader((package.read_text("RECORD") or sys.exit(1)).splitlines()):
+        own = name.startswith("..") or name.startswith("__editable__") or name.endswith(".pyc")
+        path = package.locate_file(name)
+        if not own and not (path.exists() and size in ("", str(path.stat().st_size))):
             sys.exit(1)"""
 
 
