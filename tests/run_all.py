@@ -62,6 +62,12 @@ def steps() -> list[Step]:
     on_colab = ["tests/unit", "-m", "not slow"]
     english = [name for name in notebooks() if "/zh/" not in name]  # the Chinese code is proved to be the same
     colab_notebooks = [name for name in english if "solutions" not in name]
+    papermill = [
+        "-k",
+        "not a_chinese_notebook",
+        *(f"tests/notebooks/test_{name}.py" for name in ("run", "hub", "own_data")),
+    ]
+    chinese = ["-k", "a_chinese_notebook", "tests/notebooks/test_run.py"]
     quick = ["tests/unit", "-m", "not embedded and not processes and not trainings"]
     return [
         Step("format", "code and notebooks have one form", [PYTHON, "-m", "ruff", "format", "--check", "."]),
@@ -80,7 +86,13 @@ def steps() -> list[Step]:
         Step(
             "papermill",
             "notebooks and solutions run by papermill, on a tiny Llama, and as a GPU's profiles run them",
-            pytest(PYTHON, *(f"tests/notebooks/test_{name}.py" for name in ("run", "hub", "own_data")), dist="load"),
+            pytest(PYTHON, *papermill, dist="load"),
+            ONE_THREAD,
+        ),
+        Step(
+            "chinese",
+            "the Chinese notebooks and solutions run by papermill, on a tiny Llama",
+            pytest(PYTHON, *chinese, dist="load"),
             ONE_THREAD,
         ),
         Step("nbval", "notebooks and solutions run by nbval, on a tiny Falcon", nbval(PYTHON, english), falcon),
