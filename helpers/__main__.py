@@ -287,7 +287,7 @@ def run_plan(chosen: argparse.Namespace) -> None:
     shape, memory = shape_for(chosen.model), chosen.gpu_memory
     options = plan(shape, settings, gpus=chosen.gpus, gpu_gib=memory, tokens=chosen.tokens, price=chosen.price)
     print(f"{chosen.model}, {chosen.gpus} x {memory:.0f} GiB, {chosen.tokens:,.0f} tokens")
-    print(options_table(options, memory))
+    print(options_table(options, memory, shape))
 
 
 def run_bench(profile: str, rows: int, seeds: list[int], target: str | None) -> None:

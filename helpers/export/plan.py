@@ -4,7 +4,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from helpers.machine.memory import FALCON_7B, GIB, NF4_BYTES, SAFE, Shape, forecast, shape_in, shape_of
+from helpers.machine.memory import (
+    FALCON_7B,
+    GIB,
+    NF4_BYTES,
+    SAFE,
+    Shape,
+    cache_bytes,
+    forecast,
+    shape_in,
+    shape_of,
+    weight_bytes,
+)
 from helpers.machine.tables import Table
 from helpers.settings import Settings
 
@@ -17,6 +28,9 @@ KNOWN = {
 }
 # Products a second that this project reached on one H100 (benchmarks/results/gpu.json): parallel is Falcon's kind.
 REACHED = {"parallel": 390e12, "gated": 320e12}
+FLOAT8 = 1.08  # times as fast as bf16, both eager in one call (benchmarks/results/fp8-embedded.json: 16 rows)
+NAMES = {"none": "bf16", "nf4": "NF4", "fp8": "FP8"}
+ANSWER = 2048  # tokens of question and answer, for the memory of answering
 H100_PEAK = 989e12  # bfloat16 products a second, dense, by its data sheet
 # What is left of a card's speed beside others: a step on two H100s of one host (benchmarks/results/many-gpus.json).
 LEFT = {"one card": 1.0, "DDP": 0.91, "FSDP": 0.60}
@@ -66,12 +80,14 @@ def plan(
 ) -> list[Option]:
     """The options, a list of Option: DDP and FSDP, each in bfloat16 and NF4, with and without checkpointing.
 
+    FP8 beside them, without FSDP: it shards parameters, and these weights are none.
+
     settings: of one card, as `settings.resolve` makes them. tokens: to train on, all epochs together. price: of a card
     and hour. peak: bfloat16 products a second of the card, by its data sheet; the speed reached here is scaled by it.
     """
     options = []
     for way in ("DDP", "FSDP") if gpus > 1 else ("one card",):
-        for quantization in ("none", "nf4"):
+        for quantization in ("none", "nf4", "fp8")[: 2 if way == "FSDP" else 3]:
             for again in (False, True):
                 chosen = replace(
                     settings,
@@ -83,8 +99,9 @@ def plan(
                 )
                 gib = peak_bytes(shape, chosen, gpus if way == "FSDP" else 1) / GIB
                 speed = gpus * LEFT[way] * speed_of(shape, again) * peak / H100_PEAK
+                speed *= FLOAT8 if quantization == "fp8" else 1
                 hours = tokens / speed / 3600
-                name = f"{way}, {'bf16' if quantization == 'none' else 'NF4'}{', checkpointing' if again else ''}"
+                name = f"{way}, {NAMES[quantization]}{', checkpointing' if again else ''}"
                 cost = None if price is None else hours * gpus * price
                 options.append(Option(name, gib, gib <= SAFE * gpu_gib, speed, hours, cost))
     return options
@@ -106,8 +123,16 @@ def speed_of(shape: Shape, checkpointing: bool) -> float:
     return REACHED["parallel" if shape.parallel else "gated"] / (passes * shape.body())
 
 
-def options_table(options: list[Option], gpu_gib: float) -> Table:
-    """The options side by side, with what they assume."""
+def answering(shape: Shape) -> str:
+    """GiB that answering takes: the weights, and the static cache of one conversation, whose size is fixed before."""
+    cache = cache_bytes(shape, ANSWER) / GIB
+    weights = {NAMES[kind]: weight_bytes(shape, kind, 2, 2) / GIB for kind in ("nf4", "fp8", "none")}
+    words = ", ".join(f"{gib:.1f} in {name}" for name, gib in weights.items())
+    return f"Answering: GiB of weights {words}; and {cache:.2f} for keys and values of {ANSWER:,} tokens."
+
+
+def options_table(options: list[Option], gpu_gib: float, shape: Shape | None = None) -> Table:
+    """The options side by side, with what they assume. shape: for the memory of answering as well."""
     rows, notes = [], []
     for one in options:
         cost, fits = "-" if one.cost is None else f"{one.cost:,.2f}", "yes" if one.fits else "no"
@@ -120,5 +145,9 @@ def options_table(options: list[Option], gpu_gib: float) -> Table:
     fine = [one for one in options if one.fits]
     if fine:
         notes.append(f"Fastest that fits: {max(fine, key=lambda one: one.tokens_per_second).name}.")
+    if any("FP8" in one.name for one in options):
+        notes.append("FP8: on cards of compute capability 8.9 or more (L4, RTX 40, H100), in as much memory as bf16.")
+    if shape is not None:
+        notes.append(answering(shape))
     notes.append(f"GiB of each card. Assumed: LoRA on every linear layer, {SAFE:.0%} of a card filled, {COUNTED}.")
     return Table(("way of training", "GiB", "fits", "tokens/s", "hours", "cost"), rows, notes=notes)

@@ -155,11 +155,21 @@ def largest_batch(lengths: list[int], rows: int) -> int:
     return int(min(rows * mean + 3 * rows**0.5 * spread, sum(sorted(lengths)[-rows:])))
 
 
+def cache_bytes(shape: Shape, tokens: int, rows: int = 1, width: int = 2) -> int:
+    """Bytes of a static cache: keys and values of every layer for so many tokens, reserved before the first one."""
+    return 2 * shape.layers * shape.kv_heads * shape.head_dim * tokens * rows * width
+
+
 def weight_bytes(shape: Shape, quantization: str, width: int, products: int) -> int:
-    """Bytes of the base model's weights; linear layers are kept a second time where products need another dtype."""
+    """Bytes of the base model's weights; linear layers are kept a second time where products need another dtype.
+
+    FP8 keeps them twice in 8 bits, rounded by rows and by columns: as many bytes as 16 bits.
+    """
     embeddings = shape.vocab_size * shape.hidden_size * (1 if shape.tied else 2)
     if quantization == "nf4":
         return int(shape.body() * NF4_BYTES + embeddings * width)
+    if quantization == "fp8":
+        return int(shape.body() * 2 + embeddings * width)
     copies = products if products != width else 0
     return int(shape.body() * (width + copies) + embeddings * width)
 

@@ -7,8 +7,8 @@ from safetensors.torch import load_file, save_file
 from helpers.export.adapter import export_adapter, vllm_faults
 from helpers.export.card import adapter_card
 from helpers.export.errors import ExportError
-from helpers.export.plan import KNOWN, PlanError, options_table, plan, shape_for, speed_of
-from helpers.machine.memory import FALCON_7B, shape_of
+from helpers.export.plan import KNOWN, PlanError, answering, options_table, plan, shape_for, speed_of
+from helpers.machine.memory import FALCON_7B, cache_bytes, shape_of
 from helpers.machine.paths import PROJECT
 from helpers.settings import Settings, resolve
 from helpers.train.adapters import substitute_run
@@ -33,6 +33,28 @@ def test_one_card_agrees_with_the_measurement_within_15_percent(variant):
     assert found.gib == pytest.approx(measured["peak_gib"], rel=0.15)
     assert found.tokens_per_second == pytest.approx(measured["tokens_per_second"], rel=0.15)
     assert found.fits and found.hours == pytest.approx(1e6 / found.tokens_per_second / 3600)
+
+
+def test_fp8_agrees_with_the_measurement_and_is_not_sharded():
+    results = json.loads((PROJECT / "benchmarks" / "results" / "gpu-recorded.json").read_text())["results"]
+    (measured,) = [row for row in results if row["variant"] == "falcon-fp8-eager"]
+    options = {one.name: one for one in plan(FALCON_7B, SETTINGS, gpus=1, gpu_gib=80, tokens=1e6)}
+    found = options["one card, FP8"]
+    assert found.gib == pytest.approx(measured["peak_gib"], rel=0.15) == options["one card, bf16"].gib
+    assert found.tokens_per_second == pytest.approx(measured["tokens_per_second"], rel=0.15)
+    assert not [one for one in plan(FALCON_7B, SETTINGS, gpus=2, gpu_gib=80, tokens=1e6) if "FSDP, FP8" in one.name]
+
+
+def test_the_memory_of_answering_is_weights_and_a_static_cache():
+    from helpers.generate.static_cache import Slots, placed_cache
+    from helpers.models import tiny
+
+    model, slots = tiny.build_llama(), Slots(1, 96, torch.device("cpu"))
+    cache, slots.reading = placed_cache(model, slots), torch.tensor([0])
+    model(input_ids=torch.tensor([[5, 6, 7]]), past_key_values=cache, use_cache=True)
+    held = sum(one.numel() * one.element_size() for layer in cache.layers for one in (layer.keys, layer.values))
+    assert held == cache_bytes(shape_of(model.config), 96, width=4)
+    assert "12.9 in FP8" in answering(FALCON_7B) and "keys and values of 2,048 tokens" in answering(FALCON_7B)
 
 
 def test_two_cards_are_as_much_faster_as_was_measured():
