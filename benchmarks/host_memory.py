@@ -1,8 +1,9 @@
 """Host memory of loading, preflight and merge: a random Falcon of 7B's structure, smaller, from safetensors shards.
 
-`python -m benchmarks.host_memory [--layers 12] [--hidden 2048] [--shards 2] [--json FILE]`, on a CPU. Each step is a
-process of its own. "peak" counts mapped pages of the files, which the system takes back when it needs them; "held" is
-what it cannot take back (Linux: RssAnon), sampled. Random weights; 7B itself has 32 layers of width 4544.
+`python -m benchmarks.host_memory [--layers 12] [--hidden 2048] [--shards 2] [--json FILE]` on a CPU, or with
+`--cuda --layers 32 --hidden 4544`, 7B's own shape, on a GPU. Each step is a process of its own. "peak" counts mapped
+pages of the files, which the system takes back when it needs them; "held" is what it cannot take back (Linux:
+RssAnon), sampled. Random weights.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import torch
 
 from helpers.data.load import load_chat_data
 from helpers.export.merge import merge
-from helpers.machine.hardware import this_machine
+from helpers.machine.hardware import Choice, this_machine
 from helpers.machine.meter import GIB, PeakMemory, peak_resident_gib
 from helpers.machine.paths import write_json
 from helpers.machine.versions import versions
@@ -51,7 +52,8 @@ def build(folder: Path, layers: int, hidden: int, shards: int) -> None:
     special = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
     sizes = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": hidden // 64}
     torch.set_default_dtype(torch.bfloat16)
-    model = FalconForCausalLM(FalconConfig(vocab_size=VOCABULARY, bias=False, alibi=False, **sizes, **special))
+    with torch.device("cuda" if "--cuda" in sys.argv else "cpu"):  # random numbers for 7B take minutes on a CPU
+        model = FalconForCausalLM(FalconConfig(vocab_size=VOCABULARY, bias=False, alibi=False, **sizes, **special))
     torch.set_default_dtype(torch.float32)
     size = sum(parameter.nbytes for parameter in model.parameters())
     model.save_pretrained(folder / "base", max_shard_size=size // shards + 2**20)
@@ -65,7 +67,10 @@ def build(folder: Path, layers: int, hidden: int, shards: int) -> None:
 
 
 def settings_of(folder: Path, quantization: str) -> Settings:
-    """Those of a training of this model on a CPU, in 16 bits: a GPU's form of it."""
+    """Those of a training of this model: the datacenter profile's, or on a CPU in 16 bits, a GPU's form of it."""
+    if "--cuda" in sys.argv:
+        hub, options = Choice(True, "assumed"), {"model": str(folder / "base"), "quantization": quantization}
+        return resolve("datacenter", machine=this_machine(), hub=hub, data="shop_support", **options)
     chosen = resolve("laptop", machine=this_machine(), model=str(folder / "base"), quantization=quantization)
     return replace(chosen, dtype="bfloat16", per_device_train_batch_size=1, packing=False)
 
@@ -105,6 +110,7 @@ def measure(folder: Path, layers: int, hidden: int, shards: int) -> dict:
     for step in STEPS:
         shutil.rmtree(folder / "merged", ignore_errors=True)
         command = [sys.executable, "-m", "benchmarks.host_memory", "--step", step, "--folder", str(folder)]
+        command += ["--cuda"] if "--cuda" in sys.argv else []
         done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True)
         results["steps"][step] = json.loads(done.stdout.splitlines()[-1])
         print(step, results["steps"][step], flush=True)
@@ -116,6 +122,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--hidden", type=int, default=2048)
     parser.add_argument("--shards", type=int, default=2)
+    parser.add_argument("--cuda", action="store_true", help="load onto the GPU, as the profiles do")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -126,7 +133,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), chosen.layers, chosen.hidden, chosen.shards)
     about = {"machine": this_machine()._asdict(), "versions": versions(), "date": str(date.today())}
-    said = "not Falcon-7B's shape (32 layers, width 4544, 13.8 GB): the same structure, smaller, on a CPU"
+    own = (chosen.layers, chosen.hidden) == (32, 4544)
+    said = (
+        "Falcon-7B's shape" if own else "not Falcon-7B's shape (32 layers, width 4544, 13.8 GB): its structure, smaller"
+    )
+    said += ", onto a GPU" if chosen.cuda else ", on a CPU"
     if chosen.json:
         write_json(Path(chosen.json), {"about": {**about, "shape": shape, "note": said}, **found})
 
