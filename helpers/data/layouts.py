@@ -107,4 +107,4 @@ def alternating_turns(value: object) -> list[dict] | None:
     texts = from_json(value)
     if not isinstance(texts, (list, tuple)) or len(texts) < 2 or not all(isinstance(one, str) for one in texts):
         return None
-    return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
+    return [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(texts)]

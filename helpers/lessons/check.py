@@ -8,7 +8,7 @@ from typing import Any
 from helpers.lessons.announcements import announce
 from helpers.lessons.exercise import Exercise, Verdict, judge_answer
 from helpers.lessons.progress import record
-from helpers.machine.language import say
+from helpers.machine.language import tr
 
 RECORDING = [True]  # whether results go into progress.json; the solutions switch it off
 
@@ -27,7 +27,8 @@ def check(number: str, answer: Any, **given: Any) -> None:
     if RECORDING[0] and verdict.state != "not tried":
         record("exercises", number, **({"right": True} if verdict.state == "right" else {}))
     announce(
-        say("{number}: {text}", number=number, text=verdict.text), "status" if verdict.state == "not tried" else "alert"
+        tr("{number}: {text}", number=number, text=verdict.text),
+        "status" if verdict.state == "not tried" else "alert",
     )
 
 
@@ -35,8 +36,8 @@ def verdict_on(number: str, answer: Any, **given: Any) -> Verdict:
     """What `check` says, as a value."""
     known = exercises(number[:2])
     if number not in known:
-        names = ", ".join(known) or say("none")
-        wrong = say(
+        names = ", ".join(known) or tr("none")
+        wrong = tr(
             "no exercise {number!r}: notebook {notebook} has {names}.", number=number, notebook=number[:2], names=names
         )
         raise LessonError(wrong)

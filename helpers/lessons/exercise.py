@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from helpers.machine.language import say
+from helpers.machine.language import tr
 
 Given = dict[str, Any]  # what a cell passes on beside the answer, such as its tokenizer
 
@@ -55,20 +55,20 @@ def untouched(answer: Any) -> bool:
 def judge_answer(exercise: Exercise, answer: Any, given: Given) -> Verdict:
     """Right, or the first hint that fits, by what the answer is and does; an error inside it is not raised."""
     if untouched(answer):
-        return Verdict("not tried", say("Not tried yet: put your answer in the place of the three dots."))
+        return Verdict("not tried", tr("Not tried yet: put your answer in the place of the three dots."))
     if not of_kind(answer, exercise.kind):
         wanted = ANSWER_KINDS.get(exercise.kind, exercise.kind.__name__)
-        fields = {"wanted": say(wanted), "given": type(answer).__name__}
-        return Verdict("not yet", say("Not yet: the answer is {wanted} here, and this is of type {given}.", **fields))
+        fields = {"wanted": tr(wanted), "given": type(answer).__name__}
+        return Verdict("not yet", tr("Not yet: the answer is {wanted} here, and this is of type {given}.", **fields))
     failed = ""
     try:
         if exercise.right(answer, given):
-            return Verdict("right", say("Right."))
+            return Verdict("right", tr("Right."))
     except Exception as error:  # the reader's own function may do anything
-        failed = say(" (It stopped with {name}: {words})", name=type(error).__name__, words=str(error)[:200])
+        failed = tr(" (It stopped with {name}: {words})", name=type(error).__name__, words=str(error)[:200])
     number = next(i for i, hint in enumerate(exercise.hints, 1) if i == 3 or fits(hint, answer, given))
-    hint = say(exercise.hints[number - 1].text)
-    return Verdict("not yet", say("Not yet. {hint}{failed}", hint=hint, failed=failed), number)
+    hint = tr(exercise.hints[number - 1].text)
+    return Verdict("not yet", tr("Not yet. {hint}{failed}", hint=hint, failed=failed), number)
 
 
 def of_kind(answer: Any, kind: Any) -> bool:

@@ -8,13 +8,13 @@ from helpers import __version__
 from helpers.lessons.announcements import announce
 from helpers.lessons.check import exercises
 from helpers.lessons.progress import done, record
-from helpers.machine.language import say
+from helpers.machine.language import tr
 from helpers.machine.tables import Table
 
 
 def note() -> str:
     """What a code is worth."""
-    return say(
+    return tr(
         "A code proves effort, not identity: it is made on the reader's machine, from a name that the reader typed, "
         "and whoever reads this project can make one."
     )
@@ -35,12 +35,12 @@ def pass_code(notebook: str, name: str = "") -> None:
     right, known = [number for number in done() if number in exercises(notebook)], len(exercises(notebook))
     if not name.strip():
         announce(
-            say("{right} of {known} exercises are right. Type a name for a pass code.", right=len(right), known=known)
+            tr("{right} of {known} exercises are right. Type a name for a pass code.", right=len(right), known=known)
         )
         return
     code = make_code(notebook, right, name)
     record("codes", notebook, code=code)
-    announce(f"{code}   " + say("({right} of {known} exercises. {note})", right=len(right), known=known, note=note()))
+    announce(f"{code}   " + tr("({right} of {known} exercises. {note})", right=len(right), known=known, note=note()))
 
 
 def make_code(notebook: str, right: list[str], name: str, version: str = "") -> str:
@@ -56,7 +56,7 @@ def read_code(code: str) -> Code:
     parts = code.strip().split("-")
     if len(parts) != 5:
         raise ValueError(
-            say("{code!r} is no pass code: it has {parts} parts of five.", code=code[:60], parts=len(parts))
+            tr("{code!r} is no pass code: it has {parts} parts of five.", code=code[:60], parts=len(parts))
         )
     notebook, numbers, version, name, check = parts
     right = tuple(f"{notebook}.{digit}" for digit in numbers if digit != "0")
@@ -87,12 +87,16 @@ def codes_table(codes: list[str]) -> Table:
             continue
         known = exercises(one.notebook)
         count = len(one.done)
-        of = (
-            say("{right} of {known}", right=count, known=len(known)) if known else say("{n}, unknown notebook", n=count)
-        )
+        of = tr("{right} of {known}", right=count, known=len(known)) if known else tr("{n}, unknown notebook", n=count)
         newest = known and one.version == version_of(one.notebook)
-        same = say("this one") if newest else say("another: {version}", version=one.version)
-        exact = say("{of}: {numbers}", of=of, numbers=" ".join(one.done))
-        rows.append((one.name, one.notebook, exact, same, say("yes") if one.intact else say("no: mistyped")))
-    header = (say("name"), say("notebook"), say("exercises right"), say("version"), say("intact"))
+        same = tr("this one") if newest else tr("another: {version}", version=one.version)
+        exact = tr("{of}: {numbers}", of=of, numbers=" ".join(one.done))
+        rows.append((one.name, one.notebook, exact, same, tr("yes") if one.intact else tr("no: mistyped")))
+    header = (
+        tr("name"),
+        tr("notebook"),
+        tr("exercises right"),
+        tr("version"),
+        tr("intact"),
+    )
     return Table(header, rows, notes=[note()])

@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from helpers.machine.language import say
+from helpers.machine.language import tr
 from helpers.machine.paths import read_json, runs_folder, write_json
 
 KINDS = {"exercises": dict, "predictions": dict, "codes": dict}
@@ -31,7 +31,7 @@ def record(part: str, name: str, **what: Any) -> None:
     try:
         write_json(progress_file(), kept)
     except OSError as error:
-        print(say("not kept in {file}: {why}", file=progress_file().name, why=error.strerror))
+        print(tr("not kept in {file}: {why}", file=progress_file().name, why=error.strerror))
 
 
 def done() -> list[str]:

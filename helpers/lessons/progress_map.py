@@ -3,7 +3,7 @@
 from helpers.lessons.check import exercises, notebooks
 from helpers.lessons.progress import read_progress
 from helpers.lessons.questions import QUESTIONS
-from helpers.machine.language import say
+from helpers.machine.language import tr
 from helpers.machine.tables import Table
 
 
@@ -16,13 +16,18 @@ def progress_map() -> Table:
         tried = {number: kept["exercises"][number] for number in known if number in kept["exercises"]}
         right = [number for number, one in tried.items() if one.get("right") is True]
         open_ones = [number for number in tried if number not in right]
-        said = say("{right} of {known}", right=len(right), known=len(known))
-        said += say(", begun: {numbers}", numbers=" ".join(open_ones)) if open_ones else ""
+        said = tr("{right} of {known}", right=len(right), known=len(known))
+        said += tr(", begun: {numbers}", numbers=" ".join(open_ones)) if open_ones else ""
         asked = [number for number in QUESTIONS if number.startswith(notebook)]
         guesses = [kept["predictions"][number] for number in asked if number in kept["predictions"]]
         hits = sum(one.get("right") is True for one in guesses)
-        guessed = say("{made} of {asked}, {hits} right", made=len(guesses), asked=len(asked), hits=hits)
+        guessed = tr("{made} of {asked}, {hits} right", made=len(guesses), asked=len(asked), hits=hits)
         code = str(kept["codes"].get(notebook, {}).get("code", "-"))
         rows.append((notebook, said, guessed, code))
-    header = (say("notebook"), say("exercises right"), say("predictions made"), say("pass code"))
+    header = (
+        tr("notebook"),
+        tr("exercises right"),
+        tr("predictions made"),
+        tr("pass code"),
+    )
     return Table(header, rows)

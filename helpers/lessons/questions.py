@@ -5,7 +5,7 @@ from typing import Any
 
 from helpers.lessons.question import Question
 from helpers.lessons.questions_07 import SETTINGS
-from helpers.machine.language import say
+from helpers.machine.language import tr
 
 
 def largest(shares: dict[str, float]) -> str:
@@ -79,7 +79,7 @@ EARLY: dict[str, Question] = {
         ),
         "the proof cell, which compares all 64 weights",
         below(1e-12, 1e-4),
-        lambda value: say("largest difference {value:.1e}", value=value),
+        lambda value: tr("largest difference {value:.1e}", value=value),
     ),
     "01.falcon": Question(
         "How many of Falcon's linear layers will be 4-bit, as shipped and corrected?",
@@ -90,7 +90,7 @@ EARLY: dict[str, Question] = {
         ),
         "the two counts",
         lambda value: 1 if value[0] == value[2] else 2 if value[0] == 0 and value[1] == value[2] else 3,
-        lambda value: say("{value[0]} as shipped and {value[1]} corrected, of {value[2]}", value=value),
+        lambda value: tr("{value[0]} as shipped and {value[1]} corrected, of {value[2]}", value=value),
     ),
     "02.kept": Question(
         "How many of these five rows will be kept?",
@@ -144,7 +144,7 @@ EARLY: dict[str, Question] = {
         ),
         "the five printed losses",
         lambda value: 2 if value[-1] < 0.98 * value[0] else 3 if value[-1] > 1.02 * value[0] else 1,
-        lambda value: say("{first:.2f} before, {last:.2f} at the fifth step", first=value[0], last=value[-1]),
+        lambda value: tr("{first:.2f} before, {last:.2f} at the fifth step", first=value[0], last=value[-1]),
     ),
     "03.before": Question(
         "How many of the shop's facts will the base model get right?",
@@ -189,7 +189,7 @@ LATE: dict[str, Question] = {
         ),
         "the marks at the ends of the answers",
         lambda value: 3 if value[0] == value[1] else 1 if value[0] > value[1] else 2,
-        lambda value: say("{value[0]} answers of the base and {value[1]} of the tuned model stopped", value=value),
+        lambda value: tr("{value[0]} answers of the base and {value[1]} of the tuned model stopped", value=value),
     ),
     "04.seeds": Question(
         "Will three seeds give three texts?",
@@ -199,7 +199,7 @@ LATE: dict[str, Question] = {
         ),
         "the table of three stories",
         lambda value: 1 if value == 1 else 2,
-        lambda value: say("{n} different texts", n=value) if value > 1 else say("{n} different text", n=value),
+        lambda value: tr("{n} different texts", n=value) if value > 1 else tr("{n} different text", n=value),
     ),
     "04.flat": Question(
         "At which temperature is the likeliest token hardest to tell from the rest?",
@@ -210,7 +210,7 @@ LATE: dict[str, Question] = {
         ),
         "the three pictures",
         lambda value: among("0.5", "1.0", "2.0")(min(value, key=lambda one: value[one][0])),
-        lambda value: ", ".join(say("{share:.0%} at {one}", share=shares[0], one=one) for one, shares in value.items()),
+        lambda value: ", ".join(tr("{share:.0%} at {one}", share=shares[0], one=one) for one, shares in value.items()),
     ),
     "04.diverge": Question(
         "After how many tokens do the two answers diverge?",
@@ -221,7 +221,7 @@ LATE: dict[str, Question] = {
         ),
         "the sentence about where they part",
         lambda value: below(2, 10)(value) if value >= 0 else 3,
-        lambda value: say("shared tokens: {n}", n=value) if value >= 0 else say("they never part"),
+        lambda value: tr("shared tokens: {n}", n=value) if value >= 0 else tr("they never part"),
     ),
     "05.facts": Question(
         "Which of the five gets most facts right?",
@@ -232,7 +232,7 @@ LATE: dict[str, Question] = {
         ),
         "the column of facts",
         lambda value: {"plain base": 1, "prompt": 1, "RAG": 2}.get(largest(value), 3),
-        lambda value: say("{name}, {share:.0%}", name=largest(value), share=max(value.values())),
+        lambda value: tr("{name}, {share:.0%}", name=largest(value), share=max(value.values())),
     ),
     "05.cheapest": Question(
         "Which of these reads the shortest prompt, and so costs least to start an answer?",
@@ -243,7 +243,7 @@ LATE: dict[str, Question] = {
         ),
         "the column prompt",
         lambda value: among("prompt", "RAG", "fine-tuned")(min(value, key=lambda name: value[name])),
-        lambda value: ", ".join(say("{name} {n:.0f} tokens", name=name, n=tokens) for name, tokens in value.items()),
+        lambda value: ", ".join(tr("{name} {n:.0f} tokens", name=name, n=tokens) for name, tokens in value.items()),
     ),
     "05.search": Question(
         "Which search has the right passage first most often?",
@@ -255,7 +255,7 @@ LATE: dict[str, Question] = {
         ),
         "the first column of the table",
         lambda value: among("bm25", "dense", "both", "known questions")(largest(value)),
-        lambda value: say("{name}, {share:.0%}", name=largest(value), share=max(value.values())),
+        lambda value: tr("{name}, {share:.0%}", name=largest(value), share=max(value.values())),
     ),
     "05.lost": Question(
         "Where does RAG lose most of its points?",
@@ -265,7 +265,7 @@ LATE: dict[str, Question] = {
         ),
         "the table of found and not found",
         lambda value: 1 if value[0] > value[1] else 2 if value[1] > value[0] else 0,
-        lambda value: say("{value[0]} wrong without the passage, {value[1]} with it", value=value),
+        lambda value: tr("{value[0]} wrong without the passage, {value[1]} with it", value=value),
     ),
     "05.change": Question(
         "Facts change overnight. What will 'fine-tuned + RAG' mostly say?",
@@ -275,7 +275,7 @@ LATE: dict[str, Question] = {
         ),
         "its row in the table of new and old values",
         lambda value: 1 if value[0] > value[1] else 2 if value[1] > value[0] else 0,
-        lambda value: say("{value[0]} new values and {value[1]} old ones", value=value),
+        lambda value: tr("{value[0]} new values and {value[1]} old ones", value=value),
     ),
     "05.uses": Question(
         "What does the shop's adapter do to a translation into English, compared with the base?",
@@ -285,7 +285,7 @@ LATE: dict[str, Question] = {
         ),
         "the column chrF zh-en",
         lambda value: 1 if value[1] > value[0] + 3 else 2,
-        lambda value: say("chrF {value[0]:.0f} for the base, {value[1]:.0f} with the shop's adapter", value=value),
+        lambda value: tr("chrF {value[0]:.0f} for the base, {value[1]:.0f} with the shop's adapter", value=value),
     ),
     "06.adapter": Question(
         "How large will the adapter's file be?",
@@ -307,7 +307,7 @@ LATE: dict[str, Question] = {
         ),
         "the table of answers",
         lambda value: 1 if value[0] == value[1] else 3 if value[0] == 0 else 2,
-        lambda value: say("{value[0]} of {value[1]} are the same", value=value),
+        lambda value: tr("{value[0]} of {value[1]} are the same", value=value),
     ),
     "06.curves": Question(
         "How far apart will the curves of one process and of two lie?",

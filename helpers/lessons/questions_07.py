@@ -1,7 +1,7 @@
 """Notebook 07's questions before its figures. Right answers come from the study and from the reader's own sweep."""
 
 from helpers.lessons.question import Question
-from helpers.machine.language import say
+from helpers.machine.language import tr
 
 
 def by_gap(gap: float) -> int:
@@ -51,6 +51,6 @@ SETTINGS: dict[str, Question] = {
         ),
         "the first row of the sweep's table",
         lambda value: 1 if value[0] == min(value[1]) else 3 if value[0] == max(value[1]) else 2,
-        lambda value: say("{rate:g}, of {rates}", rate=value[0], rates=", ".join(f"{rate:g}" for rate in value[1])),
+        lambda value: tr("{rate:g}, of {rates}", rate=value[0], rates=", ".join(f"{rate:g}" for rate in value[1])),
     ),
 }

@@ -7,7 +7,7 @@ from helpers.lessons.announcements import announce, region
 from helpers.lessons.check import RECORDING, LessonError
 from helpers.lessons.progress import record
 from helpers.lessons.questions import QUESTIONS, Question
-from helpers.machine.language import say
+from helpers.machine.language import tr
 
 MEASURED: dict[str, Any] = {}  # what this run has measured, by the question's number
 CHOSEN: dict[str, int] = {}  # what was predicted, by number; from 1
@@ -17,7 +17,7 @@ SHOWN: dict[str, "Quiz"] = {}  # the newest widget of each question
 def question_numbered(number: str) -> Question:
     """The question of this number. Raises LessonError."""
     if number not in QUESTIONS:
-        raise LessonError(say("no question {number!r}: there are {names}.", number=number, names=", ".join(QUESTIONS)))
+        raise LessonError(tr("no question {number!r}: there are {names}.", number=number, names=", ".join(QUESTIONS)))
     return QUESTIONS[number]
 
 
@@ -29,7 +29,7 @@ def predict(number: str, choice: int | None = None) -> None:
         SHOWN[number].show()
         return
     if not 1 <= choice <= len(question.choices):
-        raise LessonError(say("{number} has choices 1 to {last}.", number=number, last=len(question.choices)))
+        raise LessonError(tr("{number} has choices 1 to {last}.", number=number, last=len(question.choices)))
     announce(reply_to(number, choice), "alert")
 
 
@@ -37,10 +37,10 @@ def revealed(number: str, value: Any) -> None:
     """What the run has measured: the answer to a prediction. None: this run did not measure it."""
     question = question_numbered(number)
     if value is None:
-        announce(say("{number}: this run did not measure it.", number=number))
+        announce(tr("{number}: this run did not measure it.", number=number))
         return
     MEASURED[number] = value
-    shown = say("Measured: {value}.", value=question.shown(value))
+    shown = tr("Measured: {value}.", value=question.shown(value))
     if number in CHOSEN:
         reply = reply_to(number, CHOSEN[number], again=True)
         if number in SHOWN:
@@ -48,10 +48,10 @@ def revealed(number: str, value: Any) -> None:
         announce(reply, "alert")
         return
     chosen = question.answer(value)
-    told = say("None of the choices.")
+    told = tr("None of the choices.")
     if chosen:
-        told = say("That is choice {place}: {choice}.", place=chosen, choice=say(question.choices[chosen - 1][0]))
-    words = say("{number}: {shown} {told} Nothing was predicted.", number=number, shown=shown, told=told)
+        told = tr("That is choice {place}: {choice}.", place=chosen, choice=tr(question.choices[chosen - 1][0]))
+    words = tr("{number}: {shown} {told} Nothing was predicted.", number=number, shown=shown, told=told)
     announce(words)
 
 
@@ -63,16 +63,14 @@ def reply_to(number: str, choice: int, again: bool = False) -> str:
     right = known and question.answer(MEASURED.get(number)) == choice
     if RECORDING[0] and not (again and not known):
         record("predictions", number, choice=choice, right=right if known else None)
-    where = say(question.where)
+    where = tr(question.where)
     if not known:
-        return say(
+        return tr(
             "{number}: noted, choice {choice}. The run will say: {where}.", number=number, choice=choice, where=where
         )
-    what = say(" Measured: {value}.", value=question.shown(MEASURED[number])) if measured else ""
-    begin, why = say("Right.") if right else say("Not so."), say(question.choices[choice - 1][1])
-    return say(
-        "{number}: {begin}{what} {why} See {where}.", number=number, begin=begin, what=what, why=why, where=where
-    )
+    what = tr(" Measured: {value}.", value=question.shown(MEASURED[number])) if measured else ""
+    begin, why = tr("Right.") if right else tr("Not so."), tr(question.choices[choice - 1][1])
+    return tr("{number}: {begin}{what} {why} See {where}.", number=number, begin=begin, what=what, why=why, where=where)
 
 
 class Quiz:
@@ -85,12 +83,12 @@ class Quiz:
         import ipywidgets as widgets
 
         self.number, self.question = number, question_numbered(number)
-        choices = [(say(text), number) for number, (text, _) in enumerate(self.question.choices, 1)]
+        choices = [(tr(text), number) for number, (text, _) in enumerate(self.question.choices, 1)]
         wide = widgets.Layout(width="auto", max_width="60em")
-        words = say("<b>Your prediction {number}.</b> {question}", number=html.escape(number), question=self.asked())
+        words = tr("<b>Your prediction {number}.</b> {question}", number=html.escape(number), question=self.asked())
         self.text = widgets.HTML(words)
-        self.radio = widgets.RadioButtons(options=choices, value=None, description=say("Choices:"), layout=wide)
-        self.button = widgets.Button(description=say("Answer"), tooltip=say("answer question {number}", number=number))
+        self.radio = widgets.RadioButtons(options=choices, value=None, description=tr("Choices:"), layout=wide)
+        self.button = widgets.Button(description=tr("Answer"), tooltip=tr("answer question {number}", number=number))
         self.status = widgets.HTML("")
         self.button.on_click(self.pressed)
         shown = [self.radio, self.button]
@@ -100,20 +98,20 @@ class Quiz:
             # Drift: test_quiz.py::test_radio_buttons_keep_the_focus_since_ipywidgets_8
             shown = [self.button_for(f"{place}. {text}", place) for text, place in choices]
             call = html.escape(f'predict("{number}", 1)')
-            way = say("Without a mouse: <code>{call}</code> in a cell, or another number.", call=call)
+            way = tr("Without a mouse: <code>{call}</code> in a cell, or another number.", call=call)
             self.text.value += f"<br>{way}"
         self.box = widgets.VBox([self.text, *shown, self.status])
 
     def asked(self) -> str:
         """The question as HTML."""
-        return html.escape(say(self.question.text))
+        return html.escape(tr(self.question.text))
 
-    def button_for(self, text: str, place: int) -> Any:
+    def button_for(self, text: str, number: int) -> Any:
         """A button that answers with one choice."""
         import ipywidgets as widgets
 
         button = widgets.Button(description=text, tooltip=text, layout=widgets.Layout(width="auto", max_width="60em"))
-        button.on_click(lambda _: self.answer(place))
+        button.on_click(lambda _: self.answer(number))
         return button
 
     def pressed(self, button: Any = None) -> None:
@@ -122,7 +120,7 @@ class Quiz:
 
     def answer(self, choice: int | None) -> None:
         """A new region is inserted each time, also for the same words, so that screen readers say it."""
-        reply = say("Choose one first.") if choice is None else reply_to(self.number, choice)
+        reply = tr("Choose one first.") if choice is None else reply_to(self.number, choice)
         self.status.value = ""
         self.status.value = region(reply, "alert")
 
@@ -130,9 +128,9 @@ class Quiz:
         """The widgets; where no kernel runs, the question and its choices as text."""
         from helpers.panels.picture import Picture
 
-        choices = [say(text) for text, _ in self.question.choices]
+        choices = [tr(text) for text, _ in self.question.choices]
         lines = [f"{number}. {text}" for number, text in enumerate(choices, 1)]
-        call = say('Without buttons: predict("{number}", 1), or another number.', number=self.number)
+        call = tr('Without buttons: predict("{number}", 1), or another number.', number=self.number)
         items = "".join(f"<li>{html.escape(text)}</li>" for text in choices)
         content = f"<p>{self.asked()}</p><ol>{items}</ol><p>{html.escape(call)}</p>"
-        Picture(self.box).show(content, "\n".join([say(self.question.text), *lines, call]))
+        Picture(self.box).show(content, "\n".join([tr(self.question.text), *lines, call]))

@@ -27,10 +27,10 @@ def sentences(name: str) -> gettext.NullTranslations:
     return gettext.translation(DOMAIN, LOCALE, [name], fallback=True)
 
 
-def say(text: str, /, **fields: Any) -> str:
+def tr(text: str, /, **fields: Any) -> str:
     """An English sentence in the reader's language. fields: what stands in for {names} in it, by `str.format`.
 
     What calls it is found by its text: a literal with {fields}, or a constant, never an f-string.
     """
-    found = sentences(language()).gettext(text) if text else text
-    return found.format(**fields) if fields else found
+    sentence = sentences(language()).gettext(text) if text else text
+    return sentence.format(**fields) if fields else sentence

@@ -113,9 +113,9 @@ def led_away(path: Path, folder: Path) -> str:
 
     A folder that came from others may hold a link to any file of this machine, which would be copied as its content.
     """
-    place, root = (Path(os.path.realpath(one)) for one in (path, folder))  # a loop of links is no error here
+    real, root = (Path(os.path.realpath(one)) for one in (path, folder))  # a loop of links is no error here
     inside = [root, root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [root]
-    return "" if any(place.is_relative_to(one) for one in inside) else str(place)
+    return "" if any(real.is_relative_to(one) for one in inside) else str(real)
 
 
 def read_json(path: Path, report: Callable[[str], None] = print, kinds: Mapping[str, Any] | None = None) -> dict | None:

@@ -61,9 +61,9 @@ def beside_the_text(model: Any) -> str | None:
     Nothing would be learned there: a training on texts never asks them.
     """
     decoder = base_of(model).get_decoder()
-    place = next((name for name, module in base_of(model).named_modules() if module is decoder), "")
-    parents = place.rpartition(".")[0]  # of gemma3: model, which has the vision tower beside model.language_model
-    return rf"(?!{re.escape(place)}\.){re.escape(parents)}\..*" if parents else None
+    own = next((name for name, module in base_of(model).named_modules() if module is decoder), "")
+    parents = own.rpartition(".")[0]  # of gemma3: model, which has the vision tower beside model.language_model
+    return rf"(?!{re.escape(own)}\.){re.escape(parents)}\..*" if parents else None
 
 
 def targets(settings: Settings) -> str | list[str]:

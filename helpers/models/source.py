@@ -73,10 +73,10 @@ def origin(settings: Settings) -> dict[str, Any]:
     Breaks: a line in a shared notebook's input could run it.
     Drift: test_source.py::test_the_library_still_asks_on_stdin
     """
-    place = locate(settings.model)
-    check_files(settings.model, Path(place))
+    where = locate(settings.model)
+    check_files(settings.model, Path(where))
     return {
-        "pretrained_model_name_or_path": place,
+        "pretrained_model_name_or_path": where,
         "revision": settings.revision or None,
         "trust_remote_code": False,
     }

@@ -231,8 +231,8 @@ def narrowed(config: PretrainedConfig, divisor: int) -> PretrainedConfig:
     inner, whole = config.get_text_config(), config.to_dict()
     small = smaller(inner.to_dict(), inner.num_hidden_layers, divisor)
     if inner is not config:
-        place = next(name for name in config.sub_configs if getattr(config, name, None) is inner)
-        small = whole | {place: small}
+        part = next(name for name in config.sub_configs if getattr(config, name, None) is inner)
+        small = whole | {part: small}
     small.pop("quantization_config", None)
     return type(config).from_dict(small)
 

@@ -131,7 +131,7 @@ def carry(before: str, after: str, chinese: str) -> str | None:
         return NUMBER.sub(lambda _: next(numbers), chinese)
     changed = dict(zip(old, new, strict=True))
     if sorted(NUMBER.findall(chinese)) == sorted(old) and all(changed[a] == b for a, b in zip(old, new, strict=True)):
-        return NUMBER.sub(lambda found: changed[found[0]], chinese)
+        return NUMBER.sub(lambda match: changed[match[0]], chinese)
     return None
 
 

@@ -80,19 +80,19 @@ def style_faults(text: str, english: str = "") -> list[str]:
     """What breaks the house's rules in plain text: no code, no markup. english: its source."""
     faults = []
     for rule, pattern in RULES.items():
-        faults += [f"{rule}: {surroundings(text, found)}" for found in re.finditer(pattern, text)]
+        faults += [f"{rule}: {surroundings(text, match)}" for match in re.finditer(pattern, text)]
     for pattern, better in BANNED.items():
-        faults += [f"say {better}: {surroundings(text, found)}" for found in re.finditer(pattern, text)]
+        faults += [f"say {better}: {surroundings(text, match)}" for match in re.finditer(pattern, text)]
     if text.count("“") != text.count("”"):
         faults.append("quotation marks are not balanced")
     if not re.search(r"(?i)\bhint|\btutor", english):
-        faults += [f"提示词, not 提示: {surroundings(text, found)}" for found in re.finditer(r"提示(?!词)", text)]
+        faults += [f"提示词, not 提示: {surroundings(text, match)}" for match in re.finditer(r"提示(?!词)", text)]
     return faults
 
 
-def surroundings(text: str, found: re.Match) -> str:
+def surroundings(text: str, match: re.Match) -> str:
     """What was found, with its surroundings."""
-    return text[max(0, found.start() - 10) : found.end() + 10].replace("\n", "⏎")
+    return text[max(0, match.start() - 10) : match.end() + 10].replace("\n", "⏎")
 
 
 def markdown_style_faults(text: str, english: str = "") -> list[str]:

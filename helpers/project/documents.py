@@ -20,16 +20,16 @@ LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)[^)\s]+(?=\))")
 
 def catalog_of(source: Path) -> Path:
     """The catalog of an English notebook or document."""
-    place = source.relative_to(NOTEBOOKS if source.is_relative_to(NOTEBOOKS) else PROJECT)
-    return CATALOGS / place.with_suffix(".po")
+    relative = source.relative_to(NOTEBOOKS if source.is_relative_to(NOTEBOOKS) else PROJECT)
+    return CATALOGS / relative.with_suffix(".po")
 
 
 def chinese_of(source: Path) -> Path:
     """The Chinese notebook or document of an English one."""
     if source == README:
         return CHINESE_README
-    top, place = (NOTEBOOKS, CHINESE) if source.is_relative_to(NOTEBOOKS) else (DOCS, DOCS / "zh")
-    return place / source.relative_to(top)
+    top, target = (NOTEBOOKS, CHINESE) if source.is_relative_to(NOTEBOOKS) else (DOCS, DOCS / "zh")
+    return target / source.relative_to(top)
 
 
 def english_documents() -> list[Path]:
@@ -53,11 +53,11 @@ def document_blocks(text: str) -> list[str]:
 
 def document_words(path: Path, text: str) -> Iterator[Wanted]:
     """What is to be translated of a document, each block under the anchor of its heading."""
-    place = path.relative_to(PROJECT).as_posix()
+    relative = path.relative_to(PROJECT).as_posix()
     anchor = ""
     for block in document_blocks(text):
         anchor = (headings(block) or [anchor])[-1]
-        yield Wanted(f"{place}#{anchor}", block)
+        yield Wanted(f"{relative}#{anchor}", block)
 
 
 def headings(text: str) -> list[str]:

@@ -80,7 +80,7 @@ def translated_document(path: Path, text: str, catalog: "Catalog") -> str:
 
 def with_moved_links(text: str, path: Path, documents: dict[Path, str]) -> str:
     """A Chinese text whose links are those of the English file `path`, with links from its own place."""
-    return LINK.sub(lambda found: moved_link(found[0], path, documents), text)
+    return LINK.sub(lambda match: moved_link(match[0], path, documents), text)
 
 
 def is_setup(cell: dict) -> bool:
@@ -134,10 +134,10 @@ def chinese_setup(source: str) -> str:
 def notebook_named(name: str) -> Path:
     """The English notebook of a name such as 03 or 03-solution. Raises ValueError."""
     folder = NOTEBOOKS / "solutions" if name.endswith("-solution") else NOTEBOOKS
-    found = list(folder.glob(f"{name[:2]}_*.ipynb"))
-    if len(found) != 1 or name[2:] not in ("", "-solution"):
+    notebooks = list(folder.glob(f"{name[:2]}_*.ipynb"))
+    if len(notebooks) != 1 or name[2:] not in ("", "-solution"):
         raise ValueError(f"no notebook {name}: 00 to 07, or 00-solution to 07-solution")
-    return found[0]
+    return notebooks[0]
 
 
 def take_draft(draft: Path) -> list[str]:
@@ -151,29 +151,29 @@ def take_draft(draft: Path) -> list[str]:
     else:
         path, new, refused = notebook_draft(draft)
         wanted = list(wanted_of(path, path.read_text(encoding="utf-8")))
-    catalog, made = merged(read_catalog(catalog_of(path)), wanted), empty_catalog()
+    catalog, drafted = merged(read_catalog(catalog_of(path)), wanted), empty_catalog()
     for one in entries(catalog):
         context, english = one.context or "", str(one.id)
         if (chinese := new.get((context, english))) is not None:
-            add(made, context, english, chinese, {"kept"} if chinese == english else ())
+            add(drafted, context, english, chinese, {"kept"} if chinese == english else ())
         else:
-            add(made, context, english, str(one.string), one.flags, one.previous_id)
+            add(drafted, context, english, str(one.string), one.flags, one.previous_id)
     catalog_of(path).parent.mkdir(parents=True, exist_ok=True)
-    catalog_of(path).write_text(catalog_text(made), encoding="utf-8")
+    catalog_of(path).write_text(catalog_text(drafted), encoding="utf-8")
     return refused
 
 
 def document_draft(draft: Path) -> tuple[Path, dict[tuple[str, str], str], list[str]]:
     """(English document, what each of its blocks is in Chinese, what was refused) of a Chinese document.
 
-    Its place is that of the English one in docs/, below any folder that is called docs.
+    Its name is that of the English one in docs/, below any folder that is called docs.
     """
-    place = Path(*draft.parts[draft.parts.index("docs") + 1 :]) if "docs" in draft.parts else Path(draft.name)
-    path = PROJECT / "README.md" if place.name.startswith("README") else PROJECT / "docs" / place
+    name = Path(*draft.parts[draft.parts.index("docs") + 1 :]) if "docs" in draft.parts else Path(draft.name)
+    path = PROJECT / "README.md" if name.name.startswith("README") else PROJECT / "docs" / name
     english = list(document_words(path, path.read_text(encoding="utf-8")))
     chinese = document_blocks(draft.read_text(encoding="utf-8"))
     if len(english) != len(chinese):
-        return path, {}, [f"{place}: {len(english)} blocks became {len(chinese)}"]
+        return path, {}, [f"{name}: {len(english)} blocks became {len(chinese)}"]
     return path, {(one.context, one.english): new for one, new in zip(english, chinese, strict=True)}, []
 
 
@@ -202,7 +202,7 @@ def notebook_draft(draft: Path) -> tuple[Path, dict[tuple[str, str], str], list[
 def all_catalogs() -> list[tuple[str, "Catalog"]]:
     """Every catalog with its file's name."""
     places = [*sorted(CATALOGS.rglob("*.po")), CATALOG]
-    return [(os.path.relpath(place, PROJECT), read_catalog(place)) for place in places]
+    return [(os.path.relpath(path, PROJECT), read_catalog(path)) for path in places]
 
 
 def show_stale(catalogs: "list[tuple[str, Catalog]] | None" = None) -> None:

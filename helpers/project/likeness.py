@@ -71,7 +71,7 @@ def words_of_markdown(text: str) -> str:
 
 def numbers_in(text: str) -> Counter:
     """The numbers in digits of a text, without thousands' commas."""
-    return Counter(found.replace(",", "") for found in re.findall(r"\d+(?:[.,]\d+)*", text))
+    return Counter(number.replace(",", "") for number in re.findall(r"\d+(?:[.,]\d+)*", text))
 
 
 def number_faults(english: str, chinese: str) -> list[str]:
@@ -101,4 +101,4 @@ def string_faults(english: str, chinese: str) -> list[str]:
 
 def placeholders(text: str) -> list[str]:
     """The fields of an f-string in their order, with what shown strings inside of them say left out."""
-    return [re.sub(r"'[^']*'|\"[^\"]*\"", "''", found) for found in FIELD.findall(text)]
+    return [re.sub(r"'[^']*'|\"[^\"]*\"", "''", one) for one in FIELD.findall(text)]

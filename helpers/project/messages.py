@@ -23,14 +23,12 @@ CATALOG = LOCALE / "zh_CN" / "LC_MESSAGES" / f"{DOMAIN}.po"
 
 
 def literals() -> Iterator[str]:
-    """The sentences that stand in calls of `say`. Raises ValueError for an f-string, which no catalog can have."""
+    """The sentences that stand in calls of `tr`. Raises ValueError for an f-string, which no catalog can have."""
     for path in sorted((PROJECT / "helpers").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "say":
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "tr":
                 if isinstance(node.args[0], ast.JoinedStr):
-                    raise ValueError(
-                        f"{path.name}, line {node.lineno}: say() takes a text with {{fields}}, no f-string"
-                    )
+                    raise ValueError(f"{path.name}, line {node.lineno}: tr() takes a text with {{fields}}, no f-string")
                 if isinstance(node.args[0], ast.Constant):
                     yield str(node.args[0].value)
 
@@ -64,12 +62,12 @@ def compiled() -> bytes:
     """What gettext reads, made of the entries that are translated and up to date; the same bytes each time."""
     from babel.messages.mofile import write_mo
 
-    made = empty_catalog()
+    catalog = empty_catalog()
     for one in entries(message_catalog()):
         if one.string and not one.fuzzy:
-            made.add(str(one.id), str(one.string))
+            catalog.add(str(one.id), str(one.string))
     file = io.BytesIO()
-    write_mo(file, plain_header(made))
+    write_mo(file, plain_header(catalog))
     return file.getvalue()
 
 

@@ -140,8 +140,8 @@ def stage(folder: Path, edition: Edition, editions: list[Edition], run: Path | N
         text, here = source.read_text(encoding="utf-8"), lies(name, edition)
         notebook = name.endswith(".ipynb")
         way = way_over(name, edition, editions) if name != "index.md" else ""
-        made = staged_notebook(text, name, here, places, way) if notebook else linked(text, name, here, places) + way
-        path.write_text(made, encoding="utf-8")
+        staged = staged_notebook(text, name, here, places, way) if notebook else linked(text, name, here, places) + way
+        path.write_text(staged, encoding="utf-8")
     shutil.copytree(DOCS, folder / "docs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.md"))
     for path in DOCS.rglob("*.html"):  # pages of their own, as they are
         (folder / "extra" / path.relative_to(PROJECT)).parent.mkdir(parents=True, exist_ok=True)

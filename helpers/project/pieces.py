@@ -69,10 +69,10 @@ def inside(source: str, kind: str, start: int, end: int) -> Piece:
     """The words of a comment or string: without its mark, prefix and quotes."""
     whole = source[start:end]
     pattern = r"#+ ?(.*)" if kind == "comment" else r"[A-Za-z]*(?:\"\"\"|'''|\"|')(.*?)(?:\"\"\"|'''|\"|')"
-    found = re.fullmatch(pattern, whole, re.DOTALL)
-    if found is None:
+    match = re.fullmatch(pattern, whole, re.DOTALL)
+    if match is None:
         raise PieceError(f"no comment or string: {whole}")
-    return Piece(start + found.start(1), start + found.end(1), found[1])
+    return Piece(start + match.start(1), start + match.end(1), match[1])
 
 
 def parents_of(tree: ast.AST) -> dict[ast.AST, ast.AST]:
@@ -140,8 +140,8 @@ def spoken(text: str) -> str:
     either = r"(?P<quote>['\"])(?P<yes>.*?)(?P=quote) if .* else (?P=quote)(?P<no>.*?)(?P=quote)"
 
     def words(field: re.Match) -> str:
-        found = re.search(either, field[0])
-        return f"{found['yes']}\n{found['no']}" if found else "X"
+        match = re.search(either, field[0])
+        return f"{match['yes']}\n{match['no']}" if match else "X"
 
     return re.sub(r"\\[nt]", "\n", FIELD.sub(words, text))
 

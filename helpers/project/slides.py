@@ -47,14 +47,14 @@ class Slide(NamedTuple):
 
 def slides() -> list[Slide]:
     """The slides in order: for each notebook what people will do, its pictures, and what to ask the room."""
-    made = [Slide("Fine-tune a language model", "<p>Arrow keys go from slide to slide.</p>")]
+    deck = [Slide("Fine-tune a language model", "<p>Arrow keys go from slide to slide.</p>")]
     for name, will in TITLES.items():
         number = name[:2]
-        made.append(Slide(title_of(number), f"<p>You will {html.escape(will)}.</p>"))
-        made += [Slide(heading, figure(picture)) for heading, picture in pictures_of(number)]
+        deck.append(Slide(title_of(number), f"<p>You will {html.escape(will)}.</p>"))
+        deck += [Slide(heading, figure(picture)) for heading, picture in pictures_of(number)]
         asked = "".join(f"<li>{html.escape(one)}</li>" for one in questions_of(number))
-        made.append(Slide(f"{number} · What do you say?", f"<ul>{asked}</ul>"))
-    return made
+        deck.append(Slide(f"{number} · What do you say?", f"<ul>{asked}</ul>"))
+    return deck
 
 
 def title_of(number: str) -> str:
@@ -65,13 +65,13 @@ def title_of(number: str) -> str:
 
 def pictures_of(number: str) -> list[tuple[str, str]]:
     """(heading above it, name) of each picture in a notebook."""
-    found, heading = [], title_of(number)
+    pictures, heading = [], title_of(number)
     for cell in json.loads(notebook_of(number).read_text(encoding="utf-8"))["cells"]:
         headings = re.findall(r"(?m)^#{2,3} (.*)$", "".join(cell["source"])) if cell["cell_type"] == "markdown" else []
         heading = headings[-1].replace("`", "") if headings else heading
         if cell["id"].startswith("picture-"):
-            found.append((heading, cell["id"].removeprefix("picture-")))
-    return found
+            pictures.append((heading, cell["id"].removeprefix("picture-")))
+    return pictures
 
 
 def figure(picture: str) -> str:
@@ -89,11 +89,11 @@ def questions_of(number: str) -> list[str]:
 
 def slides_html() -> str:
     """The whole file."""
-    made = slides()
+    deck = slides()
     sections = [
-        f'<section tabindex="-1" aria-label="slide {place} of {len(made)}"><h{1 + (place > 1)}>{html.escape(one.title)}'
-        f"</h{1 + (place > 1)}>{one.body}<small>{place} of {len(made)}</small></section>"
-        for place, one in enumerate(made, 1)
+        f'<section tabindex="-1" aria-label="slide {at} of {len(deck)}"><h{1 + (at > 1)}>{html.escape(one.title)}'
+        f"</h{1 + (at > 1)}>{one.body}<small>{at} of {len(deck)}</small></section>"
+        for at, one in enumerate(deck, 1)
     ]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f"<link rel='icon' href='data:,'><title>Slides: fine-tune a language model</title><style>{STYLE}</style>"

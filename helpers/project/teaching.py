@@ -161,18 +161,18 @@ def plan_table(plan: Lesson) -> str:
 
 def rehearsal_words() -> str:
     """What benchmarks/rehearsal.py has measured, beside the plan of 90 minutes, as Markdown."""
-    found = json.loads((PROJECT / "benchmarks" / "results" / "rehearsal.json").read_text(encoding="utf-8"))
+    played = json.loads((PROJECT / "benchmarks" / "results" / "rehearsal.json").read_text(encoding="utf-8"))
     rows = ["| notebook | planned | running in the rehearsal | planned, with that running time |", "|---|---|---|---|"]
-    for row in found["plan"]:
+    for row in played["plan"]:
         minutes = (f"{row[name]:.1f}" for name in ("planned", "running", "in all"))
         rows.append(f"| {row['notebook']} | {' | '.join(minutes)} |")
-    whole = sum(row["in all"] for row in found["plan"])
-    diligent, stops, restarts, late = (found[name] for name in ("diligent", "stops", "restarts", "late"))
+    whole = sum(row["in all"] for row in played["plan"])
+    diligent, stops, restarts, late = (played[name] for name in ("diligent", "stops", "restarts", "late"))
     exercises = diligent["not tried"]
     before, after = restarts["runs"]
-    model = " on a tiny model, so that its training says nothing of 03's minutes" * (found["profile"] == "smoke")
+    model = " on a tiny model, so that its training says nothing of 03's minutes" * (played["profile"] == "smoke")
     return "\n".join(rows) + (
-        f"\n\nMinutes; {whole:.0f} of 90. {found['machine']}, {found['date']}, {found['profile']} profile{model} "
+        f"\n\nMinutes; {whole:.0f} of 90. {played['machine']}, {played['date']}, {played['profile']} profile{model} "
         f"(`python -m benchmarks.rehearsal`).\n\n"
         f"- One did all {exercises} exercises of 00 to 04, with wrong answers first: {diligent['hints']} hints, then "
         f"{diligent['right']} right; all {diligent['questions']} questions were answered.\n"

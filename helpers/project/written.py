@@ -61,11 +61,11 @@ def write(check: bool = False) -> list[str]:
             if not check:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(content, encoding="utf-8")
-    catalog, made = messages.CATALOG.with_suffix(".mo"), messages.compiled()
-    if not catalog.exists() or catalog.read_bytes() != made:
+    catalog, compiled = messages.CATALOG.with_suffix(".mo"), messages.compiled()
+    if not catalog.exists() or catalog.read_bytes() != compiled:
         changed.append(str(catalog.relative_to(PROJECT)))
         if not check:
-            catalog.write_bytes(made)
+            catalog.write_bytes(compiled)
     if not check:
         show_stale()
     return changed

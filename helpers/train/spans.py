@@ -29,7 +29,7 @@ class Text(NamedTuple):
 def runs_of(labels: list[int]) -> list[tuple[int, int]]:
     """The runs of trained tokens in one row, as (first, behind the last): what stands between labels of -100."""
     edges = [0, *(label != -100 for label in labels), 0]
-    changes = [place for place in range(len(labels) + 1) if edges[place] != edges[place + 1]]
+    changes = [index for index in range(len(labels) + 1) if edges[index] != edges[index + 1]]
     return list(zip(changes[::2], changes[1::2], strict=True))
 
 
@@ -70,11 +70,11 @@ def rendered(tokenizer: PreTrainedTokenizerBase, rows: Iterable[dict]) -> Iterat
             yield from ((messages, None) for messages in whole)
             continue
         encoded: Any = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-        for place, messages in enumerate(whole):
-            ids, offsets = encoded["input_ids"][place], encoded["offset_mapping"][place]
+        for index, messages in enumerate(whole):
+            ids, offsets = encoded["input_ids"][index], encoded["offset_mapping"][index]
             safe = zip(messages_for_template(tokenizer, messages), messages, strict=True)
             marked = [message | {"train": is_trained(one)} for message, one in safe]
-            yield marked, Text(texts[place], ids, offsets) if texts[place] else None
+            yield marked, Text(texts[index], ids, offsets) if texts[index] else None
 
 
 def messages_for_template(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> list[dict]:
@@ -104,14 +104,14 @@ def frame(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
 def taken(told: Text, run: tuple[int, int], answers: list[dict], around: tuple[str, str]) -> bool:
     """Whether a run is one of the answers, each of its tokens whole; that answer is taken out of the list then."""
     first, last = run
-    places = [told.offsets[place] for place in range(first, last)]
+    places = [told.offsets[index] for index in range(first, last)]
     start, end = places[0][0], max(stop for _, stop in places)
     if any(at < end for at, stop in told.offsets[last : last + 1] if stop > at):
         return False  # a character of several tokens is cut in two
     said = told.text[start:end].strip()
-    for place, message in enumerate(answers):
+    for index, message in enumerate(answers):
         if is_answer_text(said, message, around, told.text):
-            del answers[place]
+            del answers[index]
             return True
     return False
 

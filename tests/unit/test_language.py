@@ -8,7 +8,7 @@ from helpers.lessons import check, predict, quiz, revealed
 from helpers.lessons.check import verdict_on
 from helpers.lessons.pass_code import codes_table, make_code, pass_code
 from helpers.lessons.progress_map import progress_map
-from helpers.machine.language import language, say
+from helpers.machine.language import language, tr
 from helpers.machine.tables import Table
 
 
@@ -23,7 +23,7 @@ def chinese(monkeypatch, tmp_path):
 @pytest.mark.parametrize("asked", ["zh", "zh-CN", "zh_CN", "zh_CN.UTF-8", "ZH_cn", "Chinese (Simplified)_China"])
 def test_any_usual_spelling_of_chinese_will_do(monkeypatch, asked):
     monkeypatch.setenv("FT_LANGUAGE", asked)
-    assert (language(), say("Right.")) == ("zh_CN", "对了。")
+    assert (language(), tr("Right.")) == ("zh_CN", "对了。")
 
 
 @pytest.mark.parametrize("asked", [None, "", "en", "de_DE", "C.UTF-8"])
@@ -31,13 +31,13 @@ def test_everything_else_is_english(monkeypatch, asked):
     monkeypatch.delenv("FT_LANGUAGE", raising=False)
     if asked is not None:
         monkeypatch.setenv("FT_LANGUAGE", asked)
-    assert (language(), say("Right.")) == ("en", "Right.")
+    assert (language(), tr("Right.")) == ("en", "Right.")
 
 
 def test_what_the_catalog_lacks_is_english_and_fields_are_filled_in_both(chinese):
     before = locale.setlocale(locale.LC_ALL)
-    assert say("no such sentence: {n:.1f}", n=2) == "no such sentence: 2.0" and say("") == ""
-    assert say("{number} has choices 1 to {last}.", number="01.1", last=3) == "01.1 的选项是 1 到 3。"
+    assert tr("no such sentence: {n:.1f}", n=2) == "no such sentence: 2.0" and tr("") == ""
+    assert tr("{number} has choices 1 to {last}.", number="01.1", last=3) == "01.1 的选项是 1 到 3。"
     assert locale.setlocale(locale.LC_ALL) == before
 
 

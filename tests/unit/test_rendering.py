@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from helpers.data.chat import added_tokens, control_tokens, decode_answer, prompt_text, set_template
 from helpers.data.conversation import extras_of, whole_messages
-from helpers.data.labels import as_text, documents, encode, encode_rows, label_tokens, tokenize
+from helpers.data.labels import as_text, documents_of, encode, encode_rows, label_tokens, tokenize
 from helpers.data.rendering import encode_whole, grown_spans, marked_template, writes
 from helpers.data.turns import RowError
 from helpers.machine.hardware import Machine
@@ -206,7 +206,7 @@ def test_the_trainer_takes_tools_in_a_template_without_marks():
     row = {"messages": plain(WITH_TOOLS), "extras": extras_of(WITH_TOOLS), "tools": json.dumps(TOOLS)}
     settings = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False), packing=False, template="model")
     trainer = preview_trainer(settings, tokenizer, Dataset.from_list([row, row]))
-    ids, labels = documents(batch_of(trainer, [0]))[0]
+    ids, labels = documents_of(batch_of(trainer, [0]))[0]
     trained = tokenizer.decode([label for label in labels if label != -100])
     assert '"city": "Ulm"' in trained and "It rains." in trained and "rain all day" not in trained
     assert "rain all day" in tokenizer.decode(ids)
