@@ -1,6 +1,6 @@
 """Evaluating: scores on held-out rows with intervals, systems compared, what they cost.
 
-Knows nothing of trainings: it takes a model as it is.
+Takes a model as it is, and knows nothing of how it was trained.
 """
 
 from helpers.data.facts import is_right

@@ -117,5 +117,5 @@ def vllm_command(adapter: Path) -> str:
     config = read_adapter(adapter).config
     rank = next(step for step in (8, 16, 32, 64, 128, 256, 320, 512) if step >= config["r"])
     form = f"--chat-template {adapter.name}/chat_template.jinja"
-    lora = f"--enable-lora --max-lora-rank {rank} --lora-modules shop={adapter.name}"
+    lora = f"--enable-lora --max-lora-rank {rank} --lora-modules tuned={adapter.name}"
     return f"vllm serve {config['base_model_name_or_path']} --host 127.0.0.1 {lora} {form}"

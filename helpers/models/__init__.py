@@ -1,6 +1,6 @@
 """Models: loading them with proof of what was loaded, attention, norms, LoRA, Falcon's corrections, tiny models.
 
-Knows no data set and no trainer.
+Knows of data no more than the lengths of rows, and no trainer.
 """
 
 from helpers.models.adapter import check_loaded

@@ -1,4 +1,7 @@
-"""Attention for packed rows and padding-free training: documents kept apart, on this machine's fastest kernel."""
+"""Attention for packed rows and padding-free training: documents kept apart, on this machine's fastest kernel.
+
+Padding-free: rows are laid end to end instead of filled up (https://huggingface.co/blog/packing-with-FA2).
+"""
 
 from functools import cache, partial
 from inspect import signature as slow_signature

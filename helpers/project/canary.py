@@ -12,9 +12,11 @@ from helpers.machine.paths import PROJECT
 from helpers.machine.versions import installed_version, lower_bounds
 
 # Static tests, drift tests, and one notebook that trains from beginning to end.
+BESIDE = ("huggingface_hub", "jupyter_server", "Jinja2", "tokenizers")  # not asked for by name, and their insides used
 WHAT = (
     ("tests/static",),
     ("tests/unit", "-m", "drift"),
+    ("tests/browser", "-m", "drift"),
     ("tests/notebooks/test_run.py", "-k", "03_finetune and not chinese"),
 )
 
@@ -26,9 +28,9 @@ def tested_versions() -> dict[str, str]:
 
 
 def newer() -> dict[str, tuple[str, str]]:
-    """(tested version, the one installed here) of every direct dependency that is another one here."""
+    """(tested version, the one installed here) of every direct dependency, and of BESIDE, that is another one here."""
     tested, others = tested_versions(), {}
-    for name in lower_bounds(extras=True):
+    for name in (*lower_bounds(extras=True), *BESIDE):
         here = installed_version(name)
         if here and here.partition("+")[0] != tested[name]:
             others[name] = (tested[name], here)

@@ -167,7 +167,7 @@ def train_or_resume(
     """
     with held_alone(run), StopGuard(report) as guard:
         checkpoint, planned = resume_point(trainer, run, report)
-        earlier = seconds_at(run.history.path, checkpoint.step) if checkpoint else 0.0
+        earlier = earlier_seconds(run, checkpoint.step) if checkpoint else 0.0
         check_room(run.folder, sum(p.numel() * 4 for p in trainer.model.parameters() if p.requires_grad))
         if not trainer.checked:
             preflight(trainer, report=None if report is print else report)
@@ -192,6 +192,13 @@ def train_or_resume(
         seconds = earlier + time.perf_counter() - start  # of all legs
         measured = measured_of(seconds, peak, forecast, earlier + clock.seconds if clock.seconds else None) | chosen
         return finish(trainer, run, checkpoint, measured, report, whole)
+
+
+def earlier_seconds(run: Run, step: int) -> float:
+    """Seconds of the legs before a checkpoint: its card has them whole after a stop; after a kill the log knows most."""
+    card = run.card()
+    stopped_there = card.get("steps") == step
+    return max(float(card.get("seconds") or 0.0) if stopped_there else 0.0, seconds_at(run.history.path, step))
 
 
 def measured_of(seconds: float, peak: PeakMemory, forecast: Forecast | None, expected: float | None) -> dict:

@@ -146,4 +146,4 @@ def test_vllm_is_told_of_the_rank(tmp_path, tiny_llama):
     (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "a/b"}))
     command = vllm_command(adapter)
     assert command.startswith("vllm serve a/b ") and "--max-lora-rank 32 " in command
-    assert "--lora-modules shop=adapter" in command and "--host 127.0.0.1" in command
+    assert "--lora-modules tuned=adapter" in command and "--host 127.0.0.1" in command
