@@ -123,7 +123,7 @@ def speed_of(shape: Shape, checkpointing: bool) -> float:
     return REACHED["parallel" if shape.parallel else "gated"] / (passes * shape.body())
 
 
-def answering(shape: Shape) -> str:
+def memory_of_answers(shape: Shape) -> str:
     """GiB that answering takes: the weights, and the static cache of one conversation, whose size is fixed before."""
     cache = cache_bytes(shape, ANSWER) / GIB
     weights = {NAMES[kind]: weight_bytes(shape, kind, 2, 2) / GIB for kind in ("nf4", "fp8", "none")}
@@ -148,6 +148,6 @@ def options_table(options: list[Option], gpu_gib: float, shape: Shape | None = N
     if any("FP8" in one.name for one in options):
         notes.append("FP8: on cards of compute capability 8.9 or more (L4, RTX 40, H100), in as much memory as bf16.")
     if shape is not None:
-        notes.append(answering(shape))
+        notes.append(memory_of_answers(shape))
     notes.append(f"GiB of each card. Assumed: LoRA on every linear layer, {SAFE:.0%} of a card filled, {COUNTED}.")
     return Table(("way of training", "GiB", "fits", "tokens/s", "hours", "cost"), rows, notes=notes)

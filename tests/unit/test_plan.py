@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from helpers.export.adapter import export_adapter, vllm_faults
 from helpers.export.card import adapter_card
 from helpers.export.errors import ExportError
-from helpers.export.plan import KNOWN, PlanError, answering, options_table, plan, shape_for, speed_of
+from helpers.export.plan import KNOWN, PlanError, memory_of_answers, options_table, plan, shape_for, speed_of
 from helpers.machine.memory import FALCON_7B, cache_bytes, shape_of
 from helpers.machine.paths import PROJECT
 from helpers.settings import Settings, resolve
@@ -54,7 +54,9 @@ def test_the_memory_of_answering_is_weights_and_a_static_cache():
     model(input_ids=torch.tensor([[5, 6, 7]]), past_key_values=cache, use_cache=True)
     held = sum(one.numel() * one.element_size() for layer in cache.layers for one in (layer.keys, layer.values))
     assert held == cache_bytes(shape_of(model.config), 96, width=4)
-    assert "12.9 in FP8" in answering(FALCON_7B) and "keys and values of 2,048 tokens" in answering(FALCON_7B)
+    assert "12.9 in FP8" in memory_of_answers(FALCON_7B) and "keys and values of 2,048 tokens" in memory_of_answers(
+        FALCON_7B
+    )
 
 
 def test_two_cards_are_as_much_faster_as_was_measured():
