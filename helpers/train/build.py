@@ -195,7 +195,7 @@ def train_or_resume(
 
 
 def earlier_seconds(run: Run, step: int) -> float:
-    """Seconds of the legs before a checkpoint: after a stop the card has them whole, after a kill the log most of them."""
+    """Seconds of the legs before a checkpoint: a stopped run's card has them whole, a killed run's log most of them."""
     card = run.card()
     stopped_there = card.get("steps") == step
     return max(float(card.get("seconds") or 0.0) if stopped_there else 0.0, seconds_at(run.history.path, step))
