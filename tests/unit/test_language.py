@@ -49,7 +49,7 @@ def test_checks_hints_and_questions_are_chinese_and_their_states_are_not(chinese
     revealed("01.falcon", (0, 5, 5))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("03.1: 还没试") and "这里要的是“一个函数”" in lines[1] and "还不对。" in lines[2]
-    assert "记下了，选项 2" in lines[3] and "对了。实测：原版 0 层，修正后 5 层，共 5 层" in lines[4]
+    assert "记下了，选项 2" in lines[3] and "对了。实测：原样 0 层，修正后 5 层，共 5 层" in lines[4]
     assert verdict_on("03.1", 3).state == "not yet"
 
 
@@ -57,8 +57,8 @@ def test_a_question_and_its_choices_are_chinese_as_widgets(chinese, monkeypatch)
     monkeypatch.setattr("helpers.panels.picture.Picture.show", lambda self, *texts: None)
     predict("01.falcon")
     asked = quiz.SHOWN["01.falcon"]
-    assert "先猜一猜 01.falcon" in asked.text.value and asked.button.description == "回答"
-    assert [text for text, _ in asked.radio.options] == ["全部，和全部", "一层没有，然后全部", "一半，然后全部"]
+    assert "先猜一猜 01.falcon" in asked.text.value and asked.button.description == "作答"
+    assert [text for text, _ in asked.radio.options] == ["两次都是全部", "先是零层，后是全部", "先是一半，后是全部"]
 
 
 def test_a_pass_code_is_the_same_in_every_language(chinese, monkeypatch, capsys):
