@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 LANGUAGE = "zh_CN"
 SETUP = {  # what differs in the first code cell, which lies one folder deeper
     "for top in sys.path]": 'for top in (*sys.path, "../../..")]',
-    "colab.prepare(project)": f'colab.prepare(project, "{LANGUAGE}")',
-    "installs what Colab or Kaggle lack; elsewhere it does nothing": "安装 Colab 或 Kaggle 缺少的包；在别处什么也不做",
+    ".prepare()": f'.prepare(language="{LANGUAGE}")',
+    "this cell installs what Colab or Kaggle lack": "补装 Colab 或 Kaggle 缺少的包",
+    "; elsewhere it does nothing": "；在别处什么也不做",
 }
 DATA = re.compile(r"\(data:image/png;base64,[^)]*\)")
 

@@ -71,6 +71,9 @@ def write(check: bool = False) -> list[str]:
     return changed
 
 
+ADVICE = "Upload it; !unzip -qn '*.zip'"  # for a project that is nowhere; Colab and Kaggle have unzip
+
+
 def first_cell() -> str:
     """The first code cell of every notebook. With a public address in pyproject.toml it fetches the project itself.
 
@@ -86,18 +89,17 @@ def first_cell() -> str:
         fetch = f"git clone --quiet --depth=1 {address} fine-tuning-notebooks"
         paths = 'near += [(top, ".") for top in sys.path] + [("/content", "*/" * n + "*") for n in range(4)]\n'
         project = 'project = next(found, Path("fine-tuning-notebooks").resolve())\n'
-        project += f'project.exists() or get_ipython().system("{fetch}")\n'
+        project += f'project.exists() or get_ipython().system("{fetch}")\nsys.path[:0] = [str(project)]\n'
     else:
         paths = 'near += [(top, ".") for top in sys.path]\n' + uploads
-        advice = "Upload it; !ls *.zip | xargs -I@ python -m zipfile -e @ ."
-        project = f'project = next(found, None) or sys.exit("{advice}")\n'
+        project = f'sys.path[:0] = [str(next(found, None) or sys.exit("{ADVICE}"))]\n'
     return (
+        "import importlib  # this cell installs what Colab or Kaggle lack; elsewhere it does nothing\n"
         "import sys\nfrom pathlib import Path\n\n"
         'near = [(top, at) for top in globals().get("_dh", ["."]) for at in (".", "..", "../..", "*", "*/*")]\n'
         f"{paths}"
         'found = (f.resolve().parents[1] for d, at in near for f in Path(d).glob(f"{at}/helpers/colab.py"))\n'
-        f"{project}sys.path.insert(0, str(project))\nfrom helpers import colab\n\n"
-        "colab.prepare(project)  # installs what Colab or Kaggle lack; elsewhere it does nothing"
+        f'{project}(colab := importlib.import_module("helpers.colab")).prepare()'
     )
 
 
