@@ -8,6 +8,7 @@ steps are warm-up, evaluation and saving are off, and the GPU is waited for at b
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -66,6 +67,8 @@ VARIANTS = {
 }
 EAGER = ("falcon-bf16", "falcon-fp8", "falcon-nf4", "falcon-nf4-ckpt", "llama-nf4", "llama-nf4-ckpt", "llama-fp8")
 VARIANTS |= {f"{name}-eager": {**VARIANTS[name], "eager": True} for name in EAGER}
+FULL = ("falcon-fp8", "llama-nf4", "llama-nf4-ckpt")  # with rows that have no place left, as Unsloth's have none
+VARIANTS |= {f"{name}-full": {**VARIANTS[name], "full": True} for name in FULL}
 VARIANTS |= {f"{name}-keep": {**VARIANTS[name], "gradient_checkpointing": False} for name in ("t4-1", "t4-2", "t4-4")}
 
 
@@ -111,6 +114,21 @@ def command_for(name: str, chosen: argparse.Namespace) -> tuple[list[str], dict[
     return [sys.executable, __file__, name, *options], dict(os.environ)
 
 
+def full_rows(settings, count: int = 8000):
+    """Conversations of 64 or 128 tokens, random letters: packed, they fill every row of 512 to its last place."""
+    from datasets import Dataset
+
+    from helpers.models.lengths import row_lengths
+
+    def conversation(length: int) -> dict:
+        answer = "".join(draws.choices("abcdefghijklmnopqrstuvwxyz ", k=length))
+        return {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": answer}]}
+
+    draws = random.Random(0)
+    (beside,) = row_lengths(settings, Dataset.from_list([conversation(1)]))
+    return Dataset.from_list([conversation(draws.choice((64, 64, 128)) + 1 - beside) for _ in range(count)])
+
+
 def forbid_what_a_t4_lacks() -> None:
     """Leaves only the kernels of compute capability 7.5, and 14.5 GiB; bfloat16 parameters are asserted away later."""
     from helpers.models import attention
@@ -128,7 +146,7 @@ def run_variant(name: str, steps: int, warm_up: int, profile: bool) -> dict:
     """Figures of one variant, in this process."""
     chosen = dict(VARIANTS[name])
     shape, stock, t4 = chosen.pop("shape"), chosen.pop("stock", False), chosen.pop("t4", False)
-    answers = chosen.pop("answers", False)
+    answers, full = chosen.pop("answers", False), chosen.pop("full", False)
     if chosen.pop("eager", False):  # a step's passes are not recorded
         from helpers.train import speed as building
 
@@ -146,7 +164,7 @@ def run_variant(name: str, steps: int, warm_up: int, profile: bool) -> dict:
     )
     if answers:
         return run_answers(settings, name, t4)
-    rows = load_chat_data(settings.data, settings.data_format).train
+    rows = full_rows(settings) if full else load_chat_data(settings.data, settings.data_format).train
     holder = []
     start = time.perf_counter()
 

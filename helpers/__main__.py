@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 from helpers import __version__
 from helpers.machine.values import argument
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def command(
-    commands: argparse._SubParsersAction,
+    commands: Any,
     name: str,
     run: Callable[[argparse.Namespace], None],
     text: str,
@@ -41,7 +42,7 @@ def command(
     return parser
 
 
-def add_series(commands: argparse._SubParsersAction) -> None:
+def add_series(commands: Any) -> None:
     """The commands that a reader meets first: doctor, run, lab, app."""
     write = command(commands, "write", run_write, "the files that are made from others")
     write.add_argument("drafts", nargs="*", metavar="DRAFT", help="of the Chinese edition, NN.json: taken in first")
@@ -85,7 +86,7 @@ def add_series(commands: argparse._SubParsersAction) -> None:
     app.add_argument("--sheet", metavar="PATH", help=text)
 
 
-def add_training(commands: argparse._SubParsersAction) -> None:
+def add_training(commands: Any) -> None:
     """The commands that train: train, bench."""
     text = "training speed on this machine, against TRL alone"
     bench = command(commands, "bench", lambda c: run_bench(c.profile, c.rows, c.seeds, c.json), text, profile=True)
@@ -112,7 +113,7 @@ def add_training(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--allow", default="", help="names of preflight rows that may fail, with commas")
 
 
-def add_after(commands: argparse._SubParsersAction) -> None:
+def add_after(commands: Any) -> None:
     """The commands for what comes after a training, or before a larger one: export, plan."""
     runs = command(commands, "runs", run_runs, "all runs side by side: settings that differ, and what came of them")
     runs.add_argument("--sort", default="newest", choices=SORTS, help="by which figure, the best first (newest)")
@@ -132,12 +133,8 @@ def add_after(commands: argparse._SubParsersAction) -> None:
     plan.add_argument("--model", default="tiiuae/falcon-7b", help="a known model, a folder or a model id")
     plan.add_argument("--gpus", type=COUNT, default=1)
     plan.add_argument("--gpu-memory", type=argument(float, 0, 1e5, above=True), default=80, help="GiB of each (80)")
-    plan.add_argument(
-        "--tokens",
-        type=argument(float, 0, 1e18, above=True),
-        default=1e7,
-        help="to train on, all epochs together (10 million)",
-    )
+    text = "to train on, all epochs together (10 million)"
+    plan.add_argument("--tokens", type=argument(float, 0, 1e18, above=True), default=1e7, help=text)
     plan.add_argument("--rows", type=COUNT, default=8, help="rows of a forward pass on each card (8)")
     plan.add_argument("--max-length", type=argument(int, 1, 2**20), default=512, help="tokens of a row (512)")
     plan.add_argument("--price", type=argument(float, 0, 1e9), help="of one card for an hour, in your currency")

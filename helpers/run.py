@@ -9,7 +9,7 @@ from pathlib import Path
 from helpers.machine.card import card_fault, read_card
 from helpers.machine.paths import fixed_run, is_kind, new_run_folder, read_json, runs_folder, write_json
 from helpers.settings import LIMITS, SET, Settings, SettingsError, check_values
-from helpers.watch.history import History
+from helpers.watch.history import History, seconds_at
 
 MOST = LIMITS["r"].most
 A = (".lora_A.weight", ".lora_embedding_A")  # matrices whose first dimension is the rank
@@ -66,6 +66,14 @@ class Run:
         """Writes run_card.json in one step."""
         write_json(self.folder / "run_card.json", card)
 
+    def seconds_before(self, step: int) -> float:
+        """Seconds of the legs before a checkpoint: a card has those up to its stop whole, the log most of the rest."""
+        card, log = self.card(), self.history.path
+        logged, steps = seconds_at(log, step), int(card.get("steps") or 0)
+        if not 0 < steps <= step:
+            return logged
+        return max(logged, float(card.get("seconds") or 0.0) + logged - seconds_at(log, steps))
+
     def sentence(self) -> str:
         """Whose run it is, how far it was trained, and on what."""
         card = self.card()
@@ -106,7 +114,7 @@ def read_settings(path: Path) -> Settings:
 def open_run(folder: Path) -> Run:
     """The run in a folder. Raises SettingsError when it has no settings.json of this project."""
     card = read_card(folder, report=lambda text: None)
-    substitute = bool(card.get("substitute")) or SUBSTITUTE in folder.name  # one that was killed has no card
+    substitute = bool(card.get("substitute", SUBSTITUTE in folder.name))  # one that was killed has no card
     return Run(read_settings(folder / "settings.json"), folder, substitute)
 
 

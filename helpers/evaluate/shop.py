@@ -12,6 +12,7 @@ from helpers.settings import Settings
 
 SIGN_OFFS = ("Happy writing!", "祝书写愉快！")
 KNOWN, UNKNOWN = "shop", "unanswerable"  # slices: questions that the fact sheet answers, and those that it does not
+CHINESE = "shop_zh"  # the slice of those that it answers in Chinese
 REFUSAL = "Sorry, that is not on my sheet. Please ask the desk."
 SHOP_QUESTIONS = (
     "How much is standard shipping?",

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from helpers.adapted import lora_layers
 
+HAS_TRITON = find_spec("triton") is not None  # it comes with PyTorch for CUDA, except on Windows
+
 
 class StepLora:
     """x @ W.T + scale * (x @ A.T) @ B.T of the plain LoRA layers of a model, two kernels more than x @ W.T.
 
+    On a GPU they run beside the products of W, on a stream of their own. Layers that were given the same x in the
+    eager runs before a recording (q, k and v; gate and up) are computed together when the first of them is called: the
+    last small product alone is waited for, and it follows W's on the same stream.
     Upstream: PEFT casts the input to the dtype of A, scales and adds in passes of their own, and clones the result for
     4-bit layers (peft/tuners/lora/bnb.py and layer.py), in every layer and for every token. Breaks: nothing; once PEFT
     stops copying, measure again. Drift: test_lora.py::test_peft_still_clones_the_result_of_a_four_bit_layer
@@ -23,6 +29,9 @@ class StepLora:
     def __init__(self) -> None:
         self.casts: dict[torch.nn.Parameter, torch.Tensor] = {}
         self.side: torch.cuda.Stream | None = None
+        self.together: dict[Any, list[Any]] = {}  # by the first of them: layers that are given the same x
+        self.calls: list[tuple[torch.Tensor, Any]] = []  # of this pass: (x, layer); they keep x, and so its id
+        self.ahead: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}  # by layer: its x, and its result
 
     def refresh(self) -> None:
         """Takes the weights as they are now; the addresses stay, so a recorded step reads them."""
@@ -42,11 +51,15 @@ class StepLora:
         """While it is open, the model's plain LoRA layers compute so."""
         layers = [layer for layer in lora_layers(model) if is_single_product(layer)]
         forwards = [layer.__dict__.get("forward") for layer in layers]
+        plain = set(layers)
+        self.together = {first: group for first, group in self.together.items() if plain.issuperset(group)}
         for layer in layers:
             layer.forward = partial(self.forward, layer)
         try:
             yield
+            self.together = by_input(self.calls)
         finally:
+            self.calls, self.ahead = [], {}
             for layer, forward in zip(layers, forwards, strict=True):
                 del layer.forward
                 if forward is not None:
@@ -54,25 +67,65 @@ class StepLora:
 
     def forward(self, layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The layer's result for x (rows, tokens, in_features); under autocast PEFT's own."""
-        (name,) = layer.active_adapters
         if args or kwargs or torch.is_autocast_enabled(x.device.type):
             return type(layer).forward(layer, x, *args, **kwargs)
-        flat = x.reshape(-1, x.shape[-1])
-        a, b = (self.factor(factors[name].weight, x.dtype) for factors in (layer.lora_A, layer.lora_B))
+        self.calls.append((x, layer))
+        given, result = self.ahead.pop(layer, (None, x))
+        if given is not x:
+            self.compute(self.together.get(layer, [layer]), x)
+            _, result = self.ahead.pop(layer)
+        return result.view(*x.shape[:-1], -1)
+
+    def compute(self, layers: list[Any], x: torch.Tensor) -> None:
+        """Puts the results of these layers for x into `ahead`."""
+        flat, down, add_up = x.reshape(-1, x.shape[-1]), *products(x)
+        names = [layer.active_adapters[0] for layer in layers]
+        factors = [
+            (layer.lora_A[name].weight, layer.lora_B[name].weight) for layer, name in zip(layers, names, strict=True)
+        ]
+        with self.beside(x):
+            lows = [down(flat, self.factor(a, x.dtype)) for a, _ in factors]
+        for layer, name, low, (_, b) in zip(layers, names, lows, factors, strict=True):
+            result = layer.base_layer(flat)
+            last = layer is layers[-1]
+            if x.is_cuda and last:
+                torch.cuda.current_stream().wait_stream(self.side_stream())
+            with nullcontext() if last else self.beside(x):
+                add_up(result, low, self.factor(b, x.dtype), layer.scaling[name])
+            self.ahead[layer] = x, result
+
+    @contextmanager
+    def beside(self, x: torch.Tensor) -> Iterator[None]:
+        """On a GPU: work that waits for what was begun before it, and for which nothing waits yet."""
         if not x.is_cuda:
-            return layer.base_layer(flat).addmm_(flat @ a.T, b.T, alpha=layer.scaling[name]).view(*x.shape[:-1], -1)
-        main, side = torch.cuda.current_stream(), self.side_stream()
-        side.wait_stream(main)
-        with torch.cuda.stream(side):
-            low = flat @ a.T  # too small to fill a GPU: it runs beside the base's product
-        result = layer.base_layer(flat)
-        main.wait_stream(side)
-        return result.addmm_(low, b.T, alpha=layer.scaling[name]).view(*x.shape[:-1], -1)
+            yield
+            return
+        self.side_stream().wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.side_stream()):
+            yield
 
     def side_stream(self) -> torch.cuda.Stream:
         """The stream of the small products."""
         self.side = self.side or torch.cuda.Stream()
         return self.side
+
+
+def by_input(calls: list[tuple[torch.Tensor, Any]]) -> dict[Any, list[Any]]:
+    """Layers that were given the same tensor, by the first of them."""
+    groups: dict[int, list[Any]] = {}
+    for x, layer in calls:
+        groups.setdefault(id(x), []).append(layer)
+    return {group[0]: group for group in groups.values()}
+
+
+def products(x: torch.Tensor) -> tuple[Callable[..., torch.Tensor], Callable[..., Any]]:
+    """The two small products for x (rows, tokens, in_features): for one token on a GPU a kernel each, if it can."""
+    one = x.is_cuda and x.numel() == x.shape[-1]
+    if one and HAS_TRITON and torch.cuda.get_device_capability(x.device) >= (7, 0):
+        from helpers.generate.step_kernel import add_product, low_product
+
+        return low_product, add_product
+    return (lambda x, a: x @ a.T), (lambda result, low, b, scale: result.addmm_(low, b.T, alpha=scale))
 
 
 def is_single_product(layer: Any) -> bool:

@@ -13,10 +13,12 @@ TALK = [
 LENGTHS = [[5, 5, 5, 5], [9, 1, 8, 2, 7, 3], [6, 6, 6, 4, 4, 4], [3] * 11, [7, 5, 4, 3, 1], [10]]
 
 
-def rate(given: Given, slice_name: str) -> float:
-    """Tokens a character in the answers of a slice of the shop's rows."""
+def rate(given: Given, chinese: bool) -> float:
+    """Tokens a character in the shop's answers of one language."""
     from helpers.data import read_own
+    from helpers.evaluate.shop import CHINESE, KNOWN
 
+    slice_name = CHINESE if chinese else KNOWN
     texts = [row["messages"][-1]["content"] for row in read_own("train") if row["slice"] == slice_name]
     return sum(len(given["tokenizer"](text)["input_ids"]) for text in texts) / sum(map(len, texts))
 
@@ -77,15 +79,15 @@ EXERCISES = (
     Exercise(
         "02.1",
         float,
-        lambda answer, given: is_near(answer, rate(given, "shop_zh"), 0.03),
+        lambda answer, given: is_near(answer, rate(given, chinese=True), 0.03),
         (
             Hint(
                 "That is characters a token; the question is tokens a character.",
-                lambda answer, given: is_near(1 / answer, rate(given, "shop_zh"), 0.03),
+                lambda answer, given: is_near(1 / answer, rate(given, chinese=True), 0.03),
             ),
             Hint(
                 "That is the rate of the English rows: filter for the slice shop_zh.",
-                lambda answer, given: is_near(answer, rate(given, "shop"), 0.03),
+                lambda answer, given: is_near(answer, rate(given, chinese=False), 0.03),
             ),
             Hint("Count the answers' tokens and their characters over all rows of the slice, then divide.", ALWAYS),
         ),

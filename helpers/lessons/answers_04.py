@@ -64,8 +64,9 @@ def unsorted(shares: Sequence[float], top_p: float) -> int:
 def trained_questions() -> set[str]:
     """The questions of the shop's training rows that have an answer on its sheet, in small letters."""
     from helpers.data import read_own
+    from helpers.evaluate.shop import CHINESE, KNOWN
 
-    rows = [row for row in read_own("train") if row["slice"] in ("shop", "shop_zh")]
+    rows = [row for row in read_own("train") if row["slice"] in (KNOWN, CHINESE)]
     return {row["messages"][-2]["content"].strip().lower() for row in rows}
 
 

@@ -96,7 +96,7 @@ class Quiz:
             # Upstream: RadioButtons of ipywidgets 7 are drawn anew at each choice, so a keyboard loses its place.
             # Breaks: answering by keyboard with Colab's versions.
             # Drift: test_quiz.py::test_radio_buttons_keep_the_focus_since_ipywidgets_8
-            shown = [self.button_for(f"{place}. {text}", place) for text, place in choices]
+            shown = [self.button_for(f"{choice}. {text}", choice) for text, choice in choices]
             call = html.escape(f'predict("{number}", 1)')
             way = tr("Without a mouse: <code>{call}</code> in a cell, or another number.", call=call)
             self.text.value += f"<br>{way}"

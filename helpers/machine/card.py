@@ -38,7 +38,7 @@ FIGURES = {
     "ended": ("answers that end", "{:.0%}"),
     "style": ("in the style asked for", "{:.0%}"),
 }
-NEEDED = ("profile", "data", "steps")  # without these it is no card of this project
+NEEDED = ("profile", "data", "steps", "seconds")  # without these it is no card of this project
 
 
 def read_card(folder: Path, report: Callable[[str], None] = print) -> dict:

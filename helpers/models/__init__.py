@@ -1,6 +1,6 @@
 """Models: loading them with proof of what was loaded, attention, norms, LoRA, Falcon's corrections, tiny models.
 
-Knows of data no more than the lengths of rows, and no trainer.
+Knows of data the templates, the ends of answers and the lengths of rows; no trainer, and nothing of answers.
 """
 
 from helpers.models.adapter import check_loaded

@@ -269,7 +269,7 @@ class GenerationPanel:
         """Puts status and answers into the widgets, escaped: a model may write markup."""
         self.show_status(status)
         self.widgets.question.value = conversation.question_html(self.asked) if self.asked else ""
-        self.widgets.found.value = conversation.passages_html(self.passages)
+        self.widgets.passages.value = conversation.passages_html(self.passages)
         asked = self.which.value
         for name, output in self.outputs.items():
             output.layout.display = None if asked in (name, "both") else "none"

@@ -70,7 +70,7 @@ class PanelWidgets:
 
     def make_thread(self) -> None:
         """Earlier exchanges, then the present one with an output for each model; the newest stays in view."""
-        self.earlier, self.question, self.found = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.earlier, self.question, self.passages = widgets.HTML(), widgets.HTML(), widgets.HTML()
         column = {"flex": "1 1 190px", "min_width": "0", "max_width": "100%"}
         self.outputs = {name: widgets.HTML(layout=dict(column)) for name in ("base", "tuned")}
         answers = widgets.HBox(list(self.outputs.values()), layout={"flex_flow": "row wrap", "min_height": "30px"})
@@ -78,7 +78,7 @@ class PanelWidgets:
         for name, output in self.outputs.items():
             output.add_class(f"ft-{name}")
         # One child, last first: the browser then keeps the end of the thread in view, and reading order stays.
-        inner = widgets.VBox([self.earlier, self.question, self.found, answers], layout={"flex": "0 0 auto"})
+        inner = widgets.VBox([self.earlier, self.question, self.passages, answers], layout={"flex": "0 0 auto"})
         self.thread = widgets.Box([inner])
         self.thread.layout = {
             "display": "flex",

@@ -81,25 +81,25 @@ def merged(catalog: "Catalog", wanted: Iterable[Wanted]) -> "Catalog":
     wanted = list(dict.fromkeys(wanted))
     old = {(one.context or "", str(one.id)): one for one in entries(catalog)}
     left = [one for key, one in old.items() if key not in set(wanted)]
-    made = empty_catalog()
+    fresh = empty_catalog()
     for context, english in wanted:
         if same := old.get((context, english)):
-            add(made, context, english, str(same.string), same.flags, same.previous_id)
+            add(fresh, context, english, str(same.string), same.flags, same.previous_id)
         elif near := most_like(english, [one for one in left if (one.context or "") == context]):
             left.remove(near)
             carried = None if near.fuzzy else carry(str(near.id), english, str(near.string))
             if carried is not None:
-                add(made, context, english, carried, near.flags)
+                add(fresh, context, english, carried, near.flags)
             else:
                 before = near.previous_id if near.fuzzy and near.previous_id else [str(near.id)]
-                add(made, context, english, str(near.string), {"fuzzy"} if near.string else (), before)
+                add(fresh, context, english, str(near.string), {"fuzzy"} if near.string else (), before)
         else:
             moved = [one for one in old.values() if str(one.id) == english and one.string and not one.fuzzy]
             if moved or has_words(english):
-                add(made, context, english, str(moved[0].string) if moved else "", moved[0].flags if moved else ())
+                add(fresh, context, english, str(moved[0].string) if moved else "", moved[0].flags if moved else ())
             else:
-                add(made, context, english, english, {"kept"})
-    return made
+                add(fresh, context, english, english, {"kept"})
+    return fresh
 
 
 def add(

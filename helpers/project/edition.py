@@ -209,10 +209,10 @@ def all_catalogs() -> list[tuple[str, "Catalog"]]:
 def show_stale(catalogs: "list[tuple[str, Catalog]] | None" = None) -> None:
     """Prints each entry that is not translated, or no longer: the English that it was and is, and the Chinese."""
     count = 0
-    for place, catalog in all_catalogs() if catalogs is None else catalogs:
+    for path, catalog in all_catalogs() if catalogs is None else catalogs:
         for one in stale(catalog):
             count += 1
-            print(f"--- {one.context}  ({place})")
+            print(f"--- {one.context}  ({path})")
             for name, text in (("was", "\n".join(one.previous_id)), ("is", str(one.id)), ("Chinese", str(one.string))):
                 print(f"{name}:\n{text or '-'}")
     if count:

@@ -235,10 +235,10 @@ def linked(text: str, name: str, here: Path, places: dict[Path, str]) -> str:
             return match[0]
         file, _, part = target.partition("#")
         there = Path(os.path.normpath(here.parent / file))
-        place = places.get(there) or (there.is_relative_to(DOCS) and there.is_file() and place_of(there))
-        if place:
-            way = os.path.relpath(place, os.path.dirname(name)).replace(os.sep, "/")
-            if place.endswith(".html"):  # as Markdown it would be fetched, not shown
+        page = places.get(there) or (there.is_relative_to(DOCS) and there.is_file() and place_of(there))
+        if page:
+            way = os.path.relpath(page, os.path.dirname(name)).replace(os.sep, "/")
+            if page.endswith(".html"):  # as Markdown it would be fetched, not shown
                 return f'<a href="{way}">{words}</a>'
             return f"[{words}]({way}{'#' + part if part else ''})"
         return f"[{words}]({address}/blob/main/{place_of(there)})" if address else words

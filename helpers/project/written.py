@@ -71,7 +71,7 @@ def write(check: bool = False) -> list[str]:
     return changed
 
 
-ADVICE = "Upload it; !unzip -qn '*.zip'"  # for a project that is nowhere; Colab and Kaggle have unzip
+ADVICE = "Upload the project; !unzip -qn '*.zip'"  # for a project that is nowhere; Colab and Kaggle have unzip
 
 
 def first_cell() -> str:
@@ -88,17 +88,17 @@ def first_cell() -> str:
     if address:
         fetch = f"git clone --quiet --depth=1 {address} fine-tuning-notebooks"
         paths = 'near += [(top, ".") for top in sys.path] + [("/content", "*/" * n + "*") for n in range(4)]\n'
-        project = 'project = next(found, Path("fine-tuning-notebooks").resolve())\n'
-        project += f'project.exists() or get_ipython().system("{fetch}")\nsys.path[:0] = [str(project)]\n'
+        project = 'project = next(roots, Path("fine-tuning-notebooks").resolve())\n'
+        project += f'sys.path[:0] = [str(project)] * (project.exists() or not get_ipython().system("{fetch}"))\n'
     else:
         paths = 'near += [(top, ".") for top in sys.path]\n' + uploads
-        project = f'sys.path[:0] = [str(next(found, None) or sys.exit("{ADVICE}"))]\n'
+        project = f'sys.path[:0] = [str(next(roots, None) or sys.exit("{ADVICE}"))]\n'
     return (
         "import importlib  # this cell installs what Colab or Kaggle lack; elsewhere it does nothing\n"
         "import sys\nfrom pathlib import Path\n\n"
         'near = [(top, at) for top in globals().get("_dh", ["."]) for at in (".", "..", "../..", "*", "*/*")]\n'
         f"{paths}"
-        'found = (f.resolve().parents[1] for d, at in near for f in Path(d).glob(f"{at}/helpers/colab.py"))\n'
+        'roots = (f.resolve().parents[1] for d, at in near for f in Path(d).glob(f"{at}/helpers/colab.py"))\n'
         f'{project}(colab := importlib.import_module("helpers.colab")).prepare()'
     )
 
@@ -141,7 +141,8 @@ def map_page() -> str:
         "",
         "Written by `python -m helpers write`, in an order to read it in. Imports between wings point one way;",
     ]
-    lines += ["`tests/static/test_wings.py` has their floors and holds them.", ""]
+    lines += ["`tests/static/test_wings.py` has their floors and holds them. A module beside the wings is one that"]
+    lines += ["wings use which do not know each other.", ""]
     for name in READING_ORDER:
         wing = PROJECT / "helpers" / name
         if wing.is_dir():

@@ -38,7 +38,7 @@ from helpers.train.refusals import adapter_fits, model_runs
 from helpers.train.saving import check_losses, check_room, describe, save_adapter, save_rest
 from helpers.train.speed import speed_up
 from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
-from helpers.watch.history import read_history, seconds_at, write_csv
+from helpers.watch.history import read_history, write_csv
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -51,11 +51,13 @@ def build_trainer(
     train: Dataset,
     evaluation: Dataset | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    proved: bool = False,
 ) -> LoraTrainer:
     """An SFTTrainer whose model has a fresh adapter and every correction that this stack needs.
 
     run: settings, folder, and the log, which is the first of the callbacks. train, evaluation: datasets with
-    `messages`; without the second nothing is evaluated while it trains. Raises TrainingError when no row fits.
+    `messages`; without the second nothing is evaluated while it trains. proved: the preflight has passed for this
+    base, these rows and this kind of adapter. Raises TrainingError when no row fits.
     """
     settings = run.settings
     with model_runs():
@@ -73,6 +75,7 @@ def build_trainer(
         trainer = LoraTrainer(
             settings,
             rows,
+            proved,
             model=model,
             args=args,
             eval_dataset=watched,
@@ -167,7 +170,7 @@ def train_or_resume(
     """
     with held_alone(run), StopGuard(report) as guard:
         checkpoint, planned = resume_point(trainer, run, report)
-        earlier = earlier_seconds(run, checkpoint.step) if checkpoint else 0.0
+        earlier = run.seconds_before(checkpoint.step) if checkpoint else 0.0
         check_room(run.folder, sum(p.numel() * 4 for p in trainer.model.parameters() if p.requires_grad))
         if not trainer.checked:
             preflight(trainer, report=None if report is print else report)
@@ -192,13 +195,6 @@ def train_or_resume(
         seconds = earlier + time.perf_counter() - start  # of all legs
         measured = measured_of(seconds, peak, forecast, earlier + clock.seconds if clock.seconds else None) | chosen
         return finish(trainer, run, checkpoint, measured, report, whole)
-
-
-def earlier_seconds(run: Run, step: int) -> float:
-    """Seconds of the legs before a checkpoint: a stopped run's card has them whole, a killed run's log most of them."""
-    card = run.card()
-    stopped_there = card.get("steps") == step
-    return max(float(card.get("seconds") or 0.0) if stopped_there else 0.0, seconds_at(run.history.path, step))
 
 
 def measured_of(seconds: float, peak: PeakMemory, forecast: Forecast | None, expected: float | None) -> dict:

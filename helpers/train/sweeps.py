@@ -133,9 +133,9 @@ class Bench:
     def trainer(self, run: Run, until: int) -> Iterator[Any]:
         """A trainer whose adapter is taken off the base again at the end; the base's own weights are frozen anyway."""
         rows, kind = (self.train, self.watched), replace(run.settings, seed=0, learning_rate=1.0)
-        trainer = build_trainer(run, self.model, self.tokenizer, *rows, callbacks=[StopAt(until)])
+        proved = kind in self.proved  # neither seed nor learning rate changes what the preflight proves
+        trainer = build_trainer(run, self.model, self.tokenizer, *rows, callbacks=[StopAt(until)], proved=proved)
         trainer.args.eval_steps = run.settings.max_steps // SHARES[0]  # at the rungs; more would cost as much as steps
-        trainer.checked = kind in self.proved  # neither seed nor learning rate changes what it proves
         try:
             yield trainer
         finally:

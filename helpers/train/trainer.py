@@ -63,7 +63,7 @@ class LoraTrainer(SFTTrainer):
     model: PeftModel  # as build_trainer makes it, where SFTTrainer would take anything
     processing_class: PreTrainedTokenizerBase
     train_dataset: Dataset
-    checked = False  # whether the preflight has passed
+    checked: bool  # whether the preflight has passed
     padded = False  # whether each row is one document, since the model would see the others
     is_random = True  # whether its forward pass draws random numbers while it trains
     recorded: RecordedDecoder | None = None  # what runs the decoder's passes, on a GPU
@@ -74,9 +74,12 @@ class LoraTrainer(SFTTrainer):
     aside: Any = None  # the folder that a checkpoint is being written to
     identity: dict | None = None  # what the checkpoints are of, see checkpoints.identity
 
-    def __init__(self, settings: Settings, rows: Dataset, **options: Any):
-        """settings: of the run. rows: the training set with its messages, for the preflight. options: SFTTrainer's."""
-        self.settings, self.rows = settings, rows
+    def __init__(self, settings: Settings, rows: Dataset, proved: bool = False, **options: Any):
+        """settings: of the run. rows: the training set with its messages, for the preflight. options: SFTTrainer's.
+
+        proved: whether the preflight has passed for a trainer whose base, rows and kind of adapter are the same.
+        """
+        self.settings, self.rows, self.checked = settings, rows, proved
         super().__init__(train_dataset=rows, **options)
         self.modules, self.trained = list(self.model.modules()), [p for p in self.model.parameters() if p.requires_grad]
         # FSDP has no whole weights to try it with; the preflight compares the loss there as everywhere.

@@ -390,15 +390,15 @@ def test_what_a_search_finds_is_read_and_shown_beside_the_answer(searching_panel
         and panel.run().strip() == generate(tiny_llama, tokenizer, [asked], max_new_tokens=4)[0].text
     )
     assert panel.exchanges[0].question == "pen costs" and panel.passages == (("The <b>pen</b> costs 4 euros.", ""),)
-    for shown in (panel.widgets.found.value, conversation.thread_html(panel.exchanges)):
+    for shown in (panel.widgets.passages.value, conversation.thread_html(panel.exchanges)):
         assert "The &lt;b&gt;pen&lt;/b&gt; costs" in shown
     assert "> The <b>pen</b> costs" in conversation.as_markdown(panel.exchanges)
     panel.prompt.value = "tea"
     panel.run()
-    assert "a.md" in panel.widgets.found.value and "Free tea." in panel.code
+    assert "a.md" in panel.widgets.passages.value and "Free tea." in panel.code
     panel.widgets.search.value = False
     panel.run()
-    assert panel.widgets.found.value == "" and panel.passages is None and "Notes:" not in panel.code
+    assert panel.widgets.passages.value == "" and panel.passages is None and "Notes:" not in panel.code
 
 
 def test_the_next_token_is_that_of_the_question_with_its_passages(searching_panel):

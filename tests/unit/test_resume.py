@@ -295,3 +295,19 @@ def test_the_seconds_of_a_run_are_those_of_all_its_legs(tmp_path):
     assert second["resumed_from"] == first["steps"] == 6
     assert seconds_at(history.path, 6) > 1.5 and second["seconds"] > 100, "the legs as their cards have them"
     assert second["tokens_per_second"] == pytest.approx(second["tokens"] / second["seconds"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("card", "step", "seconds"),
+    [
+        ({"steps": 3, "seconds": 100.0}, 3, 100.0),  # 10 of them came after the last line of the log
+        ({"steps": 3, "seconds": 100.0}, 5, 120.0),  # a leg that was killed after the stop
+        ({"steps": 9, "seconds": 300.0}, 5, 110.0),  # back to a checkpoint before the card
+        ({}, 5, 110.0),
+    ],
+)
+def test_the_legs_before_a_checkpoint_are_the_card_s_and_then_the_log_s(tmp_path, card, step, seconds):
+    lines = [{"step": 3, "seconds": 90.0, "loss": 1.0}, {"step": 5, "seconds": 110.0, "loss": 1.0}]
+    (tmp_path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "run_card.json").write_text(json.dumps(card))
+    assert Run(SMOKE, tmp_path).seconds_before(step) == pytest.approx(seconds)

@@ -18,7 +18,9 @@ def make_run(name, profile="laptop", **card):
     (folder / "adapter" / "adapter_config.json").write_text("{}")
     save_file({"a": torch.ones(3), "b": torch.ones(2)}, folder / "adapter" / "adapter_model.safetensors")
     write_json(folder / "settings.json", Settings(profile=profile).as_dict())
-    write_json(folder / "run_card.json", {"profile": profile, "steps": 8, "data": "shop_support"} | card)
+    write_json(
+        folder / "run_card.json", {"profile": profile, "steps": 8, "seconds": 1.0, "data": "shop_support"} | card
+    )
     return folder
 
 
@@ -49,6 +51,18 @@ def test_a_substitute_is_taken_only_when_there_is_nothing_else():
     assert newest_run("laptop").folder == own
     (own / "run_card.json").unlink()
     assert newest_run("laptop").name == "b" and newest_run("laptop").substitute
+
+
+def test_the_card_says_whether_it_is_a_substitute_and_not_the_name():
+    make_run("a-laptop-run")
+    own = make_run("better-than-substitute-run", substitute=False)
+    assert newest_run("laptop").folder == own and not newest_run("laptop").substitute
+
+
+def test_a_card_without_seconds_is_passed_over():
+    whole = make_run("a")
+    make_run("b", seconds="x")
+    assert newest_run("laptop").folder == whole
 
 
 def test_a_run_on_other_data_is_passed_over_where_the_data_matter():
