@@ -18,12 +18,11 @@ from trl import SFTTrainer
 
 from helpers.behaviour import is_random
 from helpers.data.rendering import has_marks
-from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.memory import Forecast
 from helpers.machine.meter import PeakMemory
 from helpers.machine.paths import unwritable, write_json
 from helpers.machine.pins import is_hub_name
-from helpers.machine.processes import here, is_lost_peer, sharded
+from helpers.machine.processes import here, sharded
 from helpers.models.load import generation_config
 from helpers.models.lora import lora_config
 from helpers.run import Run
@@ -34,10 +33,10 @@ from helpers.train.config import keeps_apart, router_share, sft_config
 from helpers.train.fitting import fitting, watchable
 from helpers.train.interrupt import StopGuard
 from helpers.train.preflight import preflight
-from helpers.train.refusals import adapter_fits, model_runs
+from helpers.train.refusals import adapter_fits, model_runs, what_failed
 from helpers.train.saving import check_losses, check_room, describe, save_adapter, save_rest
 from helpers.train.speed import speed_up
-from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
+from helpers.train.trainer import LoraTrainer, TrainingError
 from helpers.watch.history import read_history, seconds_at, write_csv
 
 if TYPE_CHECKING:
@@ -258,7 +257,7 @@ def total_steps(trainer: LoraTrainer) -> int:
 
 
 def run_loop(trainer: LoraTrainer, checkpoint: Checkpoint | None, guard: StopGuard, over: bool = False) -> None:
-    """The Trainer's own loop, from the checkpoint if there is one; only explains a full memory.
+    """The Trainer's own loop, from the checkpoint if there is one; only explains what is known.
 
     over: the checkpoint's training has stopped early, so it is only loaded.
 
@@ -270,20 +269,15 @@ def run_loop(trainer: LoraTrainer, checkpoint: Checkpoint | None, guard: StopGua
         return
     trainer.args.eval_on_start = checkpoint is None and trainer.args.eval_strategy != "no"
     trainer._total_train_tokens = checkpoint.tokens if checkpoint else 0
-    if checkpoint and (over or checkpoint.step >= total_steps(trainer)):
-        trainer._load_from_checkpoint(str(checkpoint.folder))
-        trainer.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
-        return
     try:
+        if checkpoint and (over or checkpoint.step >= total_steps(trainer)):
+            trainer._load_from_checkpoint(str(checkpoint.folder))
+            trainer.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
+            return
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise TrainingError("the memory is full. " + next_moves(trainer.settings)) from error
-        if here().count > 1 and is_lost_peer(error):
-            raise TrainingError(
-                f"another of the {here().count} processes is gone, so all stop. Start them again with the same "
-                f"command: the training goes on from its newest checkpoint."
-            ) from error
+    except Exception as error:
+        if words := what_failed(error, trainer, checkpoint):
+            raise TrainingError(words) from error
         raise
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +20,12 @@ from transformers import TrainerCallback
 from helpers.data.load import load_chat_data
 from helpers.generate.generation import generate
 from helpers.machine.hardware import Machine
-from helpers.machine.paths import PROJECT
+from helpers.machine.paths import PROJECT, write_json
 from helpers.models.load import load_model
 from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train import build as training
-from helpers.train.checkpoints import by_step, newest
+from helpers.train.checkpoints import SEAL, by_step, newest, size_and_hash
 from helpers.train.trainer import TrainingError
 from helpers.watch.history import marks, read_history, seconds_at, series
 
@@ -295,3 +296,64 @@ def test_the_seconds_of_a_run_are_those_of_all_its_legs(tmp_path):
     assert second["resumed_from"] == first["steps"] == 6
     assert seconds_at(history.path, 6) > 1.5 and second["seconds"] > 100, "the legs as their cards have them"
     assert second["tokens_per_second"] == pytest.approx(second["tokens"] / second["seconds"], rel=0.01)
+
+
+class Harmful:
+    """What leaves a file behind when its pickle is read without care."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that was stopped after three steps."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    run(folder, also=[AtStep(3, press_stop)])
+    return folder
+
+
+def plant(stopped, target, name, content):
+    """A copy of a run in whose newest checkpoint a file is another; its seal has the hashes of what is there."""
+    shutil.copytree(stopped, target)
+    checkpoint = by_step(target / "checkpoints")[0]
+    if name == "adapter_model.bin":
+        (checkpoint / "adapter_model.safetensors").unlink()
+    torch.save(content(checkpoint / name) if callable(content) else content, checkpoint / name)
+    seal = json.loads((checkpoint / SEAL).read_text())
+    (checkpoint / SEAL).unlink()
+    seal["files"] = {path.name: size_and_hash(path) for path in checkpoint.iterdir()}
+    write_json(checkpoint / SEAL, seal)
+
+
+SAVED = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "adapter_model.bin", "pytorch_model.bin", "training_args.bin")
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_no_pickle_of_a_checkpoint_is_run(stopped, tmp_path, name):
+    plant(stopped, tmp_path / "run", name, Harmful(tmp_path / "it_ran"))
+    if name == "training_args.bin":  # nothing reads it
+        assert run(tmp_path / "run")[0]["steps"] == 8
+    else:
+        with pytest.raises(TrainingError, match=r"checkpoint-3 could not be gone on from \(.*pickle.*Delete"):
+            run(tmp_path / "run")
+    assert not (tmp_path / "it_ran").exists()
+
+
+def other_shapes(path):
+    state = torch.load(path, weights_only=True)
+    state["state"] = {number: dict.fromkeys(one, torch.zeros(3)) for number, one in state["state"].items()}
+    return state
+
+
+FOREIGN = [(name, content) for name in SAVED[:3] for content in (3, {})] + [("optimizer.pt", other_shapes)]
+
+
+@pytest.mark.parametrize(("name", "content"), FOREIGN)
+def test_a_checkpoint_that_the_libraries_cannot_use_ends_in_a_sentence(stopped, tmp_path, name, content):
+    plant(stopped, tmp_path / "run", name, content)
+    with pytest.raises(TrainingError, match=r"checkpoint-3 could not be gone on from .*Delete .*checkpoint-3"):
+        run(tmp_path / "run")
