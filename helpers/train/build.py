@@ -28,7 +28,7 @@ from helpers.models.lora import lora_config
 from helpers.run import Run
 from helpers.train.best import Best
 from helpers.train.budget import EVALUATIONS, TimeForecast, adopt, evaluation_seconds, keeps_minutes, plan_of
-from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, identity, newest
+from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, hash_of_rows, identity, newest
 from helpers.train.config import keeps_apart, router_share, sft_config
 from helpers.train.fitting import fitting, watchable
 from helpers.train.interrupt import StopGuard
@@ -79,7 +79,8 @@ def build_trainer(
             peft_config=lora_config(settings, model),
             callbacks=[run.history, *callbacks],
         )
-    trainer.padded, trainer.is_random, trainer.watched_rows = padded, random, evaluation
+    trainer.padded, trainer.is_random = padded, random
+    trainer.conversations, trainer.watched_rows = train, evaluation
     trainer.args.eval_steps = max(1, total_steps(trainer) // EVALUATIONS)
     remove_printing_callbacks(trainer)
     keep_adapter_in_float32(trainer)
@@ -315,7 +316,7 @@ def finish(
 ) -> dict:
     """Saves the adapter, the log as CSV and the run card, and says what was kept. whole: the weights that FSDP has.
 
-    When nothing was left to train, a card of the same step stays as it is, with what others added to it.
+    When nothing was left to train, the card of the same step keeps what it says, with what others added to it.
     """
     settings, folder, history = run.settings, run.folder, run.history
     if not history.rows and history.path.exists():
@@ -329,6 +330,7 @@ def finish(
     save_rest(folder, "history.csv", lambda: write_csv(history.rows, folder / "history.csv"))
     before = run.card()
     if checkpoint and checkpoint.step == step == before.get("steps"):
+        save_rest(folder, "run_card.json", lambda: run.save_card(before))  # now the newest run: 04 takes it
         return before
     card = describe(settings, history) | {
         "steps": step,
@@ -337,6 +339,7 @@ def finish(
         "resumed_from": checkpoint.step if checkpoint else None,
         "substitute": run.substitute,
         "data_hash": (trainer.identity or {}).get("content of the data", ""),
+        "rows_hash": "" if trainer.conversations is None else hash_of_rows(trainer.conversations),
         "tokens": trainer._total_train_tokens,
         "tokens_per_second": round(trainer._total_train_tokens / measured["seconds"], 1),
         **measured,

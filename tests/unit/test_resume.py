@@ -25,7 +25,7 @@ from helpers.models.load import load_model
 from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train import build as training
-from helpers.train.checkpoints import SEAL, by_step, newest, size_and_hash
+from helpers.train.checkpoints import SEAL, by_step, newest, run_to_use, size_and_hash
 from helpers.train.trainer import TrainingError
 from helpers.watch.history import marks, read_history, seconds_at, series
 
@@ -126,6 +126,26 @@ def test_the_same_cell_can_be_run_again_after_a_stop(tmp_path):
     training.train_or_resume(unchecked(trainer), made)
     card = training.train_or_resume(unchecked(trainer), made)
     assert card["finished"] and losses(made.history) == pytest.approx(losses(expected), abs=1e-4)
+
+
+def test_a_finished_run_is_taken_again_by_what_it_was_trained_on_and_nothing_is_trained(tmp_path):
+    """After a restart of the kernel: the same cells make a new trainer, and the same run goes into it."""
+    rows = load_chat_data(SMOKE.data).train.select(range(24))
+    first = run_to_use(SMOKE, rows=rows)
+    card, history, trainer = run(first.folder)
+    first.save_card(card | {"nll": {"base": 3.0, "tuned": 1.0}})
+    log, weights = (first.folder / "history.jsonl").read_bytes(), adapter_of(trainer)
+    again = run_to_use(SMOKE, rows=rows)
+    assert again.folder == first.folder and run_to_use(SMOKE, rows=rows.select([0])).folder != first.folder
+    second, now, trainer = run(again.folder)
+    assert second == card | {"nll": {"base": 3.0, "tuned": 1.0}} == again.card()
+    assert (first.folder / "history.jsonl").read_bytes() == log and losses(now) == losses(history)
+    assert adapter_of(trainer).keys() == weights.keys()
+    assert all(torch.equal(weight, weights[name]) for name, weight in adapter_of(trainer).items())
+
+
+def adapter_of(trainer):
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
 
 
 def test_a_stop_between_micro_batches_throws_the_begun_step_away(tmp_path):
