@@ -420,12 +420,12 @@ def announcement(uv: Uv, wanted: list[str], extras: str) -> str:
         return "installing the libraries"
     files = [(package.get("wheels") or [package.get("sdist", {})])[0] for package in lock["packages"]]
     remote = [file for file in files if file.get("url", "").startswith("http")]
-    size = sum(file.get("size", 0) for file in remote) / 1e9
-    unknown = sum("size" not in file for file in remote)
+    size, unknown = sum(file.get("size", 0) for file in remote) / 1e9, sum("size" not in file for file in remote)
     (torch,) = [package["version"] for package in lock["packages"] if package["name"] == "torch"]
     more = f", and {unknown} whose size the index does not state" if unknown else ""
-    what = f"{len(files)} libraries (torch {torch})"
-    return f"installing {what}: up to {size:.1f} GB to fetch, less what uv has already{more}"
+    sizes = f"up to {size:.1f} GB to fetch, less what uv has already{more}" if size else "the index states no sizes"
+    how = f": {sizes}" if remote else " from this machine: nothing is fetched"
+    return f"installing {len(files)} libraries (torch {torch}){how}"
 
 
 def fail(message: str) -> None:

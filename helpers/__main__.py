@@ -109,7 +109,7 @@ def add_training(commands: Any) -> None:
     for name, kind, text in TRAINING:
         train.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
     train.add_argument("--settings", metavar="FILE", help="a run's settings.json: trains in that run's folder")
-    train.add_argument("--new", action="store_true", help="start a new run, even if one of these is unfinished")
+    train.add_argument("--new", action="store_true", help="start a new run, whatever there is already")
     train.add_argument("--allow", default="", help="names of preflight rows that may fail, with commas")
 
 

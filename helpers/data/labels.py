@@ -69,7 +69,7 @@ class Fitted(NamedTuple):
 
 TRAINED = ("trained", "end", "call", "thinking")
 MARKS = {"trained": ("#0072B2", "solid"), "end": ("#D55E00", "double"), "masked": ("#888888", "none")}
-MARKS |= {"call": ("#009E73", "dashed"), "thinking": ("#56B4E9", "dotted"), "result": ("#999933", "none")}
+MARKS |= {"call": ("#009E73", "dashed"), "thinking": ("#1F8FD6", "dotted"), "result": ("#999933", "none")}
 MARKS["cut"] = ("#CC79A7", "dotted")
 FRAMES = {"trained": "[{}]", "end": "<{}>", "masked": "{}", "call": "{{{}}}", "thinking": "({})", "result": "|{}|"}
 FRAMES["cut"] = "~{}~"

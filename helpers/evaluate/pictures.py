@@ -9,7 +9,7 @@ from helpers.evaluate.intervals import Interval
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B07A00", "#000000")
 MARKERS = ("o", "s", "D", "^", "v", "*")
 
 
@@ -44,7 +44,7 @@ def forgetting(values: dict[str, float]) -> Figure:
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axis = figure.subplots()
     names = list(values)
-    axis.barh(names, list(values.values()), color=["#999999", *[COLOURS[0]] * (len(names) - 1)])
+    axis.barh(names, list(values.values()), color=["#888888", *[COLOURS[0]] * (len(names) - 1)])
     base = values[names[0]]
     axis.axvline(base, color="black", linestyle="--")
     for index, value in enumerate(values.values()):  # to the right of bar and line

@@ -21,6 +21,7 @@ CARD = {
             "reading",
             "stopped_early",
             "data_hash",
+            "rows_hash",
         ),
         str,
     ),

@@ -34,3 +34,11 @@ def tr(text: str, /, **fields: Any) -> str:
     """
     sentence = sentences(language()).gettext(text) if text else text
     return sentence.format(**fields) if fields else sentence
+
+
+def deferred(text: str) -> str:
+    """The same text, an English sentence that `tr` is given later: a constant of a module is made before anybody asks.
+
+    Source: "Deferred translations" of Python's gettext, there `N_`.
+    """
+    return text

@@ -152,7 +152,7 @@ class TokenPanel:
 def bar(row: NextToken) -> str:
     """Two bars, one above the other, with their figures: before and after the samplers."""
     lines = []
-    for share, colour in ((row.before, "#56B4E9"), (row.after, "#D55E00")):
+    for share, colour in ((row.before, "#1F8FD6"), (row.after, "#D55E00")):
         width = f"width:{70 * share:.1f}%"
         lines.append(f"<div><span style='{BAR}{colour};{width}'></span> {share:.1%}</div>")
     label = html.escape(f"{row.text}: {row.before:.1%} before, {row.after:.1%} after the samplers", quote=True)

@@ -23,12 +23,12 @@ CATALOG = LOCALE / "zh_CN" / "LC_MESSAGES" / f"{DOMAIN}.po"
 
 
 def literals() -> Iterator[str]:
-    """The sentences that stand in calls of `tr`. Raises ValueError for an f-string, which no catalog can have."""
+    """The sentences in calls of `tr` and `deferred`. Raises ValueError for an f-string, which no catalog can have."""
     for path in sorted((PROJECT / "helpers").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "tr":
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("tr", "deferred"):
                 if isinstance(node.args[0], ast.JoinedStr):
-                    raise ValueError(f"{path.name}, line {node.lineno}: tr() takes a text with {{fields}}, no f-string")
+                    raise ValueError(f"{path.name}, line {node.lineno}: a sentence has {{fields}}, and is no f-string")
                 if isinstance(node.args[0], ast.Constant):
                     yield str(node.args[0].value)
 

@@ -29,8 +29,8 @@ def train_alone(
 
     Ends with the held-out questions before and after, as 03 does; where several processes train, without it.
 
-    folder: of a run that goes on; without it the newest unfinished run of these settings, or a new one. allow: names of
-    rows of the preflight that may fail.
+    folder: of a run that goes on; without it as `run_to_use` chooses. allow: names of rows of the preflight that may
+    fail.
     Raises DataError, SettingsError, TrainingError.
     """
     if here().count > 1 and folder is None:
@@ -49,7 +49,7 @@ def train_in(settings: Settings, folder: Path | None, resume: bool, allow: tuple
     if data.report:
         print(data.report.table())
     settings = settings if folder else fit_to_data(settings, data.train)
-    run = make_run(settings, folder) if folder else run_to_use(settings, resume)
+    run = make_run(settings, folder) if folder else run_to_use(settings, resume, data.train)
     forecast = forecast_memory(settings, data.train)
     loaded = load_model(settings)
     held_out = answerable(settings, loaded.tokenizer, data.test, print)

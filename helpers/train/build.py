@@ -18,26 +18,25 @@ from trl import SFTTrainer
 
 from helpers.behaviour import is_random
 from helpers.data.rendering import has_marks
-from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.memory import Forecast
 from helpers.machine.meter import PeakMemory
 from helpers.machine.paths import unwritable, write_json
 from helpers.machine.pins import is_hub_name
-from helpers.machine.processes import here, is_lost_peer, sharded
+from helpers.machine.processes import here, sharded
 from helpers.models.load import generation_config
 from helpers.models.lora import lora_config
 from helpers.run import Run
 from helpers.train.best import Best
 from helpers.train.budget import EVALUATIONS, TimeForecast, adopt, evaluation_seconds, keeps_minutes, plan_of
-from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, identity, newest
+from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, hash_of_rows, identity, newest
 from helpers.train.config import keeps_apart, router_share, sft_config
 from helpers.train.fitting import fitting, watchable
 from helpers.train.interrupt import StopGuard
 from helpers.train.preflight import preflight
-from helpers.train.refusals import adapter_fits, model_runs
+from helpers.train.refusals import adapter_fits, model_runs, what_failed
 from helpers.train.saving import check_losses, check_room, describe, save_adapter, save_rest
 from helpers.train.speed import speed_up
-from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
+from helpers.train.trainer import LoraTrainer, TrainingError
 from helpers.watch.history import read_history, write_csv
 
 if TYPE_CHECKING:
@@ -83,7 +82,8 @@ def build_trainer(
             peft_config=lora_config(settings, model),
             callbacks=[run.history, *callbacks],
         )
-    trainer.padded, trainer.is_random, trainer.watched_rows = padded, random, evaluation
+    trainer.padded, trainer.is_random = padded, random
+    trainer.conversations, trainer.watched_rows = train, evaluation
     trainer.args.eval_steps = max(1, total_steps(trainer) // EVALUATIONS)
     remove_printing_callbacks(trainer)
     keep_adapter_in_float32(trainer)
@@ -254,7 +254,7 @@ def total_steps(trainer: LoraTrainer) -> int:
 
 
 def run_loop(trainer: LoraTrainer, checkpoint: Checkpoint | None, guard: StopGuard, over: bool = False) -> None:
-    """The Trainer's own loop, from the checkpoint if there is one; only explains a full memory.
+    """The Trainer's own loop, from the checkpoint if there is one; only explains what is known.
 
     over: the checkpoint's training has stopped early, so it is only loaded.
 
@@ -266,20 +266,15 @@ def run_loop(trainer: LoraTrainer, checkpoint: Checkpoint | None, guard: StopGua
         return
     trainer.args.eval_on_start = checkpoint is None and trainer.args.eval_strategy != "no"
     trainer._total_train_tokens = checkpoint.tokens if checkpoint else 0
-    if checkpoint and (over or checkpoint.step >= total_steps(trainer)):
-        trainer._load_from_checkpoint(str(checkpoint.folder))
-        trainer.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
-        return
     try:
+        if checkpoint and (over or checkpoint.step >= total_steps(trainer)):
+            trainer._load_from_checkpoint(str(checkpoint.folder))
+            trainer.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
+            return
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise TrainingError("the memory is full. " + next_moves(trainer.settings)) from error
-        if here().count > 1 and is_lost_peer(error):
-            raise TrainingError(
-                f"another of the {here().count} processes is gone, so all stop. Start them again with the same "
-                f"command: the training goes on from its newest checkpoint."
-            ) from error
+    except Exception as error:
+        if words := what_failed(error, trainer, checkpoint):
+            raise TrainingError(words) from error
         raise
 
 
@@ -317,7 +312,7 @@ def finish(
 ) -> dict:
     """Saves the adapter, the log as CSV and the run card, and says what was kept. whole: the weights that FSDP has.
 
-    When nothing was left to train, a card of the same step stays as it is, with what others added to it.
+    When nothing was left to train, the card of the same step keeps what it says, with what others added to it.
     """
     settings, folder, history = run.settings, run.folder, run.history
     if not history.rows and history.path.exists():
@@ -331,6 +326,7 @@ def finish(
     save_rest(folder, "history.csv", lambda: write_csv(history.rows, folder / "history.csv"))
     before = run.card()
     if checkpoint and checkpoint.step == step == before.get("steps"):
+        save_rest(folder, "run_card.json", lambda: run.save_card(before))  # now the newest run: 04 takes it
         return before
     card = describe(settings, history) | {
         "steps": step,
@@ -339,6 +335,7 @@ def finish(
         "resumed_from": checkpoint.step if checkpoint else None,
         "substitute": run.substitute,
         "data_hash": (trainer.identity or {}).get("content of the data", ""),
+        "rows_hash": "" if trainer.conversations is None else hash_of_rows(trainer.conversations),
         "tokens": trainer._total_train_tokens,
         "tokens_per_second": round(trainer._total_train_tokens / measured["seconds"], 1),
         **measured,

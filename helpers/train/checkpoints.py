@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import shutil
@@ -15,10 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
+from helpers.machine.card import read_card
 from helpers.machine.paths import fixed_run, read_json, runs_folder, write_json
 from helpers.machine.processes import agree
-from helpers.run import Run, make_run, open_run
-from helpers.settings import Settings, SettingsError
+from helpers.machine.versions import versions
+from helpers.run import Run, adapter_fault, changed_at, make_run, open_run
+from helpers.settings import DIVISION, Settings, SettingsError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -45,6 +48,9 @@ SAME = (
     *("use_rslora", "use_dora", "init_lora_weights"),
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "max_grad_norm"),
 )
+# What does not change what is trained: how a step is divided, what is asked afterwards, who watches.
+BESIDE = DIVISION | {"reasons", "evaluation_questions", "max_new_tokens", "tracking"}
+NEW = "RESUME = False (on the command line: --new) would start a new one"
 
 
 class Checkpoint(NamedTuple):
@@ -71,6 +77,14 @@ def hash_of_tokens(rows: Dataset) -> str:
     total = hashlib.sha256()
     for ids in rows["input_ids"]:
         total.update(b"%d:" % len(ids) + repr(list(ids)).encode())
+    return total.hexdigest()[:16]
+
+
+def hash_of_rows(rows: Dataset) -> str:
+    """Hash of a data set's rows in their order, each with all of its columns."""
+    total = hashlib.sha256()
+    for row in rows:
+        total.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
     return total.hexdigest()[:16]
 
 
@@ -170,10 +184,17 @@ def state_fault(path: Path) -> str:
     return f"{STATE} has no {odd[0]}" if odd else ""
 
 
-def run_to_use(settings: Settings, resume: bool = True, report: Callable[[str], None] = print) -> Run:
-    """The run to train in: the newest unfinished run of the same settings, or a new one; says which and why.
+def run_to_use(
+    settings: Settings,
+    resume: bool = True,
+    rows: Dataset | None = None,
+    report: Callable[[str], None] = print,
+) -> Run:
+    """The run to train in: an unfinished one, one that is finished already, or a new one; says which and why.
 
-    While a series runs ($FT_RUN) it is that run's folder.
+    An unfinished run goes on if it is the newest, and of the same settings. A finished one is taken if training again
+    would only repeat it: same settings, rows and versions. rows: what will be trained on; without them no finished run
+    is taken. While a series runs ($FT_RUN) it is that run's folder.
     """
     if fixed := fixed_run():
         return make_run(settings, fixed)
@@ -183,10 +204,43 @@ def run_to_use(settings: Settings, resume: bool = True, report: Callable[[str], 
         if not wrong:
             damaged = (unfinished.folder / "run_card.json").exists() and not unfinished.card()
             what = "run, whose run_card.json is damaged:" if damaged else "unfinished run"
-            report(f"going on with the {what} {unfinished.name}; RESUME = False would start a new one")
+            report(f"going on with the {what} {unfinished.name}; {NEW}")
             return make_run(settings, unfinished.folder)
-        report(f"the unfinished run {unfinished.name} has other settings ({'; '.join(wrong)}), so this is a new one")
+        report(f"the unfinished run {unfinished.name} has other settings ({'; '.join(wrong)}), so it is left alone")
+    if resume and rows is not None and (finished := finished_run(settings, rows)):
+        report(
+            f"{finished.name} is finished, and has these settings, these rows and these versions of the libraries: it "
+            f"is used, and nothing is trained a second time; {NEW}"
+        )
+        return make_run(settings, finished.folder)
     return make_run(settings)
+
+
+def repeatable(settings: Settings) -> dict:
+    """What decides what comes out of a whole training, beside its rows and the versions of the libraries."""
+    every = settings.as_dict()
+    return {name: every[name] for name in every if name not in BESIDE} | identity(settings)
+
+
+def finished_run(settings: Settings, rows: Dataset) -> Run | None:
+    """The newest finished run that a training with these settings and rows would repeat; None without.
+
+    Its adapter and its last checkpoint have to be whole; substitutes are passed over.
+    """
+    content = hash_of_rows(rows)
+    for path in sorted(runs_folder().glob("*/run_card.json"), key=changed_at, reverse=True):
+        try:
+            run = open_run(path.parent)
+        except (OSError, SettingsError):
+            continue
+        card = read_card(run.folder, report=lambda text: None)
+        same = (card.get("rows_hash"), card.get("versions")) == (content, versions())
+        if run.substitute or not (same and card.get("finished")) or repeatable(run.settings) != repeatable(settings):
+            continue
+        last = newest(run.folder / "checkpoints", lambda text: None)
+        if last and last.step == card.get("steps") and not adapter_fault(run.adapter):
+            return run
+    return None
 
 
 def newest_unfinished(profile: str) -> Run | None:

@@ -1,10 +1,12 @@
-"""What libraries have against a model, as errors of a training in a sentence. Builds no trainer."""
+"""What libraries have against a model or a checkpoint, as errors of a training in a sentence. Builds no trainer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from helpers.machine.hardware import is_out_of_memory
-from helpers.train.trainer import TrainingError
+from helpers.machine.processes import here, is_lost_peer
+from helpers.train.checkpoints import Checkpoint
+from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
 
 
 @contextmanager
@@ -29,3 +31,31 @@ def adapter_fits() -> Iterator[None]:
         yield
     except ValueError as error:
         raise TrainingError(f"no adapter can be put on this model: {' '.join(str(error).split())[:200]}") from error
+
+
+def what_failed(error: Exception, trainer: LoraTrainer, checkpoint: Checkpoint | None) -> str:
+    """What ended a training's loop, with what to do; "" for what is not known. checkpoint: where it went on from.
+
+    A checkpoint's files may be of somebody else, and are found whole by their hashes; whether the libraries can use
+    them shows when they are loaded, and in the first step. They are read without running anything (weights_only).
+    """
+    if isinstance(error, (RuntimeError, MemoryError)) and is_out_of_memory(error):
+        return "the memory is full. " + next_moves(trainer.settings)
+    if isinstance(error, RuntimeError) and here().count > 1 and is_lost_peer(error):
+        return (
+            f"another of the {here().count} processes is gone, so all stop. Start them again with the same command: "
+            f"the training goes on from its newest checkpoint."
+        )
+    if (
+        checkpoint is None
+        or trainer.state.global_step > checkpoint.step
+        or type(error).__module__.startswith("helpers.")
+    ):
+        return ""
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    if type(error).__name__ == "UnpicklingError":
+        said = "one of its files is a pickle that would run something, which is not done"
+    return (
+        f"{checkpoint.folder.name} could not be gone on from ({said}). Delete {checkpoint.folder} and start again: the "
+        f"training goes on from the checkpoint before it, or from the beginning."
+    )

@@ -70,6 +70,7 @@ class LoraTrainer(SFTTrainer):
     parts = 1  # how many pieces a batch is taken in: doubled each time that the memory is full
     report: Callable[..., None] = print
     step_batches: Sequence[tuple[dict, Any]] = ()  # what was seen since the last optimizer step
+    conversations: Dataset | None = None  # what is trained on, as it was given
     watched_rows: Dataset | None = None  # held out, as conversations: what is evaluated while it trains
     aside: Any = None  # the folder that a checkpoint is being written to
     identity: dict | None = None  # what the checkpoints are of, see checkpoints.identity

@@ -106,7 +106,7 @@ def loss_panel(rows: list[dict], steps: int) -> tuple[list[str], list[str]]:
         step, best = min(evaluations, key=lambda point: point[1])
         side = "end" if step > 0.8 * steps else "start" if step < 0.2 * steps else "middle"
         height = down(best, top, UPPER) + (-9 if best < 0.2 * top else 19)
-        labels.append(text(f"{percent_across(step, steps)}%", height, f"best {best:.3f}", side, f' fill="{EVAL}"'))
+        labels.append(text(f"{percent_across(step, steps)}%", height, f"best {best:.3f}", side))
     return lines, labels
 
 
@@ -137,7 +137,7 @@ def events(rows: list[dict], steps: int) -> tuple[list[str], list[str]]:
     labels += [text(f"{percent_across(step, steps)}%", base - 2, "▲", "middle") for step in saved]
     for step in marks(rows, "best")[-1:]:  # the evaluation whose weights are kept (settings.keep_best)
         side = "end" if step > 0.8 * steps else "start" if step < 0.2 * steps else "middle"
-        labels.append(text(f"{percent_across(step, steps)}%", base - 16, "★ kept", side, f' fill="{EVAL}"'))
+        labels.append(text(f"{percent_across(step, steps)}%", base - 16, "★ kept", side))
     for event, height in (("stop", 20), ("resume", 34)):
         for step in marks(rows, event):
             x = GRID * step // steps

@@ -236,9 +236,26 @@ def test_what_will_be_fetched_is_said_with_its_size():
     assert "4 libraries (torch 2.13.0): up to 1.1 GB" in said and "1 whose size the index does not state" in said
 
 
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ({"path": "/kit/wheels/torch.whl"}, "from this machine: nothing is fetched"),
+        ({"url": "file:///kit/wheels/torch.whl", "size": 900_000_000}, "from this machine: nothing is fetched"),
+        ({"url": "http://x:8000/wheels/torch.whl"}, ": the index states no sizes"),
+    ],
+)
+def test_from_a_kit_nothing_is_fetched_and_from_the_rooms_index_no_size_is_made_up(file, words):
+    class Known:
+        def compiled(self, arguments, seconds):
+            return {"packages": [{"name": "torch", "version": "2.13.0", "wheels": [file]}]}
+
+    said = bootstrap.announcement(Known(), [], "lab")
+    assert words in said and "GB" not in said
+
+
 def test_the_whole_project_is_compiled_by_the_real_uv(uv, project):
     (project / "pyproject.toml").write_text(
         '[project]\nname = "x"\nversion = "1"\ndependencies = ["torch"]\n[project.optional-dependencies]\nlab = []\n'
     )
     said = bootstrap.announcement(uv, ["-c", "constraints.txt"], "lab")
-    assert said.startswith("installing 1 libraries (torch 2.13.0): up to 0.0 GB")
+    assert said == "installing 1 libraries (torch 2.13.0) from this machine: nothing is fetched"

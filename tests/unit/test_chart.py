@@ -85,21 +85,6 @@ def test_every_line_is_named():
     assert "evaluation loss" in shown
 
 
-def contrast(colour, ground):
-    def luminance(name):
-        parts = [int(name[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
-        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-    one, other = sorted((luminance(colour), luminance(ground)))
-    return (other + 0.05) / (one + 0.05)
-
-
-@pytest.mark.parametrize("ground", ["#ffffff", "#111111"])
-def test_every_line_is_seen_on_white_and_on_a_dark_ground(ground):
-    assert min(contrast(colour, ground) for colour in (chart.RAW, chart.TRAIN, chart.EVAL, chart.NORM)) >= 3
-
-
 @pytest.mark.parametrize(
     ("highest", "ticks"),
     [

@@ -5,16 +5,19 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 from datasets import Dataset
 from filelock import FileLock
+from safetensors.torch import save_file
 
 from helpers.machine.hardware import Machine
 from helpers.machine.paths import PlaceError, runs_folder, write_json
+from helpers.machine.versions import versions
 from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train import checkpoints
 from helpers.train.build import held_alone
-from helpers.train.checkpoints import Saver, differences, identity, newest, run_to_use, seal, staged
+from helpers.train.checkpoints import Saver, differences, hash_of_rows, identity, newest, run_to_use, seal, staged
 
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
 
@@ -174,6 +177,74 @@ def test_other_runs_are_not_taken_up(case):
     )
     with FileLock(folder / ("run.lock" if case == "being trained" else "other.lock")):
         assert run_to_use(SMOKE).folder != folder
+
+
+ROWS = Dataset.from_list([{"messages": [{"role": "user", "content": text}], "slice": "shop"} for text in ("a", "b")])
+
+
+def make_finished(name, settings=SMOKE, rows=ROWS, **card):
+    folder = make_run(name, settings)
+    write_json(
+        folder / "run_card.json",
+        {"finished": True, "steps": 2, "versions": versions(), "rows_hash": hash_of_rows(rows), **card},
+    )
+    (folder / "adapter").mkdir()
+    write_json(folder / "adapter" / "adapter_config.json", {"peft_type": "LORA", "r": 4})
+    save_file({"x.lora_A.weight": torch.zeros(4, 2)}, folder / "adapter" / "adapter_model.safetensors")
+    return folder
+
+
+def test_a_finished_run_is_used_again_unless_a_new_one_is_asked_for():
+    folder, said = make_finished("a"), []
+    assert run_to_use(SMOKE, rows=ROWS, report=said.append).folder == folder
+    assert len(said) == 1 and "a is finished" in said[0] and "nothing is trained a second time" in said[0]
+    assert run_to_use(SMOKE, resume=False, rows=ROWS).folder != folder
+    assert run_to_use(SMOKE).folder != folder, "without rows nobody knows whether they are the same"
+    asked = replace(SMOKE, evaluation_questions=9, max_new_tokens=3, reasons={"r": "x"}, gradient_checkpointing=True)
+    assert run_to_use(asked, rows=ROWS).folder == folder, "what is asked afterwards needs no training"
+
+
+def test_an_older_finished_run_is_found_behind_one_of_other_settings():
+    folder = make_finished("a")
+    make_finished("b", replace(SMOKE, r=8))
+    unfinished = make_run("c", replace(SMOKE, r=9))
+    os.utime(unfinished / "settings.json", (2e9, 2e9))
+    said = []
+    assert run_to_use(SMOKE, rows=ROWS, report=said.append).folder == folder
+    assert "c has other settings (r: 9 then, 4 now), so it is left alone" in said[0] and len(said) == 2
+
+
+OTHERS = {  # what makes a training no repetition of the finished run
+    "a longer training": lambda folder: {"settings": replace(SMOKE, max_steps=9)},
+    "more epochs": lambda folder: {"settings": replace(SMOKE, num_train_epochs=9.0)},
+    "another dtype": lambda folder: {"settings": replace(SMOKE, dtype="bfloat16")},
+    "another row": lambda folder: {"rows": ROWS.select([0])},
+    "another order": lambda folder: {"rows": ROWS.select([1, 0])},
+    "a library's other version": lambda folder: edit(folder, versions=versions() | {"torch": "0.1"}),
+    "an old card": lambda folder: edit(folder, rows_hash=""),
+    "stopped": lambda folder: edit(folder, finished=False),
+    "a substitute": lambda folder: edit(folder, substitute=True),
+    "no adapter": lambda folder: (folder / "adapter" / "adapter_model.safetensors").unlink(),
+    "a damaged checkpoint": lambda folder: (folder / "checkpoints" / "checkpoint-2" / "weights").write_bytes(b"x"),
+    "a checkpoint of another step": lambda folder: edit(folder, steps=3),
+    "damaged settings": lambda folder: (folder / "settings.json").write_text("{") and None,
+}
+
+
+def edit(folder, **card):
+    path = folder / "run_card.json"
+    write_json(path, json.loads(path.read_text()) | card)
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_whatever_would_not_be_repeated_is_trained(case):
+    folder = make_finished("a")
+    if case == "stopped":  # and not the newest, else it would go on
+        newer = make_finished("b", replace(SMOKE, r=8))
+        os.utime(newer / "settings.json", (2e9, 2e9))
+    asked = OTHERS[case](folder)
+    asked = {"settings": SMOKE, "rows": ROWS} | (asked if isinstance(asked, dict) else {})
+    assert run_to_use(**asked, report=lambda text: None).folder != folder
 
 
 def test_while_the_series_runs_its_folder_is_used(monkeypatch, tmp_path):

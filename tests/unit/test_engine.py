@@ -173,6 +173,31 @@ def test_a_long_answer_and_short_ones_take_turns_and_stay_what_they_are_alone(en
     assert not engine.queue.line
 
 
+def test_long_answers_take_equal_turns_and_every_place_that_is_told_is_true(engine, monkeypatch):
+    monkeypatch.setattr("helpers.generate.engine.TURN_SECONDS", 0.0)
+    jobs = [engine.ask(ask("tuned", max_new_tokens=40, temperature=1.0, seed=seed)) for seed in range(3)]
+    events, turns, told = [iter(job) for job in jobs], [], []
+
+    def hear(number):
+        if (event := next(events[number], None)) and event.kind == "waiting":
+            told.append((number, len(turns), event.value))
+        return event
+
+    for number in range(3):
+        hear(number)
+    while engine.queue.line:
+        turns.append(jobs.index(engine.queue.line[0]))
+        while (event := hear(turns[-1])) and event.kind != "waiting":
+            pass
+        for job in list(engine.queue.line):
+            if job is not jobs[turns[-1]]:
+                hear(jobs.index(job))
+    whole = min(map(turns.count, range(3)))
+    assert whole >= 3 and turns[: 3 * whole] == [0, 1, 2] * whole
+    for number, after, place in told:
+        assert turns[after:].index(number) == place, f"{number} was told {place} after {after} turns"
+
+
 def test_who_stops_between_two_turns_keeps_what_there_is(engine, monkeypatch):
     monkeypatch.setattr("helpers.generate.engine.TURN_SECONDS", 0.0)
     job, heard = engine.ask(ask("base", "tuned", max_new_tokens=300, temperature=1.0, seed=3)), []

@@ -31,6 +31,46 @@ def test_who_comes_first_is_served_first_and_the_rest_are_told_how_many_are_befo
     assert served == ["second", "third"] and not queue.line
 
 
+class Person:
+    """Somebody who asks so many questions, one after the other, and looks at what the panel shows meanwhile."""
+
+    def __init__(self, queue, questions):
+        self.queue, self.left, self.place = queue, questions, None
+
+    def ask(self):
+        self.left, self.ticket = self.left - 1, object()
+        self.waiting = self.queue.wait(self.ticket)
+        self.look()
+
+    def look(self):
+        self.place = next(self.waiting, 0)
+
+    def leave(self):
+        self.queue.leave(self.ticket)
+        self.place = None
+
+
+def test_who_asks_again_and_again_takes_turns_with_the_others_and_every_place_shown_is_true():
+    queue = FairQueue()
+    people = {"many": Person(queue, 6), "two": Person(queue, 2), "one": Person(queue, 1)}
+    turns, shown = [], []
+    for person in people.values():
+        person.ask()
+    while any(person.place is not None for person in people.values()):
+        shown += [(name, len(turns), one.place) for name, one in people.items() if one.place is not None]
+        (served,) = (name for name, person in people.items() if person.place == 0)
+        turns.append(served)
+        people[served].leave()
+        if people[served].left:  # the next question at once
+            people[served].ask()
+        for name, person in people.items():
+            if name != served and person.place is not None:
+                person.look()
+    assert turns == ["many", "two", "one", "many", "two", *["many"] * 4], "nobody waits for all six"
+    for name, after, place in shown:
+        assert turns[after:].index(name) == place, f"{name} was told {place} after {after} turns"
+
+
 def test_who_gives_up_or_goes_away_leaves_the_line():
     queue = FairQueue()
     list(queue.wait("first"))

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +20,12 @@ from transformers import TrainerCallback
 from helpers.data.load import load_chat_data
 from helpers.generate.generation import generate
 from helpers.machine.hardware import Machine
-from helpers.machine.paths import PROJECT
+from helpers.machine.paths import PROJECT, write_json
 from helpers.models.load import load_model
 from helpers.run import Run
 from helpers.settings import resolve
 from helpers.train import build as training
-from helpers.train.checkpoints import by_step, newest
+from helpers.train.checkpoints import SEAL, by_step, newest, run_to_use, size_and_hash
 from helpers.train.trainer import TrainingError
 from helpers.watch.history import marks, read_history, seconds_at, series
 
@@ -125,6 +126,26 @@ def test_the_same_cell_can_be_run_again_after_a_stop(tmp_path):
     training.train_or_resume(unchecked(trainer), made)
     card = training.train_or_resume(unchecked(trainer), made)
     assert card["finished"] and losses(made.history) == pytest.approx(losses(expected), abs=1e-4)
+
+
+def test_a_finished_run_is_taken_again_by_what_it_was_trained_on_and_nothing_is_trained(tmp_path):
+    """After a restart of the kernel: the same cells make a new trainer, and the same run goes into it."""
+    rows = load_chat_data(SMOKE.data).train.select(range(24))
+    first = run_to_use(SMOKE, rows=rows)
+    card, history, trainer = run(first.folder)
+    first.save_card(card | {"nll": {"base": 3.0, "tuned": 1.0}})
+    log, weights = (first.folder / "history.jsonl").read_bytes(), adapter_of(trainer)
+    again = run_to_use(SMOKE, rows=rows)
+    assert again.folder == first.folder and run_to_use(SMOKE, rows=rows.select([0])).folder != first.folder
+    second, now, trainer = run(again.folder)
+    assert second == card | {"nll": {"base": 3.0, "tuned": 1.0}} == again.card()
+    assert (first.folder / "history.jsonl").read_bytes() == log and losses(now) == losses(history)
+    assert adapter_of(trainer).keys() == weights.keys()
+    assert all(torch.equal(weight, weights[name]) for name, weight in adapter_of(trainer).items())
+
+
+def adapter_of(trainer):
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
 
 
 def test_a_stop_between_micro_batches_throws_the_begun_step_away(tmp_path):
@@ -311,3 +332,64 @@ def test_the_legs_before_a_checkpoint_are_the_card_s_and_then_the_log_s(tmp_path
     (tmp_path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "run_card.json").write_text(json.dumps(card))
     assert Run(SMOKE, tmp_path).seconds_before(step) == pytest.approx(seconds)
+
+
+class Harmful:
+    """What leaves a file behind when its pickle is read without care."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that was stopped after three steps."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    run(folder, also=[AtStep(3, press_stop)])
+    return folder
+
+
+def plant(stopped, target, name, content):
+    """A copy of a run in whose newest checkpoint a file is another; its seal has the hashes of what is there."""
+    shutil.copytree(stopped, target)
+    checkpoint = by_step(target / "checkpoints")[0]
+    if name == "adapter_model.bin":
+        (checkpoint / "adapter_model.safetensors").unlink()
+    torch.save(content(checkpoint / name) if callable(content) else content, checkpoint / name)
+    seal = json.loads((checkpoint / SEAL).read_text())
+    (checkpoint / SEAL).unlink()
+    seal["files"] = {path.name: size_and_hash(path) for path in checkpoint.iterdir()}
+    write_json(checkpoint / SEAL, seal)
+
+
+SAVED = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "adapter_model.bin", "pytorch_model.bin", "training_args.bin")
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_no_pickle_of_a_checkpoint_is_run(stopped, tmp_path, name):
+    plant(stopped, tmp_path / "run", name, Harmful(tmp_path / "it_ran"))
+    if name == "training_args.bin":  # nothing reads it
+        assert run(tmp_path / "run")[0]["steps"] == 8
+    else:
+        with pytest.raises(TrainingError, match=r"checkpoint-3 could not be gone on from \(.*pickle.*Delete"):
+            run(tmp_path / "run")
+    assert not (tmp_path / "it_ran").exists()
+
+
+def other_shapes(path):
+    state = torch.load(path, weights_only=True)
+    state["state"] = {number: dict.fromkeys(one, torch.zeros(3)) for number, one in state["state"].items()}
+    return state
+
+
+FOREIGN = [(name, content) for name in SAVED[:3] for content in (3, {})] + [("optimizer.pt", other_shapes)]
+
+
+@pytest.mark.parametrize(("name", "content"), FOREIGN)
+def test_a_checkpoint_that_the_libraries_cannot_use_ends_in_a_sentence(stopped, tmp_path, name, content):
+    plant(stopped, tmp_path / "run", name, content)
+    with pytest.raises(TrainingError, match=r"checkpoint-3 could not be gone on from .*Delete .*checkpoint-3"):
+        run(tmp_path / "run")

@@ -78,6 +78,22 @@ def test_a_second_visitor_is_queued_and_told(server, remote):
     assert any("1 before you" in text for text in seen) and "4 tokens" in panel.status_text
 
 
+def test_however_often_somebody_presses_generate_they_have_one_place_in_line(server, remote):
+    list(server.engine.queue.wait("somebody"))
+    panel = GenerationPanel(remote, "hi", max_new_tokens=4)
+    pressed = threading.Thread(target=panel.start)
+    pressed.start()
+    while len(server.engine.queue.line) < 2:
+        time.sleep(0.01)
+    for _ in range(5):
+        panel.start()
+        panel.ask("And now?")
+    assert len(server.engine.queue.line) == 2
+    server.engine.queue.leave("somebody")
+    pressed.join(timeout=60)
+    assert panel.answers and not server.engine.queue.line
+
+
 def test_stop_reaches_the_process_that_holds_the_model(server, remote):
     job = remote.ask(Request("hi", Sampling(max_new_tokens=400, temperature=1.0, seed=3), ("tuned",)))
     events = []
