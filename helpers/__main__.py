@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from helpers import __version__
-from helpers.machine.values import argument
+from helpers.machine.values import argument, odd_text, some_text
 from helpers.project.ending import one_net, show_everything
-from helpers.project.options import TRAINING
+from helpers.project.options import TRAINING, Parser, output_file
 from helpers.runs import SORTS, show_runs
 
 PORT, COUNT = argument(int, 1, 65535), argument(int, 1, 100_000)
@@ -16,12 +16,14 @@ PORT, COUNT = argument(int, 1, 65535), argument(int, 1, 100_000)
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command that is named; ends with a sentence that says what to do when it fails, and status 1."""
     show_everything()
-    parser = argparse.ArgumentParser(prog="python -m helpers", description="The notebook series on the command line.")
+    parser = Parser(prog="python -m helpers", description="The notebook series on the command line.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     for add in (add_series, add_training, add_after):
         add(commands)
     chosen = parser.parse_args(arguments)
+    if wrong := odd_text(vars(chosen)):
+        parser.error(wrong)
     with one_net(chosen.debug):
         chosen.run_command(chosen)
 
@@ -48,7 +50,7 @@ def add_series(commands: Any) -> None:
     write.add_argument("drafts", nargs="*", metavar="DRAFT", help="of the Chinese edition, NN.json: taken in first")
     write.add_argument("--check", action="store_true", help="only name those that differ")
     kit = command(commands, "kit", run_kit, "a folder with all that a class installs, for rooms without a network")
-    kit.add_argument("folder", help="where it is made, or lies")
+    kit.add_argument("folder", type=some_text, help="where it is made, or lies")
     kit.add_argument("--everything", action="store_true", help="fetch the wheels of all platforms and Pythons")
     kit.add_argument("--serve", action="store_true", help="lend a kit that is there to this network, until Ctrl+C")
     kit.add_argument("--port", type=PORT, default=8000, help="where it is lent (8000)")
@@ -64,7 +66,7 @@ def add_series(commands: Any) -> None:
     site.add_argument("--target", metavar="FOLDER", default="build/site", help="made anew (build/site)")
     text = "pictures of a run's key moments, to be looked at: wide, on a phone, in the dark"
     shots = command(commands, "shots", run_shots, text)
-    shots.add_argument("run", help="a folder of runs/")
+    shots.add_argument("run", type=some_text, help="a folder of runs/")
     shots.add_argument("--target", metavar="FOLDER", default="build/shots", help="where they go (build/shots)")
     shots.add_argument("--readme", action="store_true", help="README's two pictures in docs/ instead: chart and panel")
     doctor = command(commands, "doctor", lambda chosen: run_doctor(chosen.deep), "is this machine ready?")
@@ -100,7 +102,7 @@ def add_training(commands: Any) -> None:
         default=[0, 1, 2],
         help="one run of each side for each (0 1 2)",
     )
-    bench.add_argument("--json", metavar="FILE", help="write the figures to this file")
+    bench.add_argument("--json", metavar="FILE", type=output_file, help="write the figures to this file")
     text = "notebook 03's training as a script, on your own data if you like"
     train = command(commands, "train", run_training, text, profile=True)
     train.add_argument("--data", help="a JSONL, JSON, CSV or Parquet file, or a data set of the Hub as name@commit")
@@ -120,8 +122,8 @@ def add_after(commands: Any) -> None:
     runs.add_argument("--compare", nargs=2, default=(), metavar="RUN", help="what changed from one to the other")
     text = "a run's adapter with its model card, or merged into its base"
     export = command(commands, "export", run_export, text)
-    export.add_argument("run", help="a folder of runs/")
-    export.add_argument("target", help="a new folder")
+    export.add_argument("run", type=some_text, help="a folder of runs/")
+    export.add_argument("target", type=some_text, help="a new folder")
     kinds = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
     export.add_argument("--gguf", choices=kinds, help="merged, as one file for llama.cpp and Ollama")
     export.add_argument("--llama-cpp", metavar="FOLDER", help="llama.cpp's repository: its own converter is used")
@@ -325,8 +327,6 @@ def open_app(chosen: argparse.Namespace) -> None:
 
     run, sheet = Path(chosen.run) if chosen.run else None, Path(chosen.sheet) if chosen.sheet else None
     refuse_taken(chosen.port, "app")
-    if chosen.visitors < 1:
-        series.fail(f"--visitors {chosen.visitors}: it must be 1 or more")
     if run and not (run / "adapter").is_dir():
         series.fail(f"{run} has no folder 'adapter'; choose one of runs/, or leave --run out for the newest")
     try:

@@ -1,5 +1,6 @@
 """What a reader has done: runs/progress.json, on this machine alone. Knows no exercise and shows nothing."""
 
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,17 @@ def read_progress() -> dict[str, dict[str, Any]]:
 
 
 def record(part: str, name: str, **what: Any) -> None:
-    """Adds one line to a part of the file, and counts the tries. A folder that cannot be written is no error here."""
+    """Adds one line to a part of the file, and counts the tries. A folder that cannot be written is no error here.
+
+    A file that is damaged is kept beside the new one, and said: what was done before stands in it.
+    """
+    wrong: list[str] = []
+    read_json(progress_file(), wrong.append, KINDS)
+    if wrong:
+        aside = progress_file().with_suffix(".damaged.json")
+        with suppress(OSError):
+            progress_file().replace(aside)
+        print(tr("progress.json is damaged, and begun anew; the old one is {file}", file=aside.name))
     kept = read_progress()
     before = kept[part].get(name, {})
     tries = before.get("tries", 0)

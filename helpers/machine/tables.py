@@ -9,6 +9,7 @@ from typing import Any
 
 NUMBER = re.compile(r"[-+]?[\d.,]+ ?(%|[kMG]i?B|s|x|M)?|-?")
 LONG = re.compile(r"[_/](?=\w)|[^\s_/\u2e80-\uffef]{18}(?=\S)")  # where a line may break in what has no spaces
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
 LEFT, RIGHT = 'style="text-align:left"', 'style="text-align:right"'
 
 
@@ -86,8 +87,12 @@ def columns_of(text: str) -> int:
 
 
 def printable(value: Any) -> str:
-    """The value as text that can be sent as UTF-8: a half of a surrogate pair, from somebody's file, becomes a "?"."""
-    return str(value).encode("utf-8", "replace").decode("utf-8")
+    """The value as text that can be sent as UTF-8, and that gives a terminal no orders; both may come from a file.
+
+    A half of a surrogate pair becomes a "?"; a control character, such as those that clear a screen, its number.
+    """
+    text = str(value).encode("utf-8", "replace").decode("utf-8")
+    return CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def show(table: Table) -> None:

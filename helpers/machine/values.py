@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+LONGEST = 4000  # characters; a path has no more than 4096 bytes
 WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -77,6 +78,25 @@ def near(word: str, names: Iterable[str]) -> str:
     return f" (did you mean {nearest[0]!r}?)" if nearest else ""
 
 
+def some_text(text: str) -> str:
+    """A text of the command line that must say something, for argparse's `type`."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def odd_text(given: dict[str, Any]) -> str:
+    """What no text of the command line can be, with its option's name; "" for nothing. given: all that were parsed."""
+    for name, values in given.items():
+        for value in values if isinstance(values, (list, tuple)) else [values]:
+            wrong = value_fault(value, str) if isinstance(value, str) else ""
+            if isinstance(value, str) and len(value) > LONGEST:
+                wrong = f"it has {len(value):,} characters, and none needs more than {LONGEST:,}"
+            if wrong:
+                return f"argument {name.replace('_', '-')}: {wrong}"
+    return ""
+
+
 def argument(kind: type, least: float, most: float, above: bool = False) -> Callable[[str], Any]:
     """A number of the command line, for argparse's `type`."""
     limits = Limits(least, most, above)
@@ -85,9 +105,10 @@ def argument(kind: type, least: float, most: float, above: bool = False) -> Call
         try:
             value = kind(text)
         except ValueError:
+            text = text if len(text) < 80 else f"{text[:77]}..."
             raise argparse.ArgumentTypeError(f"{text!r}: it must be {WORDS[kind]}, {limits.words()}") from None
         if wrong := value_fault(value, kind, limits):
-            raise argparse.ArgumentTypeError(f"{text}: {wrong}")
+            raise argparse.ArgumentTypeError(f"{text[:80]}: {wrong}")
         return value
 
     return convert

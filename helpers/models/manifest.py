@@ -53,7 +53,7 @@ def folder_fault(folder: Path, deep: bool = False, **wanted: str) -> str:
                 return f"{name} is not what was written"
         except FileNotFoundError:
             return f"{name} is missing"
-        except (OSError, KeyError, TypeError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             return f"{name} cannot be checked ({type(error).__name__})"
         if now["changed"] != known["changed"]:
             doubtful[name] = {**known, **now}

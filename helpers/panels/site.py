@@ -3,6 +3,7 @@
 `python -m helpers.panels.site` reads a Site as one line of JSON, serves it, and ends when its standard input does.
 """
 
+import hmac
 import html
 import json
 import logging
@@ -32,6 +33,7 @@ AT_ONCE = max(1, (os.cpu_count() or 2) // 2)  # panels prepared at a time: each 
 # Voila's template links to icons on another server (templates/lab/index.html.j2), without a setting. No panel uses
 # one; the policy would block them, with an error on the console.
 ELSEWHERE = re.compile(r"<link\b[^>]*\bhref=[\"']https?://[^>]*>")
+LOGIN = ("/login", "/logout")  # pages without a use here: the address has the token
 VISITOR: ContextVar[str] = ContextVar("visitor")  # whose page is being made
 
 PAGE = """<!DOCTYPE html>
@@ -86,6 +88,34 @@ class Foreign(RequestHandler):
         """A page of another site that has its name point here (DNS rebinding) gets no further than this."""
         self.set_status(403)
         self.finish("This server does not go by that name. Open the address that `make app` printed.\n")
+
+
+class Admitted(RequestHandler):
+    """Put before a handler of Voila's: only those who came with the token get any further, whatever they ask for.
+
+    Upstream: Voila's files, themes and extensions, and its /login and /logout, ask nobody for the token, and some fail
+    with sixty lines on the console. Breaks: a stranger's requests run Voila's code, and fill the console.
+    Drift: test_site.py::test_voila_still_gives_its_files_to_anybody
+    """
+
+    def is_known(self) -> bool:
+        """Whether the request has the token, or the cookie that came of it."""
+        identity = self.settings["identity_provider"]
+        given = identity.get_token(self) or ""
+        return hmac.compare_digest(given.encode(), identity.token.encode()) or bool(identity.get_user_cookie(self))
+
+    def check_xsrf_cookie(self) -> None:
+        """Comes before `prepare`: a stranger is refused there, without a line on the console."""
+        if self.is_known():
+            super().check_xsrf_cookie()
+
+    def prepare(self) -> Any:
+        """Refuses a stranger; else what the handler itself does before it answers."""
+        if self.is_known():
+            return super().prepare()
+        self.set_status(403)
+        self.finish(page("Not here", "Open the address that `make app` printed."))
+        return None
 
 
 class Kernels(AsyncMappingKernelManager):
@@ -218,8 +248,12 @@ class VoilaWithDoor(Voila):
         self.app.add_handlers(rf"(?!(?:{own})$).*$", [(r".*", Foreign)])
         pages = self.app.settings["jinja2_env"]
         pages.loader = ChoiceLoader([DictLoader({"error.html": REFUSED}), pages.loader])  # Jupyter's fails here
-        handlers = super().init_handlers()
-        return [(rule[0], Entrance, *rule[2:]) if rule[1] is TornadoVoilaHandler else rule for rule in handlers]
+        rules = []
+        for path, handler, *options in super().init_handlers():
+            if path not in LOGIN:
+                one = Entrance if handler is TornadoVoilaHandler else handler
+                rules.append((path, type(one.__name__, (Admitted, one), {}), *options))
+        return rules
 
 
 def policy(site: Site) -> str:

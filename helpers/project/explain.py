@@ -1,5 +1,7 @@
 """Exceptions in plain words: what to do next. Knows names and messages of errors, nothing else."""
 
+from helpers.machine.tables import printable
+
 KERNEL_DIED = (
     "Most often the memory was full: close other programs, or set a smaller per_device_train_batch_size or max_length."
 )
@@ -54,10 +56,10 @@ def is_own(error: BaseException) -> bool:
 
 def in_a_sentence(error: BaseException) -> str:
     """An exception as one sentence or two: what happened, and what to do."""
-    said = " ".join(str(error).split())[:600]
+    said = printable(" ".join(str(error).split())[:600])
     if is_own(error):
         return said
     name = type(error).__name__
     if isinstance(error, OSError) and error.strerror and error.filename:
-        said = f"{error.filename}: {error.strerror}"
+        said = printable(f"{str(error.filename)[:200]}: {error.strerror}")
     return f"{said or name} ({name}). {remedy(name, said)}"

@@ -1,8 +1,20 @@
-"""What `python -m helpers train` takes: the settings of a training as options. Knows no trainings."""
+"""Options of the command line: the settings of a training as `train` takes them, and outputs. Knows no trainings."""
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
+
+from helpers.machine.places import write_fault
+from helpers.machine.tables import printable
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, which repeats what it was given in its errors: shortened here, and without orders to a terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with the usage, the message and status 2."""
+        super().error(printable(message if len(message) < 500 else f"{message[:500]}..."))
 
 
 def switch(text: str) -> bool:
@@ -10,6 +22,20 @@ def switch(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError("True or False")
     return text.lower() == "true"
+
+
+def output_file(text: str) -> str:
+    """The path of a file to be written, for argparse's `type`: what is against it is said before the work begins."""
+    path = Path(text)
+    try:
+        wrong = (
+            "it is empty" if not text.strip() else f"{path} is a folder" if path.is_dir() else write_fault(path.parent)
+        )
+    except (OSError, ValueError) as error:
+        wrong = str(error)
+    if wrong:
+        raise argparse.ArgumentTypeError(wrong)
+    return text
 
 
 # Settings that `train` takes, those of notebook 03's parameters cell among them: name, type, help.

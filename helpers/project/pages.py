@@ -106,7 +106,7 @@ def build_site(target: Path, run: Path | None = None) -> Path:
     use_in_sphinx()
     work = target.with_name(target.name + "-source")
     for folder in (work, target):
-        shutil.rmtree(folder, ignore_errors=True)
+        make_anew(folder)
     editions = [one for one in EDITIONS if any(one.notebooks.glob("[0-9]*.ipynb"))]
     for edition in editions:
         source = stage(work / edition.code, edition, editions, run)
@@ -126,8 +126,25 @@ def build_site(target: Path, run: Path | None = None) -> Path:
         app.build()
         if app.statuscode:
             raise SiteError("Sphinx warned, see its lines above: a link or a picture of the site leads nowhere.")
-    (target / ".nojekyll").touch()  # else GitHub's Pages leave out folders that begin with an underline
     return target / "index.html"
+
+
+def make_anew(folder: Path) -> None:
+    """Leaves an empty folder of a site. Raises SiteError for one with files of somebody else, which would be deleted.
+
+    Below build/ everything is this project's own. Elsewhere a site's mark is `.nojekyll`, without which GitHub's Pages
+    leave out folders that begin with an underline.
+    """
+    mark = folder / ".nojekyll"
+    own = mark.is_file() or folder.is_relative_to(PROJECT / "build")
+    empty = not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir()))
+    if not own and not empty:
+        raise SiteError(f"{folder} is no site, and would be deleted: choose a new folder, or build/site.")
+    if (folder / ".git").exists():
+        raise SiteError(f"{folder} is a git repository, and would be deleted: choose a new folder, and copy it there.")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.touch()
 
 
 def stage(folder: Path, edition: Edition, editions: list[Edition], run: Path | None) -> Path:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 SHARES = (4, 2, 1)  # the rungs: a quarter of the steps, half of them, all
 FINALISTS = 2
 ROUND = 8  # steps are a multiple of it, so that each rung ends with an evaluation
+MOST_STEPS = 1_000_000  # of a training; a file that says more is damaged
 SPARE = 0.8  # of the minutes is planned: for saving, and steps that are not all alike
 
 
@@ -204,8 +205,9 @@ def sweep(
 
 
 def planned(folder: Path) -> int:
-    """The steps that an earlier call of the same sweep has fixed; 0 without one."""
-    return int((read_json(folder / "sweep.json", silent, {"steps": int}) or {}).get("steps", 0))
+    """The steps that an earlier call of the same sweep has fixed; 0 without one, or where the file is damaged."""
+    steps = int((read_json(folder / "sweep.json", kinds={"steps": int}) or {}).get("steps", 0))
+    return steps if 0 < steps <= MOST_STEPS and steps % ROUND == 0 else 0
 
 
 def sweep_folder(settings: Settings, *asked: Any) -> Path:

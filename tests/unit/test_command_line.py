@@ -1,5 +1,6 @@
 """Every command ends with a sentence and a status, whatever it is given."""
 
+import argparse
 import io
 import json
 import os
@@ -43,6 +44,73 @@ def test_an_odd_value_ends_with_a_sentence(arguments, capsys, tmp_path, monkeypa
     except SystemExit as ended:
         said = str(ended.code) if isinstance(ended.code, str) else capsys.readouterr().err
         assert ended.code and said.strip() and "Traceback" not in said and len(said) < 3000
+
+
+def options():
+    """(command, words that name an option or an argument with a text): every one of every command."""
+    found: list[tuple[str, tuple[str, ...]]] = []
+
+    def collect(parser, *rest):
+        (commands,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+        for name, command in commands.choices.items():
+            texts = [one for one in command._actions if one.nargs != 0 and not one.choices]
+            needed = [one for one in texts if not one.option_strings and one.nargs != "*"]
+            for one in texts:
+                others = tuple("x" for other in needed if other is not one)
+                flag = (f"{one.option_strings[0]}=",) if one.option_strings else ("",)
+                found.append((name, ((*others, *flag) if one.nargs != 2 else (*others, one.option_strings[0], ""))))
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(argparse.ArgumentParser, "parse_args", collect)
+        main([])
+    return found
+
+
+@pytest.mark.parametrize("value", ["a\0b", "x" * 5000], ids=["zero byte", "long"])
+@pytest.mark.parametrize(("command", "words"), options(), ids=lambda given: ascii(given)[:50])
+def test_what_no_text_can_be_is_refused_for_every_option_of_every_command(command, words, value, capsys, monkeypatch):
+    monkeypatch.setattr("helpers.__main__.one_net", lambda debug: pytest.fail("the command began"))
+    last = [words[-1] + value] if words[-1] else [value, "x"][: 2 if words[-2:-1] == ("--compare",) else 1]
+    with pytest.raises(SystemExit) as ended:
+        main([command, *words[:-1], *last])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "error: argument" in said and len(said) < 3000
+
+
+def test_a_file_of_figures_that_cannot_be_written_is_said_before_the_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("helpers.__main__.one_net", lambda debug: pytest.fail("the command began"))
+    for target in (tmp_path, "", __file__ + "/x.json", "/proc/none/x.json"):
+        with pytest.raises(SystemExit):
+            main(["bench", f"--json={target}"])
+        assert "argument --json" in capsys.readouterr().err
+
+
+def test_what_others_have_written_gives_the_terminal_no_orders(capsys):
+    main(["verify", "\x1b[2Jcode", "03-1-0-~1b~[2J~9b~2J-x"])
+    said = capsys.readouterr().out
+    assert "\\x1b[2J" in said and not set(said) & {"\x1b", "\x9b"}
+    assert "\x1b" not in explain.in_a_sentence(FileNotFoundError(2, "none", "\x1b[2J"))
+
+
+def test_only_a_site_is_made_anew(tmp_path):
+    """A mistyped --target would have deleted a home folder."""
+    from helpers.project.pages import SiteError, make_anew
+
+    own = tmp_path / "letters"
+    own.mkdir()
+    make_anew(own)  # an empty folder becomes one
+    (own / "page.html").write_text("of the site")
+    make_anew(own)
+    assert [path.name for path in own.iterdir()] == [".nojekyll"]
+    (tmp_path / "letter").write_text("dear reader")
+    for folder in (tmp_path, tmp_path / "letter", PROJECT, PROJECT.parent):
+        with pytest.raises(SiteError, match="would be deleted"):
+            make_anew(folder)
+    (own / ".git").mkdir()
+    with pytest.raises(SiteError, match="git repository"):
+        make_anew(own)
+    assert (tmp_path / "letter").read_text() == "dear reader"
 
 
 def test_what_nobody_expected_is_told_in_a_sentence_and_shown_by_debug(monkeypatch, capsys, tmp_path):

@@ -302,6 +302,17 @@ def test_a_damaged_progress_file_costs_itself_alone(capsys):
     assert read_progress()["exercises"]["01.1"]["right"] is True
 
 
+@pytest.mark.parametrize("text", ['{"exercises": {"00.1": {"right": tr', "[]", '{"exercises": 3}'])
+def test_a_damaged_progress_file_is_kept_aside_with_a_word(text, capsys):
+    progress_file().parent.mkdir(parents=True)
+    progress_file().write_text(text)
+    check("01.1", 4.02)
+    assert progress_file().with_name("progress.damaged.json").read_text() == text
+    assert "progress.json is damaged" in capsys.readouterr().out
+    check("01.1", 4.02)
+    assert "damaged" not in capsys.readouterr().out and read_progress()["exercises"]["01.1"]["tries"] == 2
+
+
 def test_the_solutions_leave_no_record(monkeypatch, capsys):
     monkeypatch.setattr(sys.modules["helpers.lessons.check"], "RECORDING", [False])
     check("01.1", 4.02)

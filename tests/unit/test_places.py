@@ -1,5 +1,6 @@
 """Places and caches: what cannot be written is said before work begins; what is damaged is made anew; nothing hangs."""
 
+import json
 import os
 import time
 
@@ -102,6 +103,19 @@ def test_a_damaged_file_of_the_cache_is_noticed_and_made_anew(cache, damage, nam
     assert manifest.folder_fault(folder)
     assert tiny.tiny_folder("tiny-llama") == folder and not manifest.folder_fault(folder, deep=True)
     assert {path.name for path in folder.iterdir()} == set(before)
+
+
+ODD = (None, 7, "x", [], {"size": "9"}, {"size": []}, {"size": 9, "changed": 1})
+
+
+@pytest.mark.parametrize("known", ODD)
+@pytest.mark.parametrize("name", ["model.safetensors", "a\0b", "../../x"])
+def test_a_manifest_of_odd_values_is_a_damaged_one(cache, name, known):
+    folder = tiny.tiny_folder("tiny-llama")
+    content = json.loads((folder / manifest.NAME).read_text())
+    (folder / manifest.NAME).write_text(json.dumps(content | {"files": content["files"] | {name: known}}))
+    assert manifest.folder_fault(folder)
+    assert tiny.tiny_folder("tiny-llama") == folder and not manifest.folder_fault(folder)
 
 
 def test_only_a_deep_look_finds_what_left_no_trace(cache, monkeypatch):

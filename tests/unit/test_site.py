@@ -1,6 +1,7 @@
 """The app with real kernels: who gets a panel, who waits, who is refused. Behind it is a model that says nothing."""
 
 import http.cookiejar
+import inspect
 import json
 import re
 import subprocess
@@ -19,12 +20,14 @@ pytest.importorskip("voila", reason="Voila serves the app on a reader's machine;
 
 from helpers.generate.sampling import PRESETS
 from helpers.panels.app import invitation, own_names, panel_notebook, plan_site, start_site, stop_site
-from helpers.panels.site import PATIENCE_SECONDS, configuration
+from helpers.panels.door import Door
+from helpers.panels.site import PATIENCE_SECONDS, VoilaWithDoor, configuration
 from helpers.serve.api import free_port
 from helpers.serve.serving import Server
 
 pytestmark = pytest.mark.processes
 LIMIT = 3
+FOREIGN = "This server does not go by that name. Open the address that `make app` printed.\n"
 
 
 class Visitor:
@@ -35,11 +38,12 @@ class Visitor:
         jar = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
         self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), jar)
 
-    def get(self, path="/", **headers):
+    def get(self, path="/", method="GET", **headers):
         """(status, text) of a page."""
         address = f"http://127.0.0.1:{self.site.port}{path}"
+        asked = urllib.request.Request(address, headers=self.headers | headers, method=method)
         try:
-            with self.opener.open(urllib.request.Request(address, headers=self.headers | headers), timeout=300) as page:
+            with self.opener.open(asked, timeout=300) as page:
                 return page.status, page.read().decode()
         except urllib.error.HTTPError as refused:
             with refused:
@@ -217,6 +221,34 @@ def test_only_who_has_the_address_and_opens_it_as_a_page_starts_a_kernel_and_nob
     assert not (tmp_path / "ran").exists()
 
 
+def paths_of(planned):
+    """A path for each rule of the site's application, as it would be built; none is left out."""
+    import tornado.web
+
+    app = VoilaWithDoor(config=configuration(planned))
+    app.door, app.names = Door(planned.visitors, 1), planned.names
+    app.initialize([planned.notebook])
+    app.app = tornado.web.Application(**app.init_settings())
+    rest = {"/voila/templates/(.*)": ("lab/static/voila.js", "x", "..%2fx"), "/voila/static/(.*)": ("voila.js",)}
+    for path, *_ in app.init_handlers():
+        *_, last = path.partition("(")
+        ends = rest.get(path, ("0-0-0-0-0/channels", "0-0-0-0-0") if "kernel" in path else ("", "x")) if last else ("",)
+        yield from (path.partition("(")[0] + end for end in ends)
+
+
+def test_without_the_token_no_route_answers_and_nothing_is_said_on_the_console(console, site):
+    planned, count = site
+    paths = [*paths_of(planned), "/login", "/logout", "/static/x", "/favicon.ico", "/api", "/tree", "/metrics", "/a/b"]
+    assert len(paths) >= 19
+    stranger = Visitor(planned)
+    for path in paths:
+        for method in ("GET", "POST", "PUT", "OPTIONS"):
+            status, text = stranger.get(path, method=method)
+            assert status in (403, 405) and len(text) < 1000, (path, method, status, text[:200])
+            assert stranger.get(path, method=method, Host="evil.example") == (403, FOREIGN)
+    assert count() == 0 and "Traceback" not in console.read_text() and "Uncaught" not in console.read_text()
+
+
 @pytest.fixture
 def console(tmp_path, monkeypatch):
     """A file that has what the site says on the console."""
@@ -270,9 +302,15 @@ def test_this_machines_names_are_found_without_asking_anybody():
 
 def test_voila_still_answers_to_any_name_by_itself(monkeypatch):
     """Drift: Voila fixes allow_remote_access to True, and has no setting for its handlers (helpers/panels/site.py)."""
-    import inspect
-
     from voila.app import Voila
 
     assert "allow_remote_access=True" in inspect.getsource(Voila.init_settings)
     assert "TornadoVoilaHandler" in inspect.getsource(Voila.init_handlers)
+
+
+def test_voila_still_gives_its_files_to_anybody():
+    """Drift: when this fails, its files may need the token by themselves (site.Admitted)."""
+    from voila import static_file_handler
+
+    text = inspect.getsource(static_file_handler)
+    assert "(tornado.web.StaticFileHandler)" in text and "authenticated" not in text

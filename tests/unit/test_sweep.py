@@ -17,7 +17,7 @@ from helpers.settings import SettingsError, resolve
 from helpers.train import sweep as exported
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.checkpoints import newest_unfinished
-from helpers.train.sweeps import Bench, Sweep, Trial, sweep, with_changes, work_of
+from helpers.train.sweeps import Bench, Sweep, Trial, planned, sweep, with_changes, work_of
 from helpers.watch.history import read_history, series
 
 pytestmark = pytest.mark.trainings
@@ -151,3 +151,11 @@ def test_the_interval_is_student_s():
     low, high = over_seeds([1.0, 2.0, 3.0])
     assert (low, high) == (pytest.approx(2 - 2.484, abs=1e-3), pytest.approx(2 + 2.484, abs=1e-3))
     assert not math.isfinite(over_seeds([1.0])[0])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"steps": "8"}', '{"steps": -8}', '{"steps": 7}', '{"steps": 99999999999}']
+)
+def test_a_damaged_plan_of_a_sweep_is_made_anew(tmp_path, text):
+    (tmp_path / "sweep.json").write_text(text)
+    assert planned(tmp_path) == 0
