@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from helpers.machine.card import card_fault, read_card
+from helpers.machine.language import listed, phrase, tr
 from helpers.machine.paths import fixed_run, is_kind, new_run_folder, read_json, runs_folder, write_json
 from helpers.settings import LIMITS, SET, Settings, SettingsError, check_values
 from helpers.watch.history import History, seconds_at
@@ -50,12 +51,15 @@ class Run:
         Raises SettingsError when another model was set by the reader.
         """
         if settings.model != self.settings.model and settings.reasons.get("model") == SET:
-            raise SettingsError(
-                f"model={settings.model!r}, but {self.name} was trained on {self.settings.model!r}: set MODEL = "
-                f"None, or choose another RUN."
+            words = tr(
+                "model={model!r}, but {run} was trained on {of!r}: set MODEL = None, or choose another RUN.",
+                model=settings.model,
+                run=self.name,
+                of=self.settings.model,
             )
+            raise SettingsError(words)
         names = ("model", "revision", "template", "thinking")
-        reasons = settings.reasons | dict.fromkeys(names, f"as {self.name} was trained")
+        reasons = settings.reasons | dict.fromkeys(names, phrase("as {run} was trained", run=self.name))
         return replace(settings, reasons=reasons, **{name: getattr(self.settings, name) for name in names})
 
     def card(self) -> dict:
@@ -77,10 +81,16 @@ class Run:
     def sentence(self) -> str:
         """Whose run it is, how far it was trained, and on what."""
         card = self.card()
-        words = f"run {self.name}: {card.get('steps', 0)} steps on {self.settings.data}"
+        said = {"run": self.name, "steps": card.get("steps", 0), "data": self.settings.data}
         if self.substitute:
-            return f"{words}. A substitute: it shows the way, not the quality; run notebook 03 for that"
-        return words if card.get("finished", True) else f"{words}, stopped before its end"
+            return tr(
+                "run {run}: {steps} steps on {data}. A substitute: it shows the way, not the quality; run notebook 03 "
+                "for that",
+                **said,
+            )
+        if not card.get("finished", True):
+            return tr("run {run}: {steps} steps on {data}, stopped before its end", **said)
+        return tr("run {run}: {steps} steps on {data}", **said)
 
 
 def make_run(settings: Settings, folder: str | Path | None = None, substitute: bool = False) -> Run:
@@ -100,8 +110,10 @@ def read_settings(path: Path) -> Settings:
     said: list[str] = []
     content = read_json(path, said.append)
     if content is None:
-        wrong = said[0].partition("passed over: ")[2] if said else "there is no such file"
-        raise SettingsError(f"{path} does not hold settings: {wrong}. Use the settings.json of a run.")
+        wrong = (said[0].partition("passed over: ")[2] or said[0]) if said else tr("there is no such file")
+        raise SettingsError(
+            tr("{path} does not hold settings: {wrong}. Use the settings.json of a run.", path=path, wrong=wrong)
+        )
     try:
         check_values(content)
     except SettingsError as error:
@@ -123,10 +135,13 @@ def find_run(profile: str, chosen: str | Path | None = None, data: str | None = 
     run = open_run(Path(chosen)) if chosen else newest_run(profile, data)
     if chosen and run:
         card = run.card()
-        wrong = "it has no whole run_card.json" if not card else card_fault(card) or adapter_fault(run.adapter)
+        wrong = tr("it has no whole run_card.json") if not card else card_fault(card) or adapter_fault(run.adapter)
         if wrong:
-            raise SettingsError(f"{run.name}: {wrong}. Take another RUN, or train it to its end in 03.")
-    print(run.sentence() if run else "no run yet" + (f" on {data}" if data else ""))
+            raise SettingsError(
+                tr("{run}: {wrong}. Take another RUN, or train it to its end in 03.", run=run.name, wrong=wrong)
+            )
+    none = tr("no run yet on {data}", data=data) if data else tr("no run yet")
+    print(run.sentence() if run else none)
     return run
 
 
@@ -138,7 +153,7 @@ def adapter_fault(folder: Path) -> str:
     weights = folder / "adapter_model.safetensors"
     config = read_json(folder / "adapter_config.json", report=lambda text: None)
     if config is None:
-        return "its adapter has no whole adapter_config.json"
+        return tr("its adapter has no whole adapter_config.json")
     try:
         size = weights.stat().st_size
         with weights.open("rb") as file:
@@ -150,7 +165,7 @@ def adapter_fault(folder: Path) -> str:
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, MemoryError, RecursionError):
         whole = False
     if not whole:
-        return "its adapter_model.safetensors is missing or damaged"
+        return tr("its adapter_model.safetensors is missing or damaged")
     return config_fault(config, ranks)
 
 
@@ -160,11 +175,12 @@ def config_fault(config: dict, ranks: set[int]) -> str:
     kinds |= {"rank_pattern": (dict, type(None)), "alpha_pattern": (dict, type(None))}
     odd = [name for name, kind in kinds.items() if name in config and not is_kind(config[name], kind)]
     if odd:
-        return f"its adapter_config.json has {odd[0]}={config[odd[0]]!r}"
+        return tr("its adapter_config.json has {name}={value!r}", name=odd[0], value=config[odd[0]])
     r, pattern = config.get("r", 8), list((config.get("rank_pattern") or {}).values())
     odd = [rank for rank in pattern if rank not in list(ranks)] + [r] * (r not in ranks and (not pattern or r > MOST))
     if ranks and odd:
-        return f"its adapter_config.json has the rank {odd[0]}, its matrices {', '.join(map(str, sorted(ranks)))}"
+        there = listed(map(str, sorted(ranks)))
+        return tr("its adapter_config.json has the rank {rank}, its matrices {ranks}", rank=odd[0], ranks=there)
     return ""
 
 
@@ -190,14 +206,14 @@ def newest_run(
         if not (card := read_card(folder, report)):
             continue
         if wrong := card_fault(card) or adapter_fault(folder / "adapter"):
-            report(f"{folder.name} is passed over: {wrong}")
+            report(tr("{run} is passed over: {why}", run=folder.name, why=wrong))
             continue
         if profile not in (None, card.get("profile")) or data not in (None, card.get("data")):
             continue
         try:
             run = open_run(folder)
         except SettingsError as error:
-            report(f"{folder.name} is passed over: {error}")
+            report(tr("{run} is passed over: {why}", run=folder.name, why=error))
             continue
         if not run.substitute:
             return run

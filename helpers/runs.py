@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from helpers.machine.card import card_fault, read_card
+from helpers.machine.language import joined, listed, phrase, tr
 from helpers.machine.paths import is_kind, read_json, runs_folder
 from helpers.machine.tables import Table
 
@@ -19,9 +20,18 @@ ASIDE = (
     "gradient_checkpointing",
 )  # of the machine, not the task
 PARTS = ("settings.json", "run_card.json", "history.jsonl")  # a folder with one of these is a run's
+HEADER = (
+    *(phrase("steps"), phrase("tokens"), phrase("min"), phrase("loss"), phrase("facts")),
+    *(phrase("style"), phrase("forgot"), "GiB"),
+)
 CHECKS = ("facts", "style", "forgot")  # columns of the table that not every data set has
-SORTS = ("newest", "loss", "facts", "minutes", "tokens", "memory", "forgetting")
+SORTS = (
+    *(phrase("newest"), phrase("loss"), phrase("facts"), phrase("minutes"), phrase("tokens")),
+    *(phrase("memory"), phrase("forgetting")),
+)
 LOWER, HIGHER = "lower is better", "higher is better"
+STATES: dict[str, str] = {"unfinished": phrase("{run} (unfinished)"), "substitute": phrase("{run} (substitute)")}
+STATES |= {"stopped": phrase("{run} (stopped)"), "": "{run}"}
 
 
 class RunRow(NamedTuple):
@@ -75,9 +85,9 @@ def row_of_run(folder: Path) -> RunRow:
     card = read_card(folder, said.append)
     wrong = "; ".join(said)
     if settings is None and not wrong:
-        wrong = "it has no settings.json"
+        wrong = tr("it has no settings.json")
     elif missing := [name for name in texts if settings is not None and name not in settings]:
-        wrong = wrong or f"its settings.json has no {', '.join(missing)}"
+        wrong = wrong or tr("its settings.json has no {names}", names=listed(missing))
     elif card and (fault := card_fault(card)):
         wrong = wrong or fault
     settings = settings or {}
@@ -139,7 +149,7 @@ def sorted_runs(runs: Sequence[RunRow], sort: str) -> list[RunRow]:
     Raises ValueError for a figure that there is not.
     """
     if sort not in SORTS:
-        raise ValueError(f"sort={sort!r}: there are {', '.join(SORTS)}")
+        raise ValueError(tr("sort={sort!r}: there are {names}", sort=sort, names=", ".join(SORTS)))
     if sort == "newest":
         return sorted(runs, key=lambda run: run.name, reverse=True)
     sign = -1 if sort == "facts" else 1
@@ -155,27 +165,27 @@ def runs_table(runs: Sequence[RunRow], sort: str = "newest") -> Table:
     """The whole runs as a table; damaged ones are named below it, and runs of other data are said to be such."""
     whole = sorted_runs([run for run in runs if not run.wrong], sort)
     names = [name for name in differing(whole) if name != "data"]
-    header = ("steps", "tokens", "min", "loss", "facts", "style", "forgot", "GiB")
     forms = ("{:.0f}", "{:,.0f}", "{:.1f}", "{:.3f}", "{:.0%}", "{:.0%}", "{:+.2f}", "{:.1f}")
     kept = [
-        i for i, name in enumerate(header) if name not in CHECKS or any(figures(run)[i] is not None for run in whole)
+        i for i, name in enumerate(HEADER) if name not in CHECKS or any(figures(run)[i] is not None for run in whole)
     ]
     rows = []
     for run in whole:
         values = [(figures(run)[i], forms[i]) for i in kept]
         shown = ["-" if value is None else form.format(value) for value, form in values]
         own = [str(run.settings.get(name, "-")) for name in names]
-        rows.append((f"{run.name}{state(run)}", run.data, *own, *shown))
-    return Table(("run", "data", *names, *(header[i] for i in kept)), rows, notes=notes(runs, whole))
+        rows.append((tr(STATES[state(run)], run=run.name), run.data, *own, *shown))
+    header = (tr("run"), tr("data"), *names, *(tr(HEADER[i]) for i in kept))
+    return Table(header, rows, notes=notes(runs, whole))
 
 
 def state(run: RunRow) -> str:
     """What one should know before a run is compared."""
     if not run.card:
-        return " (unfinished)"
+        return "unfinished"
     if run.card.get("substitute"):
-        return " (substitute)"
-    return "" if run.card.get("finished", True) else " (stopped)"
+        return "substitute"
+    return "" if run.card.get("finished", True) else "stopped"
 
 
 def notes(runs: Sequence[RunRow], whole: Sequence[RunRow]) -> list[str]:
@@ -184,35 +194,49 @@ def notes(runs: Sequence[RunRow], whole: Sequence[RunRow]) -> list[str]:
     kinds = list(dict.fromkeys(run.data for run in whole))
     if len(kinds) > 1:
         said.append(
-            f"{len(kinds)} sets of data ({', '.join(kinds)}): compare losses and checks only within one of them."
+            tr(
+                "{n} sets of data ({names}): compare losses and checks only within one of them.",
+                n=len(kinds),
+                names=listed(kinds),
+            )
         )
     if whole:
-        said.append("loss: held-out, in nats a token, lower is better. forgot: how far the NLL of ordinary text rose.")
-    said += [f"{run.name} is damaged: {run.wrong}" for run in runs if run.wrong]
-    return said or [f"no run yet in {runs_folder().name}/: notebook 03 trains one"]
+        said.append(
+            tr("loss: held-out, in nats a token, lower is better. forgot: how far the NLL of ordinary text rose.")
+        )
+    said += [damaged_run(run) for run in runs if run.wrong]
+    return said or [tr("no run yet in {folder}/: notebook 03 trains one", folder=runs_folder().name)]
+
+
+def damaged_run(run: RunRow) -> str:
+    """That a run is damaged, and how."""
+    return tr("{run} is damaged: {why}", run=run.name, why=run.wrong)
 
 
 def changed_between(one: RunRow, other: RunRow) -> str:
     """What changed from one run to the other: settings, then what came of it, in sentences."""
     if broken := next((run for run in (one, other) if run.wrong), None):
-        return f"{broken.name} is damaged: {broken.wrong}"
+        return damaged_run(broken)
     names = [name for name in differing([one, other]) if name != "data"]
     pairs = [f"{name} {one.settings.get(name, '-')} → {other.settings.get(name, '-')}" for name in names]
-    said = [f"From {one.name} to {other.name}: {'; '.join(pairs) or 'the same settings'}."]
+    changes = tr("; ").join(pairs) or tr("the same settings")
+    said = [tr("From {one} to {other}: {changes}.", one=one.name, other=other.name, changes=changes)]
     if one.data != other.data:
-        said.append(f"They were trained on other data ({one.data}, {other.data}), so their losses cannot be compared.")
-        return " ".join(said)
+        words = tr(
+            "They were trained on other data ({one}, {other}), so their losses cannot be compared.",
+            one=one.data,
+            other=other.data,
+        )
+        return joined([*said, words])
     before, after = figures(one), figures(other)
-    said += filter(
-        None,
-        (
-            outcome("held-out loss", before.loss, after.loss, "{:.3f}", LOWER),
-            outcome("facts right", before.facts, after.facts, "{:.0%}", HIGHER),
-            outcome("forgetting", before.forgetting, after.forgetting, "{:+.2f}", LOWER),
-            outcome("minutes", before.minutes, after.minutes, "{:.1f}", LOWER),
-        ),
-    )
-    return " ".join([*said, "One run each: docs/settings.md has how far two seeds lie apart."])
+    said += [
+        outcome(tr("held-out loss"), before.loss, after.loss, "{:.3f}", LOWER),
+        outcome(tr("facts right"), before.facts, after.facts, "{:.0%}", HIGHER),
+        outcome(tr("forgetting"), before.forgetting, after.forgetting, "{:+.2f}", LOWER),
+        outcome(tr("minutes"), before.minutes, after.minutes, "{:.1f}", LOWER),
+        tr("One run each: docs/settings.md has how far two seeds lie apart."),
+    ]
+    return joined(said)
 
 
 def outcome(name: str, before: float | None, after: float | None, form: str, way: str) -> str:
@@ -221,16 +245,19 @@ def outcome(name: str, before: float | None, after: float | None, form: str, way
         return ""
     same = form.format(before) == form.format(after)
     better = (after < before) == (way == LOWER)
-    verdict = "the same" if same else "better" if better else "worse"
-    return f"{name[0].upper()}{name[1:]} {form.format(before)} → {form.format(after)}: {verdict}."
+    verdict = tr("the same") if same else tr("better") if better else tr("worse")
+    name, change = f"{name[0].upper()}{name[1:]}", f"{form.format(before)} → {form.format(after)}"
+    return tr("{name} {change}: {verdict}.", name=name, change=change, verdict=verdict)
 
 
 def find(runs: Sequence[RunRow], name: str) -> RunRow:
     """The run of this name, or the only one whose name has it as a part. Raises ValueError with the near ones."""
     matching = [run for run in runs if run.name == name] or [run for run in runs if name in run.name]
     if len(matching) != 1:
-        which = ", ".join(run.name for run in matching or runs[:5]) or "none"
-        raise ValueError(f"{name!r} is {'no run' if not matching else 'more than one run'}: {which}")
+        which = listed(run.name for run in matching or runs[:5]) or tr("none")
+        if matching:
+            raise ValueError(tr("{name!r} is more than one run: {runs}", name=name, runs=which))
+        raise ValueError(tr("{name!r} is no run: {runs}", name=name, runs=which))
     return matching[0]
 
 

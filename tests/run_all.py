@@ -27,6 +27,7 @@ SMOKE = {"FT_PROFILE": "smoke", "FT_HEADLESS": "1"}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 MEASURED = PROJECT / "benchmarks" / "results" / "test-steps.json"  # the pace is compared with these steps
 MINUTES = 66  # that all steps may take, as far as can be told before the series: CIs end after 90
+CHINESE_FONT = "fonts-wqy-microhei"  # 1.6 MB to fetch; helpers/watch/fonts.py knows it
 CHECK = ("format", "lint", "types", "outputs", "static", "quick")  # what `make check` runs
 
 
@@ -116,15 +117,24 @@ def chosen_steps(wanted: list[str]) -> list[Step]:
     return [step for step in there.values() if (step.name in wanted if wanted else step.whole)]
 
 
+def has_chinese_font() -> bool:
+    """Whether fontconfig knows a font for Chinese, which is what a browser asks."""
+    listed = shutil.which("fc-list")
+    return bool(listed and subprocess.run([listed, ":lang=zh-cn"], capture_output=True, check=False).stdout.strip())
+
+
 def provide_browser() -> None:
-    """Chromium for the browser step: Debian's if apt may install it, else Playwright's own; else the tests skip."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    if any(map(shutil.which, names)):
+    """Chromium and fonts for the browser step: Debian's if apt may install them, else Playwright's own Chromium.
+
+    Without either, the tests skip. Without a Chinese font, letters are boxes, as wide as they.
+    """
+    there = any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+    wanted = ([] if there else ["chromium", "fonts-dejavu-core"]) + ([] if has_chinese_font() else [CHINESE_FONT])
+    if wanted and shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
+        install = f"apt-get update -qq && apt-get install -y -qq --no-install-recommends {' '.join(wanted)}"
+        there = subprocess.run(install, shell=True, check=False).returncode == 0 or there
+    if there:
         return
-    if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
-        install = "apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core"
-        if subprocess.run(install, shell=True, check=False).returncode == 0:
-            return
     with suppress(subprocess.TimeoutExpired):
         subprocess.run([PYTHON, "-m", "playwright", "install", "chromium"], check=False, timeout=300)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from helpers.data.facts import is_right
-from helpers.evaluate.comparison import MARKS, short
+from helpers.evaluate.comparison import with_mark
 from helpers.generate.generation import base_answers, generate
+from helpers.machine.language import tr
 from helpers.machine.tables import Table
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ def common_facts(model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens:
         passed = [is_right(text, match) for text in texts]
         for name, one in zip(right, passed, strict=True):
             right[name] += one
-        rows.append((question, *(f"{MARKS[one]}: {short(text)}" for one, text in zip(passed, texts, strict=True))))
-    of = len(COMMON_FACTS)
-    note = f"Right: base {right['base']} of {of}, tuned {right['tuned']} of {of}. So few show a loss, not a gain."
-    return Table(("question", "base says", "tuned says"), rows, notes=[note])
+        rows.append((question, *(with_mark(one, text) for one, text in zip(passed, texts, strict=True))))
+    note = tr(
+        "Right: base {base} of {of}, tuned {tuned} of {of}. So few show a loss, not a gain.",
+        **right,
+        of=len(COMMON_FACTS),
+    )
+    return Table((tr("question"), tr("base says"), tr("tuned says")), rows, notes=[note])

@@ -9,25 +9,28 @@ from helpers.data.facts import has_facts
 from helpers.evaluate.evaluation import Evaluation
 from helpers.evaluate.intervals import paired
 from helpers.machine.card import FIGURES
+from helpers.machine.language import phrase, tr
 from helpers.machine.paths import write_json
 from helpers.machine.tables import Table
 from helpers.run import Run
 
-MARKS = {True: "✓ right", False: "✗ wrong", None: "not checked"}
+MARKS = {True: phrase("✓ right"), False: phrase("✗ wrong"), None: phrase("not checked")}
+CHECKS = {"fact_accuracy": phrase("fact accuracy"), "style": phrase("style")}  # columns, by a check's name
 LONGEST = 160  # letters of an answer in a table
 
 
 def comparison_table(base: Evaluation, tuned: Evaluation) -> Table:
     """Base against tuned by slice; a column for each check. Below it: how sure the NLL is, and the answers' length."""
     names = list(next(iter(base.slices.values())).checks)
-    columns = [("nll", "NLL", "{:.2f}"), ("ended", "ended", "{:.0%}")]
-    columns += [(name, name.replace("_", " "), "{:.0%}") for name in names]
+    columns = [("nll", "NLL", "{:.2f}"), ("ended", tr("ended"), "{:.0%}")]
+    columns += [(name, tr(CHECKS.get(name, name.replace("_", " "))), "{:.0%}") for name in names]
     rows = []
     for name, slice_before in base.slices.items():
         before, after = slice_before.as_dict(), tuned.slices[name].as_dict()
         pairs = [before_after(before[column], after[column], form) for column, _, form in columns]
         rows.append((name, slice_before.rows, *pairs))
-    return Table(("slice", "rows", *(label for _, label, _ in columns)), rows, notes=in_sentences(base, tuned))
+    header = (tr("slice"), tr("rows"), *(label for _, label, _ in columns))
+    return Table(header, rows, notes=in_sentences(base, tuned))
 
 
 def in_sentences(base: Evaluation, tuned: Evaluation) -> list[str]:
@@ -35,11 +38,17 @@ def in_sentences(base: Evaluation, tuned: Evaluation) -> list[str]:
     said = []
     if base.row_nll and len(base.row_nll) == len(tuned.row_nll):
         change = paired(base.row_nll, tuned.row_nll)
-        sure = f"{change.low:+.2f} to {change.high:+.2f} in 95 of 100 resamplings of the {len(base.row_nll)} rows"
-        said.append(f"Row by row, the NLL changes by {change.mean:+.2f} nats a token on average ({sure}).")
+        said.append(
+            tr(
+                "Row by row, the NLL changes by {mean:+.2f} nats a token on average ({low:+.2f} to {high:+.2f} in 95 "
+                "of 100 resamplings of the {rows} rows).",
+                **change._asdict(),
+                rows=len(base.row_nll),
+            )
+        )
     if base.answers and tuned.answers:
         before, after = (sum(a.tokens for a in one.answers) / len(one.answers) for one in (base, tuned))
-        said.append(f"An answer has {before:.0f} → {after:.0f} tokens on average.")
+        said.append(tr("An answer has {before:.0f} → {after:.0f} tokens on average.", before=before, after=after))
     return said
 
 
@@ -50,8 +59,8 @@ def headline_table(base: Evaluation, tuned: Evaluation | None = None) -> Table:
     for name, value in before.items():
         label, form = FIGURES.get(name, (name.replace("_", " "), "{:.0%}"))
         if value is not None:
-            rows.append((label, *(form.format(figures[name]) for figures in (before, after) if figures)))
-    return Table(("measured", "base", "tuned")[: 3 if tuned else 2], rows)
+            rows.append((tr(label), *(form.format(figures[name]) for figures in (before, after) if figures)))
+    return Table((tr("measured"), tr("base"), tr("tuned"))[: 3 if tuned else 2], rows)
 
 
 def before_after(before: float | None, after: float | None, form: str) -> str:
@@ -105,11 +114,14 @@ def short(text: str) -> str:
 
 def answers_table(answers: Iterable[dict]) -> Table:
     """The same questions to both, with what was expected and whether each answer is right: in a sign and a word."""
-    marked = lambda one, name: f"{MARKS[one[f'{name}_right']]}: {short(one[name])}"
-    rows = [
-        (short(one["question"]), short(one["expected"]), marked(one, "base"), marked(one, "tuned")) for one in answers
-    ]
-    return Table(("question", "expected", "base says", "tuned says"), rows)
+    said = lambda one, name: with_mark(one[f"{name}_right"], one[name])
+    rows = [(short(one["question"]), short(one["expected"]), said(one, "base"), said(one, "tuned")) for one in answers]
+    return Table((tr("question"), tr("expected"), tr("base says"), tr("tuned says")), rows)
+
+
+def with_mark(right: bool | None, text: str) -> str:
+    """An answer after its mark, in a sign and a word."""
+    return tr("{mark}: {text}", mark=tr(MARKS[right]), text=short(text))
 
 
 def save_comparison(run: Run, base: Evaluation, tuned: Evaluation, rows: list[dict]) -> dict:

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from helpers.machine.language import joined, tr
+
 
 class Cost(NamedTuple):
     """Seconds of machine time. once: before the first answer. change: when facts change. answer: for each answer."""
@@ -44,32 +46,57 @@ def statement(
     """The comparison as sentences. reader: of a system that was tuned to read what a search finds."""
     from_on = break_even(trained, prompted, changes_a_week, days)
     one, other = (cost.a_day(answers, changes_a_week, days) for cost in (trained, prompted))
-    said = f"{answers:,.0f} answers a day, {changes_a_week:g} changes a week, used for {days:.0f} days: "
-    said += f"fine-tuning {one:,.0f} s of this machine a day, RAG {other:,.0f} s"
-    said += f", tuned to read with RAG {reader.a_day(answers, changes_a_week, days):,.0f} s. " if reader else ". "
-    if from_on is None:
-        said += "Fine-tuning never pays in machine time: its answers are not faster."
-    elif from_on == 0:
-        said += "Fine-tuning costs less than RAG from the first answer on."
+    given = {"answers": answers, "changes": changes_a_week, "days": days, "one": one, "other": other}
+    if reader:
+        head = tr(
+            "{answers:,.0f} answers a day, {changes:g} changes a week, used for {days:.0f} days: fine-tuning "
+            "{one:,.0f} s of this machine a day, RAG {other:,.0f} s, tuned to read with RAG {third:,.0f} s.",
+            **given,
+            third=reader.a_day(answers, changes_a_week, days),
+        )
     else:
-        said += f"Fine-tuning pays from {from_on:,.0f} answers a day on, against RAG."
-    if reader is None:
-        return said
-    line = changes_from(trained, reader, answers, days)
-    if line is None:
-        return f"{said} Tuned to read never costs less than fine-tuning."
-    if line == 0:
-        return f"{said} Tuned to read costs less than fine-tuning even if nothing changes."
-    return f"{said} Tuned to read costs less than fine-tuning from {line:.1f} changes a week on."
+        head = tr(
+            "{answers:,.0f} answers a day, {changes:g} changes a week, used for {days:.0f} days: fine-tuning "
+            "{one:,.0f} s of this machine a day, RAG {other:,.0f} s.",
+            **given,
+        )
+    if from_on is None:
+        pays = tr("Fine-tuning never pays in machine time: its answers are not faster.")
+    elif from_on == 0:
+        pays = tr("Fine-tuning costs less than RAG from the first answer on.")
+    else:
+        pays = tr("Fine-tuning pays from {n:,.0f} answers a day on, against RAG.", n=from_on)
+    return joined([head, pays, reading_pays(changes_from(trained, reader, answers, days)) if reader else ""])
+
+
+def reading_pays(changes: float | None) -> str:
+    """From how many changes a week on it costs less to be tuned to read; None and 0.0 as in changes_from."""
+    if changes is None:
+        return tr("Tuned to read never costs less than fine-tuning.")
+    if changes == 0:
+        return tr("Tuned to read costs less than fine-tuning even if nothing changes.")
+    return tr("Tuned to read costs less than fine-tuning from {n:.1f} changes a week on.", n=changes)
 
 
 def judge(trained: Cost, prompted: Cost, prompt_tokens: float, more_tokens: float) -> str:
     """The old sentence ("RAG needs continual investment, fine-tuning is paid once") against the measurement."""
-    once = f"Fine-tuning was not paid once: every change of the facts cost {trained.change:.0f} s of training again."
+    once = tr(
+        "Fine-tuning was not paid once: every change of the facts cost {seconds:.0f} s of training again.",
+        seconds=trained.change,
+    )
     if trained.change <= prompted.change:
-        once = "Fine-tuning was paid once: a change of the facts cost no more than with RAG."
-    extra = prompted.answer - trained.answer
-    read = f"RAG read {more_tokens:.0f} tokens more in every prompt (of {prompt_tokens:.0f})"
+        once = tr("Fine-tuning was paid once: a change of the facts cost no more than with RAG.")
+    extra, tokens = prompted.answer - trained.answer, {"more": more_tokens, "of": prompt_tokens}
+    read = tr(
+        "RAG read {more:.0f} tokens more in every prompt (of {of:.0f}), yet its answers took no longer here: that half "
+        "of the sentence does not hold.",
+        **tokens,
+    )
     if extra > 0:
-        return f"{once} {read} and paid {1000 * extra:.0f} ms more for every answer: that half of the sentence holds."
-    return f"{once} {read}, yet its answers took no longer here: that half of the sentence does not hold."
+        read = tr(
+            "RAG read {more:.0f} tokens more in every prompt (of {of:.0f}) and paid {ms:.0f} ms more for every answer: "
+            "that half of the sentence holds.",
+            **tokens,
+            ms=1000 * extra,
+        )
+    return joined([once, read])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from helpers.evaluate.intervals import Interval, bootstrap
 from helpers.evaluate.retrieval import Retriever
+from helpers.machine.language import tr
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +78,7 @@ class KnownQuestions:
         foreign ones below it. Raises ValueError without any of both.
         """
         if not self.asked or not foreign:
-            raise ValueError("a line between known and foreign questions needs some of both")
+            raise ValueError(tr("a line between known and foreign questions needs some of both"))
         first = len(self.texts)
         cosines = self.vectors[first:] @ self.vectors.T
         cosines[range(len(self.asked)), range(first, first + len(self.asked))] = -1.0  # itself
@@ -127,14 +128,14 @@ def make_retriever(
     that no passage answers, by which `least` is chosen. Raises ValueError for another name.
     """
     if kind not in RETRIEVERS:
-        raise ValueError(f"RETRIEVER={kind!r}: there are {', '.join(RETRIEVERS)}")
+        raise ValueError(tr("RETRIEVER={kind!r}: there are {names}", kind=kind, names=", ".join(RETRIEVERS)))
     by_words = Retriever(texts)
     if kind == "bm25":
         return by_words
     try:
         encode = encoder()
     except (OSError, RuntimeError) as error:
-        report(f"searching with BM25 instead of {kind}: {error}")
+        report(tr("searching with BM25 instead of {kind}: {error}", kind=kind, error=error))
         return by_words
     if kind == "known questions":
         known = KnownQuestions(texts, asked, encode)

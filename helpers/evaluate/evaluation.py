@@ -23,6 +23,7 @@ from helpers.generate.batch import recorded_answers
 from helpers.generate.generation import Answer, continuations, cut_at_end, inference, prompt_ids
 from helpers.generate.sampling import Sampling
 from helpers.machine.hardware import cpu_has_bf16, is_out_of_memory, this_machine
+from helpers.machine.language import listed, tr
 from helpers.machine.memory import GIB, shape_of
 from helpers.machine.meter import release_memory
 from helpers.machine.paths import headless
@@ -134,13 +135,18 @@ def finish_answers(
     begun = [one.begun[:room] for one, room in zip(forced, rooms, strict=True)]
     ends = end_ids(tokenizer, model)
     open_rows = [i for i, room in enumerate(rooms) if not set(ends) & set(begun[i]) and len(begun[i]) < room]
-    report(f"{len(rooms) - len(open_rows)} of {len(rooms)} questions answered")
-    tell = lambda count: report(f"{len(rooms) - len(open_rows) + count} of {len(rooms)} questions answered")
+    tell = lambda count: report(how_far(len(rooms) - len(open_rows) + count, len(rooms)))
+    tell(0)
     prompts = [forced[i].prompt + begun[i] for i in open_rows]
     left = [rooms[i] - len(begun[i]) for i in open_rows]
     for i, ids in zip(open_rows, in_batches(model, tokenizer, prompts, left, batch_size, tell), strict=True):
         begun[i] = begun[i] + ids
     return [cut_at_end(tokenizer, ids, ends) for ids in begun]
+
+
+def how_far(count: int, of: int) -> str:
+    """How far it is, for those who wait."""
+    return tr("{n} of {of} questions answered", n=count, of=of)
 
 
 def folded(model: torch.nn.Module) -> AbstractContextManager[None]:
@@ -182,7 +188,7 @@ def answer_all(
     """
     prompts = [prompt_ids(tokenizer, conversation) for conversation in conversations]
     rooms = [max_new_tokens] * len(prompts)
-    tell = lambda count: report(f"{count} of {len(prompts)} questions answered")
+    tell = lambda count: report(how_far(count, len(prompts)))
     with folded(model):
         answers = in_batches(model, tokenizer, prompts, rooms, batch_size, tell)
     release_memory(garbage=False)  # keys and values of the batches
@@ -273,14 +279,16 @@ def answerable(
         if isinstance(pair, RowError):
             reasons[pair.reason] += 1
         elif len(pair[0]) > settings.max_length:
-            reasons[f"longer than max_length={settings.max_length}"] += 1
+            reasons[tr("longer than max_length={n}", n=settings.max_length)] += 1
         else:
             left.append(index)
-    words = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common())
+    wrong = listed(tr("{why} ({n:,})", why=tr(reason), n=count) for reason, count in reasons.most_common())
     if not left:
-        raise EvaluationError(f"no held-out row can be asked: {words}. Raise max_length, or hold out other rows.")
+        raise EvaluationError(
+            tr("no held-out row can be asked: {wrong}. Raise max_length, or hold out other rows.", wrong=wrong)
+        )
     if reasons:
-        report(f"{len(left):,} of {len(rows):,} held-out rows are asked; not: {words}")
+        report(tr("{n:,} of {of:,} held-out rows are asked; not: {wrong}", n=len(left), of=len(rows), wrong=wrong))
     return rows.select(left)
 
 

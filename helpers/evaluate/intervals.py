@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from helpers.machine.language import tr
+
 
 class Interval(NamedTuple):
     """A mean and the borders between which it lies in 95 of 100 resamplings."""
@@ -15,7 +17,7 @@ class Interval(NamedTuple):
 
     def percent(self) -> str:
         """As text, for shares."""
-        return f"{self.mean:.0%} ({self.low:.0%} to {self.high:.0%})"
+        return tr("{mean:.0%} ({low:.0%} to {high:.0%})", **self._asdict())
 
 
 def bootstrap(values: Sequence[float], *, draws: int = 2000, level: float = 0.95, seed: int = 0) -> Interval:
@@ -24,7 +26,7 @@ def bootstrap(values: Sequence[float], *, draws: int = 2000, level: float = 0.95
     Raises ValueError without values. Source: Efron 1979; the interval is too narrow for fewer than about 20 values.
     """
     if not len(values):
-        raise ValueError("no values: there is nothing to take the mean of")
+        raise ValueError(tr("no values: there is nothing to take the mean of"))
     given = np.asarray(values, dtype=float)
     picked = np.random.default_rng(seed).integers(len(given), size=(draws, len(given)))
     low, high = np.quantile(given[picked].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
@@ -38,5 +40,5 @@ def paired(first: Sequence[float], second: Sequence[float], **options: Any) -> I
     question is hard for both.
     """
     if len(first) != len(second):
-        raise ValueError(f"{len(first)} and {len(second)} values: pairs need as many of both")
+        raise ValueError(tr("{n} and {m} values: pairs need as many of both", n=len(first), m=len(second)))
     return bootstrap([after - before for before, after in zip(first, second, strict=True)], **options)

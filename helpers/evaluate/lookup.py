@@ -11,6 +11,7 @@ from helpers.evaluate.dense import Ranker, make_retriever
 from helpers.evaluate.sheets import read_sheets
 from helpers.evaluate.systems import noted
 from helpers.generate.events import Hits
+from helpers.machine.language import tr
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +49,7 @@ def sheet_search(
     letters = LETTER.findall("".join(places))
     latin = 2 * sum(map(bool, map(LATIN.match, letters))) >= len(letters)
     if not latin:
-        report("searching by words: the encoder knows English, and this sheet is written in another script")
+        report(tr("searching by words: the encoder knows English, and this sheet is written in another script"))
     ranker = make_retriever("dense" if latin else "bm25", list(places), encoder, report=report)
-    report(f"{len(places)} passages of {path} can be searched")
+    report(tr("{n} passages of {path} can be searched", n=len(places), path=path))
     return searching(ranker, k, places)

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from helpers.machine.language import tr
+
 COMMON = "a an and are at be by can do does for from how i in is it me my of on or the to we what you your"
 STOPWORDS = frozenset(COMMON.split())
 
@@ -12,7 +14,7 @@ def passages(sheet: str) -> list[str]:
     """The facts of a sheet in Markdown: its list items, in order. Raises ValueError for a sheet without any."""
     ranked = [line[2:].strip() for line in sheet.splitlines() if line.startswith(("- ", "* "))]
     if not ranked:
-        raise ValueError("the sheet has no list items: write one fact a line, each after '- '")
+        raise ValueError(tr("the sheet has no list items: write one fact a line, each after '- '"))
     return ranked
 
 

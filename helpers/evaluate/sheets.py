@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from helpers.machine.language import listed, tr
+
 SUFFIXES = (".md", ".markdown", ".txt")
 HEADING = re.compile(r"#{1,6}\s+(.*?)\s*#*\s*")
 ITEM = re.compile(r"\s{0,3}(?:[-*+]|\d+[.)])\s+(.*)")
@@ -30,13 +32,13 @@ def read_sheets(path: str | Path) -> list[Passage]:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
         if not files:
-            raise SheetError(f"{path} has no file that ends in {', '.join(SUFFIXES)}")
+            raise SheetError(tr("{path} has no file that ends in {names}", path=path, names=listed(SUFFIXES)))
     else:
         files = [path]
     named = [(file, str(file.relative_to(path)) if path.is_dir() else file.name) for file in files]
     passages = [passage for file, name in named for passage in split_passages(sheet_text(file), name)]
     if not passages:
-        raise SheetError(f"{path} has no text")
+        raise SheetError(tr("{path} has no text", path=path))
     return passages
 
 
@@ -45,9 +47,11 @@ def sheet_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SheetError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8 in your editor") from None
+        raise SheetError(
+            tr("{path} is not UTF-8 (byte {n}): save it as UTF-8 in your editor", path=path, n=error.start)
+        ) from None
     except OSError as error:
-        raise SheetError(f"{path} cannot be read: {error.strerror}") from None
+        raise SheetError(tr("{path} cannot be read: {error}", path=path, error=error.strerror)) from None
 
 
 def split_passages(text: str, name: str, longest: int = LONGEST) -> list[Passage]:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from helpers.data.conversation import last_question
 from helpers.data.load import SHOP, DataError, load_chat_data
 from helpers.evaluate.evaluation import CHECKS, AnswerCheck
+from helpers.machine.language import tr
 from helpers.machine.paths import DATA
 from helpers.settings import Settings
 
@@ -93,7 +94,7 @@ def questions_for(settings: Settings) -> list[str]:
     try:
         test = load_chat_data(settings.data, settings.data_format, settings.columns).test
     except DataError as error:
-        print(f"the run's data cannot be read any more ({error}); asking about the shop instead")
+        print(tr("the run's data cannot be read any more ({error}); asking about the shop instead", error=error))
         return [*SHOP_QUESTIONS, COMMON_QUESTION]
     return [*(last_question(row["messages"]) for row in test.select(range(min(3, len(test))))), COMMON_QUESTION]
 

@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from helpers.machine.language import phrase, tr
 from helpers.machine.paths import PROJECT, read_json
 from helpers.machine.tables import Table
 from helpers.seeds import over_seeds
+from helpers.watch.fonts import in_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STUDY = PROJECT / "benchmarks" / "results" / "settings-study.json"
 LABELS = {  # figures of the study: name, form, whether more is better
-    "fact_accuracy": ("facts right", "{:.0%}", True),
-    "nll": ("held-out NLL (nats a token)", "{:.3f}", False),
-    "general_accuracy": ("general questions right", "{:.0%}", True),
-    "text_nll": ("NLL of ordinary text (nats a token)", "{:.2f}", False),
+    "fact_accuracy": (phrase("facts right"), "{:.0%}", True),
+    "nll": (phrase("held-out NLL (nats a token)"), "{:.3f}", False),
+    "general_accuracy": (phrase("general questions right"), "{:.0%}", True),
+    "text_nll": (phrase("NLL of ordinary text (nats a token)"), "{:.2f}", False),
 }
 SEED_COLOUR, MEAN_COLOUR = "#0072B2", "#D55E00"
 
@@ -45,27 +47,34 @@ def read_study(path: Path = STUDY) -> Study:
         summary, machine = content["summary"], content["machine"]
         values = {name: {f: list(map(float, row[f]["values"])) for f in LABELS} for name, row in summary.items()}
         parameters = {run["variant"]: run["parameters"] for run in content["runs"] if "parameters" in run}
-        side = f", {machine['trainings side by side']} trainings side by side"
+        name, side = str(machine["gpu_name"] or tr("a CPU")), machine["trainings side by side"]
+        where = tr("{name}, {n} trainings side by side", name=name, n=side)
         seeds = {name: list(map(int, row["seeds"])) for name, row in summary.items()}
-        return Study(values, str(machine["gpu_name"] or "a CPU") + side, content["date"], parameters, seeds)
+        return Study(values, where, content["date"], parameters, seeds)
     except (AttributeError, TypeError, KeyError, ValueError) as error:
-        wrong = f"{path.name} holds no study ({error!r})"
-        raise ValueError(f"{wrong}: python benchmarks/settings_study.py makes one") from None
+        words = tr(
+            "{name} holds no study ({error!r}): python benchmarks/settings_study.py makes one",
+            name=path.name,
+            error=error,
+        )
+        raise ValueError(words) from None
 
 
 def study_table(study: Study, names: Sequence[str], figures: Sequence[str] = tuple(LABELS)) -> Table:
     """For each variant the mean of each figure over the seeds, and the 95 % interval of the first."""
-    header = ("variant", "seeds", *(LABELS[figure][0] for figure in figures), "95 % interval")
+    header = (tr("variant"), tr("seeds"), *(tr(LABELS[figure][0]) for figure in figures), tr("95 % interval"))
     rows = []
     for name in names:
         form, values = LABELS[figures[0]][1], study.values[name]
         low, high = over_seeds(values[figures[0]])
-        spread = f"{form.format(low)} to {form.format(high)}" if len(values[figures[0]]) > 1 else "-"
+        between = tr("{low} to {high}", low=form.format(low), high=form.format(high))
+        spread = between if len(values[figures[0]]) > 1 else "-"
         means = [LABELS[figure][1].format(study.mean(name, figure)) for figure in figures]
         rows.append((name, len(values[figures[0]]), *means, spread))
-    return Table(
-        header, rows, notes=[f"Measured {study.date} on {study.machine}. The interval is of the first figure."]
+    note = tr(
+        "Measured {date} on {machine}. The interval is of the first figure.", date=study.date, machine=study.machine
     )
+    return Table(header, rows, notes=[note])
 
 
 def verdict(study: Study, first: str, second: str, figure: str = "fact_accuracy") -> str:
@@ -74,17 +83,17 @@ def verdict(study: Study, first: str, second: str, figure: str = "fact_accuracy"
     before, after = (dict(zip(study.seeds[name], study.values[name][figure], strict=True)) for name in (first, second))
     gaps = [after[seed] - before[seed] for seed in before if seed in after]
     low, high = over_seeds(gaps)
-    means = (f"{name} {form.format(study.mean(name, figure))}" for name in (first, second))
-    said = f"{label}: {', '.join(means)}"
+    means = tr(", ").join(f"{name} {form.format(study.mean(name, figure))}" for name in (first, second))
+    said = {"label": tr(label), "means": means, "low": signed(low, form), "high": signed(high, form)}
     if low <= 0 <= high:
-        return f"{said}. Within noise: the difference is {signed(low, form)} to {signed(high, form)}."
+        return tr("{label}: {means}. Within noise: the difference is {low} to {high}.", **said)
     better = second if (low > 0) == more else first
-    return f"{said}. {better} is better: the difference is {signed(low, form)} to {signed(high, form)}."
+    return tr("{label}: {means}. {better} is better: the difference is {low} to {high}.", **said, better=better)
 
 
 def signed(value: float, form: str) -> str:
     """A difference with its sign; of shares in percentage points."""
-    return f"{100 * value:+.0f} points" if "%" in form else form.replace("{:", "{:+").format(value)
+    return tr("{n:+.0f} points", n=100 * value) if "%" in form else form.replace("{:", "{:+").format(value)
 
 
 def study_figure(study: Study, names: Sequence[str], figure: str = "fact_accuracy") -> Figure:
@@ -101,11 +110,14 @@ def study_figure(study: Study, names: Sequence[str], figure: str = "fact_accurac
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
     axis.grid(alpha=0.2)
-    axis.set(xlabel=LABELS[figure][0] + (" (%)" if share == 100 else ""))
+    axis.set(xlabel=in_figure(LABELS[figure][0]))
+    if share == 100:
+        axis.xaxis.set_major_formatter("{x:.0f}%")
     return drawing
 
 
 def study_alt(study: Study, names: Sequence[str], figure: str = "fact_accuracy") -> str:
     """What study_figure shows, in words."""
     label, form, _ = LABELS[figure]
-    return f"{label}: " + "; ".join(f"{name} {form.format(study.mean(name, figure))}" for name in names) + "."
+    shown = tr("; ").join(f"{name} {form.format(study.mean(name, figure))}" for name in names)
+    return tr("{label}: {shown}.", label=tr(label), shown=shown)

@@ -14,6 +14,7 @@ from helpers.evaluate.evaluation import answer_all
 from helpers.evaluate.intervals import Interval, bootstrap
 from helpers.evaluate.shop import INSTRUCTIONS, KNOWN, UNKNOWN, is_refusal, is_signed
 from helpers.generate.generation import base_answers
+from helpers.machine.language import phrase, tr
 from helpers.machine.tables import Table
 
 if TYPE_CHECKING:
@@ -123,11 +124,11 @@ def five_systems(retriever: Ranker, examples: list[dict], k: int, template: str)
     """The five ways, from the cheapest on. template: own_template, so that the base is asked as it was taught."""
     plain = lambda question: [user(question)]
     return [
-        System("plain base", False, plain, template),
-        System("prompt", False, with_examples(examples), template),
+        System(phrase("plain base"), False, plain, template),
+        System(phrase("prompt"), False, with_examples(examples), template),
         System("RAG", False, with_notes(retriever, k, examples), template),
-        System("fine-tuned", True, plain),
-        System("fine-tuned + RAG", True, with_notes(retriever, k)),
+        System(phrase("fine-tuned"), True, plain),
+        System(phrase("fine-tuned + RAG"), True, with_notes(retriever, k)),
     ]
 
 
@@ -172,8 +173,11 @@ def table(measured: list[Measured], rows: list[dict], once: dict[str, str]) -> T
         lengths = (f"{one.prompt_tokens:.0f}", f"{one.generated_tokens:.0f}")
         seconds = f"{1000 * one.seconds:.0f}"
         shares = (one.accuracy(shop).percent(), f"{signed:.0%}", f"{ended:.0%}")
-        cells.append((one.name, *shares, *lengths, seconds, once.get(one.name, "-")))
-    header = ("system", "facts right", "signed", "ended", "prompt", "answer", "s/1,000", "once")
+        cells.append((tr(one.name), *shares, *lengths, seconds, once.get(one.name, "-")))
+    header = (
+        *(tr("system"), tr("facts right"), tr("signed"), tr("ended"), tr("prompt"), tr("answer")),
+        *(tr("s/1,000"), tr("once")),
+    )
     return Table(header, cells)
 
 
@@ -184,6 +188,7 @@ def unknowns(measured: list[Measured], rows: list[dict]) -> Table:
     for one in measured:
         refused = sum(one.refused[index] for index in unknown)
         wrongly = sum(said for index, said in enumerate(one.refused) if index not in unknown)
-        cells.append((one.name, refused, len(unknown) - refused, wrongly))
-    others = f"refused, of the other {len(rows) - len(unknown)}"
-    return Table(("system", f"refused, of {len(unknown)} without an answer", "invented", others), cells)
+        cells.append((tr(one.name), refused, len(unknown) - refused, wrongly))
+    others = tr("refused, of the other {n}", n=len(rows) - len(unknown))
+    without = tr("refused, of {n} without an answer", n=len(unknown))
+    return Table((tr("system"), without, tr("invented"), others), cells)

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 
+from helpers.machine.language import tr
 from helpers.machine.paths import PROJECT
 
 USES = PROJECT / "data" / "uses"
@@ -33,18 +34,18 @@ def hint_fault(answer: str, a: int, b: int, level: int) -> str:
     The product must not be in it, the level must be the one that was asked for, and its steps must lead to the product.
     """
     if re.search(rf"(?<!\d){a * b}(?!\d)", answer):
-        return "it gives the answer away"
+        return tr("it gives the answer away")
     if not answer.startswith(f"Hint {level}:"):
-        return "another level than was asked for, or no hint"
+        return tr("another level than was asked for, or no hint")
     match = (NEAR if level == 1 else STEPS).search(answer)
     if not match:
-        return "no step that leads to the product"
+        return tr("no step that leads to the product")
     numbers = [int(number) for number in match.groups()]
     if level == 1:
         right = sorted((abs(numbers[0] - a), abs(numbers[1] - b))) == [0, 1]
     else:
         right = numbers[0] * numbers[1] + numbers[2] == a * b and a in numbers[:2]
-    return "" if right else "its steps lead elsewhere"
+    return "" if right else tr("its steps lead elsewhere")
 
 
 def score_translations(answers: Sequence[str], rows: Sequence[dict]) -> dict[str, float]:

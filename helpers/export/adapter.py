@@ -9,6 +9,7 @@ from helpers.export.errors import ExportError
 from helpers.export.files import copy_tokenizer, refuse_links, shared_card, shared_json
 from helpers.export.merge import read_adapter
 from helpers.machine.card import card_fault, read_card
+from helpers.machine.language import tr
 from helpers.models.adapter import check_fits
 from helpers.models.embedded import BASE_MODEL
 from helpers.models.source import ModelError, load_config
@@ -26,7 +27,7 @@ def read_run(run: Path) -> tuple[dict, dict]:
     except SettingsError as error:
         raise ExportError(str(error)) from None
     if wrong := card_fault(card):
-        raise ExportError(f"{run.name}: {wrong}: train it again, or take another.")
+        raise ExportError(tr("{run}: {wrong}: train it again, or take another.", run=run.name, wrong=wrong))
     return settings, card
 
 
@@ -36,15 +37,19 @@ def vllm_faults(folder: Path) -> list[str]:
     Source: vllm/lora/peft_helper.py and lora_model.py; read, not run here.
     """
     config, tensors, _ = read_adapter(folder)
-    faults = [f"{name} is missing" for name in ("r", "lora_alpha", "target_modules") if not config.get(name)]
+    faults = [
+        tr("{name} is missing", name=name) for name in ("r", "lora_alpha", "target_modules") if not config.get(name)
+    ]
     if config.get("r", 0) > VLLM_RANK:
-        faults.append(f"r={config['r']} is above {VLLM_RANK}: start it with --max-lora-rank {config['r']}")
+        faults.append(tr("r={r} is above {most}: start it with --max-lora-rank {r}", r=config["r"], most=VLLM_RANK))
     faults += [
-        f"{key} does not begin with base_model.model." for key in tensors if not key.startswith("base_model.model.")
+        tr("{key} does not begin with base_model.model.", key=key)
+        for key in tensors
+        if not key.startswith("base_model.model.")
     ][:1]
     name = config.get("base_model_name_or_path")
     if not isinstance(name, str) or not name or Path(name).is_absolute():
-        faults.append("base_model_name_or_path is no name, or a path of this machine")
+        faults.append(tr("base_model_name_or_path is no name, or a path of this machine"))
     return faults
 
 
@@ -57,7 +62,7 @@ def export_adapter(run: Path, target: Path, *, base: str = "", data_licence: str
     run, target = Path(run), Path(target)
     config = read_adapter(run / "adapter").config
     if target.exists() and any(target.iterdir()):
-        raise ExportError(f"{target} is not empty: choose another folder.")
+        raise ExportError(tr("{target} is not empty: choose another folder.", target=target))
     settings, card = read_run(run)
     check_on_base(run)
     base = base or (BASE_MODEL if settings["model"] == EMBEDDED else settings["model"])

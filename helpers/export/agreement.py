@@ -9,6 +9,7 @@ import torch
 
 from helpers.export.errors import ExportError
 from helpers.machine.hardware import this_machine
+from helpers.machine.language import Phrase, phrase, tr
 from helpers.models.adapter import check_loaded
 
 TOKENS = 48
@@ -23,10 +24,13 @@ class Agreement(NamedTuple):
     merged: float
     adapter: float
 
-    def sentence(self) -> str:
-        """Both figures in words."""
-        merged = f"the merged model's logits differ by {self.merged:.2%} of their spread from those of base + adapter"
-        return f"{merged}; the adapter moves them by {self.adapter:.2%}"
+    def sentence(self) -> Phrase:
+        """Both figures in words: English for files, and `tr` says it in the reader's language."""
+        return phrase(
+            "the merged model's logits differ by {merged:.2%} of their spread from those of base + adapter; the "
+            "adapter moves them by {adapter:.2%}",
+            **self._asdict(),
+        )
 
 
 def logits_agreement(base: Path, adapter: Path, merged: Path, exact: bool = False) -> Agreement | None:
@@ -54,7 +58,12 @@ def logits_agreement(base: Path, adapter: Path, merged: Path, exact: bool = Fals
     spread = wanted.std().item() or 1.0  # a model may give the same score to all tokens
     agreement = Agreement(*(one.square().mean().sqrt().item() / spread for one in differences))
     if not agreement.merged <= (1e-3 if exact else max(0.05, 0.3 * agreement.adapter)):  # not a number, too
-        raise ExportError(f"the merge is not base + adapter: {agreement.sentence()}. Use PEFT's merge_and_unload.")
+        raise ExportError(
+            tr(
+                "the merge is not base + adapter: {sentence}. Use PEFT's merge_and_unload.",
+                sentence=agreement.sentence(),
+            )
+        )
     return agreement
 
 

@@ -10,6 +10,7 @@ import torch
 from helpers.export.agreement import load
 from helpers.export.errors import ExportError
 from helpers.machine.hardware import this_machine
+from helpers.machine.language import tr
 from helpers.models.adapter import check_loaded
 
 
@@ -30,8 +31,14 @@ def write_merged(
     needed, there = 2.5 * before / 2**30, this_machine().ram_gib  # 16 bits become 32, and one layer is held twice
     if needed > there:
         raise ExportError(
-            f"{base.name} keeps its layers under other names than the model has, so it is merged as a whole: that "
-            f"takes {needed:.1f} GiB of memory, and this machine has {there:.1f}. Keep the adapter beside its base."
+            tr(
+                "{base} keeps its layers under other names than the model has, so it is merged as a "
+                "whole: that takes {needed:.1f} GiB of memory, and this machine has {there:.1f}. Keep "
+                "the adapter beside its base.",
+                base=base.name,
+                needed=needed,
+                there=there,
+            )
         )
     tuned: Any = PeftModel.from_pretrained(load(base), str(adapter))
     check_loaded(tuned, adapter)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from helpers.export.errors import ExportError
+from helpers.machine.language import tr
 from helpers.machine.paths import json_in, json_text, led_away
 
 TOKENIZER_FILES = (
@@ -28,9 +29,15 @@ def read_config(folder: Path) -> dict:
     try:
         config = json_in(Path(folder) / "config.json")
     except (OSError, ValueError) as error:
-        raise ExportError(f"{Path(folder).name}/config.json cannot be read ({error}): is this a saved model?") from None
+        raise ExportError(
+            tr(
+                "{folder}/config.json cannot be read ({error}): is this a saved model?",
+                folder=Path(folder).name,
+                error=error,
+            )
+        ) from None
     if not isinstance(config, dict):
-        raise ExportError(f"{Path(folder).name}/config.json holds no object: is this a saved model?")
+        raise ExportError(tr("{folder}/config.json holds no object: is this a saved model?", folder=Path(folder).name))
     return config
 
 
@@ -43,9 +50,16 @@ def refuse_links(folder: Path, names: Iterable[str]) -> None:
     inside = [path for one in named if one.is_dir() for path in one.rglob("*")]
     for path in [*named, *inside]:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise ExportError(f"{folder.name}/{path.name} is no file.")
+            raise ExportError(tr("{folder}/{path} is no file.", folder=folder.name, path=path.name))
         if away := led_away(path, folder):
-            raise ExportError(f"{folder.name}/{path.name} is a link to {away}: put the file itself there.")
+            raise ExportError(
+                tr(
+                    "{folder}/{path} is a link to {away}: put the file itself there.",
+                    folder=folder.name,
+                    path=path.name,
+                    away=away,
+                )
+            )
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
@@ -63,6 +77,8 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     try:
         settings = json_in(file) if file.exists() else {}
     except (OSError, ValueError) as error:
-        raise ExportError(f"{source.name}/{file.name} is damaged ({error}).") from None
+        raise ExportError(
+            tr("{source}/{file} is damaged ({error}).", source=source.name, file=file.name, error=error)
+        ) from None
     if isinstance(settings, dict) and "auto_map" in settings:
         shared_json(file, {key: value for key, value in settings.items() if key != "auto_map"})

@@ -17,6 +17,7 @@ from helpers.export.files import read_config
 from helpers.export.gguf_tokenizer import add_tokenizer, read_words
 from helpers.export.merge import base_files, base_tensors, saved_generation
 from helpers.export.modelfile import modelfile
+from helpers.machine.language import listed, tr
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +40,13 @@ def write_gguf(model: Path, target: Path, kind: str = "F16", llama_cpp: Path | N
     """
     model, target = Path(model), Path(target)
     if kind not in KINDS:
-        raise ExportError(f"{kind!r}: it is one of {', '.join(KINDS)}. llama.cpp's llama-quantize makes the others.")
+        raise ExportError(
+            tr(
+                "{kind!r}: it is one of {names}. llama.cpp's llama-quantize makes the others.",
+                kind=kind,
+                names=listed(KINDS),
+            )
+        )
     config, tokenizer = read_whole(model)
     if not llama_cpp:
         check_shape(config)
@@ -69,14 +76,19 @@ def convert_with_llama_cpp(llama_cpp: Path, model: Path, target: Path, kind: str
     """llama.cpp's own converter, in a process of its own. Raises ExportError with its last words."""
     script = llama_cpp.expanduser() / "convert_hf_to_gguf.py"
     if not script.is_file():
-        raise ExportError(f"{llama_cpp} has no convert_hf_to_gguf.py: name the folder of llama.cpp's repository.")
+        raise ExportError(
+            tr(
+                "{llama_cpp} has no convert_hf_to_gguf.py: name the folder of llama.cpp's repository.",
+                llama_cpp=llama_cpp,
+            )
+        )
     if kind == "Q4_0":
-        raise ExportError("llama.cpp's converter makes no Q4_0: take F16, then its llama-quantize.")
+        raise ExportError(tr("llama.cpp's converter makes no Q4_0: take F16, then its llama-quantize."))
     command = [sys.executable, str(script), str(model), "--outfile", str(target), "--outtype", kind.lower()]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode or not target.exists():
-        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        raise ExportError(f"llama.cpp's converter failed: {last}")
+        last = (done.stderr.strip() or done.stdout.strip() or tr("no output")).splitlines()[-1]
+        raise ExportError(tr("llama.cpp's converter failed: {last}", last=last))
 
 
 def write_natively(model: Path, target: Path, kind: str, config: dict, tokenizer: Any) -> None:
@@ -93,7 +105,9 @@ def write_natively(model: Path, target: Path, kind: str, config: dict, tokenizer
     for key, weight in weights(model):
         name = names.get_name(key, try_suffixes=(".weight", ".bias"))
         if name is None:
-            raise ExportError(f"the format has no name for {key}: name llama.cpp's folder to use its own converter.")
+            raise ExportError(
+                tr("the format has no name for {key}: name llama.cpp's folder to use its own converter.", key=key)
+            )
         data, quantization = as_gguf(key, weight.float(), heads, kind)
         writer.add_tensor(name, data, raw_dtype=quantization)
     if (factors := rope_factors(config)) is not None:
@@ -110,21 +124,32 @@ def read_whole(model: Path) -> tuple[dict, Any]:
 
     own = read_config(model)
     if "quantization_config" in own:
-        raise ExportError(f"{model.name} is quantized: write the 16-bit weights that it was made from.")
+        raise ExportError(tr("{model} is quantized: write the 16-bit weights that it was made from.", model=model.name))
     try:
         whole = AutoConfig.from_pretrained(model, trust_remote_code=False).to_dict() | own
         return whole, AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     except Exception as error:  # whatever is odd in these files fails where the library first meets it
         said = " ".join(str(error).split())[:160]
         raise ExportError(
-            f"{model.name}/config.json or tokenizer is none that transformers can read ({said})."
+            tr(
+                "{model}/config.json or tokenizer is none that transformers can read ({said}).",
+                model=model.name,
+                said=said,
+            )
         ) from None
 
 
 def check_ends(model: Path, known: int) -> None:
     """Raises ExportError for end tokens that the tokenizer does not have."""
     if odd := [token for token in end_tokens(model) if not isinstance(token, int) or not 0 <= token < known]:
-        raise ExportError(f"{model.name}/generation_config.json: eos_token_id={odd[0]!r} is no token of {known:,}.")
+        raise ExportError(
+            tr(
+                "{model}/generation_config.json: eos_token_id={odd!r} is no token of {known:,}.",
+                model=model.name,
+                odd=odd[0],
+                known=known,
+            )
+        )
 
 
 def check_tensors(model: Path, config: dict) -> None:
@@ -141,12 +166,34 @@ def check_tensors(model: Path, config: dict) -> None:
     there = shapes_of(model)
     tied = {"lm_head.weight"} if config.get("tie_word_embeddings") else set()
     if missing := sorted(wanted.keys() - there.keys() - tied):
-        raise ExportError(f"{model.name} has no {missing[0]} ({len(missing)} such), which its configuration asks for.")
+        raise ExportError(
+            tr(
+                "{model} has no {missing} ({n} such), which its configuration asks for.",
+                model=model.name,
+                missing=missing[0],
+                n=len(missing),
+            )
+        )
     if more := sorted(there.keys() - wanted.keys()):
-        raise ExportError(f"{model.name}: its configuration has no place for {more[0]} ({len(more)} such).")
+        raise ExportError(
+            tr(
+                "{model}: its configuration has no place for {more} ({n} such).",
+                model=model.name,
+                more=more[0],
+                n=len(more),
+            )
+        )
     if other := sorted(key for key, shape in there.items() if shape != wanted[key]):
         key = other[0]
-        raise ExportError(f"{model.name}: {key} is {there[key]}, and its configuration asks for {wanted[key]}.")
+        raise ExportError(
+            tr(
+                "{model}: {key} is {there}, and its configuration asks for {wanted}.",
+                model=model.name,
+                key=key,
+                there=there[key],
+                wanted=wanted[key],
+            )
+        )
 
 
 def shapes_of(model: Path) -> dict[str, tuple[int, ...]]:
@@ -176,28 +223,45 @@ def weights(model: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 def check_shape(config: dict) -> None:
     """Raises ExportError when this writer cannot express the model."""
-    kind, other = config.get("model_type"), "name llama.cpp's folder (--llama-cpp) to use its own converter."
+    kind, other = config.get("model_type"), tr("name llama.cpp's folder (--llama-cpp) to use its own converter.")
     if kind not in FAMILIES:
-        raise ExportError(f"this writer knows {', '.join(FAMILIES)}, and this model is {kind}: {other}")
+        raise ExportError(
+            tr(
+                "this writer knows {names}, and this model is {kind}: {other}",
+                names=listed(FAMILIES),
+                kind=kind,
+                other=other,
+            )
+        )
     scaling = rope_of(config).get("rope_type", "default")
     if scaling not in ("default", "llama3", "linear", "yarn"):
-        raise ExportError(f"rope scaling {scaling!r} is none that this writer knows: {other}")
+        raise ExportError(
+            tr("rope scaling {scaling!r} is none that this writer knows: {other}", scaling=scaling, other=other)
+        )
     window, context = config.get("sliding_window"), config["max_position_embeddings"]
     if window and window < context and (kind == "mistral" or config.get("use_sliding_window")):
         raise ExportError(
-            f"this model sees the last {window:,} of {context:,} tokens, and llama.cpp all of them in this family: "
-            f"set max_position_embeddings to {window:,} in the merged config.json, which is what it can use."
+            tr(
+                "this model sees the last {window:,} of {context:,} tokens, and llama.cpp all of them in "
+                "this family: set max_position_embeddings to {window:,} in the merged config.json, which "
+                "is what it can use.",
+                window=window,
+                context=context,
+            )
         )
     told = {name: value for name, value in rope_of(config).items() if name not in ROPE and value is not None}
     if told.pop("partial_rotary_factor", 1) != 1 or told:
         raise ExportError(
-            f"a rotary embedding with {', '.join(told) or 'partial_rotary_factor'} is none that this writer knows: "
-            f"{other}"
+            tr(
+                "a rotary embedding with {value} is none that this writer knows: {other}",
+                value=", ".join(told) or "partial_rotary_factor",
+                other=other,
+            )
         )
     if kind == "qwen3" and config.get("attention_bias"):
-        raise ExportError(f"a Qwen3 with biases in its attention is none that llama.cpp knows: {other}")
+        raise ExportError(tr("a Qwen3 with biases in its attention is none that llama.cpp knows: {other}", other=other))
     if config.get("hidden_act", "silu") != "silu" or config.get("mlp_bias"):
-        raise ExportError(f"this model's MLP is not the family's usual one: {other}")
+        raise ExportError(tr("this model's MLP is not the family's usual one: {other}", other=other))
 
 
 ROPE = {
@@ -279,7 +343,16 @@ def as_gguf(
         kind = "F16"
     largest = weight.abs().max().item()
     if not math.isfinite(largest) or (kind not in ("F32", "BF16") and largest > torch.finfo(torch.float16).max):
-        hint = "BF16 has room for it" if math.isfinite(largest) else "take an older checkpoint, or train again"
-        raise ExportError(f"{key} holds {largest:.3g}, which is no number in {kind}: {hint}.")
+        room, again = tr("BF16 has room for it"), tr("take an older checkpoint, or train again")
+        hint = room if math.isfinite(largest) else again
+        raise ExportError(
+            tr(
+                "{key} holds {largest:.3g}, which is no number in {kind}: {hint}.",
+                key=key,
+                largest=largest,
+                kind=kind,
+                hint=hint,
+            )
+        )
     quantization = gguf.GGMLQuantizationType[kind]
     return gguf.quants.quantize(weight.contiguous().numpy(), quantization), quantization

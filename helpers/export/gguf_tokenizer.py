@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from helpers.data.chat import begin_ids
 from helpers.export.errors import ExportError
+from helpers.machine.language import listed, tr
 from helpers.machine.paths import json_in
 
 if TYPE_CHECKING:
@@ -39,14 +40,22 @@ def read_words(folder: Path, vocab_size: int, tokenizer: Any) -> Words:
     try:
         content = json_in(Path(folder) / "tokenizer.json")
     except (OSError, ValueError) as error:
-        raise ExportError(f"{Path(folder).name}/tokenizer.json cannot be read ({type(error).__name__}).") from None
+        raise ExportError(
+            tr("{folder}/tokenizer.json cannot be read ({kind}).", folder=Path(folder).name, kind=type(error).__name__)
+        ) from None
     split = split_of(content)
     check_merging(content, split)
     known = {number: token for token, number in content["model"]["vocab"].items()}
     added = {token["id"]: token for token in content.get("added_tokens") or []}
     known |= {number: token["content"] for number, token in added.items()}
     if known and max(known) >= vocab_size:
-        raise ExportError(f"the tokenizer has ids up to {max(known):,}, the model {vocab_size:,} tokens: two models'.")
+        raise ExportError(
+            tr(
+                "the tokenizer has ids up to {most:,}, the model {vocab_size:,} tokens: two models'.",
+                most=max(known),
+                vocab_size=vocab_size,
+            )
+        )
     tokens = [known.get(number, f"[PAD{number}]") for number in range(vocab_size)]
     types = [
         UNUSED if number not in known else NORMAL if number not in added
@@ -56,11 +65,16 @@ def read_words(folder: Path, vocab_size: int, tokenizer: Any) -> Words:
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in content["model"].get("merges") or []]
     if not merges:
         raise ExportError(
-            "the tokenizer has no merges, and llama.cpp reads none without: it is byte-level without BPE."
+            tr("the tokenizer has no merges, and llama.cpp reads none without: it is byte-level without BPE.")
         )
     begin = begin_ids(tokenizer)
     if begin not in ([], [tokenizer.bos_token_id]):
-        raise ExportError(f"the tokenizer begins texts with {tokenizer.decode(begin)!r}; the format knows one token.")
+        raise ExportError(
+            tr(
+                "the tokenizer begins texts with {decode!r}; the format knows one token.",
+                decode=tokenizer.decode(begin),
+            )
+        )
     begins = bool(begin)
     return Words(tokens, types, merges, split, begins)
 
@@ -75,12 +89,19 @@ def check_merging(content: dict, split: str) -> None:
     odd = [name for name in ("continuing_subword_prefix", "end_of_word_suffix") if own.get(name)]
     odd += ["ignore_merges"] if bool(own.get("ignore_merges")) != (split == "llama-bpe") else []
     odd += [
-        f"{one['content']!r} with {name}" for one in content.get("added_tokens") or [] for name in wide if one.get(name)
+        tr("{token!r} with {name}", token=one["content"], name=name)
+        for one in content.get("added_tokens") or []
+        for name in wide
+        if one.get(name)
     ]
     if odd:
         raise ExportError(
-            f"llama.cpp reads texts otherwise than this tokenizer ({split}: {', '.join(odd[:3])}): name llama.cpp's "
-            f"folder (--llama-cpp) to use its own converter."
+            tr(
+                "llama.cpp reads texts otherwise than this tokenizer ({split}: {names}): name "
+                "llama.cpp's folder (--llama-cpp) to use its own converter.",
+                split=split,
+                names=listed(odd[:3]),
+            )
         )
 
 
@@ -104,8 +125,12 @@ def split_of(content: dict) -> str:
         if not own and len(others) == len(patterns) == 1 and patterns[0] in SPLITS:
             return SPLITS[patterns[0]]
     raise ExportError(
-        f"this writer knows byte-level BPE that splits as GPT-2, SmolLM, Llama 3 or Qwen 2 do, and this tokenizer "
-        f"({kind}) does not: name llama.cpp's folder (--llama-cpp) to use its own converter."
+        tr(
+            "this writer knows byte-level BPE that splits as GPT-2, SmolLM, Llama 3 or Qwen 2 do, "
+            "and this tokenizer ({kind}) does not: name llama.cpp's folder (--llama-cpp) to use its "
+            "own converter.",
+            kind=kind,
+        )
     )
 
 
@@ -122,7 +147,7 @@ def add_tokenizer(writer: GGUFWriter, words: Words, tokenizer: Any, ends: list[i
     writer.add_add_bos_token(words.begins)
     writer.add_add_space_prefix(False)
     if len(ends) > 3:
-        raise ExportError(f"generation stops at {len(ends)} tokens, and the format has room for three.")
+        raise ExportError(tr("generation stops at {n} tokens, and the format has room for three.", n=len(ends)))
     for add, token in zip(
         (writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id), ends, strict=False
     ):

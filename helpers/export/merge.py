@@ -18,6 +18,7 @@ from helpers.export.by_library import write_merged
 from helpers.export.errors import ExportError, StoredOtherwise
 from helpers.export.files import copy_tokenizer, read_config, shared_json
 from helpers.machine.hardware import is_out_of_memory
+from helpers.machine.language import joined, listed, tr
 from helpers.machine.paths import json_in
 from helpers.models import adapter as adapters
 from helpers.models.adapter import Adapter, Change
@@ -67,8 +68,14 @@ def as_export_errors(base: Path, adapter: Path) -> Iterator[None]:
             raise
         said = " ".join(str(error).split())[:200]
         raise ExportError(
-            f"{adapter.name} on {base.name}: {said} ({type(error).__name__}). One of the two is not what its "
-            f"configuration says, or brings code of its own, which is not run."
+            tr(
+                "{adapter} on {base}: {said} ({kind}). One of the two is not what its configuration "
+                "says, or brings code of its own, which is not run.",
+                adapter=adapter.name,
+                base=base.name,
+                said=said,
+                kind=type(error).__name__,
+            )
         ) from error
 
 
@@ -83,28 +90,39 @@ def base_files(folder: Path) -> dict[str, list[str]]:
     if single.exists():  # from_pretrained looks for this one first
         return {single.name: keys_of(single)}
     if not index.exists():
-        others = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))) or "no safetensors files"
+        others = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))) or tr("no safetensors files")
         raise ExportError(
-            f"{folder.name} has no model.safetensors and no index of several, but {others}: pickles may run code and "
-            f"are not loaded, and of variants nobody knows which is meant."
+            tr(
+                "{folder} has no model.safetensors and no index of several, but {others}: pickles may "
+                "run code and are not loaded, and of variants nobody knows which is meant.",
+                folder=folder.name,
+                others=others,
+            )
         )
     try:
         places = dict(json_in(index)["weight_map"])
         if not places or not all(isinstance(name, str) for name in places.values()):
-            raise ValueError("weight_map is no map of names")
+            raise ValueError(tr("weight_map is no map of names"))
     except (ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{folder.name}/{index.name} is damaged ({error}): fetch it again.") from None
+        file = f"{folder.name}/{index.name}"
+        raise ExportError(tr("{file} is damaged ({error}): fetch it again.", file=file, error=error)) from None
     files: dict[str, list[str]] = {}
     for key, name in places.items():
         files.setdefault(name, []).append(key)
     for name, keys in files.items():
         there = keys_of(folder / name)
         if wrong := sorted(set(keys) ^ set(there)):
-            where = "the index" if wrong[0] in there else name
-            raise ExportError(f"{folder.name}: {wrong[0]} is not in {where}: the files are of different models.")
+            where = tr("the index") if wrong[0] in there else name
+            raise ExportError(mixed(folder, wrong[0], where))
     if stray := sorted({path.name for path in folder.glob("model-*-of-*.safetensors")} - set(files)):
-        raise ExportError(f"{folder.name}: {stray[0]} is not in the index: the files are of different models.")
+        raise ExportError(mixed(folder, stray[0], tr("the index")))
     return dict(sorted(files.items()))
+
+
+def mixed(folder: Path, name: str, where: str) -> str:
+    """That a folder's files are of different models, since `where` lacks a name."""
+    words = {"folder": folder.name, "name": name, "where": where}
+    return tr("{folder}: {name} is not in {where}: the files are of different models.", **words)
 
 
 def keys_of(path: Path) -> list[str]:
@@ -113,7 +131,8 @@ def keys_of(path: Path) -> list[str]:
         with safe_open(path, "pt") as file:
             return list(file.keys())
     except (OSError, SafetensorError) as error:
-        raise ExportError(f"{path.parent.name}/{path.name} cannot be read ({error}): fetch it again.") from None
+        file = f"{path.parent.name}/{path.name}"
+        raise ExportError(tr("{file} cannot be read ({error}): fetch it again.", file=file, error=error)) from None
 
 
 def base_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
@@ -127,9 +146,11 @@ def base_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
 def check_folders(base: Path, target: Path) -> None:
     """Raises ExportError for a quantized base, and for a target that is not empty."""
     if "quantization_config" in read_config(base):
-        raise ExportError(f"{base.name} is quantized: merge into the 16-bit weights that it was made from.")
+        raise ExportError(
+            tr("{base} is quantized: merge into the 16-bit weights that it was made from.", base=base.name)
+        )
     if target.exists() and any(target.iterdir()):
-        raise ExportError(f"{target.name} is not empty: choose another folder.")
+        raise ExportError(tr("{target} is not empty: choose another folder.", target=target.name))
 
 
 def check_tied(stored: set[str], tensors: Iterable[str]) -> None:
@@ -140,8 +161,11 @@ def check_tied(stored: set[str], tensors: Iterable[str]) -> None:
     whole = [key for key in tensors if any(f".{name}." in key for name in EMBEDDINGS) and ".token_adapter." not in key]
     if whole and not any(f".{name}." in f".{key}" for name in HEADS for key in (*stored, *tensors)):
         raise ExportError(
-            f"this model's head and embedding are one weight, and the adapter changes one alone ({whole[0]}): use "
-            f"PEFT's merge_and_unload on a model whose weights are no longer tied."
+            tr(
+                "this model's head and embedding are one weight, and the adapter changes one alone "
+                "({whole}): use PEFT's merge_and_unload on a model whose weights are no longer tied.",
+                whole=whole[0],
+            )
         )
 
 
@@ -172,9 +196,10 @@ def named_as_stored(wanted: dict[str, list[Change]], stored: set[str]) -> dict[s
         if key is None and name.endswith("lm_head.weight") and tied and embeddings:
             continue  # saved along with the embedding that it is tied to; the comparison shows whether they are one
         if key is None:
-            hint = " It has no head of its own (tied weights)." if name.startswith("lm_head.") else ""
-            error = ExportError if hint else StoredOtherwise
-            raise error(f"the adapter is of another model: the base has no {name}.{hint}")
+            words = tr("the adapter is of another model: the base has no {name}.", name=name)
+            if name.startswith("lm_head."):
+                raise ExportError(joined([words, tr("It has no head of its own (tied weights).")]))
+            raise StoredOtherwise(words)
         names[key] = how
     return names
 
@@ -290,7 +315,9 @@ def write_rest(base: Path, adapter: Path, target: Path, dtype: torch.dtype, grow
     config["dtype"] = str(dtype).removeprefix("torch.")
     if grown:
         if len(set(grown.values())) > 1 or (not config.get("tie_word_embeddings") and len(grown) == 1):
-            raise ExportError(f"the vocabulary has grown in {', '.join(grown)} only: save embedding and head together.")
+            raise ExportError(
+                tr("the vocabulary has grown in {names} only: save embedding and head together.", names=listed(grown))
+            )
         inner = config.get("text_config")
         (inner if isinstance(inner, dict) else config)["vocab_size"] = next(iter(grown.values()))
     if (own / "tokenizer_config.json").exists():

@@ -11,6 +11,7 @@ import torch
 from helpers.behaviour import without_router
 from helpers.data.ends import end_ids
 from helpers.export.errors import ExportError
+from helpers.machine.language import Phrase, phrase, tr
 from helpers.machine.paths import write_json
 from helpers.machine.tables import Table
 
@@ -45,6 +46,18 @@ class Difference(NamedTuple):
     other_probability: float
     reason: str
 
+    def sentence(self) -> Phrase:
+        """It in words, for a cell of a table."""
+        return phrase(
+            "token {at}: {own} ({own_share:.2f}), here {their} ({their_share:.2f}): {reason}",
+            at=self.at,
+            own=in_cell(self.reference),
+            own_share=self.reference_probability,
+            their=in_cell(self.other),
+            their_share=self.other_probability,
+            reason=self.reason,
+        )
+
 
 Form = Callable[[Sequence[Talk]], list[Reply]]
 
@@ -55,16 +68,12 @@ class Parity(NamedTuple):
     questions: int
     differences: dict[str, list[Difference]]
 
-    def rows(self) -> list[tuple[str, str, str]]:
+    def rows(self) -> list[tuple[str, Phrase, Phrase]]:
         """(form, how many answers are the same, its first difference in words) of each form."""
         rows = []
         for name, differing in self.differences.items():
-            first = differing[0] if differing else None
-            words = first and (
-                f"token {first.at}: {in_cell(first.reference)} ({first.reference_probability:.2f}), here "
-                f"{in_cell(first.other)} ({first.other_probability:.2f}): {first.reason}"
-            )
-            rows.append((name, f"{self.questions - len(differing)} of {self.questions}", words or "none"))
+            same = phrase("{n} of {of}", n=self.questions - len(differing), of=self.questions)
+            rows.append((name, same, differing[0].sentence() if differing else phrase("none")))
         return rows
 
     def table(self) -> str:
@@ -74,7 +83,8 @@ class Parity(NamedTuple):
 
     def shown(self) -> Table:
         """The same for a notebook."""
-        return Table(("asked of", "same answers", "first difference"), self.rows())
+        header = (tr("asked of"), tr("same answers"), tr("first difference"))
+        return Table(header, [tuple(map(tr, row)) for row in self.rows()])
 
     def save(self, path: Path) -> None:
         """Writes parity.json: every difference."""
@@ -130,18 +140,24 @@ class Reference:
         chances = self.model(input_ids=before).logits[0, -1].softmax(-1)
         tokens = [ids[index] if index < len(ids) else None for ids in (one, other)]
         own, their = (float(chances[token]) if token is not None else 0.0 for token in tokens)
-        named, others = ("(no more)" if token is None else str(self.tokenizer.decode([token])) for token in tokens)
+        named, others = (
+            phrase("(no more)") if token is None else str(self.tokenizer.decode([token])) for token in tokens
+        )
         reason = self.reason(wanted, given, tokens, own - their)
         return Difference(talk[-1]["content"], index, named, others, own, their, reason)
 
-    def reason(self, wanted: Reply, given: Reply, tokens: list[int | None], gap: float) -> str:
+    def reason(self, wanted: Reply, given: Reply, tokens: list[int | None], gap: float) -> Phrase:
         """The likeliest cause of a difference."""
         if given.prompt and wanted.prompt != given.prompt:
-            known = " (a begin token more or less?)" if abs(wanted.prompt - given.prompt) == 1 else ""
-            return f"template: it read {given.prompt} tokens, base + adapter {wanted.prompt}{known}"
+            lengths = {"n": given.prompt, "of": wanted.prompt}
+            if abs(wanted.prompt - given.prompt) == 1:
+                return phrase(
+                    "template: it read {n} tokens, base + adapter {of} (a begin token more or less?)", **lengths
+                )
+            return phrase("template: it read {n} tokens, base + adapter {of}", **lengths)
         if None in tokens or self.ends[0] in tokens:
-            return "rounding, at the end" if gap < NEAR else "end token: it stops elsewhere"
-        return "rounding" if gap < NEAR else "other weights"
+            return phrase("rounding, at the end") if gap < NEAR else phrase("end token: it stops elsewhere")
+        return phrase("rounding") if gap < NEAR else phrase("other weights")
 
 
 def chat_ids(tokenizer: Any, talk: Talk) -> list[int]:
@@ -226,7 +242,7 @@ def served_form(folder: Path, tokenizer: Any, max_new_tokens: int = 40) -> Form 
 def compare_forms(reference: Reference, forms: dict[str, Form], talks: list[Talk]) -> Parity:
     """Asks every form the same; what is not answered as base + adapter answers it is a difference."""
     if not talks:
-        raise ExportError("there are no questions to compare with.")
+        raise ExportError(tr("there are no questions to compare with."))
     wanted, differences = reference(talks), {}
     for name, form in forms.items():
         pairs = zip(talks, wanted, form(talks), strict=True)
@@ -247,8 +263,8 @@ def read_questions(path: Path) -> list[str]:
         else:
             lines = [last_question(row["messages"]) for row in load_chat(path).dataset]
     except (OSError, UnicodeDecodeError, DataError) as error:
-        raise ExportError(f"{path.name}: no questions can be read ({error}).") from None
+        raise ExportError(tr("{path}: no questions can be read ({error}).", path=path.name, error=error)) from None
     questions = list(dict.fromkeys(question for question in lines if question))
     if not questions:
-        raise ExportError(f"{path.name} holds no question: write one a line.")
+        raise ExportError(tr("{path} holds no question: write one a line.", path=path.name))
     return questions

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from helpers.machine.language import listed, phrase, tr
 from helpers.machine.memory import (
     FALCON_7B,
     GIB,
@@ -34,7 +35,7 @@ ANSWER = 2048  # tokens of question and answer, for the memory of answering
 H100_PEAK = 989e12  # bfloat16 products a second, dense, by its data sheet
 # What is left of a card's speed beside others: a step on two H100s of one host (benchmarks/results/many-gpus.json).
 LEFT = {"one card": 1.0, "DDP": 0.91, "FSDP": 0.60}
-COUNTED = "times as on one host with fast links between its cards, measured on two; several hosts wait longer"
+WORDS = {"one card": phrase("one card"), "checkpointing": phrase("checkpointing")}  # in an option's name
 
 
 class PlanError(ValueError):
@@ -64,7 +65,12 @@ def shape_for(model: str) -> Shape:
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise PlanError(
-            f"no configuration of {model!r} ({first}). Known without a network: {', '.join(KNOWN)}; or name a folder."
+            tr(
+                "no configuration of {model!r} ({first}). Known without a network: {names}; or name a folder.",
+                model=model,
+                first=first,
+                names=listed(KNOWN),
+            )
         ) from None
 
 
@@ -127,27 +133,53 @@ def memory_of_answers(shape: Shape) -> str:
     """GiB that answering takes: the weights, and the static cache of one conversation, whose size is fixed before."""
     cache = cache_bytes(shape, ANSWER) / GIB
     weights = {NAMES[kind]: weight_bytes(shape, kind, 2, 2) / GIB for kind in ("nf4", "fp8", "none")}
-    words = ", ".join(f"{gib:.1f} in {name}" for name, gib in weights.items())
-    return f"Answering: GiB of weights {words}; and {cache:.2f} for keys and values of {ANSWER:,} tokens."
+    kinds = listed(tr("{gib:.1f} in {name}", gib=gib, name=name) for name, gib in weights.items())
+    return tr(
+        "Answering: GiB of weights {kinds}; and {cache:.2f} for keys and values of {tokens:,} tokens.",
+        kinds=kinds,
+        cache=cache,
+        tokens=ANSWER,
+    )
 
 
 def options_table(options: list[Option], gpu_gib: float, shape: Shape | None = None) -> Table:
     """The options side by side, with what they assume. shape: for the memory of answering as well."""
     rows, notes = [], []
     for one in options:
-        cost, fits = "-" if one.cost is None else f"{one.cost:,.2f}", "yes" if one.fits else "no"
-        rows.append((one.name, f"{one.gib:.1f}", fits, f"{one.tokens_per_second:,.0f}", f"{one.hours:.1f}", cost))
+        cost, fits = "-" if one.cost is None else f"{one.cost:,.2f}", tr("yes") if one.fits else tr("no")
+        rows.append(
+            (way_named(one.name), f"{one.gib:.1f}", fits, f"{one.tokens_per_second:,.0f}", f"{one.hours:.1f}", cost)
+        )
     if not any(one.fits for one in options):
         least = min(one.gib for one in options)
         notes.append(
-            f"Nothing fits into {gpu_gib:.0f} GiB: the least is {least:.1f} GiB a card. More cards, fewer rows."
+            tr(
+                "Nothing fits into {gib:.0f} GiB: the least is {least:.1f} GiB a card. More cards, fewer rows.",
+                gib=gpu_gib,
+                least=least,
+            )
         )
     fine = [one for one in options if one.fits]
     if fine:
-        notes.append(f"Fastest that fits: {max(fine, key=lambda one: one.tokens_per_second).name}.")
+        fastest = max(fine, key=lambda one: one.tokens_per_second)
+        notes.append(tr("Fastest that fits: {name}.", name=way_named(fastest.name)))
     if any("FP8" in one.name for one in options):
-        notes.append("FP8: on cards of compute capability 8.9 or more (L4, RTX 40, H100), in as much memory as bf16.")
+        notes.append(
+            tr("FP8: on cards of compute capability 8.9 or more (L4, RTX 40, H100), in as much memory as bf16.")
+        )
     if shape is not None:
         notes.append(memory_of_answers(shape))
-    notes.append(f"GiB of each card. Assumed: LoRA on every linear layer, {SAFE:.0%} of a card filled, {COUNTED}.")
-    return Table(("way of training", "GiB", "fits", "tokens/s", "hours", "cost"), rows, notes=notes)
+    notes.append(
+        tr(
+            "GiB of each card. Assumed: LoRA on every linear layer, {share:.0%} of a card filled, times as on one host "
+            "with fast links between its cards, measured on two; several hosts wait longer.",
+            share=SAFE,
+        )
+    )
+    header = (tr("way of training"), "GiB", tr("fits"), tr("tokens/s"), tr("hours"), tr("cost"))
+    return Table(header, rows, notes=notes)
+
+
+def way_named(name: str) -> str:
+    """An option's name in the reader's language; NF4, DDP and the like are called so in any."""
+    return listed(tr(WORDS.get(part, part)) for part in name.split(", "))

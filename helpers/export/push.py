@@ -2,6 +2,14 @@
 
 from pathlib import Path
 
+from helpers.machine.language import phrase, tr
+
+NO_CARD = phrase("{folder} has no README.md: export the run first, a model without a card helps nobody.")
+NO_TOKEN = phrase(
+    "there is no token on this machine. Make one with the role 'write' under Settings, Access Tokens on the Hub; then "
+    "run `hf auth login` in a terminal, or on Colab add it as the secret HF_TOKEN."
+)
+OTHERS_READ = phrase("{repository} is {there} already, not {wanted}: choose another name, or PRIVATE.")
 CONTENT = ("*.safetensors", "*.json", "*.jinja", "README.md")  # what an export consists of, and nothing else
 
 
@@ -21,20 +29,17 @@ def push(folder: Path, repository: str, *, private: bool = True, endpoint: str |
 
     folder, token = Path(folder), get_token()
     if not (folder / "README.md").exists():
-        raise PushError(f"{folder.name} has no README.md: export the run first, a model without a card helps nobody.")
+        raise PushError(tr(NO_CARD, folder=folder.name))
     if not token:
-        raise PushError(
-            "there is no token on this machine. Make one with the role 'write' under Settings, Access Tokens on the "
-            "Hub; then run `hf auth login` in a terminal, or on Colab add it as the secret HF_TOKEN."
-        )
+        raise PushError(tr(NO_TOKEN))
     hub = HfApi(endpoint=endpoint, token=token)
     try:
         if hub.whoami().get("auth", {}).get("accessToken", {}).get("role") == "read":
-            raise PushError("your token may only read: make one with the role 'write'.")
+            raise PushError(tr("your token may only read: make one with the role 'write'."))
         hub.create_repo(repository, private=private, exist_ok=True)
         if bool(hub.repo_info(repository).private) != private:
-            there, wanted = ("public", "private") if private else ("private", "public")
-            raise PushError(f"{repository} is {there} already, not {wanted}: choose another name, or PRIVATE.")
+            there, wanted = (tr("public"), tr("private")) if private else (tr("private"), tr("public"))
+            raise PushError(tr(OTHERS_READ, repository=repository, there=there, wanted=wanted))
         return str(
             hub.upload_folder(
                 repo_id=repository, folder_path=folder, allow_patterns=list(CONTENT), commit_message="Add the adapter"
@@ -42,4 +47,6 @@ def push(folder: Path, repository: str, *, private: bool = True, endpoint: str |
         )
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).replace(token, "***").splitlines()
-        raise PushError(f"the Hub refused ({type(error).__name__}: {(reason or [''])[0]}).") from None
+        raise PushError(
+            tr("the Hub refused ({kind}: {value}).", kind=type(error).__name__, value=(reason or [""])[0])
+        ) from None

@@ -20,6 +20,7 @@ from helpers.export.parity import (
     read_questions,
     served_form,
 )
+from helpers.machine.language import phrase, tr
 from helpers.models.embedded import BASE_MODEL
 from helpers.settings import EMBEDDED
 
@@ -46,13 +47,24 @@ def export_whole(
     asked = read_questions(Path(questions)) if questions else []
     done = merge(base, run / "adapter", target)
     before, after = done.base_bytes / 2**20, done.bytes / 2**20
-    report(f"{target}: {done.changed} layers changed; {before:,.0f} MiB before, {after:,.0f} MiB now")
-    agreement = done.agreement.sentence() if done.agreement else "not compared with base + adapter: two do not fit here"
-    report(agreement)
+    report(
+        tr(
+            "{target}: {changed} layers changed; {before:,.0f} MiB before, {after:,.0f} MiB now",
+            target=target,
+            changed=done.changed,
+            before=before,
+            after=after,
+        )
+    )
+    alone = phrase("not compared with base + adapter: two do not fit here")
+    agreement = done.agreement.sentence() if done.agreement else alone
+    report(tr(agreement))
     file = None
     if gguf:
         file = write_gguf(target, target / f"model-{gguf}.gguf", gguf, Path(llama_cpp) if llama_cpp else None)
-        report(f"{file}: {file.stat().st_size / 2**20:,.0f} MiB, with a Modelfile for Ollama")
+        report(
+            tr("{file}: {value:,.0f} MiB, with a Modelfile for Ollama", file=file, value=file.stat().st_size / 2**20)
+        )
     parity = compared(base, run / "adapter", target, file, asked, forms or {}, report) if asked else None
     added = f"## Compared\n- {agreement}\n" + (f"\n{parity.table()}\n" if parity else "")
     name = BASE_MODEL if settings["model"] == EMBEDDED else settings["model"]
@@ -71,14 +83,14 @@ def compared(
 ) -> Parity:
     """Asks every form that there is, writes parity.json, and says the table."""
     reference = Reference(base, adapter)
-    forms = {"merged, in transformers": merged_form(target), **forms}
+    forms = {phrase("merged, in transformers"): merged_form(target), **forms}
     if served := served_form(target, reference.tokenizer):
-        forms["merged, in transformers serve"] = served
+        forms[phrase("merged, in transformers serve")] = served
     if file and (spoken := llama_cpp_form(file, reference.tokenizer)):
-        forms["GGUF, in llama.cpp"] = spoken
+        forms[phrase("GGUF, in llama.cpp")] = spoken
     elif file and not any("GGUF" in name for name in forms):
-        report("the GGUF was not asked: pip install llama-cpp-python, and export again")
+        report(tr("the GGUF was not asked: pip install llama-cpp-python, and export again"))
     parity = compare_forms(reference, forms, reference.turns(questions))
     parity.save(target / "parity.json")
-    report(parity.table())
+    report(str(parity.shown()))
     return parity

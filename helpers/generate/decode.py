@@ -16,6 +16,7 @@ from helpers.generate.draft import DRAFT_TOKENS, Speculation, can_draft, weights
 from helpers.generate.sampling import Sampling
 from helpers.generate.step import FAILURES, Step, can_step, steps_of
 from helpers.machine.hardware import Choice, is_out_of_memory
+from helpers.machine.language import tr
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -183,15 +184,20 @@ class Decoder:
         except Exception as error:
             self.answer_alone(error)
             return None
-        self.speculations, self.how = {}, Choice(False, "the model answers by itself: a lean copy gives other logits")
+        self.speculations = {}
+        self.how = Choice(False, tr("the model answers by itself: a lean copy gives other logits"))
         return None
 
     def answer_alone(self, error: Exception) -> None:
         """No draft from now on, which `how` tells; a full memory is no reason, and raised again."""
         if is_out_of_memory(error):
             raise error
-        reason = f"an operator of the draft fails with torch {torch.__version__} ({type(error).__name__})"
-        self.speculations, self.how = {}, Choice(False, f"the model answers by itself: {reason}")
+        words = tr(
+            "the model answers by itself: an operator of the draft fails with torch {torch} ({error})",
+            torch=torch.__version__,
+            error=type(error).__name__,
+        )
+        self.speculations, self.how = {}, Choice(False, words)
 
     def started(self, prompt: list[int], logits: torch.Tensor, longest: int) -> Speculation | None:
         """The Speculation of the model's present weights, after the prompt; None when its logits are others."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from helpers.adapted import adapter_is_on, base_of, weight_with_adapter
 from helpers.generate.products import in_blocks, in_eight, in_four
 from helpers.machine.hardware import Choice, cpu_has_bf16
+from helpers.machine.language import tr
 
 DRAFT_TOKENS = 9  # tokens that the draft proposes before they are verified
 TOLERANCE = 2e-3  # the target's logits may differ from the model's by so much: the same sums in another order
@@ -20,17 +21,19 @@ def can_draft(model: Any) -> Choice:
     base = base_of(model)
     weight, config = base.get_input_embeddings().weight, base.config
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
-        return Choice(False, "the model answers by itself: speculative decoding is for float32 weights on a CPU")
+        return Choice(False, tr("the model answers by itself: speculative decoding is for float32 weights on a CPU"))
     if (
         config.model_type != "llama"
         or config.hidden_act != "silu"
         or not cpu_has_bf16()
         or not hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
     ):
-        return Choice(False, "the model answers by itself: speculative decoding needs a Llama and a CPU with bfloat16")
+        return Choice(
+            False, tr("the model answers by itself: speculative decoding needs a Llama and a CPU with bfloat16")
+        )
     if any(type(m).__name__ == "Linear4bit" for m in base.modules()):
-        return Choice(False, "the model answers by itself: its weights are 4-bit")
-    return Choice(True, "a 4-bit draft proposes tokens, and float32 weights verify several in one pass")
+        return Choice(False, tr("the model answers by itself: its weights are 4-bit"))
+    return Choice(True, tr("a 4-bit draft proposes tokens, and float32 weights verify several in one pass"))
 
 
 def weights_key(model: torch.nn.Module) -> tuple:

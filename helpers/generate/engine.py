@@ -21,6 +21,7 @@ from helpers.generate.fair_queue import queue_of
 from helpers.generate.generation import Stream, base_answers
 from helpers.generate.next_token import chances, next_rows
 from helpers.generate.sampling import Sampling, model_preset
+from helpers.machine.language import tr
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,10 +95,15 @@ class Engine:
         length = len(self.prompt_ids(request)) + len(request.begun)
         if length < context:
             return context - length
-        raise PromptError(
-            f"The prompt has {length:,} tokens, its template included. This model's context is {context:,} tokens, "
-            f"with the answer: {length - context + 1:,} too many. Shorten it to less than {context / length:.0%}."
+        words = tr(
+            "The prompt has {length:,} tokens, its template included. This model's context is {context:,} tokens, "
+            "with the answer: {more:,} too many. Shorten it to less than {share:.0%}.",
+            length=length,
+            context=context,
+            more=length - context + 1,
+            share=context / length,
         )
+        raise PromptError(words)
 
     def adapter(self, which: str) -> AbstractContextManager:
         """While it is open, the model is base or tuned."""
@@ -260,7 +266,7 @@ class Job:
         stream, seed = self.streams[which], self.sampling.seed if self.sampling.temperature > 0 else None
         reason = stream.reason()
         if self.full and reason.startswith("max_new_tokens"):
-            reason = "the model's context is full: prompt and answer fill it"
+            reason = tr("the model's context is full: prompt and answer fill it")
         code = stream.as_code(which == "base" and len(self.engine.models) > 1)
         read = len(self.engine.prompt_ids(self.request, which))
         return Done(stream.tokens, seconds, reason, seed, code, read, self.engine.context, self.left_out)

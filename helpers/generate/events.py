@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from helpers.generate.sampling import Sampling
+from helpers.machine.language import tr
 
 
 class PromptError(ValueError):
@@ -115,10 +116,11 @@ class Parting(NamedTuple):
 
     def sentence(self) -> str:
         """What it shows, in words."""
-        return (
-            f"They part at token {self.position + 1}. Base writes {self.base!r}: it gives it {self.base_own:.1%}, "
-            f"tuned {self.tuned_other:.1%}. Tuned writes {self.tuned!r}: it gives it {self.tuned_own:.1%}, base "
-            f"{self.base_other:.1%}."
+        return tr(
+            "They part at token {place}. Base writes {base!r}: it gives it {base_own:.1%}, tuned {tuned_other:.1%}. "
+            "Tuned writes {tuned!r}: it gives it {tuned_own:.1%}, base {base_other:.1%}.",
+            place=self.position + 1,
+            **self._asdict(),
         )
 
 

@@ -19,6 +19,7 @@ from helpers.generate.batch import recorded_answers
 from helpers.generate.decode import Decoder
 from helpers.generate.kv_cache import CACHE_ARGUMENT, reads_in_room, roomy_cache
 from helpers.generate.sampling import Sampling
+from helpers.machine.language import tr
 from helpers.machine.quiet import silent
 from helpers.machine.versions import versions
 
@@ -232,10 +233,10 @@ class Stream:
     def reason(self) -> str:
         """Why it stopped, in words."""
         if self.ended:
-            return "the model ended its answer"
+            return tr("the model ended its answer")
         if self.stopped_by_text:
-            return "a stop string came"
-        return "you stopped it" if self.stop_asked.is_set() else "max_new_tokens is reached"
+            return tr("a stop string came")
+        return tr("you stopped it") if self.stop_asked.is_set() else tr("max_new_tokens is reached")
 
     def as_code(self, base: bool = False) -> str:
         """The plain `model.generate` call that gives this answer, for a cell that has `model` and `tokenizer`."""

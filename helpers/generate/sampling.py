@@ -6,6 +6,8 @@ import random
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from helpers.machine.language import phrase, tr
+
 if TYPE_CHECKING:
     from transformers import LogitsProcessorList
 
@@ -34,18 +36,19 @@ class Sampling:
     def __post_init__(self):
         """Raises ValueError for a value outside its range, naming it and what can be."""
         ranges = {
-            "max_new_tokens": (self.max_new_tokens >= 1, "1 or more"),
-            "temperature": (self.temperature >= 0, "0 (greedy) or above"),
-            "top_k": (self.top_k >= 0, "0 (off) or above"),
-            "top_p": (0 < self.top_p <= 1, "above 0 and up to 1 (off)"),
-            "min_p": (0 <= self.min_p < 1, "0 (off) and below 1"),
-            "repetition_penalty": (self.repetition_penalty > 0, "above 0; 1 is off"),
-            "no_repeat_ngram_size": (self.no_repeat_ngram_size >= 0, "0 (off) or above"),
-            "seed": (-1 <= self.seed < 2**32, "-1 (draw one) or a number below 2**32"),
+            "max_new_tokens": (self.max_new_tokens >= 1, phrase("1 or more")),
+            "temperature": (self.temperature >= 0, phrase("0 (greedy) or above")),
+            "top_k": (self.top_k >= 0, phrase("0 (off) or above")),
+            "top_p": (0 < self.top_p <= 1, phrase("above 0 and up to 1 (off)")),
+            "min_p": (0 <= self.min_p < 1, phrase("0 (off) and below 1")),
+            "repetition_penalty": (self.repetition_penalty > 0, phrase("above 0; 1 is off")),
+            "no_repeat_ngram_size": (self.no_repeat_ngram_size >= 0, phrase("0 (off) or above")),
+            "seed": (-1 <= self.seed < 2**32, phrase("-1 (draw one) or a number below 2**32")),
         }
         for name, (fine, allowed) in ranges.items():
             if not fine:
-                raise ValueError(f"{name}={getattr(self, name)}: it must be {allowed}.")
+                value, said = getattr(self, name), tr(allowed)
+                raise ValueError(tr("{name}={value}: it must be {allowed}.", name=name, value=value, allowed=said))
 
     def drawn(self) -> Sampling:
         """The same with a seed of its own where -1 asked for one."""
@@ -75,11 +78,11 @@ class Sampling:
         return "".join(f"    {name}={value!r},\n" for name, value in self.arguments().items())
 
 
-PRESETS = {
-    "Greedy": {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0},
-    "Balanced": {"temperature": 0.7, "top_k": 0, "top_p": 0.9, "min_p": 0.0, "repetition_penalty": 1.0},
-    "Creative": {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.05, "repetition_penalty": 1.0},
-    "Neutral": {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0},
+PRESETS: dict[str, dict[str, float]] = {
+    phrase("Greedy"): {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0},
+    phrase("Balanced"): {"temperature": 0.7, "top_k": 0, "top_p": 0.9, "min_p": 0.0, "repetition_penalty": 1.0},
+    phrase("Creative"): {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.05, "repetition_penalty": 1.0},
+    phrase("Neutral"): {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0},
 }
 
 

@@ -8,6 +8,7 @@ import torch
 from transformers.cache_utils import Cache, StaticCache, StaticLayer, StaticSlidingWindowLayer
 
 from helpers.machine.hardware import Choice
+from helpers.machine.language import listed, tr
 
 KINDS = {"full_attention": StaticLayer, "sliding_attention": StaticSlidingWindowLayer}
 GROWTH = 256  # tokens of the smallest cache; the next are twice as large
@@ -84,14 +85,15 @@ def can_be_static(model: Any) -> Choice:
     try:
         layers = StaticCache(config=model.config, max_cache_len=GROWTH).layers
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        return Choice(False, f"transformers has no static cache for it ({type(error).__name__})")
+        return Choice(False, tr("transformers has no static cache for it ({error})", error=type(error).__name__))
     if other := {type(layer).__name__ for layer in layers} - {kind.__name__ for kind in KINDS.values()}:
-        return Choice(False, f"its cache has layers that a static one does not serve ({', '.join(sorted(other))})")
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
-    if other := kinds - set(KINDS):
-        return Choice(False, f"its attention is of another kind ({', '.join(sorted(other))})")
+        kinds = listed(sorted(other))
+        return Choice(False, tr("its cache has layers that a static one does not serve ({kinds})", kinds=kinds))
+    attention = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    if other := attention - set(KINDS):
+        return Choice(False, tr("its attention is of another kind ({kinds})", kinds=listed(sorted(other))))
     if not getattr(model, "_can_compile_fullgraph", True):
-        return Choice(False, "transformers says that its forward pass cannot be recorded")
+        return Choice(False, tr("transformers says that its forward pass cannot be recorded"))
     return Choice(True, "")
 
 

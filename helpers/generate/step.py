@@ -13,6 +13,7 @@ from helpers.adapted import base_of
 from helpers.generate.static_cache import Slots, can_be_static, placed_cache, size_for, windows
 from helpers.generate.step_lora import StepLora, adapter_state
 from helpers.machine.hardware import Choice
+from helpers.machine.language import tr
 
 KEPT = 3  # steps of other sizes that are kept beside the latest
 WARM_UPS = 2  # eager runs before a recording: kernels choose their workspaces in them
@@ -29,11 +30,11 @@ def can_step(model: Any) -> Choice:
     """Whether this model's decoding step can be recorded, and why."""
     devices = {p.device.type + str(p.device.index) for p in model.parameters()}
     if len(devices) > 1:
-        return Choice(False, "a pass for each token: the model lies on several devices")
+        return Choice(False, tr("a pass for each token: the model lies on several devices"))
     static = can_be_static(base_of(model))
     if not static.value or steps_of(model).failed:
-        return Choice(False, f"a pass for each token: {static.reason or steps_of(model).failed}")
-    return Choice(True, "the step is recorded once as a CUDA graph, over keys and values of a fixed size")
+        return Choice(False, tr("a pass for each token: {why}", why=static.reason or steps_of(model).failed))
+    return Choice(True, tr("the step is recorded once as a CUDA graph, over keys and values of a fixed size"))
 
 
 def keeps_some(model: Any) -> bool:
@@ -157,7 +158,7 @@ class Step:
         ids = torch.tensor([token_ids], device=self.device)
         own = model(input_ids=ids, use_cache=False, **some).logits[0, -1].float()
         if not float(torch.corrcoef(torch.stack([own, logits]))[0, 1]) > AGREEMENT:
-            raise StepError("the step over a fixed cache gives other logits than the model")
+            raise StepError(tr("the step over a fixed cache gives other logits than the model"))
         self.proved.add(self.state)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from helpers.machine.language import phrase
 from helpers.machine.paths import is_kind, read_json
 
 NUMBER, NAMED, MAYBE = (int, float), dict, (int, float, type(None))
@@ -34,10 +35,10 @@ CARD = {
 }
 # The figures to judge a run by, as people read them: (label, form of the number).
 FIGURES = {
-    "fact_accuracy": ("facts right", "{:.0%}"),
-    "nll": ("NLL (nats a token)", "{:.2f}"),
-    "ended": ("answers that end", "{:.0%}"),
-    "style": ("in the style asked for", "{:.0%}"),
+    "fact_accuracy": (phrase("facts right"), "{:.0%}"),
+    "nll": (phrase("NLL (nats a token)"), "{:.2f}"),
+    "ended": (phrase("answers that end"), "{:.0%}"),
+    "style": (phrase("in the style asked for"), "{:.0%}"),
 }
 NEEDED = ("profile", "data", "steps", "seconds")  # without these it is no card of this project
 

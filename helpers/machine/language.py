@@ -2,6 +2,7 @@
 
 import gettext
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,18 +28,39 @@ def sentences(name: str) -> gettext.NullTranslations:
     return gettext.translation(DOMAIN, LOCALE, [name], fallback=True)
 
 
+class Phrase(str):
+    """An English sentence that is kept: a setting's reason, what became of a column. It is that text wherever it is
+    compared or written into a file; `tr` says it in the reader's language where it is shown."""
+
+    text: str
+    fields: dict[str, Any]
+
+
+def phrase(text: str, /, **fields: Any) -> Phrase:
+    """An English sentence to keep. text, fields: as `tr` takes them."""
+    kept = Phrase(text.format(**fields) if fields else text)
+    kept.text, kept.fields = text, fields
+    return kept
+
+
 def tr(text: str, /, **fields: Any) -> str:
     """An English sentence in the reader's language. fields: what stands in for {names} in it, by `str.format`.
 
-    What calls it is found by its text: a literal with {fields}, or a constant, never an f-string.
+    What calls it is found by its text: a literal with {fields}, or a constant, never an f-string. Of a sentence that
+    was a `phrase`, as of a field that is one, its own text is looked up.
     """
+    if isinstance(text, Phrase):
+        return tr(text.text, **{**text.fields, **fields})
+    told = {name: tr(value) if isinstance(value, Phrase) else value for name, value in fields.items()}
     sentence = sentences(language()).gettext(text) if text else text
-    return sentence.format(**fields) if fields else sentence
+    return sentence.format(**told) if told else sentence
 
 
-def deferred(text: str) -> str:
-    """The same text, an English sentence that `tr` is given later: a constant of a module is made before anybody asks.
+def joined(sentences: Iterable[str]) -> str:
+    """Sentences one after the other, without those that are empty: Chinese has no blank between them."""
+    return ("" if language() == "zh_CN" else " ").join(filter(None, sentences))
 
-    Source: "Deferred translations" of Python's gettext, there `N_`.
-    """
-    return text
+
+def listed(names: Iterable[str]) -> str:
+    """Names one after the other, with the comma that a list has in the reader's language."""
+    return ("、" if language() == "zh_CN" else ", ").join(names)

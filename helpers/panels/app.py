@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers.machine.language import joined, listed, tr
+
 if TYPE_CHECKING:
     from helpers.panels.site import Site
 
@@ -32,7 +34,8 @@ panel.show()
 
 def panel_notebook(file: Path, questions: list[str]) -> dict:
     """The notebook that Voila shows: a heading and the panel. file: of serving.Server. questions: its examples."""
-    title = {"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# Talk to your fine-tuned model"}
+    heading = f"# {tr('Talk to your fine-tuned model')}"
+    title = {"cell_type": "markdown", "id": "title", "metadata": {}, "source": heading}
     code: dict[str, Any] = {"cell_type": "code", "id": "panel", "metadata": {}, "outputs": [], "execution_count": None}
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     cells = [title, {**code, "source": CELL.format(file=str(file), prompt=questions[0], examples=questions)}]
@@ -66,18 +69,23 @@ def plan_site(notebook: Path, port: int, visitors: int = VISITORS, share: str | 
 
 def invitation(site: Site) -> str:
     """The address, and what those can do who have it."""
-    queue = "The model answers one after the other, and long answers take turns; those who wait see their place."
-    end = f"Up to {site.visitors} visitors. The address holds until Ctrl+C ends this; the next time it is another."
+    queue = tr("The model answers one after the other, and long answers take turns; those who wait see their place.")
+    end = tr(
+        "Up to {visitors} visitors. The address holds until Ctrl+C ends this; the next time it is another.",
+        visitors=site.visitors,
+    )
+    rules = joined([queue, end])
     address = f"http://{site.names[0]}:{site.port}/?token={site.token}"
     if site.ip == "127.0.0.1":
-        return f"open {address}\n{queue} {end}"
-    return (
-        f"For everybody in this network: {address}\n"
-        f"This machine also goes by: {', '.join(site.names[1:])}\n{queue} {end}\n"
+        return f"{tr('open {address}', address=address)}\n{rules}"
+    who = tr("For everybody in this network: {address}", address=address)
+    names = tr("This machine also goes by: {names}", names=listed(site.names[1:]))
+    safety = tr(
         "Whoever has the address can ask the model, as often as they like, and nothing more: they run no code, see no "
         "file and nobody else's questions. It is not encrypted: others in the network can read along, questions, "
         "answers and the address. So give it to people you trust in a network you trust, and ask nothing secret."
     )
+    return f"{who}\n{names}\n{rules}\n{safety}"
 
 
 def start_site(site: Site) -> subprocess.Popen:

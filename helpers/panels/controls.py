@@ -7,21 +7,22 @@ from typing import Any
 import ipywidgets as widgets
 
 from helpers.generate.sampling import PRESETS, Sampling
+from helpers.machine.language import listed, phrase, tr
 
 DESCRIBED = {"description_width": "130px"}
-OWN, BY_HAND = "The model's own", "By hand"
+OWN, BY_HAND = phrase("The model's own"), phrase("By hand")
 OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}  # where a knob changes nothing
 SAMPLED = ("top_k", "top_p", "min_p")  # they choose among tokens, of which temperature 0 leaves one
-GREYED = "changes nothing now: temperature 0 takes the likeliest token"
+GREYED = phrase("changes nothing now: temperature 0 takes the likeliest token")
 MEANINGS = {
-    "max_new_tokens": "the answer is cut off after so many tokens (pieces of words)",
-    "temperature": "how daring it is: 0 takes the likeliest token, 1 each as often as the model expects it",
-    "top_k": "choose among so many of the likeliest tokens; 0 is off",
-    "top_p": "choose among the likeliest tokens that together have this share; 1 is off",
-    "min_p": "leave out tokens with less than this share of the likeliest one's chance; 0 is off",
-    "repetition_penalty": "makes tokens that are in the text already less likely; 1 is off",
-    "no_repeat_ngram_size": "no run of so many tokens may come twice; 0 is off",
-    "seed": "the same seed gives the same answer again; -1 draws one and shows it",
+    "max_new_tokens": phrase("the answer is cut off after so many tokens (pieces of words)"),
+    "temperature": phrase("how daring it is: 0 takes the likeliest token, 1 each as often as the model expects it"),
+    "top_k": phrase("choose among so many of the likeliest tokens; 0 is off"),
+    "top_p": phrase("choose among the likeliest tokens that together have this share; 1 is off"),
+    "min_p": phrase("leave out tokens with less than this share of the likeliest one's chance; 0 is off"),
+    "repetition_penalty": phrase("makes tokens that are in the text already less likely; 1 is off"),
+    "no_repeat_ngram_size": phrase("no run of so many tokens may come twice; 0 is off"),
+    "seed": phrase("the same seed gives the same answer again; -1 draws one and shows it"),
 }
 
 
@@ -71,9 +72,12 @@ class Controls:
     """
 
     def __init__(self, own: dict, max_new_tokens: int, more: tuple[widgets.Widget, ...] = ()):
-        self.presets = {**PRESETS, OWN: own}
+        self.presets: dict[str, dict] = {**PRESETS, OWN: own}
         self.preset = widgets.Dropdown(
-            options=[*self.presets, BY_HAND], value="Greedy", description="Preset", style=DESCRIBED
+            options=[(tr(name), name) for name in (*self.presets, BY_HAND)],
+            value="Greedy",
+            description=tr("Preset"),
+            style=DESCRIBED,
         )
         self.preset.layout.width = "98%"
         ranges: dict[str, tuple[float, float, float, float]] = {
@@ -86,16 +90,16 @@ class Controls:
             "no_repeat_ngram_size": (0, 0, 6, 1),
         }
         self.numbers = {
-            name: Number(value, low, high, step, name, MEANINGS[name])
+            name: Number(value, low, high, step, name, tr(MEANINGS[name]))
             for name, (value, low, high, step) in ranges.items()
         }
         self.seed = widgets.BoundedIntText(0, min=-1, max=2**31 - 1, description="seed", style=DESCRIBED)
         self.seed.layout.width = "98%"
         self.seed_note, self.preset_note = widgets.HTML(), widgets.HTML()
-        self.stop = widgets.Text("", description="stop strings", style=DESCRIBED, layout={"width": "98%"})
-        self.stop.placeholder = "texts that end an answer, with commas"
+        self.stop = widgets.Text("", description=tr("stop strings"), style=DESCRIBED, layout={"width": "98%"})
+        self.stop.placeholder = tr("texts that end an answer, with commas")
         advanced = widgets.Accordion([widgets.VBox([*more, self.numbers["no_repeat_ngram_size"].row, self.stop])])
-        advanced.set_title(0, "advanced")
+        advanced.set_title(0, tr("advanced"))
         advanced.selected_index = None
         rows = [number.row for name, number in self.numbers.items() if name != "no_repeat_ngram_size"]
         self.box = widgets.VBox([self.preset, self.preset_note, *rows, self.seed, self.seed_note, advanced])
@@ -109,21 +113,23 @@ class Controls:
 
     def grey(self) -> None:
         """Greys what changes nothing at the present temperature, and says why."""
-        reason = GREYED if self.numbers["temperature"].value == 0 else ""
+        reason = tr(GREYED) if self.numbers["temperature"].value == 0 else ""
         for name in SAMPLED:
             self.numbers[name].grey(reason)
         self.seed.disabled = bool(reason)
-        self.seed_note.value = small(reason or MEANINGS["seed"])
+        self.seed_note.value = small(reason or tr(MEANINGS["seed"]))
 
     def describe(self) -> None:
         """Says what the chosen preset sets."""
         if self.preset.value == BY_HAND:
-            self.preset_note.value = small("the knobs as you set them")
+            self.preset_note.value = small(tr("the knobs as you set them"))
             return
         knobs = self.presets[self.preset.value]
         used = [f"{name} {value:g}" for name, value in knobs.items() if value != OFF.get(name)]
-        sampled = "the likeliest token each time" if knobs["temperature"] == 0 else "a token by chance"
-        self.preset_note.value = small(f"sets {', '.join(used)}, the others off: {sampled}")
+        text = phrase("sets {knobs}, the others off: a token by chance")
+        if knobs["temperature"] == 0:
+            text = phrase("sets {knobs}, the others off: the likeliest token each time")
+        self.preset_note.value = small(tr(text, knobs=listed(used)))
 
     def observe(self, changed: Callable[[], None]) -> None:
         """Calls `changed()` after a knob was moved; once for a preset."""

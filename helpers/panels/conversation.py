@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from helpers.generate.events import Parting, Turn
+from helpers.machine.language import phrase, tr
 
 WRAPPED = "white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.4"
 ASKED = "border-left:3px solid #888;padding:2px 8px;margin:6px 0 2px"
 FOUND = "font-size:0.9em;overflow-wrap:anywhere;line-height:1.35;padding:2px 8px;margin:2px 0"
-NAMES = {"base": "base model", "tuned": "fine-tuned model"}
+NAMES = {"base": phrase("base model"), "tuned": phrase("fine-tuned model")}
 COPY = (
     "const done = text => this.textContent = text; navigator.clipboard ? "
-    "navigator.clipboard.writeText(this.dataset.text).then(() => done('Copied'), () => done('Select the text below')) "
-    ": done('Select the text below')"
+    "navigator.clipboard.writeText(this.dataset.text).then(() => done('{copied}'), () => done('{select}')) "
+    ": done('{select}')"
 )
 
 
@@ -59,7 +60,8 @@ def exchange_html(exchange: Exchange) -> str:
 
 def question_html(question: str) -> str:
     """A question as it stands in the thread."""
-    return f"<div style='{ASKED}'><b>You:</b> <span style='{WRAPPED}'>{html.escape(question)}</span></div>"
+    said = f"<span style='{WRAPPED}'>{html.escape(question)}</span>"
+    return f"<div style='{ASKED}'>{tr('<b>You:</b> {said}', said=said)}</div>"
 
 
 def passages_html(passages: Sequence[tuple[str, str]] | None) -> str:
@@ -70,13 +72,14 @@ def passages_html(passages: Sequence[tuple[str, str]] | None) -> str:
         f"<li>{html.escape(text)} <span style='opacity:.75'>{html.escape(source)}</span></li>"
         for text, source in passages
     )
-    return f"<div style='{FOUND}'>On the sheet: {f'<ul style=margin:0>{lines}</ul>' if lines else 'nothing near'}</div>"
+    found = tr("On the sheet: {found}", found=f"<ul style=margin:0>{lines}</ul>" if lines else tr("nothing near"))
+    return f"<div style='{FOUND}'>{found}</div>"
 
 
 def answer_html(name: str, text: str, parting: Parting | None = None) -> str:
     """An answer under the name of its model; the blank with which many templates let it begin is not shown."""
     shown = marked(text, name, parting).lstrip(" ")
-    return f"<b>{NAMES[name]}</b><div style='{WRAPPED};font-size:1.1em'>{shown}</div>"
+    return f"<b>{tr(NAMES[name])}</b><div style='{WRAPPED};font-size:1.1em'>{shown}</div>"
 
 
 def marked(text: str, name: str, parting: Parting | None) -> str:
@@ -86,7 +89,7 @@ def marked(text: str, name: str, parting: Parting | None) -> str:
     rest = text[len(parting.shared) :]
     token = getattr(parting, name)
     length = len(token) if rest.startswith(token) else 1  # a part of a character is seen when it is whole
-    mark = f"<mark title='here the two part'>[{html.escape(rest[:length])}]</mark>"
+    mark = f"<mark title='{tr('here the two part')}'>[{html.escape(rest[:length])}]</mark>"
     return html.escape(parting.shared) + mark + html.escape(rest[length:])
 
 
@@ -95,9 +98,10 @@ def as_markdown(exchanges: Sequence[Exchange]) -> str:
     parts = []
     for index, one in enumerate(exchanges):
         parts += ["---"] if one.starts and index else []
-        parts.append(f"**You**\n\n{quoted(one.question)}")
-        parts += [f"On the sheet ({source or 'no source'})\n\n{quoted(text)}" for text, source in one.passages or ()]
-        parts += [f"**{NAMES[name].capitalize()}**\n\n{quoted(text)}" for name, text in one.answers.items()]
+        parts.append(f"**{tr('You')}**\n\n{quoted(one.question)}")
+        for text, source in one.passages or ():
+            parts.append(f"{tr('On the sheet ({source})', source=source or tr('no source'))}\n\n{quoted(text)}")
+        parts += [f"**{tr(NAMES[name]).capitalize()}**\n\n{quoted(text)}" for name, text in one.answers.items()]
     return "\n\n".join(parts) + "\n" if parts else ""
 
 
@@ -110,10 +114,12 @@ def save_html(exchanges: Sequence[Exchange]) -> str:
     """A link that downloads the thread, and a button that copies it; the text stands below, where neither works."""
     text = as_markdown(exchanges)
     if not text:
-        return "<p>Nothing has been asked yet.</p>"
+        return f"<p>{tr('Nothing has been asked yet.')}</p>"
     encoded = base64.b64encode(text.encode()).decode()
-    link = f'<a download="conversation.md" href="data:text/markdown;base64,{encoded}">Download as Markdown</a>'
-    button = f'<button type="button" data-text="{html.escape(text, quote=True)}" onclick="{COPY}">Copy</button>'
+    download, copy = tr("Download as Markdown"), tr("Copy")
+    link = f'<a download="conversation.md" href="data:text/markdown;base64,{encoded}">{download}</a>'
+    on_click = COPY.format(copied=tr("Copied"), select=tr("Select the text below"))
+    button = f'<button type="button" data-text="{html.escape(text, quote=True)}" onclick="{on_click}">{copy}</button>'
     return f"<p>{button} &nbsp; {link}</p>"
 
 
@@ -121,7 +127,7 @@ def thread_text(exchanges: Sequence[Exchange]) -> str:
     """The thread as plain text."""
     lines = []
     for one in exchanges:
-        lines.append(f"You: {one.question}")
-        lines += [f"on the sheet: {text}" for text, _ in one.passages or ()]
-        lines += [f"{NAMES[name]}: {text}" for name, text in one.answers.items()]
+        lines.append(tr("You: {question}", question=one.question))
+        lines += [tr("on the sheet: {text}", text=text) for text, _ in one.passages or ()]
+        lines += [tr("{model}: {text}", model=tr(NAMES[name]), text=text) for name, text in one.answers.items()]
     return "\n".join(lines)

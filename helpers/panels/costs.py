@@ -5,6 +5,7 @@ import html
 import ipywidgets as widgets
 
 from helpers.evaluate.costs import Cost, statement
+from helpers.machine.language import tr
 from helpers.panels.controls import Number
 from helpers.panels.picture import Picture, knobs_html
 
@@ -19,8 +20,8 @@ class BreakEvenPanel:
         self, trained: Cost, prompted: Cost, answers: int, changes_a_week: int, days: int, reader: Cost | None = None
     ):
         self.trained, self.prompted, self.days, self.reader = trained, prompted, days, reader
-        self.answers = Number(answers, 1, 100_000, 1, "answers a day", "how often it is asked")
-        self.changes = Number(changes_a_week, 0, 50, 1, "changes a week", "how often facts change")
+        self.answers = Number(answers, 1, 100_000, 1, tr("answers a day"), tr("how often it is asked"))
+        self.changes = Number(changes_a_week, 0, 50, 1, tr("changes a week"), tr("how often facts change"))
         self.said = widgets.HTML()
         self.box = widgets.VBox([self.answers.row, self.changes.row, self.said])
         for number in (self.answers, self.changes):
@@ -35,5 +36,5 @@ class BreakEvenPanel:
 
     def show(self) -> None:
         """Displays the panel; where no kernel runs, a picture of it is what one sees."""
-        knobs = knobs_html({"answers a day": self.answers.value, "changes a week": self.changes.value})
+        knobs = knobs_html({number.box.description: number.value for number in (self.answers, self.changes)})
         Picture(self.box).show(f"{knobs}<p>{html.escape(self.text)}</p>", self.text)

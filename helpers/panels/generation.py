@@ -12,18 +12,18 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from helpers.generate.events import Done, Event, Parting, PromptError, Request
+from helpers.machine.language import joined, phrase, tr
 from helpers.panels import conversation
 from helpers.panels.conversation import Exchange
-from helpers.panels.layout import PanelWidgets
+from helpers.panels.layout import MODELS, PanelWidgets
 from helpers.panels.picture import Picture, knobs_html
 
 if TYPE_CHECKING:
     from helpers.generate.engine import Engine, Job
     from helpers.serve.remote import RemoteEngine, RemoteJob
 
-NO_QUESTION = "Write a question first, or press one of the examples."
-INTRO = "Ask the model something: write a question and press Enter, or press an example."
-FIRST = "; the first answer also lays the model out for speed"
+NO_QUESTION = phrase("Write a question first, or press one of the examples.")
+INTRO = phrase("Ask the model something: write a question and press Enter, or press an example.")
 WARM_UP_SECONDS = 2  # of thinking, after which the panel says why the first answer takes longer
 
 
@@ -50,6 +50,7 @@ class GenerationPanel:
         self.job: Job | RemoteJob | None = None
         self.exchanges: list[Exchange] = []
         self.asked, self.starts, self.begun_at = "", True, 0.0
+        self.told = False  # whether an event has said what takes so long
         self.answers: dict[str, str] = {}
         self.passages: tuple[tuple[str, str], ...] | None = None
         self.done: dict[str, Done] = {}
@@ -58,11 +59,11 @@ class GenerationPanel:
         self.status_text, self.code = "", ""
         self.on_main_thread = "google.colab" in sys.modules
         self.mode = (
-            "in this cell, since Colab does not show what other threads write; interrupt the cell to stop"
+            tr("in this cell, since Colab does not show what other threads write; interrupt the cell to stop")
             if self.on_main_thread
-            else "in a thread of its own, so that Stop works"
+            else tr("in a thread of its own, so that Stop works")
         )
-        built = PanelWidgets(self, prompt, max_new_tokens, examples, intro, keep)
+        built = PanelWidgets(self, prompt, max_new_tokens, examples, tr(intro), keep)
         self.system, self.prompt, self.which, self.keep = built.system, built.prompt, built.which, built.keep
         self.controls, self.tokens, self.outputs, self.box = built.controls, built.tokens, built.outputs, built.box
         self.generate_button, self.stop_button, self.clear_button = built.generate, built.stop, built.clear
@@ -95,7 +96,7 @@ class GenerationPanel:
     def start(self) -> None:
         """Generates in the background where the front end shows it, else here. A call while one runs does nothing."""
         if not self.prompt.value.strip():
-            self.show_status(NO_QUESTION)
+            self.show_status(tr(NO_QUESTION))
             return
         if self.on_main_thread:
             self.answer_now()
@@ -113,7 +114,7 @@ class GenerationPanel:
     def run(self) -> str:
         """Generates now and returns the answer; for headless runs. An error is shown, kept, and raised."""
         if not self.prompt.value.strip():
-            raise ValueError(NO_QUESTION)
+            raise ValueError(tr(NO_QUESTION))
         self.answer_now()
         if self.error is not None:
             raise self.error
@@ -153,7 +154,8 @@ class GenerationPanel:
         self.asked, self.begun_at = self.prompt.value, time.perf_counter()
         self.generate_button.disabled, self.stop_button.disabled = True, False
         self.widgets.show_thread(self.exchanges)
-        self.write("thinking ...")
+        self.told = False
+        self.write(tr("thinking ..."))
         return events
 
     def produce(self, job: Iterable[Event], events: queue.Queue) -> None:
@@ -199,37 +201,40 @@ class GenerationPanel:
                 self.finish(event)
                 return True
             status = self.note(event)
-        if (status and status != self.status_text) or status == "writing ...":
+        if (status and status != self.status_text) or status == tr("writing ..."):
             self.write(status)
         return False
 
     def patience(self) -> str:
         """What to say while nothing is written yet: how long it has been, and what takes so long."""
         waited = int(time.perf_counter() - self.begun_at)
-        told = self.status_text.startswith(("waiting", "reading"))  # more exactly
-        if any(self.answers.values()) or waited < WARM_UP_SECONDS or told:
+        if any(self.answers.values()) or waited < WARM_UP_SECONDS or self.told:
             return ""
-        return f"thinking ... {waited} s" + ("" if self.exchanges else FIRST)
+        if self.exchanges:
+            return tr("thinking ... {seconds} s", seconds=waited)
+        return tr("thinking ... {seconds} s; the first answer also lays the model out for speed", seconds=waited)
 
     def note(self, event: Event) -> str:
         """Keeps what an event says; returns the status to show."""
+        self.told = event.kind in ("waiting", "reading") or (self.told and event.kind == "found")
         if event.kind == "waiting":
-            return f"waiting: {event.value} before you; the model answers one after the other"
+            return tr("waiting: {n} before you; the model answers one after the other", n=event.value)
         if event.kind == "found":
             self.passages = tuple((text, source) for text, source in event.value)
             return self.status_text
         if event.kind == "begin":
             self.answers[event.model] = ""
-            return "thinking ..."
+            return tr("thinking ...")
         if event.kind == "reading":
-            return "reading your prompt: {:,} of {:,} tokens".format(*event.value)
+            read, of = event.value
+            return tr("reading your prompt: {read:,} of {of:,} tokens", read=read, of=of)
         if event.kind == "piece":
             self.answers[event.model] += event.value
         elif event.kind == "done":
             self.done[event.model] = Done(**event.value)
         elif event.kind == "parted" and event.value:
             self.parting = Parting(**event.value)
-        return "writing ..."
+        return tr("writing ...")
 
     def finish(self, error: BaseException | None) -> None:
         """Shows the end of an answer, or the error in plain words; the panel can be used again."""
@@ -249,14 +254,14 @@ class GenerationPanel:
         """Tokens, speed, why it stopped, the seed; for both models, and where they part; what is read next time."""
         said = []
         for name, done in self.done.items():
-            of = f"{name}: " if len(self.done) > 1 else ""
-            seed = f"; seed {done.seed}" if done.seed is not None else ""
-            said.append(f"{of}{done.tokens} tokens, {done.tokens / done.seconds:.1f} a second; {done.reason}{seed}.")
+            line = of_answer(done)
+            said.append(tr("{model}: {what}", model=tr(MODELS[name]), what=line) if len(self.done) > 1 else line)
         if len(self.done) > 1:
-            said.append(self.parting.sentence() if self.parting else "As far as both were written, they are the same.")
+            same = tr("As far as both were written, they are the same.")
+            said.append(self.parting.sentence() if self.parting else same)
         if self.done and self.keep.value:
             said.append(read_so_far(self.done))
-        return " ".join(said) or "You stopped it before it began."
+        return joined(said) or tr("You stopped it before it began.")
 
     def show_status(self, status: str) -> None:
         """Puts a line into the status, escaped."""
@@ -279,21 +284,34 @@ class GenerationPanel:
     def state(self) -> tuple[str, str]:
         """The panel as HTML and as text, for its picture: the thread, or the question that waits; and the knobs."""
         thread = self.exchanges or [Exchange(self.prompt.value, {})]
-        knobs: dict[str, object] = {"model": self.which.value, "preset": self.controls.preset.value}
+        knobs: dict[str, object] = {
+            tr("model"): tr(MODELS[self.which.value]),
+            tr("preset"): tr(self.controls.preset.value),
+        }
         knobs |= {name: f"{number.value:g}" for name, number in self.controls.numbers.items()}
         status = f"<p>{html.escape(self.status_text)}</p>" if self.exchanges else ""
         text = f"{conversation.thread_text(thread)}\n{self.status_text}".strip()
         return f"{conversation.thread_html(thread)}{status}{knobs_html(knobs)}", text
 
 
+def of_answer(done: Done) -> str:
+    """Tokens, speed, why it stopped, and the seed, if it had one."""
+    figures = {"tokens": done.tokens, "speed": done.tokens / done.seconds, "reason": done.reason}
+    if done.seed is None:
+        return tr("{tokens} tokens, {speed:.1f} a second; {reason}.", **figures)
+    return tr("{tokens} tokens, {speed:.1f} a second; {reason}; seed {seed}.", **figures, seed=done.seed)
+
+
 def read_so_far(done: dict[str, Done]) -> str:
     """How much the conversation takes of what the model can read, and what was left out."""
     longest = max(done.values(), key=lambda one: one.read + one.tokens)
-    of = f" of the {longest.context:,} that the model can read" if longest.context else ""
-    words = f"The conversation has {longest.read + longest.tokens:,} tokens{of}."
+    n, of = longest.read + longest.tokens, longest.context
+    words = [tr("The conversation has {n:,} tokens.", n=n)]
+    if of:
+        words = [tr("The conversation has {n:,} tokens of the {of:,} that the model can read.", n=n, of=of)]
     if longest.left_out:
-        words += f" Its oldest {longest.left_out} turns had no room and were not read."
-    return words
+        words.append(tr("Its oldest {n} turns had no room and were not read.", n=longest.left_out))
+    return joined(words)
 
 
 def failure(error: BaseException) -> str:
@@ -302,11 +320,11 @@ def failure(error: BaseException) -> str:
         return str(error)
     own = type(error).__module__.startswith("helpers.")  # then its message is a sentence
     said = f"{error}" if own else f"{type(error).__name__}: {error}"
-    return f"It failed: {said.rstrip('.')}. {panel_remedy(error)}"
+    return tr("It failed: {error}. {remedy}", error=said.rstrip(".。"), remedy=panel_remedy(error))
 
 
 def panel_remedy(error: BaseException) -> str:
     """What to do about an error of the generation panel."""
     if "OutOfMemory" in type(error).__name__ or isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        return "The memory is full: lower max_new_tokens or shorten the prompt, then press Generate again."
-    return "Change the settings and press Generate again."
+        return tr("The memory is full: lower max_new_tokens or shorten the prompt, then press Generate again.")
+    return tr("Change the settings and press Generate again.")

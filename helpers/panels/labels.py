@@ -10,6 +10,7 @@ import ipywidgets as widgets
 
 from helpers.data.chat import MODEL, TEMPLATES, set_template, template_name
 from helpers.data.labels import TRAINED, as_html, as_text, counts
+from helpers.machine.language import tr
 from helpers.panels.picture import Picture, knobs_html
 from helpers.panels.rows import RowPicker
 from helpers.settings import Settings
@@ -41,12 +42,12 @@ class LabelPanel:
         self.template = widgets.Dropdown(
             options=names,
             value=template_name(self.tokenizer, settings.template),
-            description="template",
+            description=tr("template"),
             style=described,
         )
-        self.packing = widgets.Checkbox(settings.packing, description="packing", indent=True, style=described)
+        self.packing = widgets.Checkbox(settings.packing, description=tr("packing"), indent=True, style=described)
         self.answers_only = widgets.Checkbox(
-            settings.assistant_only_loss, description="only answers", indent=True, style=described
+            settings.assistant_only_loss, description=tr("only answers"), indent=True, style=described
         )
         self.output = widgets.HTML(layout={"width": "98%"})
         self.output.add_class("ft-labels")
@@ -82,7 +83,8 @@ class LabelPanel:
             self.text = as_text(tokens)
             share = counts(tokens)
             trained = sum(share.get(kind, 0) for kind in TRAINED) / len(tokens)
-            self.output.value = f"{as_html(tokens)}<p>{trained:.0%} of the tokens are trained.</p>"
+            share_line = tr("{share:.0%} of the tokens are trained.", share=trained)
+            self.output.value = f"{as_html(tokens)}<p>{share_line}</p>"
         except TrainingError as error:
             self.error, self.text = error, str(error)
             self.output.value = f"<p role='status'>{html.escape(str(error))}</p>"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
+from helpers.machine.language import phrase, tr
 from helpers.panels import conversation
 from helpers.panels.controls import DESCRIBED, Controls
 from helpers.panels.next_token import TokenPanel
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from helpers.panels.conversation import Exchange
 
 COLUMNS = "repeat(auto-fit, minmax(min(100%, 400px), 1fr))"  # two from a cell of 820 px on, below that one
+MODELS = {"tuned": phrase("tuned"), "base": phrase("base"), "both": phrase("both")}
 TYPED_AT_ONCE = 30  # characters that may arrive together with Enter; more is a paste
 
 
@@ -32,27 +34,29 @@ class PanelWidgets:
         keep: bool,
     ):
         self.panel, engine = panel, panel.engine
-        self.system = widgets.Textarea("", description="System prompt", style=DESCRIBED, rows=2)
+        self.system = widgets.Textarea("", description=tr("System prompt"), style=DESCRIBED, rows=2)
         self.system.layout.width = "98%"
         choices = [*engine.models, *(["both"] if len(engine.models) > 1 else [])]
-        self.which = widgets.ToggleButtons(options=choices, description="Model")
+        self.which = widgets.ToggleButtons(options=[(tr(MODELS[one]), one) for one in choices], description=tr("Model"))
         self.which.style = {"button_width": "70px", "description_width": "60px"}
         self.controls = Controls(engine.own, max_new_tokens, (self.system,))
-        self.generate = widgets.Button(description="Generate", button_style="primary")
-        self.stop = widgets.Button(description="Stop", disabled=True)
-        self.clear = widgets.Button(description="Clear")
+        self.generate = widgets.Button(description=tr("Generate"), button_style="primary")
+        self.stop = widgets.Button(description=tr("Stop"), disabled=True)
+        self.clear = widgets.Button(description=tr("Clear"))
         for button in (self.generate, self.stop, self.clear):
             button.layout = {"width": "auto", "flex": "1 1 80px", "max_width": "160px"}
-        self.keep = widgets.Checkbox(keep, description="keep the conversation", indent=False)
-        self.search = widgets.Checkbox(engine.searches, description="search the sheet first", indent=False)
+        self.keep = widgets.Checkbox(keep, description=tr("keep the conversation"), indent=False)
+        self.search = widgets.Checkbox(engine.searches, description=tr("search the sheet first"), indent=False)
         self.keep.layout.width = self.search.layout.width = "auto"
         self.search.layout.display = None if engine.searches else "none"
         self.examples = [self.example(text) for text in examples]
         self.make_thread()
         self.make_prompt(prompt)
         self.status, self.saved = widgets.HTML(), widgets.HTML(conversation.save_html([]))
-        self.code = widgets.Textarea("", description="As code", disabled=True, rows=8, style={"description_width": "0"})
-        self.text = widgets.Textarea("", description="As text", rows=5, style={"description_width": "60px"})
+        self.code = widgets.Textarea(
+            "", description=tr("As code"), disabled=True, rows=8, style={"description_width": "0"}
+        )
+        self.text = widgets.Textarea("", description=tr("As text"), rows=5, style={"description_width": "60px"})
         self.code.layout.width = self.text.layout.width = "98%"
         self.status.add_class("ft-status")
         self.generate.add_class("ft-generate")
@@ -62,7 +66,7 @@ class PanelWidgets:
 
     def example(self, text: str) -> widgets.Button:
         """A button that asks a question."""
-        button = widgets.Button(description=text, tooltip=f"ask: {text}")
+        button = widgets.Button(description=text, tooltip=tr("ask: {text}", text=text))
         button.layout = {"width": "auto", "max_width": "100%"}
         button.add_class("ft-example")
         button.on_click(lambda button: self.panel.ask(text))
@@ -91,9 +95,9 @@ class PanelWidgets:
 
     def make_prompt(self, prompt: str) -> None:
         """The question's box; Enter sends it."""
-        self.prompt = widgets.Textarea(prompt, description="Prompt", rows=2, style={"description_width": "60px"})
+        self.prompt = widgets.Textarea(prompt, description=tr("Prompt"), rows=2, style={"description_width": "60px"})
         self.prompt.layout.width = "98%"
-        self.prompt.placeholder = "Enter sends it"
+        self.prompt.placeholder = tr("Enter sends it")
 
     def arrange(self, intro: str) -> None:
         """Puts everything in its place."""
@@ -114,7 +118,7 @@ class PanelWidgets:
             side.layout = {"min_width": "0", "overflow": "hidden"}
         both = widgets.GridBox(sides, layout={"grid_template_columns": COLUMNS, "grid_gap": "4px 16px"})
         more = widgets.Accordion([self.code, widgets.VBox([self.saved, self.text])])
-        for index, title in enumerate(("as code", "copy or download the conversation")):
+        for index, title in enumerate((tr("as code"), tr("copy or download the conversation"))):
             more.set_title(index, title)
         more.selected_index = None
         self.box = widgets.VBox([both, self.tokens.box, more])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import ipywidgets as widgets
 
 from helpers.generate.events import Look, NextToken, PromptError, Request
+from helpers.machine.language import joined, tr
 
 if TYPE_CHECKING:
     from helpers.generate.engine import Engine
@@ -45,7 +46,7 @@ class TokenPanel:
         self.said.add_class("ft-next")
         rows = []
         for index in range(COUNT):
-            button = widgets.Button(description="", layout={"width": "130px"}, tooltip="write this token")
+            button = widgets.Button(description="", layout={"width": "130px"}, tooltip=tr("write this token"))
             button.add_class("ft-token")
             button.on_click(lambda button, index=index: self.choose(index))
             bar = widgets.HTML(layout={"flex": "1 1 0", "min_width": "0"})
@@ -53,16 +54,16 @@ class TokenPanel:
             self.buttons.append(button)
             self.bars.append(bar)
             rows.append(widgets.HBox([button, bar], layout={"display": "none"}))
-        self.back = widgets.Button(description="Take one back", disabled=True)
-        self.rest = widgets.Button(description="Write the rest")
-        self.again = widgets.Button(description="Look again")
+        self.back = widgets.Button(description=tr("Take one back"), disabled=True)
+        self.rest = widgets.Button(description=tr("Write the rest"))
+        self.again = widgets.Button(description=tr("Look again"))
         self.back.on_click(lambda button: self.take_back())
         self.rest.on_click(lambda button: go_on())
         self.again.on_click(lambda button: self.refresh())
         self.rows = rows
         actions = widgets.HBox([self.back, self.rest, self.again], layout={"flex_flow": "row wrap"})
         self.box = widgets.Accordion([widgets.VBox([self.said, actions, *rows])])
-        self.box.set_title(0, "next token")
+        self.box.set_title(0, tr("next token"))
         self.box.selected_index = None
         self.box.observe(lambda change: self.refresh(), names="selected_index")
 
@@ -83,7 +84,7 @@ class TokenPanel:
             return
         if self.soon is not None:
             self.soon.cancel()
-        self.show_nothing("The question changes ...")
+        self.show_nothing(tr("The question changes ..."))
         self.soon = loop.call_later(QUIET_SECONDS, self.forget)
 
     def choose(self, index: int) -> None:
@@ -102,21 +103,21 @@ class TokenPanel:
         if self.box.selected_index is None:
             return
         if self.lock.locked():
-            self.show_line("The model is writing; the table follows when it is done.")
+            self.show_line(tr("The model is writing; the table follows when it is done."))
             return
         try:
             request = self.request()
             if not request.prompt.strip():
-                self.show_nothing("Write a question: the table shows what its answer may begin with.")
+                self.show_nothing(tr("Write a question: the table shows what its answer may begin with."))
                 return
             look = self.engine.look(request)
         except Exception as error:  # the panel stays usable; the error is shown and kept
             self.error = error
-            said = f"It failed: {type(error).__name__}: {error}"
+            said = tr("It failed: {error}", error=f"{type(error).__name__}: {error}")
             self.show_line(str(error) if isinstance(error, PromptError) else said)
             return
         if look is None:
-            self.show_line("The model is answering somebody else: press Look again in a moment.")
+            self.show_line(tr("The model is answering somebody else: press Look again in a moment."))
             return
         self.look, self.error = look, None
         self.show(look, request)
@@ -125,11 +126,15 @@ class TokenPanel:
         """Puts the table into the widgets."""
         question = request.prompt.strip()
         question = question if len(question) <= 60 else f"{question[:60]} ..."
-        written = f"So far: {look.text!r}. " if self.begun else f"In answer to {question!r}. "
+        written = tr("In answer to {question!r}.", question=question)
+        if self.begun:
+            written = tr("So far: {text!r}.", text=look.text)
         self.back.disabled, self.rest.disabled = not self.begun, not look.rows
-        left = "1 token is" if look.kept == 1 else f"{look.kept:,} tokens are"
-        bars = f"{left} left by the samplers. Upper bar: the model; lower bar: with samplers."
-        self.show_line(written + (bars if look.rows else "The answer ends there."))
+        left = tr("{n:,} tokens are left by the samplers.", n=look.kept)
+        if look.kept == 1:
+            left = tr("1 token is left by the samplers.")
+        bars = joined([left, tr("Upper bar: the model; lower bar: with samplers.")])
+        self.show_line(joined([written, bars if look.rows else tr("The answer ends there.")]))
         for index, row in enumerate(self.rows):
             shown = index < len(look.rows)
             row.layout.display = None if shown else "none"
@@ -155,5 +160,6 @@ def bar(row: NextToken) -> str:
     for share, colour in ((row.before, "#1F8FD6"), (row.after, "#D55E00")):
         width = f"width:{70 * share:.1f}%"
         lines.append(f"<div><span style='{BAR}{colour};{width}'></span> {share:.1%}</div>")
-    label = html.escape(f"{row.text}: {row.before:.1%} before, {row.after:.1%} after the samplers", quote=True)
+    figures = {"text": row.text, "before": row.before, "after": row.after}
+    label = html.escape(tr("{text}: {before:.1%} before, {after:.1%} after the samplers", **figures), quote=True)
     return f"<div role='img' aria-label=\"{label}\" style='line-height:1.1;font-size:0.8em'>{''.join(lines)}</div>"

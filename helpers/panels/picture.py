@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from IPython.display import display
 
+from helpers.machine.language import phrase, tr
 from helpers.machine.paths import headless
 
 if TYPE_CHECKING:
     import ipywidgets as widgets
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-NOTE = "A picture of the panel: run the notebook to use it."
+NOTE = phrase("A picture of the panel: run the notebook to use it.")
 
 
 class Picture:
@@ -39,7 +40,7 @@ class Picture:
     def bundle(self, content: str, text: str) -> dict:
         """The output by mime type."""
         framed = "border:1px solid #888;border-radius:6px;padding:8px 12px;max-width:1000px"
-        note = f"<p><small>{html.escape(NOTE)}</small></p>"
+        note = f"<p><small>{html.escape(tr(NOTE))}</small></p>"
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
         return {VIEW: view, "text/html": f"<div style='{framed}'>{content}{note}</div>", "text/plain": text}
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
+from helpers.machine.language import tr
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -24,12 +26,13 @@ class RowPicker:
 
     def __init__(self, rows: Dataset, row: int = 0, seed: int | None = None):
         self.rows, self.random, self.fitting = rows, random.Random(seed), list(range(len(rows)))
-        self.row = widgets.BoundedIntText(row, min=0, max=len(rows) - 1, description="row", style=STYLE)
+        self.row = widgets.BoundedIntText(row, min=0, max=len(rows) - 1, description=tr("row"), style=STYLE)
         self.slices = [one or EVERY for one in rows["slice"]] if "slice" in rows.column_names else []
         parts = [EVERY, *sorted(set(self.slices) - {EVERY})]
-        self.part = widgets.Dropdown(options=parts, value=EVERY, description="slice", style=STYLE)
-        self.words = widgets.Text("", description="with the words", continuous_update=False, style=STYLE)
-        self.draw = widgets.Button(description="a row at random")
+        named = [(tr("all") if part == EVERY else part, part) for part in parts]
+        self.part = widgets.Dropdown(options=named, value=EVERY, description=tr("slice"), style=STYLE)
+        self.words = widgets.Text("", description=tr("with the words"), continuous_update=False, style=STYLE)
+        self.draw = widgets.Button(description=tr("a row at random"))
         self.line = widgets.HTML(self.sentence())
         for control in (self.part, self.words):
             control.observe(lambda change: self.filter(), names="value")
@@ -59,6 +62,8 @@ class RowPicker:
 
     def sentence(self) -> str:
         """How many rows fit; escaped, since the words are the reader's."""
-        words = self.words.value
-        named = f" with “{html.escape(words)}”" if words.strip() else ""
-        return f"<span role='status'>{len(self.fitting):,} of {len(self.rows):,} rows{named}</span>"
+        words, counts = self.words.value, {"n": len(self.fitting), "of": len(self.rows)}
+        line = tr("{n:,} of {of:,} rows", **counts)
+        if words.strip():
+            line = tr("{n:,} of {of:,} rows with “{words}”", words=html.escape(words), **counts)
+        return f"<span role='status'>{line}</span>"

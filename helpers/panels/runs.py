@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
+from helpers.machine.language import tr
 from helpers.panels.picture import Picture
 from helpers.runs import SORTS, RunRow, changed_between, read_runs, runs_table
 
@@ -24,10 +25,12 @@ class RunsPanel:
     def __init__(self, folder: Path | None = None):
         self.runs = read_runs(folder)
         self.whole = [run for run in self.runs if not run.wrong]
-        self.sort = widgets.Dropdown(options=SORTS, description="sort by", style={"description_width": "90px"})
+        self.sort = widgets.Dropdown(
+            options=[(tr(name), name) for name in SORTS], description=tr("sort by"), style={"description_width": "90px"}
+        )
         names = [run.name for run in self.whole]
         self.chosen = widgets.SelectMultiple(
-            options=names, value=tuple(names[:2]), rows=min(8, max(2, len(names))), description="curves of"
+            options=names, value=tuple(names[:2]), rows=min(8, max(2, len(names))), description=tr("curves of")
         )
         self.chosen.style, self.chosen.layout.width = {"description_width": "90px"}, "min(100%, 480px)"
         self.table, self.curves = widgets.HTML(), widgets.HTML()
@@ -54,7 +57,9 @@ class RunsPanel:
         if len(picked) == 2:
             return changed_between(picked[1], picked[0])
         more = len(self.chosen.value) - len(picked)
-        return f"{len(picked)} curves" + (f"; {more} more are chosen, and not drawn" if more > 0 else "")
+        if more > 0:
+            return tr("{n} curves; {more} more are chosen, and not drawn", n=len(picked), more=more)
+        return tr("{n} curves", n=len(picked))
 
     def show(self) -> None:
         """Displays the panel; where no kernel runs, a picture of it is what one sees."""
@@ -74,7 +79,7 @@ def loss_curves(runs: list[RunRow]) -> str:
     """The held-out losses of these runs on one chart as SVG, each with dashes of its own; its text says the ends."""
     drawn = [(run, curve) for run in runs if len(curve := points(run)) > 1]
     if not drawn:
-        return "<p>none of the chosen runs has a curve of held-out losses</p>"
+        return f"<p>{tr('none of the chosen runs has a curve of held-out losses')}</p>"
     steps = max(step for _, curve in drawn for step, _ in curve) or 1
     top = max(value for _, curve in drawn for _, value in curve) or 1.0
     across = lambda step: LEFT + (WIDTH - LEFT - 10) * step / steps
@@ -87,13 +92,14 @@ def loss_curves(runs: list[RunRow]) -> str:
         name = html.escape(run.name, quote=True)
         key = f'<svg aria-hidden="true" width="30" height="10"><path {line} d="M0 5h30"/></svg>'
         keys.append(f"<span>{key} {name}</span>")
-        said.append(f"{name} from {curve[0][1]:.2f} to {curve[-1][1]:.2f}")
+        said.append(tr("{name} from {first:.2f} to {last:.2f}", name=name, first=curve[0][1], last=curve[-1][1]))
     axis = "".join(
         f'<text x="{LEFT - 6}" y="{down(v) + 4:.0f}" text-anchor="end">{v:.1f}</text>' for v in (0.0, top / 2, top)
     )
-    axis += f'<text x="{WIDTH - 10}" y="{HEIGHT - 6}" text-anchor="end">step {steps}</text>'
+    axis += f'<text x="{WIDTH - 10}" y="{HEIGHT - 6}" text-anchor="end">{tr("step {step}", step=steps)}</text>'
+    label = tr("held-out loss: {curves}", curves=tr("; ").join(said))
     return (
-        f'<svg role="img" aria-label="held-out loss: {"; ".join(said)}" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'<svg role="img" aria-label="{label}" viewBox="0 0 {WIDTH} {HEIGHT}" '
         f'style="max-width:{WIDTH}px;width:100%;color:inherit" font-size="12"><g fill="currentColor">{axis}</g>'
         f'{"".join(lines)}</svg><div style="display:flex;flex-wrap:wrap;gap:0 16px">{"".join(keys)}</div>'
     )

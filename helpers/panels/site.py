@@ -25,6 +25,7 @@ from traitlets.config import Config
 from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
 
+from helpers.machine.language import joined, language, phrase, tr
 from helpers.panels.door import Admission, Door
 
 SWEEP_SECONDS = 10  # so often the kernels are ended at whose panels nobody looks any more (door.AWAY_SECONDS)
@@ -37,14 +38,14 @@ LOGIN = ("/login", "/logout")  # pages without a use here: the address has the t
 VISITOR: ContextVar[str] = ContextVar("visitor")  # whose page is being made
 
 PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="{language}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><link rel="icon" href="data:,">{again}<style>
 :root {{ color-scheme: light dark }}
 body {{ font: 1.1em/1.5 system-ui, sans-serif; max-width: 34em; margin: 12vh auto; padding: 0 1em }}
 </style></head><body><main><h1>{title}</h1><p role="status">{text}</p></main></body></html>
 """
 # What a request gets that is refused, such as a page's of an app that has ended: its token holds no more.
-REFUSED = "{{ status_code }}: {{ status_message }}. Open the address that `make app` printed.\n"
+REFUSED = phrase("{{ status_code }}: {{ status_message }}. Open the address that `make app` printed.\n")
 
 
 @dataclass(frozen=True)
@@ -67,18 +68,20 @@ class Site:
 def page(title: str, text: str, seconds: int | None = None) -> str:
     """A page of a title and a sentence, which comes back to the panel's address after some seconds."""
     again = "" if seconds is None else f'<meta http-equiv="refresh" content="{seconds};url=/">'
-    return PAGE.format(title=html.escape(title), text=text, again=again)
+    tag = language().replace("_", "-")
+    return PAGE.format(language=tag, title=html.escape(title), text=text, again=again)
 
 
 def page_for(place: Admission, limit: int) -> str:
     """What somebody sees who is not let in yet."""
-    line = f"{place.before} before you. " if place.before else "You are next. "
+    line = tr("{n} before you.", n=place.before) if place.before else tr("You are next.")
     if place.kind == "full":
-        text = f"All {limit} places are taken. {line}Leave this page open: it goes on by itself when somebody leaves."
-        return page("The room is full", text, 5)
-    text = f"{line}Each visitor gets a panel of their own, and they are prepared a few at a time."
-    text += " This page goes on by itself."
-    return page("Your panel is being prepared", text, 2)
+        full = tr("All {n} places are taken.", n=limit)
+        text = joined([full, line, tr("Leave this page open: it goes on by itself when somebody leaves.")])
+        return page(tr("The room is full"), text, 5)
+    each = tr("Each visitor gets a panel of their own, and they are prepared a few at a time.")
+    text = joined([line, each, tr("This page goes on by itself.")])
+    return page(tr("Your panel is being prepared"), text, 2)
 
 
 class Foreign(RequestHandler):
@@ -87,7 +90,7 @@ class Foreign(RequestHandler):
     def prepare(self) -> None:
         """A page of another site that has its name point here (DNS rebinding) gets no further than this."""
         self.set_status(403)
-        self.finish("This server does not go by that name. Open the address that `make app` printed.\n")
+        self.finish(tr("This server does not go by that name. Open the address that `make app` printed.") + "\n")
 
 
 class Admitted(RequestHandler):
@@ -114,7 +117,7 @@ class Admitted(RequestHandler):
         if self.is_known():
             return super().prepare()
         self.set_status(403)
-        self.finish(page("Not here", "Open the address that `make app` printed."))
+        self.finish(page(tr("Not here"), tr("Open the address that `make app` printed.")))
         return None
 
 
@@ -188,13 +191,13 @@ class Entrance(TornadoVoilaHandler):
         """The panel; or a page that says what is waited for, and comes back."""
         site: VoilaWithDoor = self.settings["voila"]
         if path:
-            self.refuse(404, "There is nothing here.")
+            self.refuse(404, tr("There is nothing here."))
         elif self.request.headers.get("Sec-Fetch-Dest", "document") != "document":  # <img>, <iframe>, fetch()
-            self.refuse(403, "The panel is a page of its own, and no part of another one.")
+            self.refuse(403, tr("The panel is a page of its own, and no part of another one."))
         elif self.get_query_argument("token", ""):  # the cookie is set now, and the address bar is clean afterwards
             self.finish(page_for(Admission("waiting", len(site.door.line)), site.door.limit).replace('"2;', '"0;'))
         elif self.request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
-            self.refuse(403, 'Another page led here. <a href="/">Open the panel</a>, if you want it.')
+            self.refuse(403, tr('Another page led here. <a href="/">Open the panel</a>, if you want it.'))
         else:
             await self.let_in(site, self.current_user.username)
 
@@ -205,7 +208,7 @@ class Entrance(TornadoVoilaHandler):
     def refuse(self, status: int, text: str) -> None:
         """Ends the request; no kernel is started."""
         self.set_status(status)
-        self.finish(page("Not here", text))
+        self.finish(page(tr("Not here"), text))
 
     async def let_in(self, site: "VoilaWithDoor", visitor: str) -> None:
         """The panel, if it is this visitor's turn."""
@@ -247,7 +250,7 @@ class VoilaWithDoor(Voila):
         own = "|".join(re.escape(name.lower()) for name in self.names)
         self.app.add_handlers(rf"(?!(?:{own})$).*$", [(r".*", Foreign)])
         pages = self.app.settings["jinja2_env"]
-        pages.loader = ChoiceLoader([DictLoader({"error.html": REFUSED}), pages.loader])  # Jupyter's fails here
+        pages.loader = ChoiceLoader([DictLoader({"error.html": tr(REFUSED)}), pages.loader])  # Jupyter's fails here
         rules = []
         for path, handler, *options in super().init_handlers():
             if path not in LOGIN:

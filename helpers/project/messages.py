@@ -19,14 +19,15 @@ from helpers.project.catalogs import Wanted, catalog_text, empty_catalog, entrie
 if TYPE_CHECKING:
     from babel.messages.catalog import Catalog
 
+SAY = ("tr", "phrase", "in_figure")  # what takes a sentence by its English text
 CATALOG = LOCALE / "zh_CN" / "LC_MESSAGES" / f"{DOMAIN}.po"
 
 
 def literals() -> Iterator[str]:
-    """The sentences in calls of `tr` and `deferred`. Raises ValueError for an f-string, which no catalog can have."""
+    """The sentences in calls of SAY. Raises ValueError for an f-string, which no catalog can have."""
     for path in sorted((PROJECT / "helpers").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("tr", "deferred"):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in SAY:
                 if isinstance(node.args[0], ast.JoinedStr):
                     raise ValueError(f"{path.name}, line {node.lineno}: a sentence has {{fields}}, and is no f-string")
                 if isinstance(node.args[0], ast.Constant):

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
 
+from helpers.machine.language import tr
 from helpers.machine.processes import child_environment
 
 # Ends with the process that started it, even one that was killed: its standard input closes then.
@@ -63,7 +64,7 @@ class Api:
             while not self.healthy():
                 if self.process.poll() is not None or time.monotonic() - begun > seconds:
                     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                    raise ApiError("the server did not start:\n" + "\n".join(lines[-5:]))
+                    raise ApiError("\n".join([tr("the server did not start:"), *lines[-5:]]))
                 time.sleep(0.2)
         except BaseException:  # an interrupt, too: nothing keeps running
             self.stop()

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from helpers.generate.events import Event, Look, NextToken, PromptError, Request
+from helpers.machine.language import tr
 
 
 class RemoteError(Exception):
@@ -20,7 +21,8 @@ class RemoteEngine:
         try:
             where = json.loads(Path(file).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise RemoteError(f"no model is served ({error}); start it with: python -m helpers app") from None
+            words = tr("no model is served ({error}); start it with: python -m helpers app", error=error)
+            raise RemoteError(words) from None
         self.port, self.headers = where["port"], {"Authorization": f"Bearer {where['key']}"}
         about = json.loads(self.post("/about", "{}").read())
         self.models, self.own, self.how = tuple(about["models"]), about["own"], about["how"]
@@ -33,7 +35,8 @@ class RemoteEngine:
             connection.request("POST", path, body.encode(), {**self.headers, "Content-Type": "application/json"})
             answer = connection.getresponse()
         except OSError as error:
-            raise RemoteError(f"the model's process does not answer ({error}); start `make app` again") from None
+            words = tr("the model's process does not answer ({error}); start `make app` again", error=error)
+            raise RemoteError(words) from None
         if answer.status != 200:
             raise (PromptError if answer.status == 413 else RemoteError)(answer.read().decode())
         return answer

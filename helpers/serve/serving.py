@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.generate.events import Event, PromptError, Request
+from helpers.machine.language import tr
 
 if TYPE_CHECKING:
     from helpers.generate.engine import Engine
@@ -59,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()) or int(length) > LARGEST_REQUEST:
-            self.refuse(413, f"A request has at most {LARGEST_REQUEST:,} bytes: shorten the prompt.")
+            self.refuse(413, tr("A request has at most {n:,} bytes: shorten the prompt.", n=LARGEST_REQUEST))
             return
         actions = {"/about": self.about, "/ask": self.ask}
         action = {**actions, "/look": self.look, "/stop": self.stop}.get(self.path)

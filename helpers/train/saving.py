@@ -133,6 +133,6 @@ def describe(settings: Settings, history: History) -> dict:
         "first_loss": losses[0] if losses else None,  # none where the log is gone, and nothing was left to train
         "last_loss": losses[-1] if losses else None,
         "evaluation_loss": evaluations[-1] if evaluations else None,
-        "reading": read(history.rows).sentence,
+        "reading": read(history.rows).english,
         "versions": versions(),
     }

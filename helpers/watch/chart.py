@@ -9,6 +9,7 @@ import itertools
 import math
 from datetime import datetime
 
+from helpers.machine.language import phrase, tr
 from helpers.watch.history import marks, series, smoothed
 from helpers.watch.pace import header, progress_sentence, slower
 from helpers.watch.reading import read
@@ -22,7 +23,8 @@ TRAIN, EVAL, NORM, RAW = "#1F8FD6", "#D55E00", "#009E73", "#888888"
 POINTS = 80  # of a line; of every bucket the smallest and the largest stay
 KEPT_ANSWERS = 5
 DRAWN = 1e300  # beyond it, pixels would overflow
-VERDICTS = {True: "✓ right", False: "✗ wrong"}
+VERDICTS = {True: phrase("✓ right"), False: phrase("✗ wrong"), None: ""}
+EVENTS = {"stop": phrase("stop"), "resume": phrase("resume")}
 FIXED = "vector-effect='non-scaling-stroke'"
 
 
@@ -46,7 +48,8 @@ def chart_html(rows: list[dict], max_steps: int, now: datetime | None = None) ->
 def progress(rows: list[dict], max_steps: int) -> str:
     """A bar of the steps that are done."""
     done = max((row["step"] for row in rows), default=0)
-    return f"<progress aria-label='training steps' value='{done}' max='{max_steps or 1}' style='width:100%'></progress>"
+    name = tr("training steps")
+    return f"<progress aria-label='{name}' value='{done}' max='{max_steps or 1}' style='width:100%'></progress>"
 
 
 def answers(rows: list[dict]) -> str:
@@ -55,15 +58,18 @@ def answers(rows: list[dict]) -> str:
     if not asked:
         return ""
     newest = asked[-1]
-    right = f", right: “{html.escape(str(newest['expected']))}”" if newest.get("expected") else ""
+    question, right = html.escape(newest["question"]), html.escape(str(newest.get("expected") or ""))
+    asked_words = tr("Asked as it learns: “{question}”", question=question)
+    if right:
+        asked_words = tr("Asked as it learns: “{question}”, right: “{right}”", question=question, right=right)
     cell = "text-align:left;vertical-align:top;padding:1px 10px 1px 0;"
     short, long = f"<td style='{cell}white-space:nowrap'>", f"<td style='{cell}overflow-wrap:anywhere'>"
     lines = "".join(
-        f"<tr>{short}step {row['step']}</td>{short}{VERDICTS.get(row.get('right'), '')}</td>"
+        f"<tr>{short}{tr('step {step}', step=row['step'])}</td>{short}{tr(VERDICTS[row.get('right')])}</td>"
         f"{long}{html.escape(row['text'])}</td></tr>"
         for row in reversed(asked[-KEPT_ANSWERS:])
     )
-    caption = f"<p style='margin:6px 0 2px'>Asked as it learns: “{html.escape(newest['question'])}”{right}</p>"
+    caption = f"<p style='margin:6px 0 2px'>{asked_words}</p>"
     return f"{caption}<table class='ft-answers' style='margin:0;font:inherit'>{lines}</table>"
 
 
@@ -78,7 +84,7 @@ def svg(rows: list[dict], max_steps: int) -> str:
         lines += drawn
         labels += named
     labels += [text(f"{percent_across(step, steps)}%", UPPER[1] + 17, step, side) for step, side in step_ticks(steps)]
-    labels.append(text("50%", UPPER[1] + 32, "step", "middle"))
+    labels.append(text("50%", UPPER[1] + 32, tr("step"), "middle"))
     return (
         f'<svg role="img" aria-label="{words}" width="100%" height="{HEIGHT}" fill="none" stroke-width="2" '
         f'style="font:13px sans-serif;color:inherit;overflow:visible;box-sizing:border-box;padding:0 8px 0 44px">'
@@ -106,7 +112,8 @@ def loss_panel(rows: list[dict], steps: int) -> tuple[list[str], list[str]]:
         step, best = min(evaluations, key=lambda point: point[1])
         side = "end" if step > 0.8 * steps else "start" if step < 0.2 * steps else "middle"
         height = down(best, top, UPPER) + (-9 if best < 0.2 * top else 19)
-        labels.append(text(f"{percent_across(step, steps)}%", height, f"best {best:.3f}", side))
+        named = tr("best {loss:.3f}", loss=best)
+        labels.append(text(f"{percent_across(step, steps)}%", height, named, side))
     return lines, labels
 
 
@@ -137,13 +144,13 @@ def events(rows: list[dict], steps: int) -> tuple[list[str], list[str]]:
     labels += [text(f"{percent_across(step, steps)}%", base - 2, "▲", "middle") for step in saved]
     for step in marks(rows, "best")[-1:]:  # the evaluation whose weights are kept (settings.keep_best)
         side = "end" if step > 0.8 * steps else "start" if step < 0.2 * steps else "middle"
-        labels.append(text(f"{percent_across(step, steps)}%", base - 16, "★ kept", side))
+        labels.append(text(f"{percent_across(step, steps)}%", base - 16, tr("★ kept"), side))
     for event, height in (("stop", 20), ("resume", 34)):
         for step in marks(rows, event):
             x = GRID * step // steps
             lines.append(f'<path {FIXED} stroke="currentColor" stroke-dasharray="1 3" d="M{x} {UPPER[0]}V{base}"/>')
             side = "end" if step > 0.8 * steps else "start"
-            labels.append(text(f"{percent_across(step, steps)}%", UPPER[0] + height, event, side))
+            labels.append(text(f"{percent_across(step, steps)}%", UPPER[0] + height, tr(EVENTS[event]), side))
     return lines, labels
 
 
@@ -224,13 +231,13 @@ def upper_keys(rows: list[dict]) -> list[str]:
     """What the losses' lines and signs are."""
     if not finite(series(rows, "loss")):
         return []
-    keys = [key(RAW, 1, "", "training loss of each step"), key(TRAIN, 2.5, "", "smoothed")]
+    keys = [key(RAW, 1, "", tr("training loss of each step")), key(TRAIN, 2.5, "", tr("smoothed"))]
     if series(rows, "eval_loss"):
-        keys.append(key(EVAL, 2, "6 4", "evaluation loss"))
+        keys.append(key(EVAL, 2, "6 4", tr("evaluation loss")))
     if marks(rows, "checkpoint"):
-        keys.append("<span>▲ checkpoint</span>")
+        keys.append(f"<span>{tr('▲ checkpoint')}</span>")
     if marks(rows, "best"):
-        keys.append("<span>★ evaluation whose adapter is kept</span>")
+        keys.append(f"<span>{tr('★ evaluation whose adapter is kept')}</span>")
     return keys
 
 
@@ -238,9 +245,10 @@ def lower_keys(rows: list[dict]) -> list[str]:
     """What the lower lines are, and how far their scales reach."""
     keys = []
     if finite(series(rows, "grad_norm")):
-        keys.append(key(NORM, 1.5, "", f"gradient norm, up to {norm_top(rows):.2g}"))
+        keys.append(key(NORM, 1.5, "", tr("gradient norm, up to {top:.2g}", top=norm_top(rows))))
     if rates := finite(series(rows, "learning_rate")):
-        keys.append(key("currentColor", 2, "2 3", f"learning rate, up to {max(v for _, v in rates):.2g}"))
+        name = tr("learning rate, up to {top:.2g}", top=max(v for _, v in rates))
+        keys.append(key("currentColor", 2, "2 3", name))
     return keys
 
 

@@ -6,11 +6,13 @@ import base64
 import html
 import io
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.watch.chart import EVAL, TRAIN
-from helpers.watch.fonts import chinese_font, has_chinese, use_font
+from helpers.machine.language import tr
+from helpers.watch.chart import EVAL, EVENTS, TRAIN
+from helpers.watch.fonts import chinese_font, has_chinese, in_english, in_figure, use_font
 from helpers.watch.history import marks, series, smoothed
 from helpers.watch.reading import read
 
@@ -26,16 +28,17 @@ def loss_figure(rows: list[dict]) -> Figure:
     axis = figure.subplots()
     losses, evaluations = series(rows, "loss"), series(rows, "eval_loss")
     steps, values = [s for s, _ in losses], [v for _, v in losses]
-    axis.plot(steps, values, color=TRAIN, alpha=0.35, label="training loss")
-    axis.plot(steps, smoothed(values), color=TRAIN, linewidth=2.5, label="training loss, smoothed")
+    axis.plot(steps, values, color=TRAIN, alpha=0.35, label=in_figure("training loss"))
+    axis.plot(steps, smoothed(values), color=TRAIN, linewidth=2.5, label=in_figure("training loss, smoothed"))
     if evaluations:
-        axis.plot(*zip(*evaluations, strict=True), color=EVAL, linestyle="--", marker="o", label="evaluation loss")
+        of = in_figure("evaluation loss")
+        axis.plot(*zip(*evaluations, strict=True), color=EVAL, linestyle="--", marker="o", label=of)
     for event, style in (("stop", ":"), ("resume", "-.")):
         for step in marks(rows, event):
-            axis.axvline(step, color="gray", linestyle=style, label=event)
+            axis.axvline(step, color="gray", linestyle=style, label=in_figure(EVENTS[event]))
     for step in marks(rows, "best")[-1:]:
-        axis.axvline(step, color=EVAL, alpha=0.5, label="kept")
-    axis.set(xlabel="step", ylabel="loss (nats a trained token)", ylim=(0, None))
+        axis.axvline(step, color=EVAL, alpha=0.5, label=in_figure("kept"))
+    axis.set(xlabel=in_figure("step"), ylabel=in_figure("loss (nats a trained token)"), ylim=(0, None))
     axis.grid(alpha=0.2)
     axis.legend()
     return figure
@@ -44,17 +47,23 @@ def loss_figure(rows: list[dict]) -> Figure:
 def loss_alt(rows: list[dict]) -> str:
     """What the figure shows, from the values plotted."""
     losses, evaluations = series(rows, "loss"), series(rows, "eval_loss")
-    words = f"Training loss goes from {losses[0][1]:.2f} to {losses[-1][1]:.2f} in {losses[-1][0]} steps"
+    last, loss = losses[-1]
+    went = tr(
+        "Training loss goes from {first:.2f} to {last:.2f} in {steps} steps", first=losses[0][1], last=loss, steps=last
+    )
+    words = [went]
     if len(evaluations) > 1:
-        words += f"; evaluation loss from {evaluations[0][1]:.2f} to {evaluations[-1][1]:.2f}"
-    kept = [f"; the adapter of step {step} is kept" for step in marks(rows, "best")[-1:]]
-    return f"{words}{''.join(kept)}. {read(rows).sentence}"
+        before, now = evaluations[0][1], evaluations[-1][1]
+        words.append(tr("evaluation loss from {first:.2f} to {last:.2f}", first=before, last=now))
+    words += [tr("the adapter of step {step} is kept", step=step) for step in marks(rows, "best")[-1:]]
+    return tr("{shown}. {what}", shown=tr("; ").join(words), what=read(rows).sentence)
 
 
 def show_figure(figure: Figure, alt: str, path: Path | None = None) -> None:
     """Shows a matplotlib Figure as a picture with its text, and saves it as PNG if a path is given.
 
     Chinese labels for which no font is installed here are left to the browser's: the picture is SVG with text in it.
+    In the file, a helper's words are English then.
     """
     from IPython.display import display
 
@@ -63,7 +72,8 @@ def show_figure(figure: Figure, alt: str, path: Path | None = None) -> None:
     lacking = has_chinese(figure) and chinese_font() is None
     picture = encoded_picture(figure, "svg" if lacking else "png")
     if path is not None:
-        path.write_bytes(encoded_picture(figure, "png"))
+        with in_english(figure) if lacking else nullcontext():
+            path.write_bytes(encoded_picture(figure, "png"))
     kind, encoded = "svg+xml" if lacking else "png", base64.b64encode(picture).decode()
     shown = (
         f'<img alt="{html.escape(alt, quote=True)}" src="data:image/{kind};base64,{encoded}" style="max-width:100%">'

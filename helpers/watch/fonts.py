@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from helpers.machine.language import tr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,6 +22,7 @@ FONTS: tuple[str, ...] = (
     "Hiragino Sans GB",
 )
 FONTS += ("SimHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "Noto Sans CJK JP")
+ENGLISH: dict[str, str] = {}  # what `in_figure` has given, and what it is in English
 CHINESE = re.compile(r"[\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uff00-\uffef]")
 
 
@@ -42,3 +47,25 @@ def use_font(figure: Figure, name: str) -> None:
 
     for text in figure.findobj(Text):
         text.set_fontfamily(["DejaVu Sans", name])  # type: ignore[attr-defined]
+
+
+def in_figure(text: str, /, **fields: Any) -> str:
+    """A figure's words in the reader's language, as `tr` gives them; `in_english` knows them again."""
+    words = tr(text, **fields)
+    ENGLISH[words] = text.format(**fields) if fields else text
+    return words
+
+
+@contextmanager
+def in_english(figure: Figure) -> Iterator[None]:
+    """A figure with English for what `in_figure` gave, for a while: a PNG without a font for it would show boxes."""
+    from matplotlib.text import Text
+
+    before = {text: text.get_text() for text in figure.findobj(Text)}  # type: ignore[attr-defined]
+    try:
+        for text, words in before.items():
+            text.set_text(ENGLISH.get(words, words))  # type: ignore[attr-defined]
+        yield
+    finally:
+        for text, words in before.items():
+            text.set_text(words)  # type: ignore[attr-defined]

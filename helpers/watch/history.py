@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from helpers.machine.language import tr
 from helpers.machine.meter import GIB, used_bytes
 from helpers.machine.paths import atomic, file_bytes, is_kind
 
@@ -74,7 +75,7 @@ class History(TrainerCallback):
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            print(f"{self.path.name} cannot be written ({error}); the log goes on in memory")
+            print(tr("{name} cannot be written ({error}); the log goes on in memory", name=self.path.name, error=error))
 
     def rewrite(self) -> None:
         """Writes all rows anew, in one step; then appending goes on."""
@@ -106,15 +107,17 @@ def read_history(path: Path, report: Callable[[str], None] = print) -> list[dict
     A damaged line, such as one cut off while it was written, is passed over, a value of a wrong type left out; both are
     said. A row without its seconds has those of the row before.
     """
+    name = f"{path.parent.name}/{path.name}"
     try:
         lines = file_bytes(path).splitlines()
     except OSError as error:
-        report(f"{path.parent.name}/{path.name} is passed over: it cannot be read ({error.strerror})")
+        report(tr("{name} is passed over: it cannot be read ({error})", name=name, error=error.strerror))
         return []
     read = [row_of(line) for line in lines]
     rows = [row for row in read if row]
     if damaged := len(read) - len(rows):
-        report(f"{path.parent.name}/{path.name}: {damaged} of {len(lines)} lines are damaged, and passed over")
+        words = tr("{name}: {n} of {of} lines are damaged, and passed over", name=name, n=damaged, of=len(lines))
+        report(words)
     seconds = 0.0
     for row in rows:
         seconds = row["seconds"] = row.get("seconds", seconds)

@@ -5,6 +5,7 @@ import statistics
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from helpers.machine.language import tr
 from helpers.watch.history import series
 
 WARM_UP = 2  # steps whose time says nothing about the others
@@ -69,9 +70,11 @@ def slower(rows: list[dict], max_steps: int) -> str:
     pace = estimate(rows, max_steps)
     if not pace or pace.whole <= SLOWER * pace.forecast:
         return ""
-    return (
-        f"Slower than forecast: {clock(pace.whole)} in all, where the first steps told {clock(pace.forecast)}. "
-        f"Something else may be using this machine."
+    return tr(
+        "Slower than forecast: {whole} in all, where the first steps told {forecast}. "
+        "Something else may be using this machine.",
+        whole=clock(pace.whole),
+        forecast=clock(pace.forecast),
     )
 
 
@@ -79,14 +82,21 @@ def progress_sentence(rows: list[dict], max_steps: int) -> str:
     """The state of a run in words: step, losses, time left."""
     losses, evaluations = series(rows, "loss"), series(rows, "eval_loss")
     if not losses:
-        return "training has started"
+        return tr("training has started")
     step, loss = losses[-1]
-    words = f"step {step} of {max_steps}: loss {loss:.3f}, at the start {losses[0][1]:.3f}"
+    begun = tr(
+        "step {step} of {of}: loss {loss:.3f}, at the start {first:.3f}",
+        step=step,
+        of=max_steps,
+        loss=loss,
+        first=losses[0][1],
+    )
+    words = [begun]
     if evaluations:
-        words += f"; evaluation loss {evaluations[-1][1]:.3f}"
+        words.append(tr("evaluation loss {loss:.3f}", loss=evaluations[-1][1]))
     if 0 < step < max_steps and (left := time_left(rows, max_steps)) is not None:
-        words += f"; about {clock(left)} left"
-    return words
+        words.append(tr("about {left} left", left=clock(left)))
+    return tr("; ").join(words)
 
 
 def header(rows: list[dict], max_steps: int, now: datetime | None = None) -> list[str]:
@@ -95,15 +105,18 @@ def header(rows: list[dict], max_steps: int, now: datetime | None = None) -> lis
     if not timed:
         return []
     last = timed[-1]
-    times = [f"step {last['step']}/{max_steps}", f"{clock(last['seconds'])} gone"]
-    if last["step"] < max_steps and (left := time_left(rows, max_steps)) is not None:
-        at = f", ends about {now + timedelta(seconds=left):%H:%M}" if now else ""
-        times.append(f"about {clock(left)} left{at}")
-    figures = [f"epoch {last.get('epoch', 0):.2f}", f"loss {float(last['loss']):.3f}"]
+    times = [tr("step {step}/{of}", step=last["step"], of=max_steps), tr("{gone} gone", gone=clock(last["seconds"]))]
+    if last["step"] < max_steps and (seconds := time_left(rows, max_steps)) is not None:
+        left = tr("about {left} left", left=clock(seconds))
+        if now:
+            end = f"{now + timedelta(seconds=seconds):%H:%M}"
+            left = tr("about {left} left, ends about {end}", left=clock(seconds), end=end)
+        times.append(left)
+    figures = [tr("epoch {epoch:.2f}", epoch=last.get("epoch", 0)), tr("loss {loss:.3f}", loss=float(last["loss"]))]
     if speed := tokens_a_second(timed):
-        figures.append(f"{speed:,.0f} tokens/s")
+        figures.append(tr("{speed:,.0f} tokens/s", speed=speed))
     if "memory_gib" in last and "peak_gib" in last:
-        figures.append(f"{last['memory_gib']:.1f} GiB, peak {last['peak_gib']:.1f}")
+        figures.append(tr("{used:.1f} GiB, peak {peak:.1f}", used=last["memory_gib"], peak=last["peak_gib"]))
     return [" · ".join(times), " · ".join(figures)]
 
 

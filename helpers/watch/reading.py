@@ -2,8 +2,9 @@
 
 import math
 import statistics
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from helpers.machine.language import Phrase, phrase, tr
 from helpers.watch.history import series
 
 ENOUGH = 10  # losses before anything is said
@@ -13,10 +14,15 @@ RISE, FALL = 1.2, 0.97  # a loss that is this much above its best, or above this
 
 
 class Reading(NamedTuple):
-    """kind: early, falling, flat, diverging, overfitting or broken; sentence: for the reader."""
+    """kind: early, falling, flat, diverging, overfitting or broken. english: the sentence, as files have it."""
 
     kind: str
-    sentence: str
+    english: Phrase
+
+    @property
+    def sentence(self) -> str:
+        """For the reader, in the reader's language."""
+        return tr(self.english)
 
 
 def read(rows: list[dict]) -> Reading:
@@ -26,10 +32,20 @@ def read(rows: list[dict]) -> Reading:
         if reading := rule(losses, evaluations, rows):
             return reading
     first, last, _ = ends(losses)
-    words = f"The loss falls: {first:.2f} in the first steps, {last:.2f} in the last."
-    if len(evaluations) > 1:
-        words += f" On held-out rows: {evaluations[0][1]:.2f}, now {evaluations[-1][1]:.2f}."
-    return Reading("falling", words)
+    if len(evaluations) < 2:
+        falls = phrase(
+            "The loss falls: {first:.2f} in the first steps, {last:.2f} in the last.", first=first, last=last
+        )
+        return Reading("falling", falls)
+    said = phrase(
+        "The loss falls: {first:.2f} in the first steps, {last:.2f} in the last. "
+        "On held-out rows: {before:.2f}, now {now:.2f}.",
+        first=first,
+        last=last,
+        before=evaluations[0][1],
+        now=evaluations[-1][1],
+    )
+    return Reading("falling", said)
 
 
 def broken(losses: Points, evaluations: Points, rows: list[dict]) -> Reading | None:
@@ -37,25 +53,34 @@ def broken(losses: Points, evaluations: Points, rows: list[dict]) -> Reading | N
     step = next((step for step, loss in losses if not math.isfinite(loss)), None)
     if step is None:
         return None
-    kind = "infinite" if math.isinf(next(loss for at, loss in losses if at == step)) else "not a number"
+    infinite = math.isinf(next(loss for at, loss in losses if at == step))
+    since: dict[str, Any] = {"kind": phrase("infinite") if infinite else phrase("not a number"), "step": step}
     rate = max((value for at, value in series(rows, "learning_rate") if at <= step), default=0.0)
     if rate > TOO_FAST:
-        cause = f"the learning rate has been {rate:g}, and LoRA wants 1e-4 to 4e-3"
-        return Reading("broken", f"The loss is {kind} since step {step}; {cause}.")
+        said = phrase(
+            "The loss is {kind} since step {step}; the learning rate has been {rate:g}, and LoRA wants 1e-4 to 4e-3.",
+            **since,
+            rate=rate,
+        )
+        return Reading("broken", said)
     norms = [value for at, value in series(rows, "grad_norm") if at < step]
     normal = statistics.median(norms) if norms else 0.0
     if any(not math.isfinite(value) for value in norms[-3:]):
-        cause = "gradients overflowed before it: train in bfloat16 if the GPU has it, or halve the learning rate"
+        cause = phrase(
+            "gradients overflowed before it: train in bfloat16 if the GPU has it, or halve the learning rate"
+        )
     elif norms and norms[-1] > 10 * normal:
-        cause = "gradients grew tenfold before it: halve the learning rate"
+        cause = phrase("gradients grew tenfold before it: halve the learning rate")
     else:
-        cause = "a row without anything to train on, or float16 too small for a value: look at the batch of that step"
-    return Reading("broken", f"The loss is {kind} since step {step}; {cause}.")
+        cause = phrase(
+            "a row without anything to train on, or float16 too small for a value: look at the batch of that step"
+        )
+    return Reading("broken", phrase("The loss is {kind} since step {step}; {cause}.", **since, cause=cause))
 
 
 def early(losses: Points, evaluations: Points, rows: list[dict]) -> Reading | None:
     """Too few losses for a word."""
-    return Reading("early", "Too early to say anything.") if len(losses) < ENOUGH else None
+    return Reading("early", phrase("Too early to say anything.")) if len(losses) < ENOUGH else None
 
 
 def diverging(losses: Points, evaluations: Points, rows: list[dict]) -> Reading | None:
@@ -66,10 +91,13 @@ def diverging(losses: Points, evaluations: Points, rows: list[dict]) -> Reading 
     best, last = min(means), means[-1]
     if last > RISE * best and last - best > 3 * error(values[-size:]) and len(values) >= 2 * ENOUGH:
         step = losses[means.index(best) + size - 1][0]
-        return Reading(
-            "diverging",
-            f"The loss rises: {best:.2f} around step {step}, {last:.2f} now. The learning rate is probably too high.",
+        said = phrase(
+            "The loss rises: {best:.2f} around step {step}, {last:.2f} now. The learning rate is probably too high.",
+            best=best,
+            step=step,
+            last=last,
         )
+        return Reading("diverging", said)
     return None
 
 
@@ -81,11 +109,14 @@ def overfitting(losses: Points, evaluations: Points, rows: list[dict]) -> Readin
     step, best = min(finite, key=lambda point: point[1])
     after = [loss for at, loss in finite if at > step]
     if len(after) >= 2 and all(loss > best for loss in after) and after[-1] > 1.02 * best:
-        return Reading(
-            "overfitting",
-            f"The evaluation loss rises since step {step} ({best:.2f}, now {after[-1]:.2f}): the model learns its rows "
-            f"by heart. Fewer epochs, more data, or a smaller learning rate.",
+        said = phrase(
+            "The evaluation loss rises since step {step} ({best:.2f}, now {now:.2f}): the model learns its rows "
+            "by heart. Fewer epochs, more data, or a smaller learning rate.",
+            step=step,
+            best=best,
+            now=after[-1],
         )
+        return Reading("overfitting", said)
     return None
 
 
@@ -93,10 +124,12 @@ def flat(losses: Points, evaluations: Points, rows: list[dict]) -> Reading | Non
     """A loss that has not moved beyond its own noise."""
     first, last, noise = ends(losses)
     if last > FALL * first or first - last < 2 * noise:
-        return Reading(
-            "flat",
-            f"The loss is flat: {first:.2f} in the first steps, {last:.2f} in the last. Is the learning rate too low?",
+        said = phrase(
+            "The loss is flat: {first:.2f} in the first steps, {last:.2f} in the last. Is the learning rate too low?",
+            first=first,
+            last=last,
         )
+        return Reading("flat", said)
     return None
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from helpers.machine.paths import NOTEBOOKS, PROJECT
 
-NO_BROWSER = "2026-11-24: no Chromium here; on Debian or Ubuntu: sudo apt install chromium"
+NO_BROWSER = "2026-11-24: no Chromium here; on Debian or Ubuntu: sudo apt install chromium fonts-wqy-microhei"
 NO_COLAB_SET = "2026-11-24: the Colab-like set is missing; `make test` makes it"
 COLAB = PROJECT / ".venv-colab" / "bin" / "python"
 ARTIFACTS = PROJECT / "test-artifacts"

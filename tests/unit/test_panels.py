@@ -9,6 +9,7 @@ import pytest
 from helpers.evaluate.lookup import searching
 from helpers.evaluate.retrieval import Retriever
 from helpers.generate.engine import Engine
+from helpers.generate.events import Event
 from helpers.generate.generation import base_answers, generate
 from helpers.machine.hardware import Choice
 from helpers.panels import conversation
@@ -218,7 +219,8 @@ def test_the_panel_leaves_a_picture(panel, monkeypatch):
 def test_waiting_is_told_with_its_seconds(panel):
     panel.begun_at = time.perf_counter() - 7
     assert panel.patience() == "thinking ... 7 s; the first answer also lays the model out for speed"
-    panel.show_status("reading your prompt: 128 of 900 tokens")
+    panel.show_status(panel.note(Event("reading", value=(128, 900))))
+    assert panel.status_text == "reading your prompt: 128 of 900 tokens"
     assert panel.patience() == "", "what is said already is more exact"
     panel.show_status("thinking ...")
     panel.answers["base"] = "It"

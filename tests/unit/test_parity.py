@@ -65,7 +65,7 @@ def test_the_merged_model_in_plain_transformers_answers_the_same(trained, tmp_pa
     command = ["export", str(run), str(tmp_path / "out"), "--merged", str(base), "--gguf", "F32"]
     main([*command, "--check", str(asked)])
     said = capsys.readouterr().out
-    assert "logits differ by" in said and "| merged, in transformers |" in said and "llama-cpp-python" in said
+    assert "logits differ by" in said and "merged, in transformers  " in said and "llama-cpp-python" in said
     saved = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert saved["questions"] == 5  # three, and two as second turns
     assert all(one["reason"].startswith("rounding") for one in saved["differences"]["merged, in transformers"])
