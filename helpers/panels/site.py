@@ -72,10 +72,10 @@ def page(title: str, text: str, seconds: int | None = None) -> str:
     return PAGE.format(language=tag, title=html.escape(title), text=text, again=again)
 
 
-def page_for(place: Admission, limit: int) -> str:
+def page_for(admission: Admission, limit: int) -> str:
     """What somebody sees who is not let in yet."""
-    line = tr("{n} before you.", n=place.before) if place.before else tr("You are next.")
-    if place.kind == "full":
+    line = tr("{n} before you.", n=admission.before) if admission.before else tr("You are next.")
+    if admission.kind == "full":
         full = tr("All {n} places are taken.", n=limit)
         text = joined([full, line, tr("Leave this page open: it goes on by itself when somebody leaves.")])
         return page(tr("The room is full"), text, 5)
@@ -212,13 +212,13 @@ class Entrance(TornadoVoilaHandler):
 
     async def let_in(self, site: "VoilaWithDoor", visitor: str) -> None:
         """The panel, if it is this visitor's turn."""
-        place = site.door.knock(visitor)
-        if place.kind != "in":
-            self.set_status(503 if place.kind == "full" else 200)
+        admission = site.door.knock(visitor)
+        if admission.kind != "in":
+            self.set_status(503 if admission.kind == "full" else 200)
             self.set_header("Cache-Control", "no-store")
-            self.finish(page_for(place, site.door.limit))
+            self.finish(page_for(admission, site.door.limit))
             return
-        await self.kernel_manager.end(place.instead)
+        await self.kernel_manager.end(admission.instead)
         assert self.xsrf_token  # reading it sets the cookie without which a page that is closed cannot end its kernel
         VISITOR.set(visitor)
         try:
