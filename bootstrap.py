@@ -55,8 +55,8 @@ def main(name: str = "run") -> None:
     """Makes the environment of this name (one of SETS) ready; ends with one line when it cannot."""
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         use_other_python()
-    place, constraints, extras = SETS[name]
-    folder = PROJECT / place
+    own, constraints, extras = SETS[name]
+    folder = PROJECT / own
     if is_ready(folder, name):
         return
     with locked(folder):  # another installation may have made it ready meanwhile
@@ -75,7 +75,7 @@ def main(name: str = "run") -> None:
             if taken and all_files_are_there(folder):  # nothing was changed: mostly there is no network
                 put_seals(folder, taken)
             raise
-        sealed = [other for other, wanted in SETS.items() if (place, constraints) == wanted[:2] and wanted[2] in extras]
+        sealed = [other for other, wanted in SETS.items() if (own, constraints) == wanted[:2] and wanted[2] in extras]
         put_seals(folder, {f"installed-{other}": seal_text(folder, other) for other in sealed})
 
 
@@ -159,10 +159,10 @@ def is_usable(folder: Path) -> bool:
     inside, seals = look_inside(folder), take_seals(folder)
     if not seals or not OLDEST <= inside.minor <= NEWEST:
         return False
-    place, here = (next(iter(seals.values())).splitlines()[1:] or [str(folder.resolve())])[0], str(folder.resolve())
-    if place != here or inside.project not in (None, PROJECT):
-        print(f"{folder.name} was made in {place}: it is made to belong here", flush=True)
-        relocate(folder, Path(place).parent)
+    before, here = (next(iter(seals.values())).splitlines()[1:] or [str(folder.resolve())])[0], str(folder.resolve())
+    if before != here or inside.project not in (None, PROJECT):
+        print(f"{folder.name} was made in {before}: it is made to belong here", flush=True)
+        relocate(folder, Path(before).parent)
         if look_inside(folder).project != PROJECT:
             return False
     put_seals(folder, {name: f"{text.splitlines()[0]}\n{here}\n" for name, text in seals.items()})
@@ -180,7 +180,7 @@ def relocate(folder: Path, old: Path) -> None:
         if path.is_file() and not path.is_symlink() and path.stat().st_size < 10**6:
             text = path.read_bytes()
             if named.search(text):
-                path.write_bytes(named.sub(lambda found: os.fsencode(PROJECT), text))
+                path.write_bytes(named.sub(lambda match: os.fsencode(PROJECT), text))
 
 
 def take_seals(folder: Path) -> dict[str, str]:
@@ -307,10 +307,10 @@ def pip_settings(folder: Path) -> dict[str, str]:
     command = [str(python_of(folder)), "-m", "pip", "--disable-pip-version-check", "config", "list"]
     listed = call(command, capture_output=True, text=True).stdout
     pairs = [line.split("=", 1) for line in listed.splitlines() if "=" in line]
-    found = {}
+    set_there = {}
     for section in ("global.", "install.", ":env:."):  # what comes later counts more
-        found |= {n.removeprefix(section): ast.literal_eval(v) for n, v in pairs if n.startswith(section)}
-    return found
+        set_there |= {n.removeprefix(section): ast.literal_eval(v) for n, v in pairs if n.startswith(section)}
+    return set_there
 
 
 def uv_settings(settings: dict[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -401,8 +401,8 @@ def choose_torch(uv: Uv, constraints: str) -> list[str]:
     impatient = uv.environment | {"UV_HTTP_TIMEOUT": "10", "UV_HTTP_RETRIES": "0"}
     if "--no-index" in uv.arguments:
         return []
-    found = uv.compiled(["--no-deps", *own_index, str(wanted)], seconds=20, env=impatient)
-    return [] if found is None else own_index
+    listed = uv.compiled(["--no-deps", *own_index, str(wanted)], seconds=20, env=impatient)
+    return [] if listed is None else own_index
 
 
 def has_nvidia() -> bool:

@@ -71,7 +71,10 @@ class Run:
         write_json(self.folder / "run_card.json", card)
 
     def seconds_before(self, step: int) -> float:
-        """Seconds of the legs before a checkpoint: a card has those up to its stop whole, the log most of the rest."""
+        """Seconds of the legs before a checkpoint: a card has those up to its stop whole, the log most of the rest.
+
+        What a leg took for steps that were lost, and are made again, does not count.
+        """
         card, log = self.card(), self.history.path
         logged, steps = seconds_at(log, step), int(card.get("steps") or 0)
         if not 0 < steps <= step:

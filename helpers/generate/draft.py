@@ -22,15 +22,12 @@ def can_draft(model: Any) -> Choice:
     weight, config = base.get_input_embeddings().weight, base.config
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         return Choice(False, tr("the model answers by itself: speculative decoding is for float32 weights on a CPU"))
-    if (
-        config.model_type != "llama"
-        or config.hidden_act != "silu"
-        or not cpu_has_bf16()
-        or not hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
-    ):
+    if config.model_type != "llama" or config.hidden_act != "silu" or not cpu_has_bf16():
         return Choice(
             False, tr("the model answers by itself: speculative decoding needs a Llama and a CPU with bfloat16")
         )
+    if not hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu"):
+        return Choice(False, tr("the model answers by itself: this PyTorch has no 4-bit product for a CPU"))
     if any(type(m).__name__ == "Linear4bit" for m in base.modules()):
         return Choice(False, tr("the model answers by itself: its weights are 4-bit"))
     return Choice(True, tr("a 4-bit draft proposes tokens, and float32 weights verify several in one pass"))

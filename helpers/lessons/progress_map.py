@@ -21,7 +21,7 @@ def progress_map() -> Table:
         asked = [number for number in QUESTIONS if number.startswith(notebook)]
         guesses = [kept["predictions"][number] for number in asked if number in kept["predictions"]]
         hits = sum(one.get("right") is True for one in guesses)
-        guessed = tr("{made} of {asked}, {hits} right", made=len(guesses), asked=len(asked), hits=hits)
+        guessed = tr("{guessed} of {asked}, {hits} right", guessed=len(guesses), asked=len(asked), hits=hits)
         code = str(kept["codes"].get(notebook, {}).get("code", "-"))
         rows.append((notebook, said, guessed, code))
     header = (

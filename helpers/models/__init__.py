@@ -1,6 +1,7 @@
 """Models: loading them with proof of what was loaded, attention, norms, LoRA, Falcon's corrections, tiny models.
 
-Knows of data the templates, the ends of answers and the lengths of rows; no trainer, and nothing of answers.
+Knows of data the templates, the ends of answers, the lengths of rows and where documents lie in a batch; no trainer,
+and nothing of answers.
 """
 
 from helpers.models.adapter import check_loaded

@@ -24,10 +24,10 @@ class SiteError(RuntimeError):
 
 
 class Edition(NamedTuple):
-    """One language's pages. code: as Sphinx writes it. place: its folder in the site, "" for the first."""
+    """One language's pages. code: as Sphinx writes it. folder: in the site, "" for the first."""
 
     code: str
-    place: str
+    folder: str
     front: Path
     notebooks: Path
     parts: tuple[str, str]
@@ -116,7 +116,7 @@ def build_site(target: Path, run: Path | None = None) -> Path:
         app = Sphinx(
             source,
             None,
-            target / edition.place,
+            target / edition.folder,
             work / f"{edition.code}-doctrees",
             "html",
             confoverrides={**SETTINGS, **extra},
@@ -201,7 +201,7 @@ def lies(name: str, edition: Edition) -> Path:
         return edition.notebooks / rest
     if part != "docs":
         return edition.front if name == "index.md" else PROJECT / name
-    own = DOCS / edition.place / rest
+    own = DOCS / edition.folder / rest
     return own if own.exists() else DOCS / rest
 
 
@@ -209,7 +209,7 @@ def way_over(name: str, edition: Edition, editions: list[Edition]) -> str:
     """The last line of a page: the same page in the other languages."""
     up, page = "../" * name.count("/"), name.rsplit(".", 1)[0] + ".html"
     others = [one for one in editions if one is not edition and name in dict(sources(one, None))]
-    ways = [f"{up}{'../' if edition.place else ''}{one.place + '/' if one.place else ''}{page}" for one in others]
+    ways = [f"{up}{'../' if edition.folder else ''}{one.folder + '/' if one.folder else ''}{page}" for one in others]
     return "".join(f"\n\n<p><a href='{way}'>{one.name}</a></p>\n" for way, one in zip(ways, others, strict=True))
 
 
@@ -277,7 +277,7 @@ def way_on(edition: Edition, editions: list[Edition], run: Path | None) -> str:
         lines += ["<p><a href='report.html'>The report of the run that these pages show</a></p>", ""]
     for other in editions:
         if other is not edition:
-            way = f"{'../' if edition.place else ''}{other.place + '/' if other.place else ''}index.html"
+            way = f"{'../' if edition.folder else ''}{other.folder + '/' if other.folder else ''}index.html"
             lines += [f"<p><a href='{way}'>{other.name}</a></p>", ""]
     return "\n".join(lines)
 

@@ -123,14 +123,14 @@ def shown_spans(source: str) -> list[tuple[int, int]]:
     lines = source.splitlines(keepends=True)
     begins = [sum(map(len, lines[:n])) for n in range(len(lines) + 1)]
 
-    def place(row: int, column: int) -> int:
+    def offset(row: int, column: int) -> int:
         return begins[row - 1] + len(lines[row - 1].encode()[:column].decode())
 
     spans = []
     for node in ast.walk(tree):
         whole = isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
         if whole and not isinstance(parents.get(node), (ast.JoinedStr, ast.FormattedValue)) and is_shown(node, parents):
-            spans.append((place(node.lineno, node.col_offset), place(node.end_lineno, node.end_col_offset)))  # type: ignore
+            spans.append((offset(node.lineno, node.col_offset), offset(node.end_lineno, node.end_col_offset)))  # type: ignore
     return spans
 
 

@@ -141,8 +141,8 @@ def map_page() -> str:
         "",
         "Written by `python -m helpers write`, in an order to read it in. Imports between wings point one way;",
     ]
-    lines += ["`tests/static/test_wings.py` has their floors and holds them. A module beside the wings is one that"]
-    lines += ["wings use which do not know each other.", ""]
+    lines += ["`tests/static/test_wings.py` has their floors and holds them. What stands beside the wings belongs"]
+    lines += ["to none of them alone.", ""]
     for name in READING_ORDER:
         wing = PROJECT / "helpers" / name
         if wing.is_dir():

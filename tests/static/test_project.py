@@ -249,6 +249,9 @@ def test_files_named_in_the_documents_exist():
                 target,
             )
         assert not re.findall(r"!\[\]\(", text), f"{document}: a picture without text"
+    for document in (PROJECT / "data").rglob("README.md"):
+        for named in re.findall(r"`(helpers/[\w/]+\.py)`", document.read_text(encoding="utf-8")):
+            assert (PROJECT / named).exists(), (document, named)
 
 
 def test_commands_in_the_readme_exist():

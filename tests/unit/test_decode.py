@@ -1,5 +1,7 @@
 """The decoder gives the tokens of model.generate, with a draft and without."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import transformers
@@ -312,6 +314,13 @@ def test_a_weight_that_was_stored_in_four_bits_loses_next_to_nothing():
     torch.testing.assert_close(
         in_four(weight)(hidden.to(torch.bfloat16)).float(), hidden @ weight.T, rtol=0.01, atol=0.1
     )
+
+
+def test_a_pytorch_without_the_operators_of_a_draft_is_said_to_lack_them(tiny_llama, monkeypatch):
+    lacking = SimpleNamespace(float32=torch.float32, ops=SimpleNamespace(aten=SimpleNamespace()))
+    monkeypatch.setattr("helpers.generate.draft.cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("helpers.generate.draft.torch", lacking)
+    assert "this PyTorch has no 4-bit product" in can_draft(tiny_llama).reason
 
 
 @pytest.mark.parametrize("kind", [NotImplementedError, ValueError, AssertionError])
