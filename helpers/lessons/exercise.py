@@ -40,7 +40,7 @@ ANSWER_KINDS: dict[Any, str] = {
     list: "a list",
     dict: "a dictionary",
 }
-ANSWER_KINDS |= {Callable: "a function"}
+ANSWER_KINDS |= {Callable: "a function", (list, tuple): "a list"}
 
 
 def untouched(answer: Any) -> bool:
@@ -57,7 +57,7 @@ def judge_answer(exercise: Exercise, answer: Any, given: Given) -> Verdict:
     if untouched(answer):
         return Verdict("not tried", tr("Not tried yet: put your answer in the place of the three dots."))
     if not of_kind(answer, exercise.kind):
-        wanted = ANSWER_KINDS.get(exercise.kind, exercise.kind.__name__)
+        wanted = ANSWER_KINDS.get(exercise.kind) or exercise.kind.__name__
         fields = {"wanted": tr(wanted), "given": type(answer).__name__}
         return Verdict("not yet", tr("Not yet: the answer is {wanted} here, and this is of type {given}.", **fields))
     failed = ""

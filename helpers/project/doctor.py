@@ -31,13 +31,14 @@ def examine(machine: Machine | None = None, deep: bool = False) -> list[Finding]
     """Every finding about this machine (or about the one given, as far as it tells). deep: reads the model whole."""
     machine = machine or this_machine()
     hub, needed = hub_reachable(), lower_bounds()
+    wrong = manifest.folder_fault(folder_of_model(), deep, gguf=GGUF_SHA256)
     return [
         python_finding(sys.version_info[:3]),
         *[library_finding(name, needed[name], installed_version(name)) for name in (*STACK, "ipywidgets")],
         Finding("ok", f"device: {choose_device(machine).value} ({choose_device(machine).reason})"),
         memory_finding(machine.ram_gib),
-        *map(place_finding, places()),
-        model_finding(manifest.folder_fault(folder_of_model(), deep, gguf=GGUF_SHA256), deep),
+        *[place_finding(place, serves=place.setting == "FT_CACHE" and not wrong) for place in places()],
+        model_finding(wrong, deep),
         Finding("ok", f"front end: {front_end()}"),
         hub_finding(hub.value, hub.reason),
         profile_finding(machine, hub),
@@ -83,9 +84,14 @@ def memory_finding(gib: float) -> Finding:
     return Finding("ok", f"memory: {gib:.0f} GiB")
 
 
-def place_finding(place: Place) -> Finding:
-    """Whether a place can be written, which is tried, and has room for what will be written there."""
+def place_finding(place: Place, serves: bool = False) -> Finding:
+    """Whether a place can be written, which is tried, and has room for what will be written there.
+
+    serves: it has what is needed, as a cache that a teacher lends to a class, which none of them can write.
+    """
     if wrong := write_fault(place.folder):
+        if serves:
+            return Finding("ok", f"{place.name} is read only ({wrong}), and has the model")
         return Finding(
             "fix", f"{place.name} cannot be written: {wrong}", f"set {place.setting} to a folder that can be"
         )

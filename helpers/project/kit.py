@@ -36,16 +36,27 @@ ADVICE = """# Everything for a class
 Here: {here}. Where a row says "listed", `platforms.json` names its wheels with their hashes, and
 `python -m helpers kit FOLDER --everything` fetches them too. `SHA256SUMS` has the hash of each file.
 
+Each machine needs a Python 3.11, 3.12 or 3.13 of its own, whose libraries are here; it is no part of the kit.
+
 1. Copy this folder to the machine, or let the room's index lend it (below).
 2. Unpack `project.zip`, and open a terminal there.
-3. Linux and macOS: `make run KIT=/path/to/this/folder`. Without make:
-   `PIP_NO_INDEX=1 PIP_FIND_LINKS=/path/to/this/folder/wheels python3 bootstrap.py run`, then
-   `.venv/bin/python -m helpers run`. Windows (PowerShell):
-   `$env:PIP_NO_INDEX=1; $env:PIP_FIND_LINKS="C:\\path\\to\\this\\folder\\wheels"`, then `python bootstrap.py run`, then
-   `.venv\\Scripts\\python -m helpers run`. A path without spaces, please: pip would take it for several.
+3. Linux and macOS: `make run KIT=/path/to/this/folder`. Without make, in one terminal:
+
+       export PIP_NO_INDEX=1 PIP_FIND_LINKS=/path/to/this/folder/wheels
+       python3 bootstrap.py run
+       .venv/bin/python -m helpers run
+
+   Windows, in one window of PowerShell:
+
+       $env:PIP_NO_INDEX=1; $env:PIP_FIND_LINKS="C:\\path\\to\\this\\folder\\wheels"
+       python bootstrap.py run
+       .venv\\Scripts\\python -m helpers run
+
+   A path without spaces, please: pip would take it for several.
 
 The room's index: `python -m helpers kit FOLDER --serve` on one machine lends the folder to the network, and prints
-what the others type.
+the address. The others fetch `project.zip` there, and type `make run KIT=http://HOST:8000` in its folder. Without make
+they set `PIP_FIND_LINKS` to `http://HOST:8000/wheels/`, and `PIP_TRUSTED_HOST` to `HOST:8000` as well.
 """
 
 
@@ -209,8 +220,11 @@ def page_of(folder: Path, listed: dict[str, list[dict]]) -> str:
     for kind, needed in listed.items():
         files = [(folder / "wheels" / one["file"], one["size"]) for one in needed]
         there = all(path.exists() for path, _ in files)
-        size = sum(path.stat().st_size if path.exists() else stated for path, stated in files)
-        rows.append(f"| {kind} | {len(needed)}, {'here' if there else 'listed'} | {size / 1e9:.2f} GB |")
+        sizes = [path.stat().st_size if path.exists() else stated for path, stated in files]
+        unknown = sizes.count(0)  # an index need not state sizes
+        least, rest = ("at least ", f", and {unknown} whose size the index does not state") if unknown else ("", "")
+        size = f"{least}{sum(sizes) / 1e9:.2f} GB{rest}"
+        rows.append(f"| {kind} | {len(needed)}, {'here' if there else 'listed'} | {size} |")
     whole = sum(path.stat().st_size for path in files_of(folder)) / 1e9
     return ADVICE.format(rows="\n".join(rows), here=f"{whole:.2f} GB in all, with both models")
 

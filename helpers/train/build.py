@@ -61,8 +61,7 @@ def build_trainer(
     settings = run.settings
     with model_runs():
         random = settings.lora_dropout > 0 or sharded() or is_random(model)
-    padded = not keeps_apart(model)
-    args = sft_config(settings, run.folder, padded, random)
+    args = sft_config(settings, run.folder, padded := not keeps_apart(model), random)
     args.router_aux_loss_coef = router_share(model)
     rows = fitting(settings, tokenizer, train, print)
     check_ids(rows, model, tokenizer)

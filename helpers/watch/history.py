@@ -132,7 +132,9 @@ def row_of(line: bytes) -> dict | None:
         return None
     if not isinstance(row, dict) or not is_kind(row.get("step"), int) or row["step"] < 0:
         return None
-    return {name: value for name, value in row.items() if is_logged(name, value)}
+    kept = {name: value for name, value in row.items() if is_logged(name, value)}
+    whole = kept.get("event") != "sample" or {"question", "text"} <= kept.keys()  # what a chart shows of an answer
+    return kept if whole and ("event" in kept) == ("event" in row) else None
 
 
 def is_logged(name: str, value: Any) -> bool:

@@ -1,6 +1,7 @@
 """The kit for a class: resolved for other machines, fetched by hash, lent to a room. On wheels with nothing in them."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -81,6 +82,31 @@ def test_a_kit_holds_what_this_machine_needs_and_lists_the_rest(index, tmp_path,
     wrong = alpha(index, sha256="0" * 64)
     with pytest.raises(kit.KitError, match="could not fetch"):
         kit.fetch([wrong], WINDOWS, "3.12", tmp_path)
+
+
+def test_both_commands_without_make_ask_the_kit(tmp_path):
+    """The second one fetches the model; a setting before the first alone would be gone by then."""
+    page = kit.page_of(tmp_path, {})
+    blocks = re.findall(r"(?m)(?:^ {7}\S.*\n)+", page)
+    assert len(blocks) == 2
+    for block, sets in zip(blocks, ("export ", "$env:"), strict=True):
+        settings, install, run = block.split("\n")[:3]
+        assert settings.strip().startswith(sets) and "PIP_NO_INDEX=1" in settings and "PIP_FIND_LINKS=" in settings
+        assert install.endswith("bootstrap.py run") and run.endswith("-m helpers run")
+    assert r"C:\path\to" in page and r".venv\Scripts\python -m" in page
+
+
+def test_the_page_says_of_which_wheels_the_size_is_not_known(tmp_path):
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "here.whl").write_bytes(b"x" * 20_000_000)
+    files = {"here.whl": 0, "stated.whl": 30_000_000, "unstated.whl": 0}
+    listed = {
+        kind: [{"file": name, "size": size} for name, size in files.items() if name != left_out]
+        for kind, left_out in (("windows, Python 3.12", ""), ("macos, Python 3.12", "unstated.whl"))
+    }
+    page = kit.page_of(tmp_path, listed)
+    assert "| windows, Python 3.12 | 3, listed | at least 0.05 GB, and 1 whose size the index does not state |" in page
+    assert "| macos, Python 3.12 | 2, listed | 0.05 GB |" in page
 
 
 def test_a_room_installs_from_the_machine_that_lends_the_kit(index, tmp_path, monkeypatch):

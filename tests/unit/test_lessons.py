@@ -271,6 +271,15 @@ def test_an_error_in_a_readers_function_is_a_hint_and_no_error():
 def test_an_answer_of_another_type_says_which_one_is_asked_for():
     assert "a number here" in verdict_on("01.1", "four").text
     assert "a function here" in verdict_on("03.1", 42).text
+    assert all("a list here" in verdict_on(number, "four").text for number in ("03.3", "03.4", "06.3"))
+
+
+@each
+def test_whatever_somebody_answers_a_check_says_a_sentence_and_raises_nothing(number, capsys):
+    odd = (object(), 3.5, float("nan"), -1, True, "x", b"x", [], [[]], [None], {}, {1: None}, (1, 2), set(), len, int)
+    for answer in (*odd, lambda *anything: 1 / 0, torch.zeros(2, 2), ValueError()):
+        verdict = verdict_on(number, answer, **MORE.get(number, {}))
+        assert verdict.state in ("right", "not yet") and verdict.text.startswith(("Right.", "Not yet"))
 
 
 def test_an_unknown_number_names_those_that_there_are():

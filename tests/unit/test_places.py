@@ -60,6 +60,15 @@ def test_a_cache_that_cannot_be_written_serves_a_class(cache, read_only):
         tiny.tiny_folder("tiny-llama")
 
 
+def test_doctor_is_content_with_a_cache_that_a_teacher_lends(cache, read_only, monkeypatch):
+    cache.mkdir()
+    read_only(cache)
+    for wrong, mark in (("", "ok"), ("model.safetensors is missing", "fix")):
+        monkeypatch.setattr(manifest, "folder_fault", lambda *given, wrong=wrong, **named: wrong)
+        (found,) = (one for one in doctor.examine() if one.what.startswith("the cache folder"))
+        assert found.mark == mark, found
+
+
 def test_a_lock_lies_elsewhere_where_its_folder_cannot_be_written(cache, read_only, tmp_path, monkeypatch):
     cache.mkdir()
     read_only(cache)

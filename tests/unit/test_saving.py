@@ -151,6 +151,8 @@ LOGS = {
     "text": b"hello\n",
     "types": b'{"step": 1, "seconds": "x", "loss": []}\n{"step": 2, "loss": {"a": 1}}\n{"step": true}\n',
     "no seconds": b'{"step": 1, "loss": 2}\n{"step": 2, "loss": 1.5, "memory_gib": 1}\n',
+    "a sample's types": b'{"step": 1, "loss": 2}\n{"step": 1, "event": "sample", "question": 7, "text": "x"}\n'
+    b'{"step": 1, "event": "sample", "question": "x", "text": null}\n{"step": 1, "event": []}\n',
     "bytes": b"\xff\xfe\0" * 50,
 }
 
