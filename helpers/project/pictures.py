@@ -48,10 +48,11 @@ def arrow(x: float, y: float, to_x: float, to_y: float) -> str:
 
 def the_series(t: Sequence[str]) -> tuple[int, str]:
     """The way through the series."""
-    places = [(20, 20), (290, 20), (290, 80), (20, 80), (20, 140), (290, 140), (290, 200)]
+    places = [(20, 20), (290, 20), (290, 80), (20, 80), (20, 140), (290, 140), (290, 200), (20, 200)]
     boxes = [box(x, y, 250, 40, t[i], "b" if i == 3 else "a") for i, (x, y) in enumerate(places)]
     arrows = [arrow(270, 40, 290, 40), arrow(415, 60, 415, 80), arrow(290, 100, 270, 100)]
     arrows += [arrow(145, 120, 145, 140), arrow(270, 160, 290, 160), arrow(415, 180, 415, 200)]
+    arrows += [arrow(290, 220, 270, 220)]
     return 260, "".join(boxes + arrows)
 
 
