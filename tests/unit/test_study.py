@@ -58,3 +58,23 @@ def test_the_page_has_the_study_s_figures():
     for name in made.values:
         (row,) = [line for line in page.splitlines() if line.startswith(f"| {name} |")]
         assert f"| {made.mean(name):.1%} |" in row and row.endswith(f"| {made.mean(name, 'text_nll'):.2f} |")
+
+
+def test_the_page_has_what_the_upper_half_of_the_layers_saves():
+    page = (PROJECT / "docs" / "settings.md").read_text(encoding="utf-8")
+    runs = [
+        json.loads((PROJECT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("laptop-seeds", "laptop-seeds-all-layers")
+    ]
+    for made, label in zip(runs, ("upper half, r=32, rate 3e-3", "all layers, r=16, rate 2e-3"), strict=True):
+        facts, nll = (made["summary"][figure]["tuned"]["mean"] for figure in ("fact_accuracy", "nll"))
+        assert f"| {label} | {facts:.1%} | {nll:.3f} | {made['summary']['training_seconds']['mean']:.1f} |" in page
+    upper, every = (made["runs"] for made in runs)
+    ratios = [two["seconds"] / one["seconds"] for one, two in zip(upper, every, strict=True)]
+    low, high = over_seeds(ratios)
+    assert f"1.43 times as long (95 % interval {low:.2f} to {high:.2f})" in page
+    gaps = [
+        one["tuned"]["fact_accuracy"] - two["tuned"]["fact_accuracy"] for one, two in zip(upper, every, strict=True)
+    ]
+    low, high = over_seeds(gaps)
+    assert low < 0 < high and f"by {100 * low:+.0f} to {100 * high:+.0f} points" in page
