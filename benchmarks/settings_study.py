@@ -20,7 +20,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ALL = {"layers_to_transform": "all", "r": 16, "lora_alpha": 32}  # as many trained parameters as the profile's
-# Each changes the laptop profile in what is named. "phrasings", "full" and "peft" are of this file alone.
+# Each changes the laptop profile in what is named. "phrasings" and "full" are of this file alone.
 VARIANTS: dict[str, dict] = {
     "profile": {},
     "rate-2e-5": {"learning_rate": 2e-5},  # TRL's default
@@ -43,7 +43,7 @@ VARIANTS: dict[str, dict] = {
     "full-5e-4": {"full": True, "learning_rate": 5e-4},
     "rslora": {"use_rslora": True},
     "dora": {"use_dora": True},
-    "pissa": {"peft": {"init_lora_weights": "pissa"}},
+    "pissa": {"init_lora_weights": "pissa"},
     "epochs-0.6": {"num_train_epochs": 0.6},
     "epochs-2.5": {"num_train_epochs": 2.5},
     "rows-32": {"per_device_train_batch_size": 32},  # large steps, a quarter as many
@@ -85,32 +85,13 @@ def full_trainer(run, loaded, rows):
     return trainer
 
 
-def lora_trainer(run, loaded, rows, changed: dict):
-    """This project's trainer; changed: values of PEFT's LoraConfig that are no settings here."""
-    from helpers.train import build
-
-    made = build.lora_config
-
-    def config(settings, model):
-        chosen = made(settings, model)
-        for name, value in changed.items():
-            setattr(chosen, name, value)
-        return chosen
-
-    build.lora_config = config
-    try:
-        return build.build_trainer(run, loaded.model, loaded.tokenizer, rows)
-    finally:
-        build.lora_config = made
-
-
 def settings_of(name: str, seed: int, steps: int):
     """The laptop profile's settings with what the variant changes: float32 weights, bfloat16 products, as there."""
     import torch
 
     from helpers.settings import resolve
 
-    own = {key: value for key, value in VARIANTS[name].items() if key not in ("phrasings", "full", "peft")}
+    own = {key: value for key, value in VARIANTS[name].items() if key not in ("phrasings", "full")}
     own = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "gradient_checkpointing": False} | own
     device = "cuda" if torch.cuda.is_available() else "cpu"
     fixed = {"device": device, "dtype": "float32", "autocast": "bfloat16", "seed": seed}
@@ -122,7 +103,7 @@ def trained(name: str, settings, loaded, data, folder: Path):
     from transformers import set_seed
 
     from helpers.run import make_run
-    from helpers.train.build import make_ready
+    from helpers.train.build import build_trainer, make_ready
     from helpers.watch.history import series
 
     variant, run = VARIANTS[name], make_run(settings, folder)
@@ -130,7 +111,7 @@ def trained(name: str, settings, loaded, data, folder: Path):
     most = variant.get("phrasings")
     rows = with_phrasings(data.train, most) if most else data.train
     full = variant.get("full")
-    trainer = full_trainer(run, loaded, rows) if full else lora_trainer(run, loaded, rows, variant.get("peft", {}))
+    trainer = full_trainer(run, loaded, rows) if full else build_trainer(run, loaded.model, loaded.tokenizer, rows)
     start = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - start

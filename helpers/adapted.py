@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +24,31 @@ def adapter_is_on(model: torch.nn.Module) -> bool:
     """Whether the model answers with its adapter: there is one, and it is not disabled."""
     layers = lora_layers(model)
     return bool(layers) and not layers[0].disable_adapters
+
+
+@contextmanager
+def swapped_weights(weights: Mapping[Any, torch.Tensor]) -> Iterator[None]:
+    """While it is open, each layer has the weight that `weights` gives it; afterwards its own is back, bit for bit."""
+    originals = {layer: layer.weight.data for layer in weights}
+    try:
+        for layer, weight in weights.items():
+            layer.weight.data = weight
+        yield
+    finally:
+        for layer, weight in originals.items():
+            layer.weight.data = weight
+
+
+@contextmanager
+def as_base(model: Any) -> Iterator[None]:
+    """While it is open, the model answers as its base: without its adapter, and with all of its own weights.
+
+    An adapter that began as a part of them (PiSSA) has left them with the rest: helpers/models/starts.py keeps them.
+    """
+    start = vars(model).get("start")
+    off = model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+    with swapped_weights(start.weights if start else {}), off:
+        yield
 
 
 def weight_with_adapter(linear: Any) -> torch.Tensor:

@@ -33,7 +33,7 @@ REASONS = {
     "layers_to_transform": "every decoder layer has an adapter",
     "use_rslora": "off: it is another lora_alpha at every r but one",
     "use_dora": "off: no difference beyond noise (docs/settings.md), and no fast product",
-    "init_lora_weights": "PEFT's own: A random, B zero, so that training begins at the base model",
+    "init_lora_weights": "PEFT's own: A random, B zero; PiSSA learned no more and forgot more (docs/settings.md)",
     "evaluation_questions": "of each slice; 0 is all",
     "max_new_tokens": "room for the longest answers",
     "seed": "repeatable on the same machine",

@@ -17,6 +17,7 @@ from helpers.machine.hardware import (
     hub_reachable,
     this_machine,
 )
+from helpers.machine.inits import INITS, init_fault
 from helpers.machine.memory import FALCON_7B, LAYERS, SMOLLM2_135M, Batch, choose_batch, shape_in
 from helpers.machine.pins import is_hub_name, pinned
 from helpers.machine.tables import Table
@@ -29,7 +30,6 @@ TRACKERS = {"none": (), "tensorboard": ("tensorboard", "tensorboardX"), "trackio
 KERNELS = ("varlen", "efficient", "rows", "sdpa", "eager")  # of attention; the first three are this project's
 DIVISION = {"per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"}  # of a step
 THINKING = ("trained", "left out")
-INITS = ("default", "gaussian", "orthogonal")  # of those that PEFT knows, the ones that leave the base as it is
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial")  # transformers' own
 CHOICES = {
     "quantization": ("nf4", "fp8", "none"),
@@ -214,6 +214,8 @@ def resolve(
     if isinstance(given.get("columns"), dict):
         given["columns"] = ",".join(f"{meaning}={name}" for meaning, name in given["columns"].items())
     given |= {name: os.fspath(given[name]) for name in ("model", "data") if isinstance(given.get(name), Path)}
+    if given.get("init_lora_weights") is True:  # as PEFT spells it
+        given["init_lora_weights"] = "default"
     check_values({"no reasons" if name == "reasons" else name: value for name, value in given.items()})
     reasons = dict.fromkeys(PROFILES[chosen.value], f"profile {chosen.value}") | {"profile": chosen.reason}
     settings = Settings(profile=chosen.value, **PROFILES[chosen.value])
@@ -321,6 +323,8 @@ def check_settings(settings: Settings, machine: Machine) -> None:
     wrong = settings.quantization == "fp8" and float8_fault(machine, settings.dtype, settings.autocast)
     if wrong:
         raise SettingsError(f"quantization='fp8' {wrong}.")
+    if wrong := init_fault(settings):
+        raise SettingsError(wrong)
     if settings.attention == "varlen" and (settings.device == "cpu" or (machine.capability or (0, 0)) < (8, 0)):
         raise SettingsError(
             "attention='varlen' needs a GPU of compute capability 8.0: use 'efficient', or 'rows' on a CPU."

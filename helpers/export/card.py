@@ -15,7 +15,7 @@ from helpers.settings import EMBEDDED
 LICENCES = {BASE_MODEL: "apache-2.0", "tiiuae/falcon-7b": "apache-2.0", "tiiuae/falcon-40b": "apache-2.0"}
 SETTINGS = (
     *("revision", "template", "max_length", "learning_rate", "r", "lora_alpha", "target_modules"),
-    *("layers_to_transform", "quantization", "seed"),
+    *("layers_to_transform", "use_rslora", "use_dora", "init_lora_weights", "quantization", "seed"),
 )
 MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;"} | {sign: f"&#{ord(sign)};" for sign in "|[]`"})
 MEASURED = ("steps", "tokens", "first_loss", "last_loss", "evaluation_loss", "fact_accuracy", "nll")
@@ -54,11 +54,20 @@ def model_card(title: str, base: str, head: dict, settings: dict, card: dict, da
     chosen = [f"- {name}: {one_line(settings[name])}" for name in SETTINGS if settings.get(name) not in (None, "")]
     lines += ["", "## Settings", *chosen]
     lines += ["", "## Measured", *[f"- {name}: {told(card[name])}" for name in MEASURED if card.get(name) is not None]]
+    lines += which_step(card)
     versions = card.get("versions") or {}
     lines += [f"- versions: {one_line(', '.join(f'{name} {number}' for name, number in versions.items()))}"]
     lines += ["", "## Licence", f"That of the base model: {licence}."]
     written = ModelCardData(base_model=public_name(base), license=licence, **head).to_yaml()
     return str(ModelCard(f"---\n{written}\n---\n" + "\n".join(lines) + "\n"))
+
+
+def which_step(card: dict) -> list[str]:
+    """Of which step the adapter is and why, where it is not simply the last one; lines of a list."""
+    best = card.get("best") or {}
+    kept = f"- the adapter: of step {one_line(best.get('step'))}, {one_line(best.get('why'))}"
+    early = f"- stopped early: {one_line(card.get('stopped_early'))}"
+    return [line for line, told in ((kept, best), (early, card.get("stopped_early"))) if told]
 
 
 def public_name(base: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from helpers.adapted import as_base
 from helpers.behaviour import caches, found_out, takes_padding, without_router
 from helpers.data.chat import as_messages, decode_answer, prompt_text
 from helpers.data.ends import end_ids
@@ -270,4 +271,4 @@ class Stream:
 
 def base_answers(model: Any) -> AbstractContextManager:
     """While it is open, the model answers without its adapter; a model that has none answers as it is."""
-    return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+    return as_base(model)

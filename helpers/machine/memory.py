@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from helpers.machine.inits import takes_from_base
 from helpers.machine.meter import GIB
 from helpers.machine.paths import json_in
 from helpers.machine.tables import Table
@@ -140,7 +141,7 @@ def forecast(shape: Shape, settings: Any, lengths: list[int] | None = None, base
     head = products * shape.vocab_size * shape.hidden_size if settings.autocast and width == 4 else 0
     first = first_adapted(settings.layers_to_transform, shape.layers)
     return Forecast(
-        weights=weight_bytes(shape, settings.quantization, width, products) + head,
+        weights=weight_bytes(shape, settings.quantization, width, products) + head + kept_bytes(shape, settings, width),
         adapter=shape.lora(settings.r, first) * 12,  # its gradients come when activations are already being freed
         activations=activation_bytes(shape, settings, tokens, longest, width, products),
         logits=LOGITS[settings.device] * (products + 4 + products),
@@ -172,6 +173,12 @@ def weight_bytes(shape: Shape, quantization: str, width: int, products: int) -> 
         return int(shape.body() * 2 + embeddings * width)
     copies = products if products != width else 0
     return int(shape.body() * (width + copies) + embeddings * width)
+
+
+def kept_bytes(shape: Shape, settings: Any, width: int) -> int:
+    """Bytes of the base's own weights that are kept beside those of which the adapter took a part (PiSSA, OLoRA)."""
+    adapted = shape.layers - first_adapted(settings.layers_to_transform, shape.layers)
+    return adapted * shape.body() // shape.layers * width if takes_from_base(settings) else 0
 
 
 def activation_bytes(shape: Shape, settings: Any, tokens: int, length: int, width: int, products: int) -> int:

@@ -82,6 +82,20 @@ def child_environment(**more: str) -> dict[str, str]:
     return own | {"PYTHONUTF8": "1"} | more
 
 
+def module_path() -> str:
+    """PYTHONPATH for a child process that starts in any folder and runs a module of this project."""
+    return os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, each as CUDA_VISIBLE_DEVICES names it; [""] where there is none."""
+    import torch
+
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    count = torch.cuda.device_count()
+    return (named or [str(number) for number in range(count)])[:count] or [""]
+
+
 def cpu_launch(settings: Path, count: int) -> dict:
     """What subprocess needs to train in `count` processes on this machine's CPU, by a run's settings.json.
 

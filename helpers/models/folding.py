@@ -7,22 +7,9 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from helpers.adapted import adapter_is_on, base_of, lora_layers, weight_with_adapter
+from helpers.adapted import adapter_is_on, base_of, lora_layers, swapped_weights, weight_with_adapter
 from helpers.models.load import body_linears
 from helpers.models.lora import has_bias
-
-
-@contextmanager
-def swapped_weights(weights: dict[torch.nn.Linear, torch.Tensor]) -> Iterator[None]:
-    """While it is open, each layer has the weight that `weights` gives it; afterwards its own is back, bit for bit."""
-    originals = {layer: layer.weight.data for layer in weights}
-    try:
-        for layer, weight in weights.items():
-            layer.weight.data = weight
-        yield
-    finally:
-        for layer, weight in originals.items():
-            layer.weight.data = weight
 
 
 @contextmanager

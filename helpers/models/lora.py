@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,11 @@ def lora_config(settings: Settings, model: Any) -> LoraConfig:
         use_dora=settings.use_dora,
         init_lora_weights=begun,
     )
+
+
+def plain(settings: Settings) -> Settings:
+    """The settings with PEFT's own beginning: for models without weights, from which no adapter can take a part."""
+    return replace(settings, init_lora_weights="default")
 
 
 def linear_names(model: Any) -> list[str]:

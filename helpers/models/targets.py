@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from helpers.models.lora import linear_names, lora_config
+from helpers.models.lora import linear_names, lora_config, plain
 from helpers.models.source import ModelError
 from helpers.models.twin import adapter_comes_back, quietly, twin_of
 from helpers.settings import Settings
@@ -46,7 +46,7 @@ def injected(empty: Any, settings: Settings) -> Any:
     """The configuration of the adapter that was put on an empty model, as PEFT has changed it. Raises ValueError."""
     from peft import inject_adapter_in_model
 
-    chosen = lora_config(settings, empty)
+    chosen = lora_config(plain(settings), empty)
     with quietly(), torch.device("meta"):
         inject_adapter_in_model(chosen, empty)
     return chosen

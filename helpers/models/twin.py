@@ -15,7 +15,7 @@ import torch
 
 from helpers.behaviour import answering, moved, moved_by_what_follows, some_ids
 from helpers.machine.hardware import is_out_of_memory
-from helpers.models.lora import lora_config
+from helpers.models.lora import lora_config, plain
 from helpers.models.source import ModelError
 from helpers.settings import Settings
 
@@ -131,7 +131,7 @@ def adapter_comes_back(settings: Settings, kind: str, twin: Any) -> bool:
 
     ids = some_ids(twin, TOKENS)
     try:
-        tuned: Any = get_peft_model(twin, lora_config(settings, twin)).eval()
+        tuned: Any = get_peft_model(twin, lora_config(plain(settings), twin)).eval()
     except (RuntimeError, ValueError):  # a layer that the settings name is not among the twin's few
         return True
     for name, weight in tuned.named_parameters():

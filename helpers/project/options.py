@@ -63,7 +63,7 @@ TRAINING: tuple[tuple[str, Callable[[str], Any], str], ...] = (
     ("layers_to_transform", str, "all, or 'upper half': decoder layers with an adapter"),
     ("use_rslora", switch, "True scales by lora_alpha / sqrt(r), not by lora_alpha / r"),
     ("use_dora", switch, "True trains the size of each weight's rows apart from their direction (DoRA)"),
-    ("init_lora_weights", str, "how the adapter begins: default, gaussian or orthogonal"),
+    ("init_lora_weights", str, "how the adapter begins: default, gaussian, orthogonal, pissa, pissa_niter_4 or olora"),
     ("evaluation_questions", int, "held-out questions of each slice, asked before and after; 0: all"),
     ("seed", int, "of adapter, order of the rows, and sampling"),
     ("tracking", str, "none, tensorboard or trackio"),

@@ -41,9 +41,12 @@ def gain(settings: Settings, before: float, now: float) -> float:
 
 
 def best_of(settings: Settings, points: list[Point]) -> Point | None:
-    """The best evaluation, the first of equal ones; values that are not finite never are."""
-    finite = [point for point in points if math.isfinite(point.value)]
-    return max(finite, key=lambda p: (gain(settings, 0.0, p.value), -p.step), default=None)
+    """The best evaluation; values that are not finite never are. Of equal ones the first, of equal facts the last.
+
+    Facts are counted on a few rows, so many evaluations are equal, and the later one has mostly learned more.
+    """
+    finite, sign = [point for point in points if math.isfinite(point.value)], -1 if settings.best_by == "loss" else 1
+    return max(finite, key=lambda p: (gain(settings, 0.0, p.value), sign * p.step), default=None)
 
 
 def waited(settings: Settings, points: list[Point]) -> int:
@@ -64,6 +67,10 @@ def points_of(settings: Settings, log_history: list[dict]) -> list[Point]:
     return [Point(*pair) for pair in sorted({e["step"]: float(e[name]) for e in log_history if name in e}.items())]
 
 
+class AlreadyOver(Exception):
+    """Ends a loop before its first step: the evaluation that a stop had left out was the last that is allowed."""
+
+
 class Best(TrainerCallback):
     """Keeps the weights of the best evaluation and ends a training that does not improve, as the settings ask.
 
@@ -80,6 +87,7 @@ class Best(TrainerCallback):
         self.trainer, self.run, self.report, self.settings = trainer, run, report, run.settings
         self.folder = run.folder / "best"
         self.active = self.settings.keep_best or self.settings.early_stopping > 0
+        self.begun = 0  # the step of the checkpoint that it goes on from
         if self.active and trainer.args.eval_strategy == "no":
             raise TrainingError("early_stopping and keep_best need held-out rows: give build_trainer an evaluation.")
         if self.settings.keep_best and sharded():
@@ -103,6 +111,7 @@ class Best(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.global_step and here().first:
             shutil.rmtree(self.folder, ignore_errors=True)
+        self.begun = state.global_step
         self.remove(lambda step: step <= state.global_step)  # what came after the checkpoint is trained again
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -121,6 +130,8 @@ class Best(TrainerCallback):
         if 0 < self.settings.early_stopping <= waited(self.settings, points) and state.global_step < state.max_steps:
             self.report(f"stopping early at step {state.global_step}: {self.why_early()}")
             control.should_training_stop = control.should_save = True
+            if state.global_step == self.begun > 0:
+                raise AlreadyOver
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if best := best_of(self.settings, points_of(self.settings, state.log_history)):
@@ -160,6 +171,13 @@ class Best(TrainerCallback):
     def room(self) -> int:
         """New tokens of an answer, at most."""
         return self.settings.max_new_tokens
+
+    def left_out(self, checkpoint: Checkpoint) -> bool:
+        """Whether a stop kept the evaluation at a checkpoint's step from being made: it is counted, so it is due."""
+        if not self.active or checkpoint.step % max(1, int(self.trainer.args.eval_steps or 1)):
+            return False
+        state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
+        return checkpoint.step not in [point.step for point in points_of(self.settings, state.log_history)]
 
     def is_over(self, checkpoint: Checkpoint | None) -> bool:
         """Whether a checkpoint is of a training that has stopped early: then nothing is left to train."""

@@ -23,10 +23,9 @@ from helpers.machine.meter import PeakMemory
 from helpers.machine.paths import unwritable, write_json
 from helpers.machine.pins import is_hub_name
 from helpers.machine.processes import here, sharded
-from helpers.models.load import generation_config
 from helpers.models.lora import lora_config
 from helpers.run import Run
-from helpers.train.best import Best
+from helpers.train.best import AlreadyOver, Best
 from helpers.train.budget import EVALUATIONS, TimeForecast, adopt, evaluation_seconds, keeps_minutes, plan_of
 from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, hash_of_rows, identity, newest
 from helpers.train.config import keeps_apart, router_share, sft_config
@@ -34,7 +33,7 @@ from helpers.train.fitting import fitting, watchable
 from helpers.train.interrupt import StopGuard
 from helpers.train.preflight import preflight
 from helpers.train.refusals import adapter_fits, model_runs, what_failed
-from helpers.train.saving import check_losses, check_room, describe, save_adapter, save_rest
+from helpers.train.saving import check_losses, check_room, describe, save_adapter, save_rest, write_adapter
 from helpers.train.speed import speed_up
 from helpers.train.trainer import LoraTrainer, TrainingError
 from helpers.watch.history import read_history, write_csv
@@ -81,8 +80,7 @@ def build_trainer(
             peft_config=lora_config(settings, model),
             callbacks=[run.history, *callbacks],
         )
-    trainer.padded, trainer.is_random = padded, random
-    trainer.conversations, trainer.watched_rows = train, evaluation
+    trainer.padded, trainer.is_random, trainer.conversations, trainer.watched_rows = padded, random, train, evaluation
     trainer.args.eval_steps = max(1, total_steps(trainer) // EVALUATIONS)
     remove_printing_callbacks(trainer)
     keep_adapter_in_float32(trainer)
@@ -170,19 +168,19 @@ def train_or_resume(
     with held_alone(run), StopGuard(report) as guard:
         checkpoint, planned = resume_point(trainer, run, report)
         earlier = run.seconds_before(checkpoint.step) if checkpoint else 0.0
+        best = Best(trainer, run, report)
         check_room(run.folder, sum(p.numel() * 4 for p in trainer.model.parameters() if p.requires_grad))
         if not trainer.checked:
             preflight(trainer, report=None if report is print else report)
         if here().first:
             write_json(run.folder / "settings.json", run.settings.as_dict())
         clock, start = TimeForecast(trainer, report, earlier, planned, evaluation_seconds(run)), time.perf_counter()
-        best = Best(trainer, run, report)
         added = [clock, guard, Saver(), best]
         for callback in added:
             trainer.add_callback(callback)
         try:
             with PeakMemory() as peak:
-                run_loop(trainer, checkpoint, guard, best.is_over(checkpoint))
+                run_loop(trainer, checkpoint, guard, best)
             chosen = best.put_back()
             whole = trainer.accelerator.get_state_dict(trainer.model) if sharded() else None
         finally:
@@ -252,10 +250,10 @@ def total_steps(trainer: LoraTrainer) -> int:
     return math.ceil(trainer.args.num_train_epochs * math.ceil(batches / trainer.args.gradient_accumulation_steps))
 
 
-def run_loop(trainer: LoraTrainer, checkpoint: Checkpoint | None, guard: StopGuard, over: bool = False) -> None:
+def run_loop(trainer: LoraTrainer, checkpoint: Checkpoint | None, guard: StopGuard, best: Best) -> None:
     """The Trainer's own loop, from the checkpoint if there is one; only explains what is known.
 
-    over: the checkpoint's training has stopped early, so it is only loaded.
+    best: knows whether the checkpoint's training has stopped early, so that it is only loaded, or lacks an evaluation.
 
     Upstream: a finished run is loaded without a step through the private Trainer._load_from_checkpoint.
     Breaks: a run that was killed after its last checkpoint gets no adapter.
@@ -263,14 +261,17 @@ def run_loop(trainer: LoraTrainer, checkpoint: Checkpoint | None, guard: StopGua
     """
     if guard.asked:
         return
-    trainer.args.eval_on_start = checkpoint is None and trainer.args.eval_strategy != "no"
     trainer._total_train_tokens = checkpoint.tokens if checkpoint else 0
     try:
-        if checkpoint and (over or checkpoint.step >= total_steps(trainer)):
+        due = checkpoint is None or best.left_out(checkpoint)
+        trainer.args.eval_on_start = due and trainer.args.eval_strategy != "no"
+        if checkpoint and (best.is_over(checkpoint) or checkpoint.step >= total_steps(trainer)):
             trainer._load_from_checkpoint(str(checkpoint.folder))
             trainer.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
             return
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+    except AlreadyOver:
+        return
     except Exception as error:
         if words := what_failed(error, trainer, checkpoint):
             raise TrainingError(words) from error
@@ -294,13 +295,6 @@ def make_ready(trainer: Any) -> None:
         torch.cuda.empty_cache()
 
 
-def write_adapter(trainer: LoraTrainer, folder: Path, whole: dict[str, torch.Tensor] | None) -> None:
-    """Adapter, tokenizer and generation settings into a folder. whole: the weights that FSDP has gathered."""
-    trainer.model.save_pretrained(str(folder), state_dict=whole)
-    trainer.processing_class.save_pretrained(folder)
-    generation_config(trainer.processing_class, trainer.model).save_pretrained(folder)
-
-
 def finish(
     trainer: LoraTrainer,
     run: Run,
@@ -320,11 +314,11 @@ def finish(
     if not step:
         raise TrainingError("stopped before the first step: nothing was trained, and nothing needs to be kept.")
     check_losses(history, settings)
-
     save_adapter(folder, lambda aside: write_adapter(trainer, aside, whole), report)
     save_rest(folder, "history.csv", lambda: write_csv(history.rows, folder / "history.csv"))
     before = run.card()
-    if checkpoint and checkpoint.step == step == before.get("steps"):
+    is_over = measured.get("finished", step >= total)  # a training that has stopped early is finished, too
+    if checkpoint and checkpoint.step == step == before.get("steps") and before.get("finished") == is_over:
         save_rest(folder, "run_card.json", lambda: run.save_card(before))  # now the newest run: 04 takes it
         return before
     card = describe(settings, history) | {

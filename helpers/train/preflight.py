@@ -49,7 +49,7 @@ def preflight(
         said = " ".join(str(error).split())[:200]
         raise TrainingError(
             f"this model does something that the preflight cannot follow ({type(error).__name__}: {said}). Set "
-            f"ATTENTION = 'sdpa'; if it stays, choose another model: docs/models.md has those that were tried."
+            f"attention='sdpa' (MORE in 03); if it stays, choose another model of those in docs/models.md."
         ) from error
     unknown = set(allow) - {check.name for check in checks}
     if unknown:
@@ -163,7 +163,7 @@ def isolation_check(trainer: LoraTrainer) -> Check:
     packed, after = not trainer.padded, moved_by_what_follows(trainer.model)
     before = moved_by_a_neighbour(trainer.model) if packed else None
     actual = f"logits move by {before.share:.2%}" if before else "one document a row"
-    remedy = "Set ATTENTION = 'sdpa' or 'eager'; if it stays, this family cannot keep documents of a row apart."
+    remedy = "Set attention='sdpa' or 'eager' (MORE in 03); if it stays, this family cannot keep documents apart."
     if not after.hardly:
         actual += f", by {after.share:.2%} when a text goes on"
         remedy = "Choose another model: this one reads a text from both sides, and does not continue it."
@@ -183,7 +183,7 @@ def loss_checks(trainer: LoraTrainer) -> list[Check]:
     """
     batch, alone = one_batch(trainer)
     model, was_training = trainer.model, trainer.model.training
-    remedy = "Load the model again with load_model; if it stays, set ATTENTION = 'sdpa'."
+    remedy = "Load the model again with load_model; if it stays, set attention='sdpa' (MORE in 03)."
     try:
         with library_forward(model):
             own, reference = added_up([loss_and_gradient(trainer, document, own=True) for document in alone])

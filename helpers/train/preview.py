@@ -50,7 +50,7 @@ def preview_trainer(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows
         "attention": "rows",
     }
     settings = replace(settings, **plain, r=1, max_steps=1, tracking="none", target_modules="all-linear")
-    settings = replace(settings, layers_to_transform="all")
+    settings = replace(settings, layers_to_transform="all", init_lora_weights="default")
     folder = Path(tempfile.gettempdir()) / "preview"  # nothing is written there
     with quiet_unless(False):
         return build_trainer(make_run(settings, folder), stand_in(len(tokenizer)), tokenizer, rows)

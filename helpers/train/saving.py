@@ -5,14 +5,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from helpers.machine.places import Place, require, require_room
 from helpers.machine.versions import versions
 from helpers.models.adapter import read_changes
-from helpers.models.load import describe_model
+from helpers.models.load import describe_model, generation_config
 from helpers.models.source import ModelError
+from helpers.models.starts import save_pretrained
 from helpers.settings import Settings
 from helpers.train.checkpoints import KEPT, by_step
 from helpers.train.trainer import TrainingError
@@ -75,6 +78,13 @@ def save_adapter(folder: Path, save: Callable[[Path], None], report: Callable[[s
                 f"the adapter could not be saved in {folder} ({reason(error)}): {safe}. Make room (delete old folders "
                 f"in runs/, or a larger ulimit -f), and start the same training again: it goes on from there."
             ) from error
+
+
+def write_adapter(trainer: Any, folder: Path, whole: dict[str, torch.Tensor] | None) -> None:
+    """Adapter, tokenizer and generation settings into a folder. whole: the weights that FSDP has gathered."""
+    save_pretrained(trainer.model, folder, state_dict=whole)
+    trainer.processing_class.save_pretrained(folder)
+    generation_config(trainer.processing_class, trainer.model).save_pretrained(folder)
 
 
 def save_rest(folder: Path, name: str, save: Callable[[], None]) -> None:

@@ -13,35 +13,20 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from transformers import TrainerCallback
-
-from helpers.data.load import load_chat_data
-from helpers.machine.meter import release_memory
+from helpers.machine.inits import init_fault
 from helpers.machine.paths import read_json, runs_folder, write_json
-from helpers.machine.quiet import silent
 from helpers.machine.tables import Table
-from helpers.models.load import Loaded, load_model
 from helpers.run import Run, make_run
 from helpers.seeds import over_seeds
-from helpers.settings import Settings, check_values
-from helpers.train.build import build_trainer, train_or_resume
-from helpers.train.checkpoints import newest
-from helpers.train.preflight import preflight
-from helpers.watch.history import read_history, series
+from helpers.settings import Settings, SettingsError, check_values
+from helpers.train.trials import ROUND, SHARES, open_bench
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-SHARES = (4, 2, 1)  # the rungs: a quarter of the steps, half of them, all
 FINALISTS = 2
-ROUND = 8  # steps are a multiple of it, so that each rung ends with an evaluation
 MOST_STEPS = 1_000_000  # of a training; a file that says more is damaged
 SPARE = 0.8  # of the minutes is planned: for saving, and steps that are not all alike
 
@@ -94,22 +79,13 @@ class Sweep(NamedTuple):
         return f"{words} (95 % interval {low:.3f} to {high:.3f}, {len(gaps)} seeds): {verdict}."
 
 
-class StopAt(TrainerCallback):
-    """Ends a training after a step, with a checkpoint to go on from."""
-
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step >= self.step:
-            control.should_training_stop = control.should_save = True
-
-
 def combinations(settings: Settings, grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Every combination of the grid's values. Raises SettingsError for a name or a value that cannot work."""
     combined = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     for changes in combined:
         check_values(changes)
+        if wrong := init_fault(replace(settings, **changes)):
+            raise SettingsError(wrong)
     return combined
 
 
@@ -122,47 +98,6 @@ def with_changes(settings: Settings, changes: dict[str, Any], seed: int, steps: 
     return replace(settings, **{**changes, **alpha, **fixed})
 
 
-class Bench:
-    """The base that all trainings of a sweep share, and the rows that they see."""
-
-    def __init__(self, loaded: Loaded, train: Dataset, watched: Dataset):
-        self.model: Any = loaded.model
-        self.tokenizer, self.train, self.watched = loaded.tokenizer, train, watched
-        self.proved: set[Settings] = set()  # passed the preflight, on this base and these rows
-
-    @contextmanager
-    def trainer(self, run: Run, until: int) -> Iterator[Any]:
-        """A trainer whose adapter is taken off the base again at the end; the base's own weights are frozen anyway."""
-        rows, kind = (self.train, self.watched), replace(run.settings, seed=0, learning_rate=1.0)
-        proved = kind in self.proved  # neither seed nor learning rate changes what the preflight proves
-        trainer = build_trainer(run, self.model, self.tokenizer, *rows, callbacks=[StopAt(until)], proved=proved)
-        trainer.args.eval_steps = run.settings.max_steps // SHARES[0]  # at the rungs; more would cost as much as steps
-        try:
-            yield trainer
-        finally:
-            self.proved |= {kind} if trainer.checked else set()
-            self.model = trainer.model.unload()
-            del trainer
-            release_memory()
-
-    def loss(self, run: Run, step: int) -> float:
-        """The held-out loss of a run at a step, which is trained as far as that unless it was before."""
-        done = newest(run.folder / "checkpoints", silent)
-        losses = evaluations(run)
-        if done is None or done.step < step or step not in losses:
-            with self.trainer(run, step) as trainer:
-                train_or_resume(trainer, run, report=silent)
-            losses = evaluations(run)
-        return losses.get(step, math.inf)  # a loss that is no number loses
-
-
-def evaluations(run: Run) -> dict[int, float]:
-    """The held-out losses in a run's log, by step; those that are finite."""
-    path = run.folder / "history.jsonl"
-    losses = series(read_history(path, silent), "eval_loss") if path.exists() else []
-    return {step: value for step, value in losses if math.isfinite(value)}
-
-
 def sweep(
     settings: Settings,
     grid: Mapping[str, Sequence[Any]],
@@ -170,38 +105,78 @@ def sweep(
     minutes: float = 8.0,
     seeds: Sequence[int] = (0, 1, 2),
     steps: int = 0,
+    processes: int | None = None,
     report: Callable[[str], None] = print,
 ) -> Sweep:
     """Trains every combination of the grid for a while, and the best to the end; returns Sweep.
 
     minutes: of the whole on this machine, from which the steps of a training follow after a few timed ones; steps: how
-    many instead. seeds: of the finalists; the first is that of the others, too. The same call again goes on where an
-    earlier one was stopped. Raises SettingsError for a grid that cannot work, and ValueError for an empty one.
+    many instead. seeds: of the finalists; the first is that of the others, too. processes: how many train at a time;
+    None is one for each GPU that is visible, each with a base of its own. The same call again goes on where an earlier
+    one was stopped. Raises SettingsError for a grid that cannot work, ValueError for an empty one, and
+    KeyboardInterrupt when it is stopped.
     """
     start, tried = time.perf_counter(), combinations(settings, grid)
     if not tried or not seeds:
         raise ValueError("an empty grid: name settings with their values, such as {'r': [4, 16]}")
-    data = load_chat_data(settings.data, settings.data_format, settings.columns)
-    bench = Bench(load_model(settings), data.train, data.test.select(range(min(32, len(data.test)))))
     folder = sweep_folder(settings, grid, seeds, minutes, steps)
-    total = planned(folder) or steps_for(bench, settings, len(tried), len(seeds), minutes, steps)
-    write_json(folder / "sweep.json", {"steps": total, "grid": {name: list(v) for name, v in grid.items()}})
-    report(f"{len(tried)} settings, {total} steps each for those that reach the end")
+    at_once = max(len(tried), FINALISTS * (len(seeds) - 1))
+    count = min(at_once, processes or count_gpus(settings))
+    with bench_of(settings, count, folder, report) as bench:
+        work = work_of(len(tried), len(seeds), count)
+        total = planned(folder) or steps_for(bench, settings, work, minutes, steps)
+        write_json(folder / "sweep.json", {"steps": total, "grid": {name: list(v) for name, v in grid.items()}})
+        at_a_time = f", {count} at a time" if count > 1 else ""
+        report(f"{len(tried)} settings, {total} steps each for those that reach the end{at_a_time}")
 
-    def loss(changes: dict, seed: int, step: int) -> float:
-        return bench.loss(run_of(folder, with_changes(settings, changes, seed, total), changes), step)
+        def losses(wanted: Sequence[tuple[dict, int]], step: int) -> list[float]:
+            runs = [run_of(folder, with_changes(settings, c, seed, total), c) for c, seed in wanted]
+            return bench.losses(runs, step)
 
+        trials = halved(tried, seeds, total, losses, report)
+    return Sweep(folder, trials, total, time.perf_counter() - start)
+
+
+def halved(
+    tried: list[dict],
+    seeds: Sequence[int],
+    total: int,
+    losses: Callable[[Sequence[tuple[dict, int]], int], list[float]],
+    report: Callable[[str], None],
+) -> list[Trial]:
+    """The trials of a sweep, the best first. losses: of pairs of changes and seed, at a step."""
     reached: list[Trial] = []
     for share in SHARES:
         step = total // share
-        tried = sorted(tried, key=lambda changes: loss(changes, seeds[0], step))
+        found = losses([(changes, seeds[0]) for changes in tried], step)
+        ranked = sorted(zip(tried, found, strict=True), key=lambda pair: pair[1])
         kept = max(FINALISTS, math.ceil(len(tried) / 2)) if share > 1 else FINALISTS
-        reached = [Trial(c, {seeds[0]: loss(c, seeds[0], step)}, step) for c in tried[kept:]] + reached
-        report(f"after {step} steps: {len(tried[:kept])} of {len(tried)} go on" if share > 1 else "the last two")
-        tried = tried[:kept]
-    finals = [Trial(c, {seed: loss(c, seed, total) for seed in seeds}, total) for c in tried]
-    finals.sort(key=lambda trial: statistics.fmean(trial.losses.values()))
-    return Sweep(folder, [*finals, *reached], total, time.perf_counter() - start)
+        reached = [Trial(changes, {seeds[0]: loss}, step) for changes, loss in ranked[kept:]] + reached
+        report(f"after {step} steps: {len(ranked[:kept])} of {len(tried)} go on" if share > 1 else "the last two")
+        tried = [changes for changes, _ in ranked[:kept]]
+    pairs = [(changes, seed) for changes in tried for seed in seeds]
+    found = losses(pairs, total)
+    finals = []
+    for number, changes in enumerate(tried):
+        own = found[number * len(seeds) : (number + 1) * len(seeds)]
+        finals.append(Trial(changes, dict(zip(seeds, own, strict=True)), total))
+    return [*sorted(finals, key=lambda trial: statistics.fmean(trial.losses.values())), *reached]
+
+
+def count_gpus(settings: Settings) -> int:
+    """How many trainings the GPUs of this machine take at a time; 1 on a CPU, whose cores one training uses already."""
+    import torch
+
+    return max(1, torch.cuda.device_count()) if settings.device == "cuda" else 1
+
+
+def bench_of(settings: Settings, count: int, folder: Path, report: Callable[[str], None]) -> Any:
+    """What trains: this process, or so many others."""
+    if count == 1:
+        return open_bench(settings)
+    from helpers.train.crew import Crew
+
+    return Crew(settings, count, folder, report)
 
 
 def planned(folder: Path) -> int:
@@ -226,38 +201,37 @@ def run_of(folder: Path, settings: Settings, changes: dict) -> Run:
     return make_run(settings, own)
 
 
-def steps_for(bench: Bench, settings: Settings, count: int, seeds: int, minutes: float, steps: int) -> int:
+def steps_for(bench: Any, settings: Settings, work: Work, minutes: float, steps: int) -> int:
     """Steps of a whole training, so that all of them fit into the minutes; found out by a few timed steps."""
     if steps:
         return max(ROUND, steps // ROUND * ROUND)
-    with TemporaryDirectory() as scratch:
-        run = make_run(replace(settings, max_steps=ROUND, minutes=0.0), scratch)
-        with bench.trainer(run, ROUND) as trainer:
-            preflight(trainer, report=silent)  # once for each kind of adapter, so it is no part of a building
-        start = time.perf_counter()
-        with bench.trainer(run, ROUND) as trainer:
-            trained = train_or_resume(trainer, run, report=silent)["seconds"]
-        checks = [float(row["eval_runtime"]) for row in read_history(run.history.path) if "eval_runtime" in row]
-    step, check = (trained - sum(checks)) / ROUND, statistics.fmean(checks)
-    building = time.perf_counter() - start - trained
-    work = work_of(count, seeds)
-    left = minutes * 60 * SPARE - work.builds * building - work.checks * check
-    return max(ROUND, int(left / work.trainings / max(0.001, step)) // ROUND * ROUND)
+    timing = bench.timed(settings)
+    left = minutes * 60 * SPARE - work.builds * timing.building - work.checks * timing.check
+    return max(ROUND, int(left / work.trainings / max(0.001, timing.step)) // ROUND * ROUND)
 
 
 class Work(NamedTuple):
-    """What a sweep does. trainings: of the whole length; builds: of trainers; checks: evaluations."""
+    """What a sweep does, one after the other. trainings: of the whole length; builds: of trainers; checks: evaluations.
+
+    Of what several processes do at the same time, the longest counts.
+    """
 
     trainings: float
     builds: int
     checks: float
 
 
-def work_of(count: int, seeds: int) -> Work:
+def work_of(count: int, seeds: int, processes: int = 1) -> Work:
     """The work of a sweep over `count` settings with so many seeds for its finalists."""
-    alive, reached, begun = count, 0.0, count + FINALISTS * (seeds - 1)
-    trainings = builds = float(FINALISTS * (seeds - 1))
+    rounds = lambda trainings: math.ceil(trainings / processes)
+    more = rounds(FINALISTS * (seeds - 1))
+    alive, reached, begun = count, 0.0, rounds(count) + more
+    trainings = builds = float(more)
     for share in SHARES:
-        trainings, builds, reached = trainings + alive * (1 / share - reached), builds + alive, 1 / share
+        trainings, builds, reached = (
+            trainings + rounds(alive) * (1 / share - reached),
+            builds + rounds(alive),
+            1 / share,
+        )
         alive = max(FINALISTS, math.ceil(alive / 2))
     return Work(trainings, int(builds), trainings * SHARES[0] + begun)  # each begins with an evaluation

@@ -19,6 +19,7 @@ from helpers.adapted import base_of
 from helpers.data.packing import find_documents
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.processes import agree, sharded
+from helpers.models.starts import remember_start, weights_before
 from helpers.settings import Settings
 from helpers.train import checkpoints
 from helpers.train.head import FrozenHeadLoss, Head, head_of, is_models_own
@@ -81,7 +82,9 @@ class LoraTrainer(SFTTrainer):
         proved: whether the preflight has passed for a trainer whose base, rows and kind of adapter are the same.
         """
         self.settings, self.rows, self.checked = settings, rows, proved
+        before = weights_before(settings, options["model"])
         super().__init__(train_dataset=rows, **options)
+        remember_start(self.model, before)
         self.modules, self.trained = list(self.model.modules()), [p for p in self.model.parameters() if p.requires_grad]
         # FSDP has no whole weights to try it with; the preflight compares the loss there as everywhere.
         self.fast_head = sharded() or is_models_own(base_of(self.model))

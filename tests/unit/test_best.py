@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from dataclasses import replace
 
 import pytest
@@ -42,6 +43,18 @@ class KilledAt(TrainerCallback):
     def act(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             raise Killed
+
+
+class StopAt(TrainerCallback):
+    """Presses the stop button once, in a step's end."""
+
+    def __init__(self, step):
+        self.step, self.pressed = step, False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step and not self.pressed:
+            self.pressed = True
+            signal.raise_signal(signal.SIGINT)
 
 
 def build(folder, settings, also=(), evaluation=True):
@@ -135,6 +148,26 @@ def test_a_killed_training_stops_early_at_the_same_step(tmp_path):
     assert run(tmp_path / "killed", settings)[0]["steps"] == whole["steps"]
 
 
+@pytest.mark.parametrize("after", [-1, 0])
+def test_a_stopped_training_makes_up_for_the_evaluation_that_the_stop_left_out(tmp_path, after):
+    settings = replace(WILD, early_stopping=2)
+    whole, _ = run(tmp_path / "whole", settings)
+    stop = StopAt(whole["steps"] + after)
+    card, _ = run(tmp_path / "stopped", settings, [stop])
+    assert stop.pressed and not card["finished"]
+    card, _ = run(tmp_path / "stopped", settings)
+    assert (card["steps"], card["best"], card["stopped_early"]) == (
+        whole["steps"],
+        whole["best"],
+        whole["stopped_early"],
+    )
+    both = [series(read_history(tmp_path / name / "history.jsonl"), "eval_loss") for name in ("whole", "stopped")]
+    assert [step for step, _ in both[0]] == [step for step, _ in both[1]]
+    torch.testing.assert_close(adapter(tmp_path / "stopped"), adapter(tmp_path / "whole"), rtol=0, atol=1e-5)
+    again, _ = run(tmp_path / "stopped", settings)
+    assert again["finished"] and again["steps"] == whole["steps"]
+
+
 def test_an_improvement_below_the_threshold_is_none(tmp_path):
     settings = replace(SMOKE, early_stopping=2, early_stopping_threshold=50.0)
     assert run(tmp_path / "run", settings)[0]["steps"] == 2
@@ -174,6 +207,14 @@ def test_it_needs_held_out_rows(tmp_path):
         training.train_or_resume(unchecked(trainer), made)
 
 
+def test_weights_that_are_shared_out_are_refused_before_anything_is_tried(tmp_path, monkeypatch):
+    trainer, made = build(tmp_path / "run", WILD)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setattr(training, "preflight", lambda *_, **__: pytest.fail("it is refused first"))
+    with pytest.raises(TrainingError, match="FSDP shares out the weights: use DDP, or leave it out"):
+        training.train_or_resume(trainer, made)
+
+
 def test_the_chart_marks_the_evaluation_that_is_kept(tmp_path):
     card, _ = run(tmp_path / "run", WILD)
     rows = read_history(tmp_path / "run" / "history.jsonl")
@@ -194,11 +235,12 @@ def test_the_rule_counts_evaluations_since_the_last_improvement():
     assert [waited(loss, points[: n + 1]) for n in range(6)] == [0, 0, 1, 2, 0, 1]
     assert best_of(loss, points) == Point(4, 1.8)
     facts = replace(SMOKE, best_by="fact_accuracy")
-    assert best_of(facts, [Point(1, 0.5), Point(2, 0.5), Point(3, 0.1)]) == Point(1, 0.5)
+    assert best_of(facts, [Point(1, 0.5), Point(2, 0.5), Point(3, 0.1)]) == Point(2, 0.5)
+    assert best_of(loss, [Point(1, 0.5), Point(2, 0.5), Point(3, 0.6)]) == Point(1, 0.5)
     assert best_of(facts, [Point(1, math.nan)]) is None
 
 
-@pytest.mark.parametrize("wrong", [{"best_by": "luck"}, {"early_stopping": -1}, {"init_lora_weights": "pissa"}])
+@pytest.mark.parametrize("wrong", [{"best_by": "luck"}, {"early_stopping": -1}, {"init_lora_weights": "pisa"}])
 def test_a_value_that_cannot_work_is_refused(wrong):
     with pytest.raises(SettingsError):
         resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False), **wrong)

@@ -35,3 +35,12 @@ def test_a_name_that_is_markup_or_longer_than_any_file_is_text_in_a_card():
         )
         assert card.data.base_model == name
         assert not any(markup in card.text for markup in ("](", "<script", "\n# H", "`"))
+
+
+def test_the_card_says_of_which_step_the_adapter_is_and_why():
+    best = {"step": 12, "by": "loss", "value": 0.5, "why": "the best evaluation loss of 9 evaluations, <0.5>"}
+    card = ModelCard(adapter_card(BASE_MODEL, SETTINGS, CARD | {"best": best, "stopped_early": "no better in 2"}))
+    assert "- the adapter: of step 12, the best evaluation loss of 9 evaluations, &lt;0.5>\n" in card.content
+    assert "- stopped early: no better in 2\n" in card.content
+    plain = ModelCard(adapter_card(BASE_MODEL, SETTINGS, CARD)).content
+    assert "the adapter:" not in plain and "stopped early" not in plain

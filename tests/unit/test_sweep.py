@@ -1,7 +1,13 @@
 """A sweep: one base for all, losers stopped early, resumable, and a sentence that says what is noise."""
 
+import contextlib
+import json
 import math
+import signal
+import threading
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,15 +15,20 @@ from conftest import unchecked
 
 from helpers.data.load import load_chat_data
 from helpers.machine.hardware import Machine
+from helpers.machine.processes import visible_gpus
 from helpers.models.load import load_model
-from helpers.run import Run, newest_run, open_run
+from helpers.run import Run, newest_run, open_run, read_settings
 from helpers.runs import read_runs
 from helpers.seeds import over_seeds
 from helpers.settings import SettingsError, resolve
 from helpers.train import sweep as exported
+from helpers.train import trials
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.checkpoints import newest_unfinished
-from helpers.train.sweeps import Bench, Sweep, Trial, planned, sweep, with_changes, work_of
+from helpers.train.crew import Child, ProcessGone
+from helpers.train.sweeps import SPARE, Sweep, Trial, count_gpus, planned, steps_for, sweep, with_changes, work_of
+from helpers.train.trainer import TrainingError
+from helpers.train.trials import Bench, StopAt, Timing
 from helpers.watch.history import read_history, series
 
 pytestmark = pytest.mark.trainings
@@ -30,7 +41,7 @@ GRID = {"learning_rate": [1e-6, 1e-5, 1e-2]}
 def few_rows(monkeypatch):
     data = load_chat_data(SMOKE.data)
     few = data._replace(train=data.train.select(range(24)), test=data.test.select(range(4)))
-    monkeypatch.setattr("helpers.train.sweeps.load_chat_data", lambda *_: few)
+    monkeypatch.setattr("helpers.train.trials.load_chat_data", lambda *_: few)
     return few
 
 
@@ -116,9 +127,16 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(monkeypatch):
     assert sweep(SMOKE, GRID, steps=8, seeds=(0, 1)).trials == again.trials and not trained, "nothing is trained twice"
 
 
-def test_the_minutes_decide_how_many_steps_there_are(tmp_path):
-    short, longer = (sweep(SMOKE, {"r": [2, 4]}, minutes=m, seeds=(0,)).steps for m in (0.001, 0.5))
-    assert short == 8 and longer > 8 and longer % 8 == 0
+def test_the_minutes_decide_how_many_steps_there_are(tmp_path, few_rows):
+    timing = Bench(load_model(SMOKE), few_rows.train, few_rows.test).timed(SMOKE)
+    assert all(0 < seconds < 600 for seconds in timing), "a few steps were trained"
+    work, timed = work_of(2, 1), lambda settings: Timing(step=0.1, check=0.5, building=1.0)
+    bench = type("Timed", (), {"timed": staticmethod(timed)})
+    assert steps_for(bench, SMOKE, work, minutes=0.001, steps=0) == 8, "one round at least"
+    wanted = (60 * SPARE - work.builds - 0.5 * work.checks) / work.trainings / 0.1
+    assert wanted - 8 < steps_for(bench, SMOKE, work, minutes=1.0, steps=0) <= wanted
+    assert steps_for(bench, SMOKE, work, minutes=1.0, steps=20) == 16
+    assert sweep(SMOKE, {"r": [2, 4]}, minutes=0.001, seeds=(0,)).steps == 8
 
 
 def test_a_grid_that_cannot_work_is_refused():
@@ -126,6 +144,8 @@ def test_a_grid_that_cannot_work_is_refused():
         sweep(SMOKE, {"rank": [4]}, steps=8)
     with pytest.raises(SettingsError, match="learning_rate"):
         sweep(SMOKE, {"learning_rate": [-1.0]}, steps=8)
+    with pytest.raises(SettingsError, match=r"pissa.*would round what is left anew"):
+        sweep(replace(SMOKE, quantization="nf4"), {"init_lora_weights": ["default", "pissa"]}, steps=8)
     with pytest.raises(ValueError, match="an empty grid"):
         sweep(SMOKE, {"r": []}, steps=8)
 
@@ -159,3 +179,131 @@ def test_the_interval_is_student_s():
 def test_a_damaged_plan_of_a_sweep_is_made_anew(tmp_path, text):
     (tmp_path / "sweep.json").write_text(text)
     assert planned(tmp_path) == 0
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_stop_ends_the_sweep_and_the_next_call_goes_on(monkeypatch, step):
+    whole = sweep(SMOKE, {"r": [2, 4]}, steps=8, seeds=(0,))
+    monkeypatch.setenv("FT_RUNS", str(whole.folder.parent.parent.with_name("again")))
+    own, pressed = StopAt.on_step_end, []
+
+    def press(self, args, state, control, **kwargs):
+        own(self, args, state, control, **kwargs)
+        if state.global_step == step and not pressed:
+            pressed.append(signal.raise_signal(signal.SIGINT))
+
+    monkeypatch.setattr(StopAt, "on_step_end", press)
+    with contextlib.suppress(KeyboardInterrupt):  # at the end of a rung the training is done, and only the sweep stops
+        sweep(SMOKE, {"r": [2, 4]}, steps=8, seeds=(0,))
+    assert pressed
+    again = sweep(SMOKE, {"r": [2, 4]}, steps=8, seeds=(0,))
+    assert [trial.changes for trial in again.trials] == [trial.changes for trial in whole.trials]
+    for one, other in zip(again.trials, whole.trials, strict=True):
+        assert one.losses == pytest.approx(other.losses, abs=1e-4) and all(map(math.isfinite, one.losses.values()))
+
+
+def test_a_training_whose_loss_is_no_number_loses_and_the_sweep_goes_on(monkeypatch):
+    def diverge(settings, run):
+        run.history.rows = [{"step": 1, "loss": math.nan}]
+        run.history.path.write_text('{"step": 1, "loss": NaN}\n', encoding="utf-8")
+        raise TrainingError("the loss is nan at step 1")
+
+    train = trials.train_or_resume
+    choose = lambda trainer, run, **more: diverge(trainer, run) if run.settings.r == 2 else train(trainer, run, **more)
+    monkeypatch.setattr(trials, "train_or_resume", choose)
+    found = sweep(SMOKE, {"r": [2, 4, 8]}, steps=8, seeds=(0,))
+    assert found.trials[-1].changes == {"r": 2} and found.trials[-1].losses == {0: math.inf}
+    monkeypatch.setattr(trials, "has_diverged", lambda run: False)
+    with pytest.raises(TrainingError):
+        sweep(SMOKE, {"r": [2, 4]}, steps=8, seeds=(0,))
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory):
+    """Rows of the shop in a file, for processes that know nothing of a test's patches."""
+    data = load_chat_data(SMOKE.data)
+    rows = [{"messages": row["messages"]} for row in data.train.select(range(40))]
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def own_rows(small_file, monkeypatch):
+    monkeypatch.setattr(trials, "load_chat_data", load_chat_data)
+    return replace(SMOKE, data=str(small_file), autocast="")
+
+
+@pytest.mark.processes
+def test_two_processes_find_what_one_finds_and_a_killed_one_is_replaced(own_rows, monkeypatch, tmp_path):
+    found, said = {}, []
+    for name, processes in (("one", 1), ("two", 2), ("killed", 2)):
+        monkeypatch.setenv("FT_RUNS", str(tmp_path / name))
+        if name == "killed":
+            monkeypatch.setattr(Child, "ask", killed_once(Child.ask, tmp_path / name))
+        found[name] = sweep(own_rows, GRID, steps=8, seeds=(0, 1), processes=processes, report=said.append)
+    assert "3 settings, 8 steps each for those that reach the end, 2 at a time" in said
+    (gone,) = [line for line in said if "a process has ended" in line]
+    assert "its training goes on in a new one" in gone
+    runs = {name: {p.name: losses(p) for p in one.folder.iterdir() if p.is_dir()} for name, one in found.items()}
+    for name in ("two", "killed"):
+        assert [trial.changes for trial in found[name].trials] == [trial.changes for trial in found["one"].trials]
+        assert runs[name].keys() == runs["one"].keys()
+        assert all(runs[name][run] == pytest.approx(runs["one"][run], abs=1e-5) for run in runs["one"])
+    settings = {
+        name: read_settings(one.folder / "learning_rate-0.01-seed-1" / "settings.json") for name, one in found.items()
+    }
+    assert settings["one"] == settings["two"] and settings["one"].reasons == settings["two"].reasons
+    monkeypatch.setattr(Child, "start", lambda self: pytest.fail("nothing is left to train"))
+    assert sweep(own_rows, GRID, steps=8, seeds=(0, 1), processes=2).trials == found["killed"].trials
+
+
+def killed_once(ask, folder):
+    """Child.ask, where the first process that trains for a while is killed in its middle."""
+    state = {"left": 1}
+
+    def watched(self, task):
+        if "step" in task and task["step"] == 8 and state["left"]:
+            state["left"] = 0
+            threading.Thread(target=kill_at_checkpoint, args=(self.process, Path(task["folder"])), daemon=True).start()
+        return ask(self, task)
+
+    return watched
+
+
+def kill_at_checkpoint(process, folder):
+    """Kills a process once the log of its run says that it has trained beyond its checkpoint."""
+    before = len(losses(folder)) if (folder / "history.jsonl").exists() else 0
+    for _ in range(3000):
+        if (folder / "history.jsonl").exists() and len(losses(folder)) > before:
+            break
+        time.sleep(0.01)
+    process.kill()
+
+
+@pytest.mark.processes
+def test_what_is_wrong_in_a_process_is_said_here(own_rows, monkeypatch):
+    with pytest.raises(TrainingError, match="nowhere"):
+        sweep(replace(own_rows, data="nowhere.jsonl"), {"r": [2, 4]}, steps=8, seeds=(0,), processes=2)
+    monkeypatch.setattr(Child, "ask", lambda self, task: (_ for _ in ()).throw(ProcessGone))
+    said = []
+    with pytest.raises(TrainingError, match="3 processes have died of one training"):
+        sweep(own_rows, {"r": [2, 4]}, steps=8, seeds=(0,), processes=2, report=said.append)
+    assert said
+
+
+def test_each_gpu_has_a_process_and_a_cpu_trains_one_at_a_time(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert (count_gpus(SMOKE), count_gpus(replace(SMOKE, device="cuda"))) == (1, 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus() == ["0", "1", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-ab,7")
+    assert visible_gpus() == ["4", "GPU-ab", "7"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert visible_gpus() == [""]
+
+
+def test_with_more_processes_the_longest_of_what_runs_at_the_same_time_counts():
+    assert work_of(6, 3, 1).trainings == 6 / 4 + 3 / 4 + 2 / 2 + 4
+    assert work_of(6, 3, 2).trainings == 3 / 4 + 2 / 4 + 1 / 2 + 2
+    assert work_of(6, 3, 6).trainings == 1 / 4 + 1 / 4 + 1 / 2 + 1
