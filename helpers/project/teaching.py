@@ -183,7 +183,22 @@ def rehearsal_words() -> str:
         f"- One restarted the kernel after the training and ran all again: {runs}. The exercises that were right "
         f"({', '.join(restarts['exercises kept'])}) still were.\n"
         f"- One came late and opened 04 first: it made a run of its own, and {late['right']} of {late['not tried']} "
-        f"exercises were right after {late['hints']} hints; {late['seconds'] / 60:.1f} minutes of running.\n"
+        f"exercises were right after {late['hints']} hints; {late['seconds'] / 60:.1f} minutes of running.\n\n"
+        + laptop_words()
+    )
+
+
+def laptop_words() -> str:
+    """What a run with the laptop profile took, part by part, beside the plan of 90 minutes, in words."""
+    timed = json.loads((PROJECT / "benchmarks" / "results" / "laptop-parts.json").read_text(encoding="utf-8"))
+    running, whole = (sum(row[name] for row in timed["plan"]) for name in ("running", "in all"))
+    longest = sorted(((s, n, part) for n, parts in timed["seconds"].items() for part, s in parts.items()), reverse=True)
+    told = "; ".join(f"{n}, *{part}*: {s / 60:.1f}" for s, n, part in longest[:3])
+    return (
+        f"The whole model and 03's whole training, in one run with the {timed['profile']} profile, timed part by part: "
+        f"{running:.1f} minutes of running, so {whole:.0f} of 90 with the same reading, questions and exercises. The "
+        f"longest parts, in minutes: {told}. {timed['machine']}, {timed['date']}, so these are upper bounds "
+        f"(`python -m benchmarks.rehearsal --executed runs/NAME/executed`).\n"
     )
 
 

@@ -1,6 +1,7 @@
 """The teacher's edition: a page for each notebook, plans that fit, and minutes that come from what was measured."""
 
 import html
+import json
 import re
 
 import pytest
@@ -48,6 +49,17 @@ def test_what_is_left_out_costs_nothing_and_what_is_measured_counts(monkeypatch)
     plan = teaching.Lesson("x", 90, (("03", (), ()),))
     whole, less = (teaching.plan_minutes(plan._replace(lessons=(("03", out, ()),)))[0][1] for out in ((), ("Before",)))
     assert whole - less == pytest.approx(teaching.part_minutes(before))
+
+
+def test_what_a_laptop_run_took_part_by_part_fits_into_the_plan_of_90_minutes():
+    timed = json.loads((teaching.PROJECT / "benchmarks" / "results" / "laptop-parts.json").read_text(encoding="utf-8"))
+    assert timed["profile"] == "laptop" and timed["machine"] and timed["date"]
+    for number, parts in timed["seconds"].items():
+        assert set(parts) <= {part.title for part in teaching.parts_of(number)}, number
+    running, whole = (sum(row[name] for row in timed["plan"]) for name in ("running", "in all"))
+    assert running < whole < 0.9 * 90, "some minutes are for talking"
+    words = teaching.laptop_words()
+    assert f"{running:.1f} minutes of running, so {whole:.0f} of 90" in words and "*Train, watch, stop*" in words
 
 
 def test_the_slides_have_every_notebook_with_its_pictures_their_texts_and_its_questions():
