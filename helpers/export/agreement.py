@@ -24,8 +24,13 @@ class Agreement(NamedTuple):
     merged: float
     adapter: float
 
-    def sentence(self) -> Phrase:
-        """Both figures in words: English for files, and `tr` says it in the reader's language."""
+    def sentence(self) -> str:
+        """Both figures in words."""
+        return tr(self.english)
+
+    @property
+    def english(self) -> Phrase:
+        """The same for files."""
         return phrase(
             "the merged model's logits differ by {merged:.2%} of their spread from those of base + adapter; the "
             "adapter moves them by {adapter:.2%}",

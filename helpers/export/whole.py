@@ -57,7 +57,7 @@ def export_whole(
         )
     )
     alone = phrase("not compared with base + adapter: two do not fit here")
-    agreement = done.agreement.sentence() if done.agreement else alone
+    agreement = done.agreement.english if done.agreement else alone
     report(tr(agreement))
     file = None
     if gguf:

@@ -9,7 +9,7 @@ import ipywidgets as widgets
 from helpers.generate.sampling import PRESETS, Sampling
 from helpers.machine.language import listed, phrase, tr
 
-DESCRIBED = {"description_width": "130px"}
+DESCRIBED = {"description_width": "152px"}  # no_repeat_ngram_size is not cut off
 OWN, BY_HAND = phrase("The model's own"), phrase("By hand")
 OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}  # where a knob changes nothing
 SAMPLED = ("top_k", "top_p", "min_p")  # they choose among tokens, of which temperature 0 leaves one
@@ -36,7 +36,7 @@ class Number:
         self.slider = slider_class(value, min=low, max=high, step=step, readout=False)
         self.slider.layout = {"flex": "1 1 90px", "width": "auto", "min_width": "60px"}
         self.box = box_class(value, min=low, max=high, step=step, description=name, style=DESCRIBED)
-        self.box.layout = {"width": "205px", "flex": "0 0 205px"}
+        self.box.layout = {"width": "227px", "flex": "0 0 227px"}
         widgets.link((self.slider, "value"), (self.box, "value"))
         self.meaning, self.note = meaning, widgets.HTML()
         self.row = widgets.VBox([widgets.HBox([self.box, self.slider]), self.note])

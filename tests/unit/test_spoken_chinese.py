@@ -3,6 +3,7 @@
 import html
 import re
 from datetime import datetime
+from types import SimpleNamespace
 
 import ipywidgets as widgets
 import pytest
@@ -15,6 +16,7 @@ from helpers.evaluate.pictures import curves, curves_alt, forgetting, forgetting
 from helpers.evaluate.shop import KNOWN, UNKNOWN
 from helpers.evaluate.study import LABELS, read_study, study_alt, study_figure, study_table, verdict
 from helpers.evaluate.systems import Measured, table, unknowns
+from helpers.export.agreement import Agreement
 from helpers.export.errors import ExportError
 from helpers.export.parity import Difference, Parity, read_questions
 from helpers.export.plan import KNOWN as MODELS
@@ -31,6 +33,7 @@ from helpers.panels.labels import LabelPanel
 from helpers.panels.runs import RunsPanel
 from helpers.panels.site import page_for
 from helpers.runs import changed_between, read_runs, runs_table
+from helpers.train.saving import describe
 from helpers.watch import figures, fonts
 from helpers.watch.chart import chart_html
 from helpers.watch.figures import loss_alt, loss_figure, show_figure
@@ -100,6 +103,10 @@ def test_what_a_curve_says_is_chinese_and_english_in_the_runs_card(losses):
     reading = read([{"step": step, "loss": loss, "grad_norm": 1.0} for step, loss in enumerate(losses, 1)])
     spoken(reading.sentence)
     assert not HAN.search(reading.english) and "{" not in reading.english
+
+
+def test_a_runs_card_has_the_curves_sentence_in_english(smoke):
+    assert describe(smoke, SimpleNamespace(rows=ROWS))["reading"].startswith("The loss falls")
 
 
 def drawings():
@@ -247,6 +254,9 @@ def test_plans_and_exports_are_chinese(smoke, tmp_path):
     shape = MODELS["tiiuae/falcon-7b"]
     for gib in (1, 80):
         spoken(options_table(plan(shape, smoke, gpus=2, gpu_gib=gib, tokens=1e6), gib, shape))
+    agreement = Agreement(0.01, 0.2)
+    spoken(agreement.sentence())
+    assert not HAN.search(agreement.english), "for the card"
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(ExportError) as refused:
         read_questions(tmp_path / "empty.txt")
