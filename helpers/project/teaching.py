@@ -170,8 +170,7 @@ def rehearsal_words() -> str:
     diligent, stops, restarts, late = (played[name] for name in ("diligent", "stops", "restarts", "late"))
     exercises = diligent["not tried"]
     before, after = restarts["runs"]
-    used = "the finished run was used again, and nothing was trained a second time"
-    runs = used if before == after else f"{before} run before, {after} after"
+    used = "the finished run was used again, and nothing was trained a second time. The " if before == after else "the "
     model = " on a tiny model, so that its training says nothing of 03's minutes" * (played["profile"] == "smoke")
     return "\n".join(rows) + (
         f"\n\nMinutes; {whole:.0f} of 90. {played['machine']}, {played['date']}, {played['profile']} profile{model} "
@@ -180,7 +179,7 @@ def rehearsal_words() -> str:
         f"{diligent['right']} right; all {diligent['questions']} questions were answered.\n"
         f"- One pressed stop after step {stops['stopped at']} of 03's training and ran the cell again: it went on from "
         f"step {stops['resumed from']} to {stops['steps']}.\n"
-        f"- One restarted the kernel after the training and ran all again: {runs}. The exercises that were right "
+        f"- One restarted the kernel after the training and ran all again: {used}exercises that were right "
         f"({', '.join(restarts['exercises kept'])}) still were.\n"
         f"- One came late and opened 04 first: it made a run of its own, and {late['right']} of {late['not tried']} "
         f"exercises were right after {late['hints']} hints; {late['seconds'] / 60:.1f} minutes of running.\n\n"
