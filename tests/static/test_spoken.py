@@ -28,7 +28,10 @@ ENGLISH = {
     "evaluate/systems.py": ["nothing was found"],  # what a model reads
     "evaluate/uses.py": ["take (", "(\\d+) x"],  # what a model says
     "export/adapter.py": ["--enable-lora", "vllm serve"],  # a command
-    "export/card.py": ["A LoRA adapter", "## Trained on", "- licence", "not stated", "- base weights", "That of the"],
+    "export/card.py": [
+        *("A LoRA adapter", "## Trained on", "- licence", "not stated", "- base weights", "That of the"),
+        *("- the adapter: of", "- stopped early"),
+    ],
     "export/modelfile.py": ["# This chat", "PARAMETER", "else if", "{{ if"],  # a file, as the card is
     "export/plan.py": ["one card"],  # a key, named in `way_named`
     "export/push.py": ["Add the adapter"],  # the message of a commit
