@@ -43,7 +43,7 @@ def open_panel(page, served, folder):
 
 
 def wait_for_order(page, order):
-    ends = json.dumps(list(order))
+    ends = json.dumps(list(order), separators=(",", ":"))  # as JSON.stringify writes it
     page.wait_for_function(f"() => JSON.stringify(({FIRST_COLUMN})().map(name => name.trim().slice(-1))) == '{ends}'")
 
 
