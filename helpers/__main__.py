@@ -226,7 +226,7 @@ def run_training(chosen: argparse.Namespace) -> None:
     from pathlib import Path
 
     from helpers.machine.hardware import this_machine
-    from helpers.project.script import train_alone
+    from helpers.project.script import at_a_commit, train_alone
     from helpers.run import read_settings
     from helpers.settings import SettingsError, check_settings, resolve
 
@@ -239,7 +239,7 @@ def run_training(chosen: argparse.Namespace) -> None:
     if any(value is not None for value in given.values()):
         raise SettingsError("--settings already says everything: leave out what else was set.")
     path = Path(chosen.settings).resolve()
-    settings = read_settings(path)
+    settings = at_a_commit(read_settings(path))
     check_settings(settings, this_machine())
     train_alone(settings, path.parent, allow=allow)
 

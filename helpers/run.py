@@ -179,6 +179,12 @@ def config_fault(config: dict, ranks: set[int]) -> str:
     odd = [name for name, kind in kinds.items() if name in config and not is_kind(config[name], kind)]
     if odd:
         return tr("its adapter_config.json has {name}={value!r}", name=odd[0], value=config[odd[0]])
+    if (kind := config.get("peft_type", "LORA")) != "LORA":  # PEFT may load more adapters for it
+        return tr("its adapter_config.json has {name}={value!r}", name="peft_type", value=kind)
+    if config.get("megatron_config"):  # PEFT imports what it names
+        return tr(
+            "its adapter_config.json has {name}={value!r}", name="megatron_config", value=config["megatron_config"]
+        )
     r, pattern = config.get("r", 8), list((config.get("rank_pattern") or {}).values())
     odd = [rank for rank in pattern if rank not in list(ranks)] + [r] * (r not in ranks and (not pattern or r > MOST))
     if ranks and odd:

@@ -19,7 +19,7 @@ from helpers.machine.hardware import (
 )
 from helpers.machine.inits import INITS, init_fault
 from helpers.machine.memory import FALCON_7B, LAYERS, SMOLLM2_135M, Batch, choose_batch, shape_in
-from helpers.machine.pins import is_hub_name, pinned
+from helpers.machine.pins import is_hub_name, pinned, split_name
 from helpers.machine.tables import Table
 from helpers.machine.values import Limits, near, one_of, value_fault
 from helpers.machine.versions import can_import
@@ -243,15 +243,18 @@ def own_model(settings: Settings, reasons: dict[str, str], model: str) -> tuple[
 
     model: the profile's, which keeps the form of the profile's data.
     """
-    if settings.model == model:
-        return settings, reasons
-    name, _, commit = settings.model.partition("@")
-    if not is_hub_name(name):
-        name, commit = settings.model, ""
+    (name, wanted), asked = split_name(settings.model), settings.revision if reasons.get("revision") == SET else ""
+    if asked and (wanted or not is_hub_name(name)):
+        why = f"{name} names {wanted} already" if wanted else "a folder or a model of this project has none"
+        raise SettingsError(f"revision={asked!r}: {why}; leave it out.")
     chosen: dict[str, Any] = {"model": name}
-    if reasons.get("revision") != SET:
-        pin = Choice(commit, "as you named it") if commit or not is_hub_name(name) else pinned(name)
-        chosen["revision"], reasons["revision"] = pin.value, pin.reason if is_hub_name(name) else REASONS["revision"]
+    if is_hub_name(name) and (settings.model != model or asked):
+        pin = pinned(name, wanted or asked or "main")
+        chosen["revision"], reasons["revision"] = pin
+    elif settings.model != model:
+        chosen["revision"], reasons["revision"] = "", REASONS["revision"]
+    if settings.model == model:
+        return replace(settings, **chosen), reasons
     if reasons.get("template") != SET:
         chosen["template"], reasons["template"] = "auto", "the model's own where it has one, else guanaco"
     return replace(settings, **chosen), reasons

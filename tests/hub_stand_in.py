@@ -21,13 +21,14 @@ MESSAGES = {
     429: ("", "Too many requests"),
     503: ("", "Service unavailable"),
 }
+VERBS = ("resolve", "revision", "tree", "paths-info")
 
 
 class Repository:
-    """A folder as the Hub would show it. kind: "models" or "datasets"."""
+    """A folder as the Hub would show it. kind: "models" or "datasets"; names: what its commit is called else."""
 
-    def __init__(self, kind: str, name: str, folder: Path, commit: str):
-        self.kind, self.name, self.folder, self.commit = kind, name, folder, commit
+    def __init__(self, kind: str, name: str, folder: Path, commit: str, names: tuple[str, ...] = ("main",)):
+        self.kind, self.name, self.folder, self.commit, self.names = kind, name, folder, commit, names
 
     def files(self) -> list[str]:
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
@@ -65,19 +66,13 @@ class Handler(BaseHTTPRequestHandler):
         api = path.startswith("api/")
         kind, rest = ("datasets", path.split("datasets/", 1)[1]) if "datasets/" in path else ("models", path)
         rest = rest.removeprefix("api/models/")
-        name, rest = "/".join(rest.split("/")[:2]), rest.split("/")[2:]
+        parts = rest.split("/")
+        owned = len(parts) > 1 and parts[1] not in VERBS  # the oldest names have no owner
+        name, rest = "/".join(parts[: 1 + owned]), parts[1 + owned :]
         repository, fault = self.server.repositories.get((kind, name)), self.server.faults.get(name)
         if isinstance(fault, int) or repository is None:
             return self.refuse(fault if isinstance(fault, int) else 404, body)
-        if (
-            rest
-            and rest[0] in ("resolve", "revision", "tree", "paths-info")
-            and rest[1]
-            not in (
-                "main",
-                repository.commit,
-            )
-        ):
+        if rest and rest[0] in VERBS and rest[1] not in (repository.commit, *repository.names):
             return self.refuse(404, body, "RevisionNotFound")
         if not api and rest[:1] == ["resolve"]:
             return self.file(repository, "/".join(rest[2:]), body, fault)
@@ -161,8 +156,8 @@ class Server(ThreadingHTTPServer):
         self.unknown: list[str] = []
         self.address = f"http://127.0.0.1:{self.server_port}"
 
-    def add(self, kind: str, name: str, folder: Path, commit: str) -> None:
-        self.repositories[kind, name] = Repository(kind, name, folder, commit)
+    def add(self, kind: str, name: str, folder: Path, commit: str, names: tuple[str, ...] = ("main",)) -> None:
+        self.repositories[kind, name] = Repository(kind, name, folder, commit, names)
 
 
 @contextmanager

@@ -63,8 +63,13 @@ class Fitted(NamedTuple):
             f"{kept:,} of {kept + self.dropped + refused:,} rows fit; {self.shortened} of them lost their last turns"
         )
         sentence += f", {self.dropped:,} are too long with their first answer" if self.dropped else ""
-        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in self.refused.most_common(5))
-        return sentence + (f". Left out, since the template cannot write them: {reasons}" if refused else "")
+        reasons = "; ".join(f"{refusal_in_words(reason)} ({count:,})" for reason, count in self.refused.most_common(5))
+        return sentence + (f". Left out: {reasons}" if refused else "")
+
+
+def refusal_in_words(reason: str) -> str:
+    """A reason of Fitted.refused as a clause: it says what the template does, or names what it cannot write."""
+    return reason if reason.startswith("the template ") else f"the template cannot write {reason}"
 
 
 TRAINED = ("trained", "end", "call", "thinking")

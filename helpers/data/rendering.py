@@ -23,7 +23,7 @@ TOOL = {"type": "function", "function": {"name": "probe_tool", "description": "d
 CALL = {"type": "function", "function": {"name": "probe_call", "arguments": {"key": "value"}}}
 ASKED: dict[str, Any] = {"role": "user", "content": "q"}
 CALLED: list[dict] = [ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
-PROBES: dict[str, tuple[list[dict], str]] = {  # kind: a conversation, and what must stand in its text
+WRITTEN: dict[str, tuple[list[dict], str]] = {  # kind: a conversation, and what must stand in its text
     "a tool call": ([*CALLED, {"role": "tool", "name": "probe_call", "content": "x"}], "probe_call"),
     "a tool's result": ([*CALLED, {"role": "tool", "name": "probe_call", "content": "probe result"}], "probe result"),
     "thinking": ([ASKED, {"role": "assistant", "content": "a", "reasoning_content": "probe thought"}], "probe thought"),
@@ -77,8 +77,8 @@ def refusal(error: Exception) -> RowError:
 
 
 def writes(tokenizer: PreTrainedTokenizerBase, kind: str) -> bool:
-    """Whether the template in use writes this kind of content (PROBES), found out by letting it; kept."""
-    messages, wanted = PROBES[kind]
+    """Whether the template in use writes this kind of content (WRITTEN), found out by letting it; kept."""
+    messages, wanted = WRITTEN[kind]
 
     def try_it() -> bool:
         try:
@@ -198,7 +198,7 @@ def check_written(text: str, spans: list[tuple[int, int]], messages: list[dict])
             continue
         names = [call["function"]["name"] for call in message.get("tool_calls") or []]
         if any(part not in text[start:end] for part in (message["content"].strip(), *names)):
-            raise RowError("an answer of which the template drops a part", message["content"][:40])
+            raise RowError("the template drops a part of an answer", message["content"][:40])
         if message.get("reasoning_content", "").strip() not in text[start:end]:
             raise RowError("thinking", "of an earlier turn, which the template leaves out: THINKING = 'left out'")
 
@@ -243,7 +243,7 @@ def grown_span(
     start = common_prefix(whole, render(tokenizer, messages[:index], tools, prompt=True)) if index else whole.find(said)
     span = whole[max(0, start) : end]
     if not span or said not in span or asked not in whole[:start]:
-        raise RowError("no span is the answer's", "the template writes earlier turns otherwise than the last one")
+        raise RowError("the template writes no text that is the answer alone", "earlier turns differ from the last")
     # Some templates end the whole text with a token more, so that two texts part inside of the token that follows.
     ends = control_tokens(tokenizer)
     last = max((span.rfind(token) + len(token) for token in ends if token in span), default=0)

@@ -18,6 +18,7 @@ from helpers.export.gguf_tokenizer import add_tokenizer, read_words
 from helpers.export.merge import base_files, base_tensors, saved_generation
 from helpers.export.modelfile import modelfile
 from helpers.machine.language import listed, tr
+from helpers.models.source import panics_as_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,8 +127,9 @@ def read_whole(model: Path) -> tuple[dict, Any]:
     if "quantization_config" in own:
         raise ExportError(tr("{model} is quantized: write the 16-bit weights that it was made from.", model=model.name))
     try:
-        whole = AutoConfig.from_pretrained(model, trust_remote_code=False).to_dict() | own
-        return whole, AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        with panics_as_errors():
+            whole = AutoConfig.from_pretrained(model, trust_remote_code=False).to_dict() | own
+            return whole, AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     except Exception as error:  # whatever is odd in these files fails where the library first meets it
         said = " ".join(str(error).split())[:160]
         raise ExportError(

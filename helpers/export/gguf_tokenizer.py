@@ -134,6 +134,15 @@ def split_of(content: dict) -> str:
     )
 
 
+def composes_letters(folder: Path) -> bool:
+    """Whether a saved tokenizer joins a letter and the accent that follows it (Unicode's NFC) before it splits a text.
+
+    llama.cpp leaves the text as it is (llama-vocab.cpp): the same words in decomposed letters are other tokens there.
+    """
+    normalizer = json_in(Path(folder) / "tokenizer.json").get("normalizer") or {}
+    return "NFC" in [step.get("type") for step in normalizer.get("normalizers", [normalizer])]
+
+
 def add_tokenizer(writer: GGUFWriter, words: Words, tokenizer: Any, ends: list[int], template: str) -> None:
     """The keys of the tokenizer, its special tokens, and the chat template without the marks of training.
 

@@ -23,7 +23,7 @@ from helpers.machine.paths import json_in
 from helpers.models import adapter as adapters
 from helpers.models.adapter import Adapter, Change
 from helpers.models.load import generation_config
-from helpers.models.source import ModelError
+from helpers.models.source import ModelError, panics_as_errors
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -58,7 +58,8 @@ def read_adapter(folder: Path) -> Adapter:
 def as_export_errors(base: Path, adapter: Path) -> Iterator[None]:
     """While it is open, what is wrong with a base or an adapter becomes an ExportError."""
     try:
-        yield
+        with panics_as_errors():
+            yield
     except ExportError:
         raise
     except ModelError as error:

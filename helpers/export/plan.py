@@ -17,7 +17,9 @@ from helpers.machine.memory import (
     shape_of,
     weight_bytes,
 )
+from helpers.machine.pins import is_hub_name, pinned, split_name
 from helpers.machine.tables import Table
+from helpers.models.source import ModelError, load_config
 from helpers.settings import Settings
 
 # As their configurations on the Hub have it, so that a plan needs no network.
@@ -58,11 +60,11 @@ def shape_for(model: str) -> Shape:
     shape = KNOWN.get(model) or shape_in(Path(model).expanduser())
     if shape is not None:
         return shape
-    from transformers import AutoConfig
-
     try:
-        return shape_of(AutoConfig.from_pretrained(model, trust_remote_code=False))
-    except (OSError, ValueError) as error:
+        name, wanted = split_name(model)
+        commit = pinned(name, wanted or "main").value if is_hub_name(name) else ""
+        return shape_of(load_config(Settings(model=name, revision=commit)))
+    except (ModelError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise PlanError(
             tr(

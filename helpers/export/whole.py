@@ -9,6 +9,7 @@ from helpers.export.adapter import read_run
 from helpers.export.card import merged_card
 from helpers.export.files import shared_card
 from helpers.export.gguf import write_gguf
+from helpers.export.gguf_tokenizer import composes_letters
 from helpers.export.merge import merge
 from helpers.export.parity import (
     Form,
@@ -62,14 +63,21 @@ def export_whole(
     file = None
     if gguf:
         file = write_gguf(target, target / f"model-{gguf}.gguf", gguf, Path(llama_cpp) if llama_cpp else None)
-        report(
-            tr("{file}: {value:,.0f} MiB, with a Modelfile for Ollama", file=file, value=file.stat().st_size / 2**20)
-        )
+        report(about_gguf(file))
     parity = compared(base, run / "adapter", target, file, asked, forms or {}, report) if asked else None
     added = f"## Compared\n- {agreement}\n" + (f"\n{parity.table()}\n" if parity else "")
     name = BASE_MODEL if settings["model"] == EMBEDDED else settings["model"]
     shared_card(target, merged_card(name, settings, card, data_licence, added))
     return parity
+
+
+def about_gguf(file: Path) -> str:
+    """What is said of a GGUF file that lies in the folder which it was made of."""
+    size = tr("{file}: {value:,.0f} MiB, with a Modelfile for Ollama", file=file, value=file.stat().st_size / 2**20)
+    if not composes_letters(file.parent):
+        return size
+    joined = tr("its tokenizer joins letters and accents (NFC), llama.cpp does not: send it texts in that form")
+    return f"{size}\n{joined}"
 
 
 def compared(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.hub import hub_words
+from helpers.machine.paths import json_in
+from helpers.machine.pins import is_hub_name
 from helpers.models import embedded, tiny
 from helpers.settings import EMBEDDED, Settings
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+
+PANIC = "the library that reads its tokenizer broke down"
 
 
 class ModelError(RuntimeError):
@@ -28,6 +34,10 @@ def locate(model: str) -> str:
         return str(tiny.tiny_folder(model))
     if model.startswith((".", "/", "~")) and not (Path(model).expanduser() / "config.json").is_file():
         raise ModelError(f"{model}: no config.json there. Give the folder that holds a saved model.")
+    if not is_place(os.path.expanduser(model)):
+        raise ModelError(
+            f"{model}: there is no such folder here, and it is no name of the Hub: write it as on its page, owner/name."
+        )
     return str(Path(model).expanduser()) if model.startswith("~") else model
 
 
@@ -73,6 +83,7 @@ def origin(settings: Settings) -> dict[str, Any]:
     Breaks: a line in a shared notebook's input could run it.
     Drift: test_source.py::test_the_library_still_asks_on_stdin
     """
+    refuse_adapter(settings)
     where = locate(settings.model)
     check_files(settings.model, Path(where))
     return {
@@ -82,15 +93,62 @@ def origin(settings: Settings) -> dict[str, Any]:
     }
 
 
+def refuse_adapter(settings: Settings) -> None:
+    """Raises ModelError for a folder or a name of the Hub that holds an adapter, alone or beside a model.
+
+    Upstream: from_pretrained loads the base that an adapter names in its place, at whatever commit its main is
+    (transformers/models/auto/auto_factory.py).
+    Breaks: another model is trained than was named, of no known commit.
+    Drift: test_source.py::test_the_library_still_loads_the_base_that_an_adapter_names
+    """
+    from transformers.utils import find_adapter_config_file
+
+    folder = Path(settings.model).expanduser()
+    there = str(folder) if folder.is_dir() else settings.model
+    file = find_adapter_config_file(there, revision=settings.revision or None) if is_place(there) else None
+    if file is None:
+        return
+    try:
+        base = json_in(Path(file)).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        base = None
+    named = f" of {base}" if isinstance(base, str) and 0 < len(base) < 100 else ""
+    raise ModelError(
+        f"{settings.model} holds an adapter{named} (adapter_config.json): set MODEL to its base, or merge the two and "
+        f"name the merged folder."
+    )
+
+
+def is_place(model: str) -> bool:
+    """Whether a model is a folder here or a name of the Hub."""
+    return Path(model).is_dir() or is_hub_name(model)
+
+
 @contextmanager
 def as_model_errors(settings: Settings) -> Iterator[None]:
     """While it is open, what the library says of a model that it cannot load becomes a ModelError with what to do."""
     try:
-        yield
+        with panics_as_errors():
+            yield
     except Exception as error:  # a damaged folder fails wherever the library first meets it
         if is_out_of_memory(error) or type(error).__module__.startswith("helpers."):
             raise
         raise ModelError(f"{settings.model}: {in_words(error)}.") from error
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """While it is open, a panic of a library in Rust, as tokenizers has them, is a ValueError.
+
+    Upstream: pyo3's PanicException is no Exception, so that no handler of errors sees it.
+    Breaks: a damaged tokenizer ends in a traceback. Drift: test_source.py::test_a_panic_is_still_no_exception
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"{PANIC} ({' '.join(str(error).split())[:100]})") from None
 
 
 def in_words(error: Exception) -> str:
@@ -98,6 +156,8 @@ def in_words(error: Exception) -> str:
     said, kind = " ".join(str(error).split()), type(error).__name__
     if words := hub_words(error):
         return words
+    if PANIC in said:
+        return f"{said}: its tokenizer.json is damaged, or of another version; fetch it again, or choose another model"
     if "custom code" in said or "trust_remote_code" in said:
         return "it brings code of its own, which is not run here; choose a model of a family that transformers has"
     if "Unrecognized configuration class" in said:

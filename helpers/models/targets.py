@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from helpers.machine.hardware import is_out_of_memory
 from helpers.models.lora import linear_names, lora_config, plain
 from helpers.models.source import ModelError
-from helpers.models.twin import adapter_comes_back, quietly, twin_of
+from helpers.models.twin import adapter_comes_back, quietly, twin_of, with_gradient
 from helpers.settings import Settings
 
 if TYPE_CHECKING:
@@ -120,7 +121,23 @@ def adaptable(config: PretrainedConfig, settings: Settings) -> list[str]:
             kept = [name for name in names if not re.search(rf"\b{re.escape(name)}\b", str(error))]
             kept = [] if kept == names else kept
         names = kept
-    return names if comes_back(config, settings, names) else [n for n in names if comes_back(config, settings, [n])]
+    if not comes_back(config, settings, names):
+        names = [name for name in names if comes_back(config, settings, [name])]
+    return moving(config, settings, names)
+
+
+def moving(config: PretrainedConfig, settings: Settings, names: list[str]) -> list[str]:
+    """Those of these layers whose adapter learns something on the twin: some routers read the weight past the layer."""
+    if not names or (twin := twin_of(config)) is None:
+        return names
+    try:
+        with quietly(), torch.random.fork_rng(devices=[]):
+            reached = with_gradient(replace(settings, target_modules=",".join(names)), twin)
+    except Exception as error:  # each family fails in its own way: that says nothing of its layers
+        if is_out_of_memory(error):
+            raise
+        return names
+    return [name for name in names if name in reached]
 
 
 def comes_back(config: PretrainedConfig, settings: Settings, names: list[str]) -> bool:

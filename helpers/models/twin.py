@@ -151,6 +151,19 @@ def adapter_comes_back(settings: Settings, kind: str, twin: Any) -> bool:
         ) from error
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
+def with_gradient(settings: Settings, twin: Any) -> set[str]:
+    """The names of layers whose adapter has a gradient on the twin, which has the adapter afterwards."""
+    from peft import get_peft_model
+
+    ids = some_ids(twin, TOKENS)
+    tuned: Any = get_peft_model(twin, lora_config(plain(settings), twin))
+    tuned(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    layers = [name.partition(".lora_B")[0] for name, weight in tuned.named_parameters() if weight.grad is not None]
+    return {layer.rpartition(".")[2] for layer in layers}
+
+
 def cannot(kind: str, what: str, error: Exception) -> Exception:
     """The error for a kind that fails in its own way; a full memory is none of these."""
     if is_out_of_memory(error):

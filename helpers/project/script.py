@@ -2,6 +2,7 @@
 
 import io
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from helpers.data.load import Splits, load_chat_data
 from helpers.evaluate.comparison import answers_of, comparison_table, headline_table, save_comparison, short, telling
 from helpers.evaluate.evaluation import answerable, evaluate, limited
 from helpers.evaluate.shop import checks_for
+from helpers.machine.pins import is_hub_name, pinned
 from helpers.machine.processes import here, shared_out
 from helpers.models.forecast import forecast_memory
 from helpers.models.lengths import fit_to_data
@@ -67,6 +69,14 @@ def train_in(settings: Settings, folder: Path | None, resume: bool, allow: tuple
         compared.show(trainer.model)
     print(f"adapter: {run.adapter}")
     return run
+
+
+def at_a_commit(settings: Settings) -> Settings:
+    """Settings out of a file, with the commit of a model of the Hub where they name none, or one that moves."""
+    if not is_hub_name(settings.model):
+        return settings
+    pin = pinned(settings.model, settings.revision or "main")
+    return replace(settings, revision=pin.value, reasons=settings.reasons | {"revision": pin.reason})
 
 
 class Comparison:

@@ -27,7 +27,7 @@ from helpers.models.lora import lora_config
 from helpers.run import Run
 from helpers.train.best import AlreadyOver, Best
 from helpers.train.budget import EVALUATIONS, TimeForecast, adopt, evaluation_seconds, keeps_minutes, plan_of
-from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, hash_of_rows, identity, newest
+from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, going_on, hash_of_rows, identity, newest
 from helpers.train.config import keeps_apart, router_share, sft_config
 from helpers.train.fitting import fitting, watchable
 from helpers.train.interrupt import StopGuard
@@ -59,7 +59,7 @@ def build_trainer(
     """
     settings = run.settings
     with model_runs():
-        random = settings.lora_dropout > 0 or sharded() or is_random(model)
+        random = sharded() or is_random(model) or settings.lora_dropout > 0
     args = sft_config(settings, run.folder, padded := not keeps_apart(model), random)
     args.router_aux_loss_coef = router_share(model)
     rows = fitting(settings, tokenizer, train, print)
@@ -235,9 +235,7 @@ def resume_point(trainer: LoraTrainer, run: Run, report: Callable[[str], None]) 
     plan = plan_of(checkpoint) if keeps_minutes(run) else None
     if plan is not None:
         adopt(trainer, plan)
-    total = total_steps(trainer)
-    done = "; nothing is left to train" if checkpoint.step >= total else ""
-    report(f"going on from {checkpoint.folder.name} of {run.name}: step {checkpoint.step} of {total}{done}")
+    report(going_on(checkpoint, run.name, total_steps(trainer), trainer.identity))
     return checkpoint, plan is not None
 
 

@@ -8,8 +8,9 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from helpers.machine.card import read_card
 from helpers.machine.paths import fixed_run, read_json, runs_folder, write_json
 from helpers.machine.processes import agree
 from helpers.machine.versions import versions
+from helpers.models.manifest import sampled_hash
 from helpers.run import Run, adapter_fault, changed_at, make_run, open_run
 from helpers.settings import DIVISION, Settings, SettingsError
 
@@ -31,23 +33,15 @@ STATE = "trainer_state.json"
 KEPT = 2  # so that a damaged one has another behind it
 # What must be the same for a run to go on: the model, the adapter, the rows and their order, and the optimizer.
 SAME = (
-    *(
-        "model",
-        "revision",
-        "quantization",
-        "data",
-        "data_format",
-        "columns",
-        "template",
-        "thinking",
-        "max_length",
-        "packing",
-    ),
-    *("assistant_only_loss", "seed"),
+    *("model", "revision", "quantization", "data", "data_format", "columns", "template", "thinking", "max_length"),
+    *("packing", "assistant_only_loss", "seed"),
     *("r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform"),
     *("use_rslora", "use_dora", "init_lora_weights"),
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "max_grad_norm"),
 )
+# What may be another, and is told: how long it goes on, what is looked at meanwhile, on which machine.
+TOLD = tuple(f.name for f in fields(Settings) if f.name not in {*SAME, *DIVISION, "profile", "reasons"})
+TOLD_OF, WEIGHTS = "other settings", "weights of the model"  # where an identity keeps these, and a folder's hash
 # What does not change what is trained: how a step is divided, what is asked afterwards, who watches.
 BESIDE = DIVISION | {"reasons", "evaluation_questions", "max_new_tokens", "tracking"}
 NEW = "RESUME = False (on the command line: --new) would start a new one"
@@ -65,18 +59,34 @@ class Checkpoint(NamedTuple):
 def identity(settings: Settings, rows: Dataset | None = None) -> dict:
     """What decides whether a run can go on; rows: the tokenized training set, of which the hash is taken.
 
-    The number of processes is not in it: they share out the rows of a step, which stay the same.
+    The weights in a reader's folder have no commit: samples of them are hashed, where there are rows. The number of
+    processes is not in it: they share out the rows of a step, which stay the same.
     """
     values = {name: getattr(settings, name) for name in SAME}
     values["rows a step"] = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    return values if rows is None else values | {"content of the data": hash_of_tokens(rows)}
+    if rows is None:
+        return values
+    values[TOLD_OF] = {name: getattr(settings, name) for name in TOLD}
+    values["content of the data"] = hash_of(rows["input_ids"])
+    if "labels" in rows.column_names:
+        values["trained tokens of the data"] = hash_of([label != -100 for label in row] for row in rows["labels"])
+    if weights := weights_of(settings):
+        values[WEIGHTS] = weights
+    return values
 
 
-def hash_of_tokens(rows: Dataset) -> str:
-    """Hash of a data set's token ids in their order."""
+def weights_of(settings: Settings) -> str:
+    """A hash of samples of the weights in a reader's folder; "" for a model with a commit, or of this project."""
+    folder = Path(settings.model).expanduser()
+    return sampled_hash(folder) if folder.is_dir() else ""
+
+
+def hash_of(rows: Iterable[Iterable[int]]) -> str:
+    """Hash of rows of numbers in their order."""
     total = hashlib.sha256()
-    for ids in rows["input_ids"]:
-        total.update(b"%d:" % len(ids) + repr(list(ids)).encode())
+    for row in rows:
+        numbers = list(row)
+        total.update(b"%d:" % len(numbers) + repr(numbers).encode())
     return total.hexdigest()[:16]
 
 
@@ -90,7 +100,22 @@ def hash_of_rows(rows: Dataset) -> str:
 
 def differences(before: dict, now: dict) -> list[str]:
     """What differs between two identities, in words; a name that only one of them has is not compared."""
-    return [f"{name}: {before[name]} then, {now[name]} now" for name in now if before.get(name, now[name]) != now[name]]
+    names = [name for name in now if name != TOLD_OF and before.get(name, now[name]) != now[name]]
+    return [f"{name}: {before[name]} then, {now[name]} now" for name in names]
+
+
+def changed_beside(before: dict, now: dict) -> list[str]:
+    """What else was set otherwise before, in words: a run goes on with it."""
+    known = before.get(TOLD_OF)
+    return differences(known if isinstance(known, dict) else {}, now[TOLD_OF])
+
+
+def going_on(checkpoint: Checkpoint, name: str, total: int, now: dict) -> str:
+    """What is said of a run that goes on from a checkpoint: how far it is, and what is set otherwise than before."""
+    left = "; nothing is left to train" if checkpoint.step >= total else ""
+    other = "; ".join(changed_beside(checkpoint.identity, now))
+    words = f"going on from {checkpoint.folder.name} of {name}: step {checkpoint.step} of {total}{left}"
+    return words + (f". Not as before: {other}" if other else "")
 
 
 @contextmanager
@@ -238,7 +263,9 @@ def finished_run(settings: Settings, rows: Dataset) -> Run | None:
         if run.substitute or not (same and card.get("finished")) or repeatable(run.settings) != repeatable(settings):
             continue
         last = newest(run.folder / "checkpoints", lambda text: None)
-        if last and last.step == card.get("steps") and not adapter_fault(run.adapter):
+        weights = weights_of(settings)
+        whole = last and last.step == card.get("steps") and last.identity.get(WEIGHTS, weights) == weights
+        if whole and not adapter_fault(run.adapter):
             return run
     return None
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from transformers import PreTrainedTokenizerBase
 
 from helpers.data.chat import added_tokens, original_template
-from helpers.data.labels import Fitted, encode_rows, tokenize
-from helpers.data.rendering import rewrites
+from helpers.data.labels import Fitted, encode_rows, refusal_in_words, tokenize
+from helpers.data.rendering import WRITTEN, rewrites
 from helpers.data.turns import RowError
 from helpers.settings import Settings
 from helpers.train.trainer import TrainingError
@@ -49,16 +49,24 @@ def nothing_fits(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: D
     which = f"{name} cannot be trained on" if len(rows) == 1 else f"none of {len(rows):,} rows can be trained on"
     if fitted.refused:
         reason, count = fitted.refused.most_common(1)[0]
-        own = tokenizer.chat_template == original_template(tokenizer) or "refuses" in reason
-        other = "'guanaco', which takes any order of roles" if own else "'model', the model's own"
-        wrong = reason if "refuses" in reason else f"the template cannot write {reason}"
-        return f"{which}: {wrong} ({count:,} rows). Set TEMPLATE = {other}, or leave these rows out."
+        rows_of_it = "1 row" if count == 1 else f"{count:,} rows"
+        return f"{which}: {refusal_in_words(reason)} ({rows_of_it}). {other_template(tokenizer, reason)}"
     first = encode_rows(tokenizer, [rows[0]], settings.assistant_only_loss)[0]
     needed = f"{name} has {len(first[0]):,} tokens" if not isinstance(first, RowError) else str(first)
     return (
         f"{which} within max_length={settings.max_length}: {needed}. Raise MAX_LENGTH (up to the model's context), or "
         f"shorten the questions."
     )
+
+
+def other_template(tokenizer: PreTrainedTokenizerBase, reason: str) -> str:
+    """What to do about rows that the template in use cannot write. reason: a key of Fitted.refused."""
+    own = original_template(tokenizer)
+    if reason in WRITTEN and (own is None or own == tokenizer.chat_template):  # plainer templates write texts alone
+        return "Choose a model whose own template writes it, or leave these rows out."
+    if own is None or own == tokenizer.chat_template or "refuses" in reason:
+        return "Set TEMPLATE = 'guanaco', which takes any order of roles, or leave these rows out."
+    return "Set TEMPLATE = 'model', the model's own, or leave these rows out."
 
 
 def count_added(tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> dict[str, int]:

@@ -1,7 +1,7 @@
 import json
 import os
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,10 +14,20 @@ from helpers.machine.hardware import Machine
 from helpers.machine.paths import PlaceError, runs_folder, write_json
 from helpers.machine.versions import versions
 from helpers.run import Run
-from helpers.settings import resolve
+from helpers.settings import Settings, resolve
 from helpers.train import checkpoints
 from helpers.train.build import held_alone
-from helpers.train.checkpoints import Saver, differences, hash_of_rows, identity, newest, run_to_use, seal, staged
+from helpers.train.checkpoints import (
+    Saver,
+    changed_beside,
+    differences,
+    hash_of_rows,
+    identity,
+    newest,
+    run_to_use,
+    seal,
+    staged,
+)
 
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
 
@@ -107,6 +117,45 @@ def test_other_rows_or_another_order_are_another_run():
     assert differences(of([1, 2], [3]), of([1, 2], [3])) == []
     for other in (of([1, 2], [4]), of([3], [1, 2]), of([1], [2, 3])):
         assert "content of the data" in differences(of([1, 2], [3]), other)[0]
+
+
+def test_other_trained_tokens_are_another_run():
+    """A row's weight can change, or the span of its answer, and none of its tokens."""
+
+    def of(*labels):
+        return identity(SMOKE, Dataset.from_dict({"input_ids": [[1, 2, 3]], "labels": [list(labels)]}))
+
+    assert differences(of(-100, 2, 3), of(-100, 2, 3)) == []
+    assert "trained tokens of the data" in differences(of(-100, 2, 3), of(-100, -100, 3))[0]
+
+
+def test_other_weights_in_a_folder_are_another_run(tmp_path):
+    rows = Dataset.from_dict({"input_ids": [[1]]})
+
+    def of(*bytes_at):
+        content = bytearray(300_000)
+        for at in bytes_at:
+            content[at : at + 20_000] = b"x" * 20_000  # a training changes all of it
+        (tmp_path / "model.safetensors").write_bytes(content)
+        return identity(replace(SMOKE, model=str(tmp_path)), rows)
+
+    assert differences(of(), of()) == [] and "weights of the model" not in identity(SMOKE, rows)
+    for at in (0, 140_000, 280_000):
+        assert "weights of the model" in differences(of(), of(at))[0]
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Settings) if f.name not in ("profile", "reasons")])
+def test_every_setting_is_compared_or_told(name):
+    """Of a run that goes on: nothing that was set otherwise passes without a word."""
+    value = getattr(SMOKE, name)
+    other = not value if isinstance(value, bool) else f"{value}9" if isinstance(value, str) else value + 9
+    rows = Dataset.from_dict({"input_ids": [[1]]})
+    before, now = identity(SMOKE, rows), identity(replace(SMOKE, **{name: other}), rows)
+    before = json.loads(json.dumps(before))  # as a seal keeps it
+    said = differences(before, now) + changed_beside(before, now)
+    assert len(said) == (name != "gradient_checkpointing"), "which changes no result"
+    assert all(f"{value}9" in one or f"{other} now" in one or "rows a step" in one for one in said)
+    assert changed_beside({}, now) == changed_beside({"other settings": [1]}, now) == [], "an older seal"
 
 
 def saved(saver, step, last=80, loss=1.0):

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from helpers.data.chat import set_template
 from helpers.data.ends import end_ids
 from helpers.export.errors import ExportError
 from helpers.export.gguf import as_gguf, rope_factors, write_gguf
-from helpers.export.gguf_tokenizer import LETTERS, REST, read_words, split_of, without_marks
+from helpers.export.gguf_tokenizer import LETTERS, REST, composes_letters, read_words, split_of, without_marks
 from helpers.export.merge import merge
 from helpers.machine.paths import PROJECT, cache_folder
 from helpers.models import embedded
@@ -162,6 +163,40 @@ def test_llama_cpp_chooses_the_tokens_of_transformers_for_every_family_that_is_w
             assert 0 <= gap < 1e-3, (different[0], gap)
         else:
             assert answer["answer"][: len(made)] == made
+
+
+DECOMPOSED = "cafe\u0301 a\u0308 the"
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+def test_llama_cpp_still_leaves_decomposed_letters_as_they_are(tmp_path):
+    """Drift: when this fails, nothing need be said of NFC."""
+    node, (folder, tokenizer) = llama_cpp(), saved("Qwen2", tmp_path)
+    assert composes_letters(folder)
+    file = write_gguf(folder, tmp_path / "model.gguf", "F32")
+    composed = unicodedata.normalize("NFC", DECOMPOSED)
+    (tmp_path / "prompts.json").write_text(json.dumps([composed, DECOMPOSED]))
+    command = ["node", str(node / "answer.mjs"), str(file), str(tmp_path / "prompts.json")]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
+    read = [answer["question"] for answer in json.loads(printed.splitlines()[-1])]
+    wanted = tokenizer(composed)["input_ids"]
+    assert tokenizer(DECOMPOSED)["input_ids"] == wanted == read[0] != read[1]
+    assert tokenizer.decode(read[1]) == DECOMPOSED
+
+
+def test_whether_a_tokenizer_composes_letters_is_read_from_its_file(tmp_path):
+    folder, _ = saved("Llama, tied head", tmp_path)
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    for normalizer, composes in (
+        (None, False),
+        ({"type": "NFC"}, True),
+        ({"type": "Sequence", "normalizers": [{"type": "NFC"}]}, True),
+        ({"type": "Lowercase"}, False),
+    ):
+        file.write_text(json.dumps(content | {"normalizer": normalizer}))
+        assert composes_letters(folder) is composes
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0"])

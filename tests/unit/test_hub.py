@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -28,16 +29,19 @@ get, full = fetching.http_get, os.environ.get("FULL")  # whose files meet a full
 def fetched(url, file, **more):
     return get(url, open("/dev/full", "wb", 0) if full and full in url else file, **more)
 fetching.http_get = fetched
-said = {}
+said, pinned = {}, {}
 for name in sys.argv[1:]:
     try:
         if name.startswith("data:"):
             load_chat_data(name[5:])
         else:
-            load_model(resolve("smoke", model=name, template="guanaco"))
+            settings = resolve("smoke", model=name, template="guanaco")
+            load_model(settings)
+            pinned[name] = [settings.model, settings.revision]
         said[name] = ""
     except Exception as error:
         said[name] = f"{type(error).__name__}: {error}"
+print(json.dumps(pinned))
 print(json.dumps(said))
 """
 
@@ -53,6 +57,12 @@ def hub(tmp_path_factory):
         server.faults |= {"gated/model": 403, "private/model": 401, "busy/model": 429, "down/model": 503}
         server.faults |= {"cut/model": "breaks", "other/model": "one bit", "blank/model": "zeros"}
         server.faults["slow/model"] = "slow"
+        for name in ("moving/model", "gpt2"):
+            server.add("models", name, folder, COMMIT, ("main", "v1", COMMIT[:7]))
+        both = tmp_path_factory.mktemp("both")
+        shutil.copytree(folder, both, dirs_exist_ok=True)
+        (both / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "secret/base"}))
+        server.add("models", "both/model", both, COMMIT)
         yield server
 
 
@@ -72,7 +82,7 @@ def load(hub, folder, *names, **more):
         [sys.executable, "-c", LOAD, *names], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    load.shown = done.stderr
+    load.shown, load.pinned = done.stderr, json.loads(done.stdout.splitlines()[-2])
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -113,3 +123,19 @@ def test_what_goes_wrong_is_said_in_a_sentence_and_the_next_load_goes_on(hub, tm
     offline = [f"fine/model@{COMMIT}", f"gated/model@{COMMIT}"]
     said = load(hub, tmp_path, *offline, HF_HUB_OFFLINE="1")
     assert said[offline[0]] == "" and "not all in the cache, and the Hub is out of reach" in said[offline[1]]
+
+
+@pytest.mark.processes
+def test_a_name_that_moves_is_looked_up_once_and_its_commit_alone_is_loaded(hub, tmp_path):
+    hub.seen.clear()
+    names = ["moving/model", "moving/model@v1", f"moving/model@{COMMIT[:7]}", "gpt2", "both/model"]
+    said = load(hub, tmp_path, *names)
+    assert "both/model holds an adapter of secret/base" in said.pop("both/model")
+    assert said == dict.fromkeys(names[:-1], "") and set(load.pinned) == set(said)
+    assert {(name.partition("@")[0], COMMIT) for name in said} == set(map(tuple, load.pinned.values()))
+    assert not [line for line in hub.seen if "secret" in line or "POST" in line]
+    fetched = [line for line in hub.seen if "/resolve/" in line]
+    assert fetched and all(f"/resolve/{COMMIT}/" in line for line in fetched)
+    hub.seen.clear()
+    assert load(hub, tmp_path, "moving/model") == {"moving/model": ""}
+    assert not [line for line in hub.seen if "/revision/main" in line], "its commit is known"

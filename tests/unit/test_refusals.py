@@ -98,7 +98,9 @@ def test_a_model_that_takes_no_row_of_several_documents_gets_one_a_row(monkeypat
     assert not keeps_apart(None) and "one document each" in capsys.readouterr().out
 
 
-def test_a_model_that_reads_no_text_is_told_before_rows_are_made(smoke, rows, tmp_path):
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_model_that_reads_no_text_is_told_before_rows_are_made(dropout, smoke, rows, tmp_path):
+    smoke = replace(smoke, lora_dropout=dropout)
     loaded = load_model(smoke)
     loaded.model.model.layers[0].self_attn.register_forward_pre_hook(lambda *_: [][0])
     with pytest.raises(TrainingError, match=r"does not read a text .*\(IndexError"):

@@ -146,7 +146,7 @@ def test_a_template_that_drops_earlier_answers_trains_each_as_it_would_be_read()
     forgetful = OWN.replace("{{ m.content | trim }}{% for c", "{{ m.content | trim if loop.last else '' }}{% for c")
     messages = [*plain(THINKING), {"role": "user", "content": "and?"}, {"role": "assistant", "content": "3"}]
     tokenizer = own(forgetful)
-    with pytest.raises(RowError, match="no span is the answer's"):
+    with pytest.raises(RowError, match="no text that is the answer alone"):
         grown_spans(tokenizer, messages, None)
     assert spans(tokenizer, messages) == [f"3{tokenizer.eos_token}"]
     assert len(tokenize(tokenizer, Dataset.from_list([{"messages": messages}]), 200).rows) == 2

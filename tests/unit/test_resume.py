@@ -205,10 +205,12 @@ def test_other_data_under_the_same_name_is_refused(tmp_path):
         run(tmp_path / "run", count=20)
 
 
-def test_more_steps_than_before_are_allowed(tmp_path):
+def test_more_steps_than_before_are_allowed_and_told(tmp_path, capsys):
     run(tmp_path / "run", also=[AtStep(3, press_stop)])
-    card, history, _ = run(tmp_path / "run", replace(SMOKE, max_steps=10))
+    card, history, _ = run(tmp_path / "run", replace(SMOKE, max_steps=10, keep_best=True))
     assert card["finished"] and len(losses(history)) == 10
+    said = "step 3 of 10. Not as before: max_steps: 8 then, 10 now; keep_best: False then, True now"
+    assert said in capsys.readouterr().out
 
 
 def test_a_damaged_checkpoint_costs_only_the_steps_to_the_one_before(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The logic of published chat templates, each in a few lines: what is trained, where it ends, how a prompt begins."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,15 +8,18 @@ from datasets import Dataset
 from families import FAMILIES, build
 from test_rendering import own, spans
 
-from helpers.data.chat import prompt_text
+from helpers.data.chat import prompt_text, set_template
 from helpers.data.conversation import whole_messages
 from helpers.data.labels import encode, tokenize
 from helpers.data.rendering import rewrites
 from helpers.data.turns import RowError
 from helpers.models.load import load_model
 from helpers.run import Run
+from helpers.settings import resolve
 from helpers.train.build import build_trainer
+from helpers.train.fitting import fitting
 from helpers.train.preflight import ends_check, label_checks
+from helpers.train.trainer import TrainingError
 
 EOS = "<eos>"
 LOOP = "{% for m in messages %}"
@@ -78,8 +82,32 @@ def test_a_system_text_that_no_trained_text_has_is_told():
     tokenizer = own(MOVED)
     assert spans(tokenizer, talk("One.", "Two.")) == [f" One.{EOS}", f" Two.{EOS}"]
     for turns in (["One."], ["One.", "Two."]):
-        with pytest.raises(RowError, match=r"a system message|no span is the answer's"):
+        with pytest.raises(RowError, match=r"a system message|no text that is the answer alone"):
             encode(tokenizer, talk(*turns, system="Be kind."))
+
+
+CALL = [{"type": "function", "function": {"name": "look", "arguments": {"place": "Ulm"}}}]
+CALLS = json.dumps([{}, {"tool_calls": CALL}])
+
+
+@pytest.mark.parametrize(
+    ("template", "extras", "said"),
+    [
+        (TWO_ENDS, CALLS, "the template cannot write a tool call (1 row). Choose a model whose own template writes it"),
+        ("guanaco", CALLS, "the template cannot write a tool call (1 row). Set TEMPLATE = 'model', the model's own"),
+        (TWO_ENDS.replace("m.content", "m.content[:20]"), "", "no text that is the answer alone (1 row). Set TEMPLATE"),
+    ],
+)
+def test_why_no_row_can_be_trained_on_is_a_sentence_that_says_what_to_do(template, extras, said):
+    tokenizer = own(TWO_ENDS if template == "guanaco" else template)
+    if template == "guanaco":
+        set_template(tokenizer, template)
+    row = {"messages": talk("A longer answer than the template takes."), **({"extras": extras} if extras else {})}
+    with pytest.raises(TrainingError) as raised:
+        fitting(resolve("smoke"), tokenizer, Dataset.from_list([row]), None)
+    assert said in str(raised.value) and str(raised.value).startswith(
+        "the first row cannot be trained on: the template"
+    )
 
 
 @pytest.mark.parametrize("thinking", [True, False])
