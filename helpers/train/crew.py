@@ -128,12 +128,12 @@ class Crew:
 
     def losses(self, runs: Sequence[Run], step: int) -> list[float]:
         """The held-out losses of runs at a step, in their order; as many at a time as there are processes."""
-        place = lambda run: str(run.folder.resolve())
+        folder_of = lambda run: str(run.folder.resolve())
         known = [known_loss(run, step) for run in runs]
         left = [run for run, loss in zip(runs, known, strict=True) if loss is None]
-        tasks = [{"settings": run.settings.as_dict(), "folder": place(run), "step": step} for run in left]
-        found = iter([float(answer["loss"]) for answer in self.pool.map(self.answer, tasks)])
-        return [next(found) if loss is None else loss for loss in known]
+        tasks = [{"settings": run.settings.as_dict(), "folder": folder_of(run), "step": step} for run in left]
+        answered = iter([float(answer["loss"]) for answer in self.pool.map(self.answer, tasks)])
+        return [next(answered) if loss is None else loss for loss in known]
 
     def timed(self, settings: Settings) -> Timing:
         """What a training of these settings takes, as the first process finds out."""
