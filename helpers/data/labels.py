@@ -14,7 +14,7 @@ from helpers.data.conversation import answers_apart, extras_of, tools_in, whole_
 from helpers.data.ends import end_ids
 from helpers.data.order import is_trained
 from helpers.data.packing import find_documents
-from helpers.data.rendering import encode_whole, has_marks, refusal, rewrites
+from helpers.data.rendering import encode_whole, has_marks, refusal, refusal_in_words, rewrites
 from helpers.data.rows import RowError
 from helpers.machine.language import phrase, tr
 from helpers.machine.quiet import quiet_unless
@@ -68,13 +68,6 @@ class Fitted(NamedTuple):
         if refused:
             sentence += tr(". Left out: {reasons}", reasons=reasons)
         return sentence
-
-
-def refusal_in_words(reason: str) -> str:
-    """A reason of Fitted.refused as a clause: it says what the template does, or names what it cannot write."""
-    if reason.startswith("the template "):
-        return tr(reason)
-    return tr("the template cannot write {reason}", reason=tr(reason))
 
 
 TRAINED = (phrase("trained"), phrase("end"), phrase("call"), phrase("thinking"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from helpers.data.chat import cleaned, control_tokens, kept_for, probe_messages, template_options, without_markers
 from helpers.data.order import is_trained
 from helpers.data.rows import RowError
-from helpers.machine.language import phrase
+from helpers.machine.language import phrase, tr
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -81,6 +81,13 @@ def refusal(error: Exception) -> RowError:
     """What a strict template says of a conversation, such as that roles must alternate, as a row's error."""
     said = " ".join(str(error).split())[:80]
     return RowError("the template refuses it ({said})", said=said)
+
+
+def refusal_in_words(reason: str) -> str:
+    """A reason of Fitted.refused as a clause: it says what the template does, or names what it cannot write."""
+    if reason.startswith("the template "):
+        return tr(reason)
+    return tr("the template cannot write {reason}", reason=tr(reason))
 
 
 def writes(tokenizer: PreTrainedTokenizerBase, kind: str) -> bool:

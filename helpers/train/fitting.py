@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from transformers import PreTrainedTokenizerBase
 
 from helpers.data.chat import added_tokens, original_template
-from helpers.data.labels import Fitted, encode_rows, refusal_in_words, tokenize
-from helpers.data.rendering import WRITTEN, rewrites
+from helpers.data.labels import Fitted, encode_rows, tokenize
+from helpers.data.rendering import WRITTEN, refusal_in_words, rewrites
 from helpers.data.rows import RowError
 from helpers.machine.language import tr
 from helpers.settings import Settings

@@ -42,7 +42,7 @@ ENGLISH = {
     "data/columns": ("{} (by name)", "{} (the rest)"),
     "data/layouts": ("mapping (other branches)",),
     "data/turns": ("{}[].content[] of thinking",),
-    "data/labels": ("the template ", "rows without end token", "border-bottom", "<span style="),
+    "data/labels": ("rows without end token", "border-bottom", "<span style="),
     "data/templated": (
         *("Zephyr or Phi-3", "(?:(?<=", "Command R", "Human and Assistant", "Q and A", "function response"),
     ),
@@ -54,7 +54,7 @@ ENGLISH = {
     "data/formats": WORDS,
     "data/load": WORDS,
     "data/recognition": WORDS,
-    "data/rendering": (*WORDS, "probe "),
+    "data/rendering": (*WORDS, "probe ", "the template "),
     # For those who start processes: the training's own words follow.
     "machine/processes": ("the training failed:",),
 }
