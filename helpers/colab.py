@@ -1,4 +1,4 @@
-"""The rest of the notebooks' first cell: installs what Colab or Kaggle lack. Standard library only, no helper."""
+"""The rest of the notebooks' first cell: installs what Colab or Kaggle lack. Imports nothing that they may lack."""
 
 import importlib
 import os
@@ -19,19 +19,18 @@ DRIVE_RUNS = "fine-tuning-runs"  # the folder on Drive
 def prepare(project: Path = PROJECT, language: str = "") -> None:
     """On Colab and Kaggle: installs the dependencies in pyproject.toml that are missing or too old; else nothing.
 
-    language: that of the notebook, "zh_CN" or none for English; helpers and the processes that they start speak it.
+    language: that of the notebook, "zh_CN" or none for English; helpers and the processes that they start speak it. An
+    English notebook leaves FT_LANGUAGE as it is where somebody has set it.
     What is new enough is pinned to the version that they ship, so that nothing which runs already is replaced.
     In a project that cannot be written (Kaggle's input folder), runs go to the folder of work; to Drive, where
     `runs_on_drive` made a folder for them. Raises CalledProcessError when pip fails; ends the cell when a library that
     this session has loaded was replaced.
     """
-    if language:
-        os.environ["FT_LANGUAGE"] = language
+    os.environ["FT_LANGUAGE"] = language or os.environ.get("FT_LANGUAGE") or "en"
     if (on_drive := DRIVE / "MyDrive" / DRIVE_RUNS).is_dir() and "FT_RUNS" not in os.environ:
         use_runs(on_drive)
     if not os.access(project, os.W_OK) and "FT_RUNS" not in os.environ:
-        os.environ["FT_RUNS"] = str(Path.cwd() / "runs")
-        print(f"{project} cannot be written: runs go to {os.environ['FT_RUNS']}")
+        use_runs(Path.cwd() / "runs", project)
     if "google.colab" not in sys.modules and "KAGGLE_KERNEL_RUN_TYPE" not in os.environ:
         return
     with (project / "pyproject.toml").open("rb") as file:
@@ -47,9 +46,11 @@ def prepare(project: Path = PROJECT, language: str = "") -> None:
         loaded = loaded_versions()
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-c", str(pins), *lacking], check=True)
         importlib.invalidate_caches()
-        if replaced := sorted(name for name, old in loaded.items() if installed(name) != old):
-            words = f"{', '.join(replaced)} had been loaded before and was replaced"
-            sys.exit(f"Restart the session (menu Runtime), then run this cell again: {words}.")
+        if names := ", ".join(sorted(name for name, old in loaded.items() if installed(name) != old)):
+            from helpers.machine.language import tr  # what runs nothing needs no helper
+
+            why = tr("{names} had been loaded before and was replaced", names=names)
+            sys.exit(tr("Restart the session (menu Runtime), then run this cell again: {why}.", why=why))
 
 
 def runs_on_drive() -> None:
@@ -66,10 +67,15 @@ def runs_on_drive() -> None:
     use_runs(folder)
 
 
-def use_runs(folder: Path) -> None:
-    """Sets where runs go, and says how many are there already."""
+def use_runs(folder: Path, unwritable: Path | None = None) -> None:
+    """Sets where runs go, and says how many are there already, or which project cannot be written."""
+    from helpers.machine.language import tr
+
     os.environ["FT_RUNS"] = str(folder)
-    print(f"runs go to {folder}: {len(list(folder.glob('*/settings.json')))} are there")
+    if unwritable:
+        print(tr("{project} cannot be written: runs go to {folder}", project=unwritable, folder=folder))
+    else:
+        print(tr("runs go to {folder}: {n} are there", folder=folder, n=len(list(folder.glob("*/settings.json")))))
 
 
 def loaded_versions() -> dict[str, str]:

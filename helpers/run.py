@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from helpers.limits import LIMITS
 from helpers.machine.card import card_fault, read_card
 from helpers.machine.language import listed, phrase, tr
 from helpers.machine.paths import fixed_run, is_kind, new_run_folder, read_json, runs_folder, write_json
-from helpers.settings import LIMITS, SET, Settings, SettingsError, check_values
+from helpers.settings import SET, Settings, SettingsError, check_values
 from helpers.watch.history import History, seconds_at
 
 MOST = LIMITS["r"].most

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.data.load import GUANACO_ID, SHOP
+from helpers.limits import CHOICES, LIMITS, TRACKERS
 from helpers.machine.hardware import (
     Choice,
     Machine,
@@ -17,54 +18,20 @@ from helpers.machine.hardware import (
     hub_reachable,
     this_machine,
 )
-from helpers.machine.inits import INITS, init_fault
-from helpers.machine.memory import FALCON_7B, LAYERS, SMOLLM2_135M, Batch, choose_batch, shape_in
+from helpers.machine.inits import init_fault
+from helpers.machine.language import phrase, tr
+from helpers.machine.memory import FALCON_7B, SMOLLM2_135M, Batch, choose_batch, shape_in
 from helpers.machine.pins import is_hub_name, pinned, split_name
 from helpers.machine.tables import Table
-from helpers.machine.values import Limits, near, one_of, value_fault
+from helpers.machine.values import near, one_of, value_fault
 from helpers.machine.versions import can_import
 from helpers.reasons import REASONS
 
 EMBEDDED = "embedded"
-TRACKERS = {"none": (), "tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",)}  # packages, one of
-KERNELS = ("varlen", "efficient", "rows", "sdpa", "eager")  # of attention; the first three are this project's
 DIVISION = {"per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"}  # of a step
-THINKING = ("trained", "left out")
-SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial")  # transformers' own
-CHOICES = {
-    "quantization": ("nf4", "fp8", "none"),
-    "device": ("cpu", "cuda"),
-    "dtype": ("float32", "bfloat16", "float16"),
-    "autocast": ("", "bfloat16", "float16"),
-    "attention": KERNELS,
-    "layers_to_transform": LAYERS,
-    "init_lora_weights": INITS,
-    "best_by": ("loss", "fact_accuracy"),
-    "thinking": THINKING,
-    "tracking": tuple(TRACKERS),
-    "lr_scheduler_type": SCHEDULES,
-}
-LIMITS = {  # far beyond what makes sense, and short of what no machine can allocate
-    "max_length": Limits(1, 2**20),
-    "per_device_train_batch_size": Limits(1, 2**14),
-    "gradient_accumulation_steps": Limits(1, 2**14),
-    "num_train_epochs": Limits(0, 100_000, above=True),
-    "max_steps": Limits(-1, 1e9),
-    "minutes": Limits(0, 1e5),
-    "learning_rate": Limits(0, 10, above=True),
-    "warmup_steps": Limits(0, 1e9),
-    "max_grad_norm": Limits(0, 1e9),
-    "early_stopping": Limits(0, 1e6),
-    "early_stopping_threshold": Limits(0, 100),
-    "r": Limits(1, 4096),
-    "lora_alpha": Limits(1, 2**20),
-    "lora_dropout": Limits(0, 0.99),
-    "evaluation_questions": Limits(0, 1e9),
-    "max_new_tokens": Limits(1, 2**17),
-    "seed": Limits(0, 2**32 - 1),
-}
-SET = "set by you"  # the reason of what was set in a notebook's parameters or on the command line
+SET = phrase("set by you")  # the reason of what was set in a notebook's parameters or on the command line
 OWN_DATA = (SHOP, GUANACO_ID)  # data sets that the profiles know
+HELD_OUT = phrase("of your held-out rows: enough to see a change, in a minute or two; 0 is all")
 OWN_QUESTIONS = 100  # held-out questions of a reader's own data in an evaluation, where nothing else is said
 FALCON = "tiiuae/falcon-7b"
 FALCON_REVISION = "ec89142b67d748a1865ea4451372db8313ada0d8"
@@ -126,15 +93,15 @@ class Settings:
         """Every setting, its value and its reason, as aligned text."""
         rows = [(f.name, str(getattr(self, f.name)) or '""') for f in fields(self) if f.name != "reasons"]
         width, value_width = (max(len(row[i]) for row in rows) for i in (0, 1))
-        return "\n".join(f"{n:{width}}  {v:{value_width}}  {self.reasons.get(n, '')}".rstrip() for n, v in rows)
+        return "\n".join(f"{n:{width}}  {v:{value_width}}  {tr(self.reasons.get(n, ''))}".rstrip() for n, v in rows)
 
     def shown(self, *names: str) -> Table:
         """The settings that are named, with their reasons; all others folded below them."""
         every = [f.name for f in fields(self) if f.name != "reasons"]
-        row = lambda name: (name, f"{getattr(self, name)}" or '""', self.reasons.get(name, ""))
+        row = lambda name: (name, f"{getattr(self, name)}" or '""', tr(self.reasons.get(name, "")))
         rest = [row(name) for name in every if name not in names]
-        words = f"the other {len(rest)} settings"
-        return Table(("setting", "value", "why"), [row(name) for name in names], rest, words)
+        words = tr("the other {n} settings", n=len(rest))
+        return Table((tr("setting"), tr("value"), tr("why")), [row(name) for name in names], rest, words)
 
     def as_dict(self) -> dict:
         """The settings as plain values, for JSON."""
@@ -185,13 +152,16 @@ PROFILES: dict[str, dict] = {
 def choose_profile(machine: Machine, hub: Choice) -> Choice:
     """The profile for this machine; hub says whether the Hugging Face Hub answers."""
     if machine.capability is None:
-        return Choice("laptop", "no CUDA device: the embedded model trains on a CPU")
+        return Choice("laptop", phrase("no CUDA device: the embedded model trains on a CPU"))
     if not hub.value:
-        return Choice("laptop", f"the Hub is out of reach ({hub.reason}): the embedded model needs none")
+        return Choice(
+            "laptop", phrase("the Hub is out of reach ({reason}): the embedded model needs none", reason=hub.reason)
+        )
     major, minor = machine.capability
+    facts = {"gib": machine.gpu_gib, "major": major, "minor": minor}
     if machine.capability < (8, 0) or machine.gpu_gib < 24:
-        return Choice("colab", f"one GPU of {machine.gpu_gib:.0f} GiB, compute capability {major}.{minor}")
-    return Choice("datacenter", f"a GPU of {machine.gpu_gib:.0f} GiB, compute capability {major}.{minor}")
+        return Choice("colab", phrase("one GPU of {gib:.0f} GiB, compute capability {major}.{minor}", **facts))
+    return Choice("datacenter", phrase("a GPU of {gib:.0f} GiB, compute capability {major}.{minor}", **facts))
 
 
 def resolve(
@@ -209,7 +179,9 @@ def resolve(
     machine = machine or this_machine()
     chosen = named or choose_profile(machine, hub or ask_hub(machine))
     if chosen.value not in PROFILES:
-        raise SettingsError(f"there is no profile {chosen.value!r}; there are: auto, {', '.join(PROFILES)}.")
+        raise SettingsError(
+            tr("there is no profile {name!r}; there are: auto, {names}.", name=chosen.value, names=", ".join(PROFILES))
+        )
     given = {name: value for name, value in overrides.items() if value is not None}
     if isinstance(given.get("columns"), dict):
         given["columns"] = ",".join(f"{meaning}={name}" for meaning, name in given["columns"].items())
@@ -217,18 +189,19 @@ def resolve(
     if given.get("init_lora_weights") is True:  # as PEFT spells it
         given["init_lora_weights"] = "default"
     check_values({"no reasons" if name == "reasons" else name: value for name, value in given.items()})
-    reasons = dict.fromkeys(PROFILES[chosen.value], f"profile {chosen.value}") | {"profile": chosen.reason}
+    reasons: dict[str, str] = dict.fromkeys(PROFILES[chosen.value], phrase("profile {name}", name=chosen.value))
+    reasons["profile"] = chosen.reason
     settings = Settings(profile=chosen.value, **PROFILES[chosen.value])
     settings, reasons = fit_to_machine(settings, reasons, machine)
     if from_environment := os.environ.get("FT_MODEL"):
         settings = replace(settings, model=from_environment)
-        reasons["model"] = "the environment variable FT_MODEL"
+        reasons["model"] = phrase("the environment variable FT_MODEL")
     settings = replace(settings, **given)
     reasons |= dict.fromkeys(given, SET)
     settings, reasons = own_model(settings, reasons, PROFILES[chosen.value]["model"])
     if settings.data not in OWN_DATA and "evaluation_questions" not in given:
         settings = replace(settings, evaluation_questions=settings.evaluation_questions or OWN_QUESTIONS)
-        reasons["evaluation_questions"] = "of your held-out rows: enough to see a change, in a minute or two; 0 is all"
+        reasons["evaluation_questions"] = HELD_OUT
     if "attention" not in given:
         kernel = choose_attention(machine, "16" in (settings.autocast or settings.dtype))
         settings, reasons["attention"] = replace(settings, attention=kernel.value), kernel.reason
@@ -245,8 +218,10 @@ def own_model(settings: Settings, reasons: dict[str, str], model: str) -> tuple[
     """
     (name, wanted), asked = split_name(settings.model), settings.revision if reasons.get("revision") == SET else ""
     if asked and (wanted or not is_hub_name(name)):
-        why = f"{name} names {wanted} already" if wanted else "a folder or a model of this project has none"
-        raise SettingsError(f"revision={asked!r}: {why}; leave it out.")
+        why = tr("a folder or a model of this project has none")
+        if wanted:
+            why = tr("{name} names {wanted} already", name=name, wanted=wanted)
+        raise SettingsError(tr("revision={asked!r}: {why}; leave it out.", asked=asked, why=why))
     chosen: dict[str, Any] = {"model": name}
     if is_hub_name(name) and (settings.model != model or asked):
         pin = pinned(name, wanted or asked or "main")
@@ -256,7 +231,7 @@ def own_model(settings: Settings, reasons: dict[str, str], model: str) -> tuple[
     if settings.model == model:
         return replace(settings, **chosen), reasons
     if reasons.get("template") != SET:
-        chosen["template"], reasons["template"] = "auto", "the model's own where it has one, else guanaco"
+        chosen["template"], reasons["template"] = "auto", phrase("the model's own where it has one, else guanaco")
     return replace(settings, **chosen), reasons
 
 
@@ -265,13 +240,13 @@ def named_profile(profile: str, here: bool = True) -> Choice | None:
     if profile != "auto":
         return Choice(profile, SET)
     if here and (from_environment := os.environ.get("FT_PROFILE")):
-        return Choice(from_environment, "the environment variable FT_PROFILE")
+        return Choice(from_environment, phrase("the environment variable FT_PROFILE"))
     return None
 
 
 def ask_hub(machine: Machine) -> Choice:
     """Whether the Hub answers; not asked without a GPU, where nothing depends on it."""
-    return hub_reachable() if machine.capability else Choice(False, "not asked: there is no GPU")
+    return hub_reachable() if machine.capability else Choice(False, phrase("not asked: there is no GPU"))
 
 
 def fit_to_machine(settings: Settings, reasons: dict[str, str], machine: Machine) -> tuple[Settings, dict[str, str]]:
@@ -286,13 +261,21 @@ def fit_to_machine(settings: Settings, reasons: dict[str, str], machine: Machine
     )
     if settings.profile == "datacenter" and machine.gpu_gib < 40:
         settings = replace(settings, quantization="nf4", gradient_checkpointing=True)
-        reasons["quantization"] = f"{machine.gpu_gib:.0f} GiB: 4-bit weights leave room for activations"
+        reasons["quantization"] = phrase(
+            "{gpu_gib:.0f} GiB: 4-bit weights leave room for activations", gpu_gib=machine.gpu_gib
+        )
     elif settings.profile == "datacenter":
-        reasons["quantization"] = f"{machine.gpu_gib:.0f} GiB hold 7B in bfloat16, which is faster than unpacking NF4"
+        reasons["quantization"] = phrase(
+            "{gpu_gib:.0f} GiB hold 7B in bfloat16, which is faster than unpacking NF4", gpu_gib=machine.gpu_gib
+        )
     elif settings.profile == "laptop":
-        reasons["layers_to_transform"] = "no backward pass through the lower half, and three seeds learned as much"
-        reasons["r"] = "half of the layers carry all of it"
-        reasons["quantization"] = "135 M parameters fit as they are; on a CPU NF4 answers about ten times slower"
+        reasons["layers_to_transform"] = phrase(
+            "no backward pass through the lower half, and three seeds learned as much"
+        )
+        reasons["r"] = phrase("half of the layers carry all of it")
+        reasons["quantization"] = phrase(
+            "135 M parameters fit as they are; on a CPU NF4 answers about ten times slower"
+        )
     return settings, reasons
 
 
@@ -308,11 +291,13 @@ def fit_to_memory(settings: Settings, reasons: dict[str, str], machine: Machine)
     batch = choose_batch(shape, settings, machine.usable_gib)
     if batch is None:
         rows = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-        advice = "shut down other kernels; then quantization='nf4', a smaller max_length, a smaller model"
-        batch = Batch(1, rows, True, f"will hardly fit into the {machine.usable_gib:.1f} GiB that are free: {advice}")
+        advice = phrase("shut down other kernels; then quantization='nf4', a smaller max_length, a smaller model")
+        free = {"gib": machine.usable_gib, "advice": advice}
+        batch = Batch(1, rows, True, phrase("will hardly fit into the {gib:.1f} GiB that are free: {advice}", **free))
     chosen = {name: getattr(batch, name) for name in sorted(DIVISION)}
     reasons = reasons | {name: REASONS[name] for name in DIVISION}
-    reasons["per_device_train_batch_size"] += f"; {batch.reason}"
+    both = {"first": REASONS["per_device_train_batch_size"], "second": batch.reason}
+    reasons["per_device_train_batch_size"] = phrase("{first}; {second}", **both)
     return replace(settings, **chosen), reasons
 
 
@@ -320,20 +305,23 @@ def check_settings(settings: Settings, machine: Machine) -> None:
     """Raises SettingsError for values that would fail, or mislead, later on."""
     check_values(settings.as_dict())
     if settings.device == "cpu" and "float16" in (settings.dtype, settings.autocast):
-        raise SettingsError("float16 on a CPU is slow and overflows: use dtype='float32', or autocast='bfloat16'.")
+        raise SettingsError(tr("float16 on a CPU is slow and overflows: use dtype='float32', or autocast='bfloat16'."))
     if settings.device == "cuda" and machine.capability is None:
-        raise SettingsError("device='cuda', but this machine has no CUDA device: use device='cpu'.")
+        raise SettingsError(tr("device='cuda', but this machine has no CUDA device: use device='cpu'."))
     wrong = settings.quantization == "fp8" and float8_fault(machine, settings.dtype, settings.autocast)
     if wrong:
-        raise SettingsError(f"quantization='fp8' {wrong}.")
+        raise SettingsError(tr("quantization='fp8' {wrong}.", wrong=wrong))
     if wrong := init_fault(settings):
         raise SettingsError(wrong)
     if settings.attention == "varlen" and (settings.device == "cpu" or (machine.capability or (0, 0)) < (8, 0)):
         raise SettingsError(
-            "attention='varlen' needs a GPU of compute capability 8.0: use 'efficient', or 'rows' on a CPU."
+            tr("attention='varlen' needs a GPU of compute capability 8.0: use 'efficient', or 'rows' on a CPU.")
         )
-    if settings.tracking != "none" and not any(map(can_import, TRACKERS[settings.tracking])):
-        raise SettingsError(f"tracking={settings.tracking!r} is not installed here: pip install {settings.tracking}")
+    name = settings.tracking
+    if name != "none" and not any(map(can_import, TRACKERS[name])):
+        raise SettingsError(
+            tr("tracking={name!r} is not installed here: pip install {package}", name=name, package=name)
+        )
 
 
 def check_values(content: dict[str, Any]) -> None:
@@ -341,13 +329,13 @@ def check_values(content: dict[str, Any]) -> None:
     kinds: dict[str, Any] = {f.name: f.type for f in fields(Settings)}
     for name, value in content.items():
         if name not in kinds:
-            raise SettingsError(f"no such setting: {name}{near(name, kinds)}.")
+            raise SettingsError(tr("no such setting: {name}{near}.", name=name, near=near(name, kinds)))
         wrong = "" if name == "reasons" else value_fault(value, kinds[name], LIMITS.get(name))
         if not wrong and name in CHOICES:
             wrong = one_of(value, CHOICES[name])
         if not wrong and name in ("profile", "model", "data", "template", "target_modules") and not value.strip():
-            wrong = "it is empty"
+            wrong = tr("it is empty")
         if wrong:
             shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
-            hint = "; LoRA wants 1e-4 to 4e-3" if name == "learning_rate" else ""
-            raise SettingsError(f"{name}={shown}: {wrong}{hint}.")
+            hint = tr("; LoRA wants 1e-4 to 4e-3") if name == "learning_rate" else ""
+            raise SettingsError(tr("{name}={shown}: {wrong}{hint}.", name=name, shown=shown, wrong=wrong, hint=hint))

@@ -36,6 +36,7 @@ def own_runs(tmp_path, monkeypatch):
     """Runs go to the test's own folder, and no setting comes from outside."""
     for name in ("FT_PROFILE", "FT_MODEL", "FT_RUN", "FT_HEADLESS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FT_LANGUAGE", "en")
     monkeypatch.setenv("FT_RUNS", str(tmp_path / "runs"))
 
 

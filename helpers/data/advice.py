@@ -9,6 +9,7 @@ from typing import NamedTuple
 from helpers.data.columns import MEANINGS, is_missing, nearest, plain_name
 from helpers.data.json_shapes import is_turn
 from helpers.data.row_reader import ASKS
+from helpers.machine.language import tr
 
 KNOWN = ("messages", "conversations", "instruction", "input", "output", "prompt", "completion", "question", "answer")
 # Names of columns that tell something about a row, and are neither its question nor its answer.
@@ -52,17 +53,20 @@ def mending_line(objects: list[dict]) -> str:
     names = list(objects[0])
     if told := above_the_header(names, objects):
         return told
-    named = f" Its columns are {', '.join(f'`{str(column)[:30]}`' for column in names[:12])}."
+    named = tr(" Its columns are {names}.", names=", ".join(f"`{str(column)[:30]}`" for column in names[:12]))
     if deeper := next((path for path, one in lists_in(objects[0]) if is_pair(one[0])), ""):
-        return named + f" Its rows lie deeper, in `{deeper}`: write each of these objects as a line of its own (JSONL)."
+        return named + tr(
+            " Its rows lie deeper, in `{deeper}`: write each of these objects as a line of its own (JSONL).",
+            deeper=deeper,
+        )
     if turns := next((name for name in names if holds_turns(objects[0][name])), None):
-        return named + f" The turns seem to be in `{turns}`." + mapping({"messages": str(turns)})
+        return named + tr(" The turns seem to be in `{turns}`.", turns=turns) + mapping({"messages": str(turns)})
     near = [f"`{column}`{close}" for column in names[:12] if (close := nearest(str(column), KNOWN))]
     asked, answered = likely(objects)
-    none = "" if answered else " None of them looks like an answer: name it, or add it."
+    none = "" if answered else tr(" None of them looks like an answer: name it, or add it.")
     return (
         named
-        + (f" Of them {'; '.join(near)}." if near else "")
+        + (tr(" Of them {names}.", names="; ".join(near)) if near else "")
         + none
         + mapping({"question": asked or "...", "answer": answered or "..."})
     )
@@ -71,20 +75,23 @@ def mending_line(objects: list[dict]) -> str:
 def mapping(columns: dict[str, str]) -> str:
     """How to say which column is which, in the notebooks and on the command line."""
     pairs = ",".join(f"{meaning}={name}" for meaning, name in columns.items())
-    command = "" if any(set(name) & set(",=") for name in columns.values()) else f", or --columns {shlex.quote(pairs)}"
-    return f" Say which is which: COLUMNS = {json.dumps(columns, ensure_ascii=False)} in the notebooks{command}."
+    named = json.dumps(columns, ensure_ascii=False)
+    if any(set(name) & set(",=") for name in columns.values()):
+        return tr(" Say which is which: COLUMNS = {named} in the notebooks.", named=named)
+    words = {"named": named, "pairs": shlex.quote(pairs)}
+    return tr(" Say which is which: COLUMNS = {named} in the notebooks, or --columns {pairs}.", **words)
 
 
 def above_the_header(names: list, objects: list[dict]) -> str:
     """What is said of a table whose first line is no header: a title, or the first row; "" where it is one."""
     if len(names) > 1 and sum(not str(name).strip() or str(name).startswith(" (") for name in names) * 2 >= len(names):
-        return " Its first line names less than half of the columns: remove what stands above the header."
+        return tr(" Its first line names less than half of the columns: remove what stands above the header.")
     texts = [value for value in objects[0].values() if isinstance(value, str)]
     words = [name for name in names if len(str(name).split()) > 1 or NO_WORDS.match(str(name))]
     sentence = any(str(name).strip()[-1:] in ".?!。？！" for name in names)
     same = all(NO_WORDS.match(str(name)) is not None for name, value in objects[0].items() if is_bare_value(value))
     if len(texts) == len(names) == len(words) and len(names) > 1 and sentence and same:
-        return " Its first line seems to be a row: write a header above it, such as `question,answer`."
+        return tr(" Its first line seems to be a row: write a header above it, such as `question,answer`.")
     return ""
 
 

@@ -21,6 +21,8 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
+from helpers.machine.language import tr
+
 STEPS = 500_000  # iterations and calls in one rendering: a hundred tools take some thousands
 SECONDS = 4.0  # of this thread's own time on the processor
 TEXT = 2**24  # characters of any one text
@@ -77,7 +79,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def refuse(self, why: str) -> TemplateLimit:
         """The error, remembered for the next rendering."""
-        self.refused = f"the chat template {why}"
+        self.refused = tr("the chat template {why}", why=why)
         return TemplateLimit(self.refused)
 
     def spend(self, steps: int = 1, characters: int = 0) -> None:
@@ -85,9 +87,9 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.budget.steps -= steps
         self.budget.written -= characters
         if self.budget.steps < 0 or time.thread_time() > self.budget.until:
-            raise self.refuse("does not come to an end: its loops and calls are more than any conversation needs")
+            raise self.refuse(tr("does not come to an end: its loops and calls are more than any conversation needs"))
         if self.budget.written < 0:
-            raise self.refuse(f"writes more than {WRITTEN:,} characters")
+            raise self.refuse(tr("writes more than {most:,} characters", most=WRITTEN))
 
     def write(self, value: Any) -> Any:
         """What is written, counted."""
@@ -98,7 +100,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def checked(self, value: Any) -> Any:
         """A value that was made. Raises TemplateLimit when it is larger than any text of a conversation."""
         if (isinstance(value, (str, bytes)) and len(value) > TEXT) or (isinstance(value, int) and abs(value) > 2**256):
-            raise self.refuse(f"makes a value of more than {TEXT:,} characters")
+            raise self.refuse(tr("makes a value of more than {most:,} characters", most=TEXT))
         if isinstance(value, (list, tuple, dict)):
             self.weigh(value)
         return value
@@ -109,9 +111,9 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         for one in islice(leaves(value), STEPS):
             count, characters = count + 1, characters + (len(one) if isinstance(one, (str, bytes)) else 0)
             if characters > TEXT:
-                raise self.refuse(f"makes a list of more than {TEXT:,} characters")
+                raise self.refuse(tr("makes a list of more than {most:,} characters", most=TEXT))
         if count == STEPS:
-            raise self.refuse("makes a list of lists that has no end")
+            raise self.refuse(tr("makes a list of lists that has no end"))
 
     def loop(self, values: Any, weight: int) -> Any:
         """What a loop goes through, paid beforehand where its length is known. weight: characters of its body."""
@@ -130,24 +132,24 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         """Raises TemplateLimit for arguments that would make a text of more than TEXT characters."""
         self.spend()
         if any(isinstance(one, int) and abs(one) > 10_000 for one in given[1:]):
-            raise self.refuse(f"asks {name} for a number of characters that fills the memory")
+            raise self.refuse(tr("asks {name} for a number of characters that fills the memory", name=name))
         if name in ("format", "format_map") and isinstance(given[0], str) and WIDE.search(given[0]):
-            raise self.refuse("writes a format that fills the memory")
+            raise self.refuse(tr("writes a format that fills the memory"))
         sizes = [len(one) for one in given if isinstance(one, Sized)]
         if name in GROW and len(sizes) > 1 and sizes[0] * max(sizes[1:]) > 4 * TEXT:
-            raise self.refuse(f"makes a text of more than {TEXT:,} characters with {name}")
+            raise self.refuse(tr("makes a text of more than {most:,} characters with {name}", most=TEXT, name=name))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         self.spend()
         numbers = isinstance(left, (int, float)) and isinstance(right, (int, float))
         if operator == "**" and numbers and (abs(right) > 64 or abs(left) > 2**32):
-            raise self.refuse("asks for a power that fills the memory")
+            raise self.refuse(tr("asks for a power that fills the memory"))
         if operator == "*" and not numbers:
             size, times = (left, right) if isinstance(left, Sized) else (right, left)
             if isinstance(size, Sized) and isinstance(times, int) and len(size) * times > TEXT:
-                raise self.refuse(f"makes a value of more than {TEXT:,} characters")
+                raise self.refuse(tr("makes a value of more than {most:,} characters", most=TEXT))
         if operator == "%" and isinstance(left, str) and WIDE.search(left):
-            raise self.refuse("writes a format that fills the memory")
+            raise self.refuse(tr("writes a format that fills the memory"))
         return self.checked(super().call_binop(context, operator, left, right))
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -164,7 +166,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.begin()  # what is constant is worked out here
         if isinstance(source, str):
             if len(source) > SOURCE:
-                raise self.refuse(f"has {len(source):,} characters")
+                raise self.refuse(tr("has {n:,} characters", n=len(source)))
             source = Counting(self).visit(self.parse(source))
             nodes.Node.set_environment(source, self)
         return super().compile(source, *args, **kwargs)

@@ -10,6 +10,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from helpers.data.bounded import TemplateLimit, install_bounded_compiler
+from helpers.machine.language import tr
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,18 +48,30 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """
     name, own = template_name(tokenizer, name), original_template(tokenizer)
     if name not in (MODEL, *TEMPLATES):
-        raise ValueError(f"unknown chat template {name!r}; there are: {AUTO}, {MODEL}, {', '.join(TEMPLATES)}")
-    if name == MODEL and not isinstance(own, str):
-        several = (
-            f"several ({', '.join(own)}): set tokenizer.chat_template to one of them" if own else "none of its own"
+        raise ValueError(
+            tr(
+                "unknown chat template {name!r}; there are: {auto}, {model}, {names}",
+                name=name,
+                auto=AUTO,
+                model=MODEL,
+                names=", ".join(TEMPLATES),
+            )
         )
-        raise ValueError(f"this tokenizer has {several}; or use 'guanaco'")
+    if name == MODEL and not isinstance(own, str):
+        if not own:
+            raise ValueError(tr("this tokenizer has none of its own; or use 'guanaco'"))
+        raise ValueError(
+            tr(
+                "this tokenizer has several ({names}): set tokenizer.chat_template to one of them; or use 'guanaco'",
+                names=", ".join(own),
+            )
+        )
     if name == "chatml" and tokenizer.convert_tokens_to_ids("<|im_start|>") in (None, tokenizer.unk_token_id):
-        raise ValueError("the chatml template needs a tokenizer that knows <|im_start|>; use 'guanaco'")
+        raise ValueError(tr("the chatml template needs a tokenizer that knows <|im_start|>; use 'guanaco'"))
     install_bounded_compiler()
     tokenizer.chat_template = own if name == MODEL else TEMPLATES[name]
     if wrong := bomb(tokenizer):
-        raise ValueError(f"{wrong}; it is not used, so choose another model, or TEMPLATE = 'guanaco'")
+        raise ValueError(tr("{wrong}; it is not used, so choose another model, or TEMPLATE = 'guanaco'", wrong=wrong))
     tokenizer.chat_template = with_begin(tokenizer, tokenizer.chat_template)
 
 
@@ -69,7 +82,7 @@ def bomb(tokenizer: PreTrainedTokenizerBase) -> str:
     except TemplateLimit as error:
         return str(error)
     except (RecursionError, MemoryError, SyntaxError):
-        return "the chat template is nested too deeply"
+        return tr("the chat template is nested too deeply")
     except Exception:  # a template may raise whatever it likes: which rows it refuses is counted later
         return ""
     return ""
@@ -117,7 +130,9 @@ def parse_guanaco(text: str) -> list[dict[str, str]]:
     """
     pieces = TURN.split(text)
     if len(pieces) < 3 or pieces[0].strip():
-        raise ValueError(f"a row must begin with '### Human:' or '### Assistant:', this one begins with {text[:40]!r}")
+        raise ValueError(
+            tr("a row must begin with '### Human:' or '### Assistant:', this one begins with {text!r}", text=text[:40])
+        )
     names, contents = pieces[1::2], pieces[2::2]
     return [{"role": ROLES[n], "content": c.strip()} for n, c in zip(names, contents, strict=True)]
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 
+from helpers.machine.language import phrase, tr
+
 MOST_COLUMNS = 200  # in the ledger; a file with more is told so in one line
 LONGEST_NAME = 60
 
@@ -126,16 +128,18 @@ def check_mapping(columns: Mapping[str, str], seen: Iterable[str]) -> str:
     seen = list(seen)
     for meaning, path in columns.items():
         if meaning not in NAMES:
-            return f"COLUMNS: {meaning!r} is no part of a row; there are: {', '.join(NAMES)}."
+            return tr(
+                "COLUMNS: {meaning!r} is no part of a row; there are: {names}.", meaning=meaning, names=", ".join(NAMES)
+            )
         if path not in seen and path.split(".")[0] not in seen:
-            return f"COLUMNS: there is no column {path!r}{nearest(path, seen)}."
+            return tr("COLUMNS: there is no column {path!r}{near}.", path=path, near=nearest(path, seen))
     return ""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """ ", the nearest is `x`" for the most alike of the names, or ""."""
     close = get_close_matches(plain_name(name), list(names), n=1, cutoff=0.6)
-    return f", the nearest is `{close[0]}`" if close else ""
+    return tr(", the nearest is `{name}`", name=close[0]) if close else ""
 
 
 class Ledger:
@@ -165,10 +169,16 @@ class Ledger:
         """(column, rows with a value, what became of it) for a table."""
         table = []
         for name, fates in self.columns.items():
-            words = [fate if len(fates) == 1 else f"{fate} ({count:,})" for fate, count in fates.most_common()]
-            table.append((name, sum(fates.values()), "; ".join(words)))
+            told = [tr(fate) if len(fates) == 1 else f"{tr(fate)} ({count:,})" for fate, count in fates.most_common()]
+            table.append((name, sum(fates.values()), "; ".join(told)))
         if self.more:
-            table.append(("more columns", self.more, f"not used: only {MOST_COLUMNS} columns are told apart"))
+            table.append(
+                (
+                    phrase("more columns"),
+                    self.more,
+                    phrase("not used: only {most} columns are told apart", most=MOST_COLUMNS),
+                )
+            )
         return table
 
     def table(self) -> str:

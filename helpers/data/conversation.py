@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from helpers.data.order import is_trained
+from helpers.machine.language import phrase
 
-KINDS = {"tool_calls": "a tool call", "reasoning_content": "thinking"}
+KINDS = {"tool_calls": phrase("a tool call"), "reasoning_content": phrase("thinking")}
 
 
 def extras_of(messages: list[dict]) -> str:

@@ -3,22 +3,23 @@
 import re
 
 from helpers.data.true_names import NO_ASSISTANT
+from helpers.machine.language import phrase, tr
 
-WRITE_PAIRS = 'Write each question and answer as a line {"question": ..., "answer": ...}.'
+WRITE_PAIRS = phrase('Write each question and answer as a line {"question": ..., "answer": ...}.')
 DOCUMENTS = {  # by their names' ends: what they are
-    ".docx": "a Word document",
-    ".doc": "a Word document",
-    ".odt": "a text document",
-    ".pptx": "a presentation",
-    ".epub": "a book",
-    ".ipynb": "a notebook",
-    ".mbox": "a mailbox",
-    ".eml": "a mail",
-    ".srt": "a file of subtitles",
-    ".vtt": "a file of subtitles",
-    ".sqlite": "a database",
-    ".sqlite3": "a database",
-    ".db": "a database",
+    ".docx": phrase("a Word document"),
+    ".doc": phrase("a Word document"),
+    ".odt": phrase("a text document"),
+    ".pptx": phrase("a presentation"),
+    ".epub": phrase("a book"),
+    ".ipynb": phrase("a notebook"),
+    ".mbox": phrase("a mailbox"),
+    ".eml": phrase("a mail"),
+    ".srt": phrase("a file of subtitles"),
+    ".vtt": phrase("a file of subtitles"),
+    ".sqlite": phrase("a database"),
+    ".sqlite3": phrase("a database"),
+    ".db": phrase("a database"),
 }
 # WhatsApp: "12/31/20, 10:00 PM - Ann: text", "[31.12.20, 22:00:00] Ann: text"
 CHAT_LINE = re.compile(
@@ -31,9 +32,9 @@ YAML_LINE = re.compile(r"^(---|- [\w\"'-]+:( |$)|- - |\w[\w-]*:\s*$)", re.MULTIL
 def document_in(suffix: str, start: bytes) -> str:
     """What a file is that is a document or a database, by its name's end or its first bytes; "" for others."""
     if start.startswith(b"%PDF"):
-        return "a PDF document"
+        return tr("a PDF document")
     if start.startswith(b"SQLite format 3"):
-        return "a database (SQLite)"
+        return tr("a database (SQLite)")
     return DOCUMENTS.get(suffix, "")
 
 
@@ -46,18 +47,19 @@ def kind_of_document(name: str, text: str) -> str:
     """What a text file of another kind seems to be, and what to do, by its beginning."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if is_chat_log(text):
-        return f"a chat of WhatsApp or the like: {NO_ASSISTANT}."
+        return tr("a chat of WhatsApp or the like: {why}.", why=NO_ASSISTANT)
     if name.lower().endswith((".yaml", ".yml")) or (YAML_LINE.match(text) and not text.startswith("# ")):
-        return (
-            f"YAML. Convert it: python -c \"import json, yaml; json.dump(yaml.safe_load(open('{name}')), "
-            f"open('data.json', 'w'))\""
+        return tr(
+            'YAML. Convert it: python -c "import json, yaml; '
+            "json.dump(yaml.safe_load(open('{name}')), open('data.json', 'w'))\"",
+            name=name,
         )
     if len(lines) > 1 and all(line.count("\t") == lines[0].count("\t") > 0 for line in lines[:-1]):
-        return "a table with tabs. Name it .tsv, with a header as its first line, such as question<tab>answer."
+        return tr("a table with tabs. Name it .tsv, with a header as its first line, such as question<tab>answer.")
     if PAIR_WORDS.search(text):
-        return f"plain text with questions and answers. {WRITE_PAIRS}"
+        return tr("plain text with questions and answers. {how}", how=WRITE_PAIRS)
     if re.search(r"^#{1,3} ", text, re.MULTILINE):
-        return f"Markdown. {WRITE_PAIRS}"
+        return tr("Markdown. {how}", how=WRITE_PAIRS)
     if text.lstrip().startswith("<"):
-        return f"HTML or XML. {WRITE_PAIRS}"
-    return f"a text that begins with {text[:40]!r}. {WRITE_PAIRS}"
+        return tr("HTML or XML. {how}", how=WRITE_PAIRS)
+    return tr("a text that begins with {text!r}. {how}", text=text[:40], how=WRITE_PAIRS)

@@ -8,6 +8,8 @@ from collections import Counter, defaultdict
 from functools import lru_cache
 from typing import NamedTuple
 
+from helpers.machine.language import tr
+
 # Marks that only end or frame words. What computes or names (+ # * / % & @ = -, emoji, a dot in 3.5) is text.
 BEFORE, BEHIND = "\"'([{«“„‘‚¿¡", ".,;:!?…\"')]}»”’"
 PAUSES = ".,;:!?…–—\"'«»“”„‘’‚"  # standing alone they say nothing; brackets and ":)" do
@@ -71,7 +73,7 @@ def near_copies(train: list[str], test: list[str], like: float = LIKE) -> list[P
         for piece in rarest(own, rarity, like):
             beginnings[piece].append(index)
     best: dict[int, Pair] = {}
-    bar = tqdm(train, desc="looking for near copies", unit=" rows", delay=2, leave=False)
+    bar = tqdm(train, desc=tr("looking for near copies"), unit=tr(" rows"), delay=2, leave=False)
     for index, text in enumerate(bar):
         own = pieces_of(text)
         for other in candidates([beginnings.get(piece, []) for piece in rarest(own, rarity, like)], index):

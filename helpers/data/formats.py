@@ -13,37 +13,36 @@ from helpers.data.layouts import alternating_turns, unwrapped
 from helpers.data.order import checked
 from helpers.data.parts import calls_in, flat_tools, system_text
 from helpers.data.row_reader import ASKS, RowReader
+from helpers.data.rows import RowError
 from helpers.data.templated import NO_TURN, parse_templated, prompt_turns
+from helpers.data.texts import joined_text, kind_of, text_of
 from helpers.data.true_names import export_of, is_choice, unknown_of
 from helpers.data.turns import (
-    RowError,
     answer_turns,
     answered_by_system,
     as_turns,
     asked_turns,
     is_wanted,
     join_to,
-    joined_text,
-    kind_of,
     message_of,
     opened,
     parts_text,
     says_it_again,
     speaks,
-    text_of,
     without_halves,
 )
+from helpers.machine.language import phrase
 
 WANTED, UNWANTED = ("true", "desirable", "good"), ("false", "undesirable", "bad")  # of an answer, as KTO has it
-UNWANTED_ANSWER, NEITHER = "an unwanted answer", "not used: it says neither wanted nor unwanted"
+UNWANTED_ANSWER, NEITHER = phrase("an unwanted answer"), phrase("not used: it says neither wanted nor unwanted")
 FORMATS = {  # name: what a row needs, in words
-    "messages": "`messages`, a list of turns with `role` and `content`",
-    "sharegpt": "`conversations`, a list of turns with `from` and `value`",
-    "alpaca": "`instruction` and `output`",
-    "prompt_completion": "`prompt` and `completion`, texts or lists of turns",
-    "question_answer": "`question` and `answer`",
-    "preference": "a question, `chosen` and `rejected`",
-    "guanaco": "`text`, written through a chat template",
+    "messages": phrase("`messages`, a list of turns with `role` and `content`"),
+    "sharegpt": phrase("`conversations`, a list of turns with `from` and `value`"),
+    "alpaca": phrase("`instruction` and `output`"),
+    "prompt_completion": phrase("`prompt` and `completion`, texts or lists of turns"),
+    "question_answer": phrase("`question` and `answer`"),
+    "preference": phrase("a question, `chosen` and `rejected`"),
+    "guanaco": phrase("`text`, written through a chat template"),
 }
 MAIN = {"alpaca": "instruction", "prompt_completion": "prompt", "question_answer": "question"}
 PARTNERS = {  # of which answer column a question is the natural partner
@@ -76,12 +75,12 @@ def to_conversation(row: object, format: str = "", columns: Mapping[str, str] | 
     if isinstance(row, (list, tuple)):
         row = {"messages": row}
     if not isinstance(row, dict):
-        raise RowError("another schema", f"{kind_of(row)} instead of an object")
+        raise RowError("another schema", "{kind} instead of an object", kind=kind_of(row))
     mended: list[str] = []
     reader = RowReader(unwrapped(mapped(without_halves(row, mended), columns or {})))
     if reader.has("media"):
         name = reader.meant["media"][0]
-        raise RowError("not only text", f"`{name}` is given; only text is trained here")
+        raise RowError("not only text", "`{name}` is given; only text is trained here", name=name)
     name = reader.format = format or form_of(reader, bool(columns))
     turns, rejected = READERS[name](reader)
     column = reader.meant.get("messages", ["turns"])[0]
@@ -90,14 +89,14 @@ def to_conversation(row: object, format: str = "", columns: Mapping[str, str] | 
     wanted_row(reader)
     if reader.has("thinking") and messages and messages[-1]["role"] == "assistant":
         told = "reasoning_content" in messages[-1]
-        fate = "not used: other thinking is there" if told else "the model's thinking"
+        fate = phrase("not used: other thinking is there") if told else phrase("the model's thinking")
         messages[-1].setdefault("reasoning_content", joined_text(reader.take("thinking", fate), "thinking"))
     messages = checked(messages, mended)
     said = "\n".join(str(message["content"]) for message in messages)
-    reader.rest(f"not used: the row is read as {reader.format}", said)
+    reader.rest(phrase("not used: the row is read as {form}", form=reader.format), said)
     for raw in reader.fates:
         if plain_name(raw) not in MEANINGS and reader.fates[raw].startswith("not used: the row"):
-            reader.fates[raw] = "kept beside (not trained)"
+            reader.fates[raw] = phrase("kept beside (not trained)")
     return Conversation(reader.format, messages, tools, rejected, mended, reader.fates)
 
 
@@ -144,14 +143,18 @@ def unknown_form(reader: RowReader) -> tuple[str, str]:
         return told
     shown = ", ".join(str(name)[:30] for name in list(reader.row)[:12]) or "none"
     if reader.has("rejected"):
-        return "a preference row without `chosen`", shown
+        return phrase("a preference row without `chosen`"), shown
     if not any(map(reader.has, ("answer", "messages", "text"))) and any(reader.has(ask) for ask in ASKS):
-        return "no answer", f"the columns with a value are {', '.join(valued(reader.row))[:100]}"
+        return phrase("no answer"), phrase(
+            "the columns with a value are {names}", names=", ".join(valued(reader.row))[:100]
+        )
     if reader.has("label") and not reader.has("answer"):
-        return "a classification row", "a text and its label: write what shall be asked and answered"
+        return phrase("a classification row"), phrase("a text and its label: write what shall be asked and answered")
     if reader.has("answer"):
-        return "no question", f"the columns with a value are {', '.join(valued(reader.row))[:100]}"
-    return "another schema", f"its columns are {shown}"
+        return phrase("no question"), phrase(
+            "the columns with a value are {names}", names=", ".join(valued(reader.row))[:100]
+        )
+    return phrase("another schema"), phrase("its columns are {names}", names=shown)
 
 
 def from_turns(reader: RowReader) -> tuple[list[dict], str]:
@@ -162,13 +165,13 @@ def from_turns(reader: RowReader) -> tuple[list[dict], str]:
     if (
         texts := alternating_turns(reader.row[name]) if plain_name(name) != "turns" else None
     ):  # there MT-Bench has questions alone
-        reader.fates[name] = "the turns: texts without a speaker, question and answer in turn"
+        reader.fates[name] = phrase("the turns: texts without a speaker, question and answer in turn")
         return texts, ""
-    turns = as_turns(reader.take("messages", "the turns"), name)
+    turns = as_turns(reader.take("messages", phrase("the turns")), name)
     if dialogue := answered_by_system(turns):
-        turns, reader.fates[name] = dialogue, "the turns, in which the speaker `system` answers"
+        turns, reader.fates[name] = dialogue, phrase("the turns, in which the speaker `system` answers")
     if turns and reader.has("answer") and speaks(turns[-1]) == "user":
-        turns += answer_turns(reader.take("answer", "the answer"))
+        turns += answer_turns(reader.take("answer", phrase("the answer")))
     return turns, ""
 
 
@@ -179,31 +182,31 @@ def from_pair(reader: RowReader) -> tuple[list[dict], str]:
     if not asks or not answers:
         raise RowError(*unknown_form(reader))
     if reader.format in ("alpaca", "prompt_completion") and MAIN[reader.format] not in asks:
-        raise RowError("another schema", f"no `{MAIN[reader.format]}`")
+        raise RowError("another schema", "no `{name}`", name=MAIN[reader.format])
     main = next((meaning for meaning in (MAIN.get(reader.format), *asks) if meaning in asks), asks[0])
     partners = ("solution",) if plain_name(reader.meant[main][0]) == "problem" else PARTNERS[main]
     answer = next((name for name in answers if plain_name(name) in partners), answers[0])
     told = prompt_turns(reader.row[reader.meant[main][0]], reader.row[answer]) if len(asks) == 1 else None
     if told:
-        reader.take(main, f"the question, parsed from {told[0]}'s template")
-        reader.take("answer", "the answer", answer)
+        reader.take(main, phrase("the question, parsed from {form}'s template", form=told[0]))
+        reader.take("answer", phrase("the answer"), answer)
         return told[1], ""
     if both := listed_pairs(reader.row[reader.meant[main][0]], reader.row[answer]):
-        reader.take(main, "the questions, in turn")
-        reader.take("answer", "the answers, in turn", answer)
+        reader.take(main, phrase("the questions, in turn"))
+        reader.take("answer", phrase("the answers, in turn"), answer)
         return both, ""
-    turns = asked_turns(reader.take(main, "the question"), main)
+    turns = asked_turns(reader.take(main, phrase("the question")), main)
     for meaning in asks:
         text = reader.row[reader.meant[meaning][0]]
         written_out = meaning == "prompt" and isinstance(text, str) and str(turns[-1].get("content")).strip() in text
         if meaning == main or written_out or (len(answers) > 1 and meaning != "input"):
             continue  # the whole prompt once more, or the question of another pair
-        reader.joined.append(joined_text(reader.take(meaning, "joined to the question"), meaning))
+        reader.joined.append(joined_text(reader.take(meaning, phrase("joined to the question")), meaning))
     calls = calls_in(reader.row[answer], reader.row[reader.meant["tools"][0]]) if reader.has("tools") else []
     if calls:
-        reader.take("answer", "the answer (tool calls)", answer)
+        reader.take("answer", phrase("the answer (tool calls)"), answer)
         return [*turns, {"role": "assistant", "content": "", "tool_calls": calls}], ""
-    return turns + answer_turns(reader.take("answer", "the answer", answer)), ""
+    return turns + answer_turns(reader.take("answer", phrase("the answer"), answer)), ""
 
 
 def listed_pairs(asked: object, answers: object) -> list[dict]:
@@ -216,15 +219,17 @@ def listed_pairs(asked: object, answers: object) -> list[dict]:
 
 def from_preference(reader: RowReader) -> tuple[list[dict], str]:
     """A preference row: trained on the chosen answer; the rejected one is kept beside it."""
-    chosen = reader.take("chosen", "the answer (chosen)")
+    chosen = reader.take("chosen", phrase("the answer (chosen)"))
     if isinstance(chosen, (int, float)):
         raise RowError("a number that points at the chosen answer", "write the answer itself into `chosen`")
     if isinstance(chosen, str) and chosen in reader.row and isinstance(reader.row[chosen], str):
-        reader.fates[reader.meant["chosen"][0]] = "says which answer is chosen"
-        reader.fates[chosen], chosen = "the answer (chosen)", reader.row[chosen]
+        reader.fates[reader.meant["chosen"][0]] = phrase("says which answer is chosen")
+        reader.fates[chosen], chosen = phrase("the answer (chosen)"), reader.row[chosen]
     answer = answer_turns(chosen)
     rejected = (
-        reader.take("rejected", "kept beside (not trained): the rejected answer") if reader.has("rejected") else ""
+        reader.take("rejected", phrase("kept beside (not trained): the rejected answer"))
+        if reader.has("rejected")
+        else ""
     )
     if isinstance(rejected, (list, tuple)) and all(isinstance(one, str) for one in rejected):
         rejected = joined_text(rejected, "rejected")
@@ -244,12 +249,12 @@ def from_preference(reader: RowReader) -> tuple[list[dict], str]:
     if ask is None:
         raise RowError("no question", "a preference row with answers alone")
     if told := prompt_turns(reader.row[reader.meant[ask][0]], chosen):
-        reader.take(ask, f"the question, parsed from {told[0]}'s template")
+        reader.take(ask, phrase("the question, parsed from {form}'s template", form=told[0]))
         return told[1], rejected
-    turns = asked_turns(reader.take(ask, "the question"), "prompt")
+    turns = asked_turns(reader.take(ask, phrase("the question")), "prompt")
     for meaning in ASKS[ASKS.index(ask) + 1 :]:
         if reader.has(meaning):
-            reader.joined.append(joined_text(reader.take(meaning, "joined to the question"), meaning))
+            reader.joined.append(joined_text(reader.take(meaning, phrase("joined to the question")), meaning))
     return turns + answer, rejected
 
 
@@ -258,18 +263,18 @@ def from_text(reader: RowReader) -> tuple[list[dict], str]:
     if not reader.has("text"):
         raise RowError("another schema", "no `text`")
     try:
-        name, turns = parse_templated(text_of(reader.take("text", "the turns"), "text"))
+        name, turns = parse_templated(text_of(reader.take("text", phrase("the turns")), "text"))
     except RowError as error:
         if error.reason == NO_TURN and reader.has("label"):
             raise RowError(
                 "a classification row", "a text and its label: write what shall be asked and answered"
             ) from None
         raise
-    reader.fates[reader.meant["text"][0]] = f"the turns, parsed from {name}'s template"
+    reader.fates[reader.meant["text"][0]] = phrase("the turns, parsed from {form}'s template", form=name)
     for system in reader.meant.get("system", []):  # Glaive writes the mark into this column too
         if isinstance(reader.row[system], str) and name == "Vicuna":
             reader.row = {**reader.row, system: reader.row[system].strip().removeprefix("SYSTEM:").strip()}
-    reader.format = "guanaco" if name == "guanaco" else f"text in {name}'s template"
+    reader.format = "guanaco" if name == "guanaco" else phrase("text in {form}'s template", form=name)
     return turns, ""
 
 
@@ -289,9 +294,9 @@ def around(reader: RowReader, messages: list[dict], mended: list[str]) -> list[d
     for text in reader.joined:
         join_to(messages, text, last=True)
     if reader.has("history"):
-        history = reader.take("history", "earlier turns")
+        history = reader.take("history", phrase("earlier turns"))
         if not isinstance(from_json(history), (list, tuple)):
-            raise RowError("a history that is no list of turns", f"it is {kind_of(history)}")
+            raise RowError("a history that is no list of turns", "it is {kind}", kind=kind_of(history))
         earlier = as_turns(history, "history")
         messages = [*(message_of(turn, mended, reader.fates, "history") for turn in earlier), *messages]
     for meaning in ("input", "context", "text"):
@@ -299,10 +304,14 @@ def around(reader: RowReader, messages: list[dict], mended: list[str]) -> list[d
             if meaning == "text" and (reader.format not in MAIN or says_it_again(reader.row[name], messages)):
                 continue  # the whole row written out once more
             if name not in reader.fates:
-                join_to(messages, joined_text(reader.take(meaning, "joined to the question", name), name), last=False)
+                join_to(
+                    messages,
+                    joined_text(reader.take(meaning, phrase("joined to the question"), name), name),
+                    last=False,
+                )
     systems = []
     for name in reader.meant.get("system", []):
-        systems.append(joined_text(system_text(reader.take("system", "system prompt", name)), name))
+        systems.append(joined_text(system_text(reader.take("system", phrase("system prompt"), name)), name))
     if messages and messages[0]["role"] == "system":
         systems, messages = [*systems, messages[0]["content"]], messages[1:]
     system = "\n\n".join(dict.fromkeys(text.strip() for text in systems)) if len(systems) > 1 else "".join(systems)
@@ -313,7 +322,7 @@ def tools_of(reader: RowReader) -> list | None:
     """The tools that a row offers, as JSON schemas. Raises RowError when they are no list of objects."""
     if not reader.has("tools"):
         return None
-    tools = opened(reader.take("tools", "the tools"))
+    tools = opened(reader.take("tools", phrase("the tools")))
     tools = [tools] if isinstance(tools, dict) else tools
     if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, dict) for tool in tools):
         raise RowError("tools of another form", "they are no list of objects")
@@ -322,7 +331,7 @@ def tools_of(reader: RowReader) -> list | None:
 
 def wanted_row(reader: RowReader) -> None:
     """Raises RowError for a row that says of itself that it shall not be trained."""
-    if reader.has("weight") and not is_wanted(reader.take("weight", "1: the row is trained")):
+    if reader.has("weight") and not is_wanted(reader.take("weight", phrase("1: the row is trained"))):
         raise RowError("a weight of 0", "the row is not trained")
     name = reader.meant.get("label", [""])[0]
     label = reader.row.get(name) if name else None
@@ -331,6 +340,6 @@ def wanted_row(reader: RowReader) -> None:
     if name and word not in (*WANTED, *UNWANTED, *numbers):
         reader.take("label", NEITHER)
     if word in (*WANTED, *UNWANTED, *numbers):
-        reader.take("label", "which answers are wanted")
+        reader.take("label", phrase("which answers are wanted"))
         if word in (*UNWANTED, *numbers[:1]):
-            raise RowError(UNWANTED_ANSWER, f"{name} is {word}")
+            raise RowError(UNWANTED_ANSWER, "{name} is {word}", name=name, word=word)

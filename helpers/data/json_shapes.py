@@ -11,6 +11,7 @@ from typing import Any
 from helpers.data.columns import MEANINGS, is_held_out, plain_name
 from helpers.data.rows import DataError, Row
 from helpers.data.turns import ROLE_KEYS, TEXT_KEYS
+from helpers.machine.language import tr
 
 ROW_MEANINGS = {"answer", "text", "chosen", "messages"}  # what makes an object a row rather than a file in one object
 UNWANTED = re.compile(r"(^|_)(negatives?|rejected|bad|wrong|incorrect|unwanted|dispreferred)(_|$)")
@@ -133,7 +134,13 @@ def asked_rows(value: Mapping[str, Any]) -> list[tuple[dict, bool]]:
 def refuse_choice(source: str, chosen: str) -> None:
     """Raises DataError where a list of rows is named, and the file is no object that holds lists."""
     if chosen:
-        raise DataError(f"{source}: rows = {chosen!r} names a list, and the file is no JSON object with lists of rows.")
+        raise DataError(
+            tr(
+                "{source}: rows = {name!r} names a list, and the file is no JSON object with lists of rows.",
+                source=source,
+                name=chosen,
+            )
+        )
 
 
 def list_name(name: str, names: list[str]) -> dict[str, str]:
@@ -148,7 +155,14 @@ def lists_to_read(lists: Mapping[str, tuple[object, int]], source: str, chosen: 
     """
     if chosen:
         if chosen not in lists:
-            raise DataError(f"{source}: there is no list of rows {chosen!r}; there are: {', '.join(lists) or 'none'}.")
+            raise DataError(
+                tr(
+                    "{source}: there is no list of rows {name!r}; there are: {names}.",
+                    source=source,
+                    name=chosen,
+                    names=", ".join(lists) or tr("none"),
+                )
+            )
         return [chosen]
     rows = [name for name, (first, _) in lists.items() if holds_a_row(first)] or list(lists)
     firsts = [lists[name][0] for name in rows]
@@ -158,8 +172,14 @@ def lists_to_read(lists: Mapping[str, tuple[object, int]], source: str, chosen: 
         named = ", ".join(f"`{name}` ({lists[name][1]:,})" for name in rows)
         likely = max(rows, key=lambda name: (not UNWANTED.search(plain_name(name)), lists[name][1]))
         raise DataError(
-            f"{source}: several lists in one object: {named}, and which of them is to be trained is not said. Name it: "
-            f'COLUMNS = {{"rows": "{likely}"}} in the notebooks, or --columns rows={likely}.'
+            tr(
+                "{source}: several lists in one object: {names}, and which of them is to be trained is "
+                'not said. Name it: COLUMNS = {{"rows": "{likely}"}} in the notebooks, or --columns '
+                "rows={likely}.",
+                source=source,
+                names=named,
+                likely=likely,
+            )
         )
     return rows
 

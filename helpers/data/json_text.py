@@ -4,6 +4,8 @@ import ast
 import json
 from typing import Any
 
+from helpers.machine.language import tr
+
 MAX_TEXT = 1_000_000  # characters of a text that is read as JSON
 
 
@@ -61,7 +63,7 @@ def python_value(text: str) -> Any:
             keys = node.keys if isinstance(node, ast.Dict) else []
             names = [key.value for key in keys if isinstance(key, ast.Constant)]
             if len(names) != len(set(names)):
-                raise ValueError("a key twice in one object")
+                raise ValueError(tr("a key twice in one object"))
         return ast.literal_eval(tree)
     except (SyntaxError, RecursionError, MemoryError, TypeError) as error:
         raise ValueError(str(error)) from None

@@ -27,9 +27,9 @@ from helpers.data.json_shapes import (
     with_values,
 )
 from helpers.data.json_text import DECODER, loads, python_value
-from helpers.data.rows import DataError, Row
+from helpers.data.rows import DataError, Row, RowError
 from helpers.data.threads import THREAD
-from helpers.data.turns import RowError
+from helpers.machine.language import tr
 
 CHUNK = 2**20  # characters read at a time
 MAX_VALUE = 4_000_000  # characters of a row
@@ -84,12 +84,17 @@ def numbered_lines(path: Path, encoding: str) -> Iterator[tuple[int, object]]:
             if len(line) == MAX_VALUE and not line.endswith("\n"):
                 while (rest := file.readline(CHUNK)) and not rest.endswith("\n"):
                     pass
-                yield number, RowError("too long", f"a line of more than {MAX_VALUE:,} characters")
+                yield number, RowError("too long", "a line of more than {most:,} characters", most=MAX_VALUE)
             elif line.isascii() or not HALF.search(line):
                 if line.strip():
                     yield number, parsed(line)
             else:
-                yield number, RowError(f"not {encoding.removesuffix('-sig').upper()}", "bytes that are no characters")
+                yield (
+                    number,
+                    RowError(
+                        "not {encoding}", "bytes that are no characters", encoding=encoding.removesuffix("-sig").upper()
+                    ),
+                )
 
 
 def parsed(line: str) -> object:
@@ -117,7 +122,15 @@ class Pieces:
         try:
             more = self.file.read(CHUNK)
         except UnicodeDecodeError as error:
-            raise DataError(f"{self.name}, after line {self.line}: {error.reason} for {error.encoding}.") from None
+            raise DataError(
+                tr(
+                    "{name}, after line {line}: {reason} for {encoding}.",
+                    name=self.name,
+                    line=self.line,
+                    reason=error.reason,
+                    encoding=error.encoding,
+                )
+            ) from None
         self.text, self.at = self.text[self.at :] + more, 0
         self.ended = not more
         return bool(more)
@@ -139,13 +152,13 @@ class Pieces:
                     self.at = end
                     return value
             except RecursionError:
-                raise self.broken("it is nested too deep") from None
+                raise self.broken(tr("it is nested too deep")) from None
             except json.JSONDecodeError as error:
                 if self.ended:
                     self.at = min(error.pos, len(self.text))
-                    raise self.broken(error.msg if error.pos < len(self.text) else "it is cut off") from None
+                    raise self.broken(error.msg if error.pos < len(self.text) else tr("it is cut off")) from None
                 if len(self.text) - self.at > MAX_VALUE:
-                    raise ValueError("a value larger than a row") from error
+                    raise ValueError(tr("a value larger than a row")) from error
             self.refill()
 
     def broken(self, why: str) -> DataError:
@@ -156,12 +169,25 @@ class Pieces:
         if comma or COMMENT.match(self.text, self.at) or ("property name" in why and NAME.match(self.text, self.at)):
             name = shlex.quote(self.name)
             return DataError(
-                f"{self.name}, line {line}, column {column}: JSON5 (comments, names without quotation marks, commas "
-                f"before brackets). Convert it: pip install json5; python -m json5 --as-json {name} > data.json"
+                tr(
+                    "{name}, line {line}, column {column}: JSON5 (comments, names without quotation marks, "
+                    "commas before brackets). Convert it: pip install json5; python -m json5 --as-json "
+                    "{path} > data.json",
+                    name=self.name,
+                    line=line,
+                    column=column,
+                    path=name,
+                )
             )
         return DataError(
-            f"{self.name}, line {line}, column {column}: not valid JSON ({why}). Nothing of the file is used, since "
-            f"rows would be missing: mend it there, or write one object a line (JSONL)."
+            tr(
+                "{name}, line {line}, column {column}: not valid JSON ({why}). Nothing of the file is "
+                "used, since rows would be missing: mend it there, or write one object a line (JSONL).",
+                name=self.name,
+                line=line,
+                column=column,
+                why=why,
+            )
         )
 
 
@@ -178,7 +204,7 @@ def stream_rows(path: Path, encoding: str, chosen: str) -> Iterator[Row]:
                     if isinstance(error, DataError):
                         raise
                     if number:
-                        raise pieces.broken(f"a row of more than {MAX_VALUE:,} characters") from None
+                        raise pieces.broken(tr("a row of more than {most:,} characters", most=MAX_VALUE)) from None
                     yield from large_object(path, encoding, chosen)
                     return
                 if number or pieces.peek():
@@ -193,7 +219,7 @@ def stream_rows(path: Path, encoding: str, chosen: str) -> Iterator[Row]:
                     number += 1
                     yield Row(number, value)
             else:
-                raise pieces.broken(f"a value begins with {sign!r}")
+                raise pieces.broken(tr("a value begins with {sign!r}", sign=sign))
 
 
 def array_items(pieces: Pieces) -> Iterator[object]:
@@ -203,13 +229,15 @@ def array_items(pieces: Pieces) -> Iterator[object]:
     first = True
     while (sign := pieces.peek()) != "]":
         if not sign:
-            raise pieces.broken("the array is cut off")
+            raise pieces.broken(tr("the array is cut off"))
         try:
             value = pieces.value()
         except ValueError as error:
             if isinstance(error, DataError):
                 raise
-            raise pieces.broken(f"a row of more than {MAX_VALUE:,} characters, or one that does not end") from None
+            raise pieces.broken(
+                tr("a row of more than {most:,} characters, or one that does not end", most=MAX_VALUE)
+            ) from None
         if first and isinstance(value, dict) and is_turn(value) and not any(THREAD.match(plain_name(n)) for n in value):
             turns = []
         first = False
@@ -236,13 +264,15 @@ def large_object(path: Path, encoding: str, chosen: str) -> Iterator[Row]:
                 raise
             lists = {}
         if lists and pieces.peek():
-            raise pieces.broken("something stands behind the object")
+            raise pieces.broken(tr("something stands behind the object"))
     with path.open(encoding=encoding) as file:
         if not lists:
             try:
                 yield from rows_in(loads(file.read().lstrip("\ufeff")), path.name, chosen)
             except (json.JSONDecodeError, RecursionError) as error:
-                raise DataError(f"{path.name}: not valid JSON ({str(error)[:100]}).") from None
+                raise DataError(
+                    tr("{name}: not valid JSON ({error}).", name=path.name, error=str(error)[:100])
+                ) from None
             return
         names = lists_to_read(lists, path.name, chosen)
         beside |= {name: f"{count:,} entries" for name, (_, count) in lists.items() if name not in names}
@@ -273,10 +303,10 @@ def members(pieces: Pieces) -> Iterator[tuple[str, bool, Iterator[object]]]:
     pieces.at += 1
     while (sign := pieces.peek()) != "}":
         if sign != '"':
-            raise pieces.broken("an object's member begins with its name")
+            raise pieces.broken(tr("an object's member begins with its name"))
         name = pieces.value()
         if pieces.peek() != ":":
-            raise pieces.broken("a colon is missing")
+            raise pieces.broken(tr("a colon is missing"))
         pieces.at += 1
         if is_list := pieces.peek() == "[":
             items = array_items(pieces)

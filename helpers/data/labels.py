@@ -14,8 +14,9 @@ from helpers.data.conversation import answers_apart, extras_of, tools_in, whole_
 from helpers.data.ends import end_ids
 from helpers.data.order import is_trained
 from helpers.data.packing import find_documents
-from helpers.data.rendering import encode_whole, has_marks, refusal, rewrites
-from helpers.data.turns import RowError
+from helpers.data.rendering import encode_whole, has_marks, refusal, refusal_in_words, rewrites
+from helpers.data.rows import RowError
+from helpers.machine.language import phrase, tr
 from helpers.machine.quiet import quiet_unless
 
 if TYPE_CHECKING:
@@ -59,25 +60,23 @@ class Fitted(NamedTuple):
     def sentence(self) -> str:
         """What was done, in one sentence."""
         kept, refused = len(self.rows), self.refused.total()
-        sentence = (
-            f"{kept:,} of {kept + self.dropped + refused:,} rows fit; {self.shortened} of them lost their last turns"
-        )
-        sentence += f", {self.dropped:,} are too long with their first answer" if self.dropped else ""
+        facts = {"kept": kept, "all": kept + self.dropped + refused, "shortened": self.shortened}
+        sentence = tr("{kept:,} of {all:,} rows fit; {shortened} of them lost their last turns", **facts)
+        if self.dropped:
+            sentence += tr(", {n:,} are too long with their first answer", n=self.dropped)
         reasons = "; ".join(f"{refusal_in_words(reason)} ({count:,})" for reason, count in self.refused.most_common(5))
-        return sentence + (f". Left out: {reasons}" if refused else "")
+        if refused:
+            sentence += tr(". Left out: {reasons}", reasons=reasons)
+        return sentence
 
 
-def refusal_in_words(reason: str) -> str:
-    """A reason of Fitted.refused as a clause: it says what the template does, or names what it cannot write."""
-    return reason if reason.startswith("the template ") else f"the template cannot write {reason}"
-
-
-TRAINED = ("trained", "end", "call", "thinking")
+TRAINED = (phrase("trained"), phrase("end"), phrase("call"), phrase("thinking"))
 MARKS = {"trained": ("#0072B2", "solid"), "end": ("#D55E00", "double"), "masked": ("#888888", "none")}
 MARKS |= {"call": ("#009E73", "dashed"), "thinking": ("#1F8FD6", "dotted"), "result": ("#999933", "none")}
 MARKS["cut"] = ("#CC79A7", "dotted")
 FRAMES = {"trained": "[{}]", "end": "<{}>", "masked": "{}", "call": "{{{}}}", "thinking": "({})", "result": "|{}|"}
 FRAMES["cut"] = "~{}~"
+OTHERS = (phrase("masked"), phrase("result"), phrase("cut"))
 
 
 def encode(
@@ -185,7 +184,7 @@ def tokenize(
             remove_columns=rows.column_names,
             features=features(),
             new_fingerprint=uuid.uuid4().hex,  # or the tokenizer would be hashed, and an old result taken
-            desc="tokenizing",
+            desc=tr("tokenizing"),
         )
     shortened = sum(fitted["shortened"])
     dropped = seen["rows"] - len(fitted) - refused.total()
@@ -340,9 +339,10 @@ def as_html(tokens: list[Token]) -> str:
     for token in tokens:
         colour, underline = MARKS[token.kind]
         style = f"border-bottom:3px {underline} {colour};margin-right:1px"
-        spans.append(f'<span style="{style}" title="{token.kind}">{visible_token(token.text)}</span>')
-    legend = ", ".join(f"{count} {kind}" for kind, count in counts(tokens).items())
-    return f"<p style='line-height:2;font-family:monospace'>{''.join(spans)}</p><p>Tokens: {legend}.</p>"
+        spans.append(f'<span style="{style}" title="{tr(token.kind)}">{visible_token(token.text)}</span>')
+    legend = ", ".join(f"{count} {tr(kind)}" for kind, count in counts(tokens).items())
+    words = tr("Tokens: {legend}.", legend=legend)
+    return f"<p style='line-height:2;font-family:monospace'>{''.join(spans)}</p><p>{words}</p>"
 
 
 def visible_token(text: str) -> str:

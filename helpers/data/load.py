@@ -24,13 +24,14 @@ from helpers.data.json_shapes import refuse_choice
 from helpers.data.readers import read_file
 from helpers.data.recognition import recognised
 from helpers.data.report import Report
-from helpers.data.rows import DataError, Row
+from helpers.data.rows import DataError, Row, RowError
 from helpers.data.split import split
 from helpers.data.tables import unique_header
 from helpers.data.templated import NO_TURN
 from helpers.data.threads import conversations, thread_column
-from helpers.data.turns import NOT_TEXT, RowError
+from helpers.data.turns import NOT_TEXT
 from helpers.machine.hub import hub_words
+from helpers.machine.language import phrase, tr
 from helpers.machine.paths import DATA
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ def load_chat(
     read or nothing is left.
     """
     if format is not None and format not in FORMATS:
-        raise DataError(f"there is no format {format!r}; there are: {', '.join(FORMATS)}.")
+        raise DataError(
+            tr("there is no format {format!r}; there are: {names}.", format=format, names=", ".join(FORMATS))
+        )
     columns = dict(columns or {})
     name, rows, note = rows_of(source, columns.pop("rows", ""))
     report = Report(name)
@@ -92,42 +95,65 @@ def load_chat(
         head = list(islice(rows, 100))
     report.format, report.reason = recognised(name, head, format, columns)
     dataset = as_dataset(usable(chain(head, rows), report, format or "", columns, progress))
+    check_kept(name, head, report)
+    return ChatData(dataset, report)
+
+
+def check_kept(name: str, head: list[Row], report: Report) -> None:
+    """Raises DataError where no row of a source can be used, or its labels do not say what is wanted.
+
+    name: of the source; head: its first rows.
+    """
     if not report.kept:
         objects = [row.value for row in head if isinstance(row.value, dict) and len(row.value) > 1]
         advice = mending_line(objects) if {NO_TURN, "an object instead of text"} & set(report.skipped_for) else ""
-        raise DataError(f"{name}: no row can be used.{advice}\n{report.table()}")
+        raise DataError(
+            tr("{name}: no row can be used.{advice}\n{table}", name=name, advice=advice, table=report.table())
+        )
     if report.skipped_for[UNWANTED_ANSWER] and any(NEITHER in fates for fates in report.columns.values()):
         raise DataError(
-            f"{name}: `label` is sometimes what marks an unwanted answer ({report.places[UNWANTED_ANSWER][0]}), "
-            f"sometimes another value. If it is a class, rename the column, to `class` for example; if it says which "
-            f"answers are wanted, write true or false.\n{report.table()}"
+            tr(
+                "{name}: `label` is sometimes what marks an unwanted answer ({place}), sometimes another "
+                "value. If it is a class, rename the column, to `class` for example; if it says which "
+                "answers are wanted, write true or false.\n{table}",
+                name=name,
+                place=report.places[UNWANTED_ANSWER][0],
+                table=report.table(),
+            )
         )
-    return ChatData(dataset, report)
 
 
 def rows_of(source: Any, chosen: str = "") -> tuple[str, Iterator[Row], str]:
     """(name, rows, what is to be known) of a source. chosen: the list to read of a file with several."""
     if not isinstance(source, (str, Path)) or HUB_ID.fullmatch(str(source)):
-        refuse_choice("the data", chosen)
+        refuse_choice(phrase("the data"), chosen)
     if hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas
         records = frame_rows(source, unique_header(list(map(str, source.columns))))
-        return "the DataFrame", (Row(i, row) for i, row in enumerate(records, start=1)), ""
+        return phrase("the DataFrame"), (Row(i, row) for i, row in enumerate(records, start=1)), ""
     if hasattr(source, "column_names") and not hasattr(source, "keys"):
-        return "the Dataset", (Row(i, row) for i, row in enumerate(dataset_rows(source), start=1)), ""
+        return phrase("the Dataset"), (Row(i, row) for i, row in enumerate(dataset_rows(source), start=1)), ""
     if hasattr(source, "column_names"):
-        return "the DatasetDict", *part_rows(source)
+        return phrase("the DatasetDict"), *part_rows(source)
     if not isinstance(source, (str, Path)):
-        raise DataError(f"a {type(source).__name__} is no source: give a file, a data set of the Hub or a DataFrame.")
+        raise DataError(
+            tr("a {kind} is no source: give a file, a data set of the Hub or a DataFrame.", kind=type(source).__name__)
+        )
     if source == GUANACO_ID:
         source = f"{GUANACO_ID}@{GUANACO_REVISION}"
     if isinstance(source, str) and HUB_ID.fullmatch(source):
         return source, *part_rows(hub_rows(source))
     path = Path(source).expanduser()
     if isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.exists() and not path.suffix:
-        raise DataError(f"{source} looks like a data set of the Hub: pin its revision, as in {source}@<commit>.")
+        raise DataError(
+            tr("{source} looks like a data set of the Hub: pin its revision, as in {source}@<commit>.", source=source)
+        )
     rows, encoding = read_file(path, chosen)
     other = encoding.removesuffix("-sig") not in ("", "utf-8")
-    return path.name, rows, f"read as {encoding.upper()}, which its bytes look like" if other else ""
+    return (
+        path.name,
+        rows,
+        phrase("read as {encoding}, which its bytes look like", encoding=encoding.upper()) if other else "",
+    )
 
 
 def part_rows(parts: Any) -> tuple[Iterator[Row], str]:
@@ -140,9 +166,9 @@ def part_rows(parts: Any) -> tuple[Iterator[Row], str]:
     sides = [(parts[train], False), *([(parts[test], True)] if test else [])]
     told = ((row, held_out) for part, held_out in sides for row in dataset_rows(part))
     numbered = (Row(i, row, held_out) for i, (row, held_out) in enumerate(told, start=1))
-    size = lambda name: f" ({len(parts[name]):,} rows)" if hasattr(parts[name], "__len__") else ""
+    size = lambda name: f" ({len(parts[name]):,})" if hasattr(parts[name], "__len__") else ""
     left = [f"{name}{size(name)}" for name in names if name not in (train, test)]
-    return numbered, f"not used: the part {', '.join(left)}" if left else ""
+    return numbered, phrase("not used: the part {names}", names=", ".join(left)) if left else ""
 
 
 def hub_rows(source: str) -> Any:
@@ -153,8 +179,10 @@ def hub_rows(source: str) -> Any:
     try:
         return load_dataset(name, revision=revision)
     except Exception as error:  # the Hub, a connection, a disk, a file: all end here
-        words = hub_words(error) or f"it could not be loaded ({type(error).__name__}: {str(error)[:150]})"
-        raise DataError(f"{source}: {words}.") from error
+        words = hub_words(error) or tr(
+            "it could not be loaded ({kind}: {error})", kind=type(error).__name__, error=str(error)[:150]
+        )
+        raise DataError(tr("{source}: {words}.", source=source, words=words)) from error
 
 
 def usable(
@@ -165,7 +193,7 @@ def usable(
 
     exact: dict[int, int] = {}
     same: dict[int, int] = {}
-    for number, row, held_out in tqdm(rows, desc="reading", unit=" rows", disable=not progress, delay=2):
+    for number, row, held_out in tqdm(rows, desc=tr("reading"), unit=tr(" rows"), disable=not progress, delay=2):
         report.read += 1
         try:
             if isinstance(row, RowError):
@@ -177,7 +205,9 @@ def usable(
         except RowError as error:
             report.skip(number, error)
             if isinstance(row, dict):
-                report.ledger.add({str(name): f"row skipped: {error.reason}" for name in valued(row)})
+                report.ledger.add(
+                    {str(name): phrase("row skipped: {reason}", reason=error.reason) for name in valued(row)}
+                )
             continue
         report.kept += 1
         report.forms[conversation.format] += 1
@@ -207,7 +237,7 @@ def said_held_out(row: object, fates: dict[str, str]) -> bool:
     if not names or not isinstance(row[names[0]], str):  # type: ignore[index]
         return False
     held_out = is_held_out(row[names[0]])  # type: ignore[index]
-    fates[names[0]] = "held out, as it says" if held_out else "trained, as it says"
+    fates[names[0]] = phrase("held out, as it says") if held_out else phrase("trained, as it says")
     return held_out
 
 
@@ -229,9 +259,9 @@ def group_of(row: object) -> str:
 def refuse_copies(number: int, whole: int, normal: int, exact: dict, same: dict) -> None:
     """Raises RowError for a row that an earlier one says already; remembers hashes, not texts."""
     if whole in exact:
-        raise RowError("duplicate", f"of row {exact[whole]}")
+        raise RowError("duplicate", "of row {row}", row=exact[whole])
     if normal in same:
-        raise RowError("duplicate after normalising", f"of row {same[normal]}")
+        raise RowError("duplicate after normalising", "of row {row}", row=same[normal])
     exact[whole] = same[normal] = number
 
 
@@ -265,8 +295,13 @@ def load_chat_data(
     train, test, note = split(loaded.dataset)
     if not len(train) or not len(test):
         raise DataError(
-            f"{loaded.report.source}: {loaded.report.kept} row(s) that differ; at least 2 are needed, one to train on "
-            f"and one to hold out.\n{loaded.report.table()}"
+            tr(
+                "{source}: {kept} row(s) that differ; at least 2 are needed, one to train on and one to "
+                "hold out.\n{table}",
+                source=loaded.report.source,
+                kept=loaded.report.kept,
+                table=loaded.report.table(),
+            )
         )
     loaded.report.notes.append(note)
     return Splits(train, test, str(source) if isinstance(source, (str, Path)) else loaded.report.source, loaded.report)
@@ -278,7 +313,7 @@ def columns_in(columns: Mapping[str, str] | str | None) -> Mapping[str, str]:
         return columns or {}
     pairs = [pair.partition("=") for pair in columns.split(",") if pair.strip()]
     if not all(meaning.strip() and name.strip() for meaning, _, name in pairs):
-        raise DataError(f"columns: {columns!r} is not of the form question=ask,answer=reply.")
+        raise DataError(tr("columns: {columns!r} is not of the form question=ask,answer=reply.", columns=columns))
     return {meaning.strip(): name.strip() for meaning, _, name in pairs}
 
 

@@ -2,19 +2,20 @@
 
 from itertools import pairwise
 
-from helpers.data.turns import RowError
+from helpers.data.rows import RowError
+from helpers.machine.language import phrase
 
-TOGETHER = {"user": "questions in a row joined", "system": "system prompts in a row joined"}
+TOGETHER = {"user": phrase("questions in a row joined"), "system": phrase("system prompts in a row joined")}
 MAX_CHARACTERS = 1_000_000  # of a conversation; longer ones are no conversations
 
 
 def checked(messages: list[dict], mended: list[str]) -> list[dict]:
     """The messages in an order that can be trained; adds to `mended` what was mended for it. Raises RowError."""
     if sum(len(message["content"]) for message in messages) > MAX_CHARACTERS:
-        raise RowError("too long", f"more than {MAX_CHARACTERS:,} characters")
+        raise RowError("too long", "more than {most:,} characters", most=MAX_CHARACTERS)
     if messages and messages[0]["role"] == "system" and not messages[0]["content"].strip():
         messages = messages[1:]
-        mended.append("empty system prompt removed")
+        mended.append(phrase("empty system prompt removed"))
     messages = without_open_end(messages, mended)
     for message in messages:
         if not message["content"].strip() and not message.get("tool_calls"):
@@ -33,7 +34,7 @@ def without_open_end(messages: list[dict], mended: list[str]) -> list[dict]:
     ):
         end -= 1
     if 0 < end < len(messages):
-        mended.append("last question without an answer removed")
+        mended.append(phrase("last question without an answer removed"))
         return messages[:end]
     return messages
 
@@ -44,7 +45,7 @@ def one_question_a_turn(messages: list[dict], mended: list[str]) -> list[dict]:
     for message in messages:
         if joined and message["role"] == joined[-1]["role"] == "assistant" and is_call_alone(joined[-1], message):
             joined[-1] = {**joined[-1], **{k: v for k, v in message.items() if k != "content"}}
-            mended.append("an answer and its tool call joined")
+            mended.append(phrase("an answer and its tool call joined"))
         elif joined and message["role"] == joined[-1]["role"] in TOGETHER:
             joined[-1] = {**joined[-1], "content": f"{joined[-1]['content']}\n\n{message['content']}"}
             mended.append(TOGETHER[message["role"]])
@@ -54,7 +55,7 @@ def one_question_a_turn(messages: list[dict], mended: list[str]) -> list[dict]:
     asked = any(message["role"] == "user" for message in joined)
     if first is not None and asked and joined[first]["role"] == "assistant":
         joined[first] = {**joined[first], "train": False}
-        mended.append("greeting before the first question kept, not trained")
+        mended.append(phrase("greeting before the first question kept, not trained"))
     return joined
 
 
@@ -75,7 +76,7 @@ def check_order(messages: list[dict]) -> None:
         raise RowError("no question")
     for before, after in pairwise(turns):
         if before["role"] == after["role"] != "tool":
-            raise RowError(f"two {before['role']}s in a row")
+            raise RowError("two {role}s in a row", role=before["role"])
         if after["role"] == "tool" and before["role"] not in ("assistant", "tool"):
             raise RowError("a tool's result without a call")
     if not any(is_trained(message) for message in messages):

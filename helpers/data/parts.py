@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from helpers.data.json_text import from_json
+from helpers.machine.language import phrase
 
 CALLS = ("functionCall", "function_call", "toolUse")  # the key of a part that is a call; Anthropic has it in `type`
 RESULTS = ("functionResponse", "function_response", "toolResult")
@@ -85,7 +86,12 @@ def attached(turn: dict, message: dict[str, Any], keys: dict[str, str], used: se
     used.add(keys["attachments"])
     message["content"] = "\n\n".join(filter(str.strip, (message["content"], *texts)))
     left = len(held) - len(texts)  # type: ignore[arg-type]
-    noted[0][f"{noted[1]}[].attachments"] = "joined to the turn" + (f"; {left} without a text not used" if left else "")
+    fate = (
+        phrase("joined to the turn; {left} without a text not used", left=left)
+        if left
+        else phrase("joined to the turn")
+    )
+    noted[0][f"{noted[1]}[].attachments"] = fate
 
 
 def system_text(value: Any) -> Any:

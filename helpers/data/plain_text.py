@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from helpers.data.rows import Row
-from helpers.data.turns import RowError
+from helpers.data.rows import Row, RowError
+from helpers.machine.language import phrase
 
 WORDS = (("Q", "A"), ("Question", "Answer"), ("Frage", "Antwort"), ("F", "A"), ("问", "答"), ("问题", "答案"))
 MAX_PAIR = 1_000_000  # characters
@@ -41,9 +41,9 @@ def question_row(turns: list[tuple[int, str, list[str]]], words: tuple[str, str]
     """A question and its answer as a row."""
     number = turns[0][0]
     if [word for _, word, _ in turns] != list(words):
-        reason = "no answer" if len(turns) == 1 else "several answers to one question"
-        return Row(number, RowError(reason, f"lines {number} to {turns[-1][0]}"))
+        reason = phrase("no answer") if len(turns) == 1 else phrase("several answers to one question")
+        return Row(number, RowError(reason, "lines {first} to {last}", first=number, last=turns[-1][0]))
     texts = ["".join(lines).strip() for _, _, lines in turns]
     if sum(map(len, texts)) > MAX_PAIR:
-        return Row(number, RowError("too long", f"more than {MAX_PAIR:,} characters"))
+        return Row(number, RowError("too long", "more than {most:,} characters", most=MAX_PAIR))
     return Row(number, dict(zip(("question", "answer"), texts, strict=True)))

@@ -2,14 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import reduce
 
 from helpers.data.advice import mending_line
 from helpers.data.columns import check_mapping, mapped
 from helpers.data.formats import FORMATS, form_of, to_conversation
 from helpers.data.row_reader import RowReader
-from helpers.data.rows import DataError, Row
+from helpers.data.rows import DataError, Row, RowError
 from helpers.data.templated import NO_TURN
-from helpers.data.turns import RowError
+from helpers.machine.language import phrase, tr
 
 
 def recognised(name: str, head: list[Row], format: str | None, columns: Mapping[str, str]) -> tuple[str, str]:
@@ -30,11 +31,20 @@ def recognised(name: str, head: list[Row], format: str | None, columns: Mapping[
             refusal = refusal or error
     if forms:
         best, count = forms.most_common(1)[0]
-        return best, "as asked" if format else f"{count} of the first {len(head)} rows have {used[best]}"
+        return best, phrase("as asked") if format else phrase(
+            "{count} of the first {n} rows have {names}", count=count, n=len(head), names=used[best]
+        )
     if refusal is None:
-        raise DataError(f"{name} has no rows.")
+        raise DataError(tr("{name} has no rows.", name=name))
     unknown = refusal.reason in ("another schema", "no answer", "no question", NO_TURN)
-    raise DataError(f"{name}: no known form. The first row: {refusal}.{mending_line(objects) if unknown else ''}")
+    raise DataError(
+        tr(
+            "{name}: no known form. The first row: {refusal}.{advice}",
+            name=name,
+            refusal=refusal,
+            advice=mending_line(objects) if unknown else "",
+        )
+    )
 
 
 def form_in(row: Row, format: str, columns: Mapping[str, str]) -> tuple[str, str]:
@@ -44,7 +54,8 @@ def form_in(row: Row, format: str, columns: Mapping[str, str]) -> tuple[str, str
     try:
         conversation = to_conversation(row.value, format, columns)
         made_of = [name for name, fate in conversation.fates.items() if fate.startswith(("the ", "joined", "earlier"))]
-        return conversation.format, " and ".join(f"`{name}`" for name in made_of if "[]" not in name)
+        named = [f"`{name}`" for name in made_of if "[]" not in name] or [""]
+        return conversation.format, reduce(lambda one, other: phrase("{one} and {other}", one=one, other=other), named)
     except RowError:
         if not isinstance(row.value, dict):
             raise

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from helpers.data.chat import cleaned, control_tokens, kept_for, probe_messages, template_options, without_markers
 from helpers.data.order import is_trained
-from helpers.data.turns import RowError
+from helpers.data.rows import RowError
+from helpers.machine.language import phrase, tr
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,10 +25,16 @@ CALL = {"type": "function", "function": {"name": "probe_call", "arguments": {"ke
 ASKED: dict[str, Any] = {"role": "user", "content": "q"}
 CALLED: list[dict] = [ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
 WRITTEN: dict[str, tuple[list[dict], str]] = {  # kind: a conversation, and what must stand in its text
-    "a tool call": ([*CALLED, {"role": "tool", "name": "probe_call", "content": "x"}], "probe_call"),
-    "a tool's result": ([*CALLED, {"role": "tool", "name": "probe_call", "content": "probe result"}], "probe result"),
-    "thinking": ([ASKED, {"role": "assistant", "content": "a", "reasoning_content": "probe thought"}], "probe thought"),
-    "tools": ([ASKED], "probe_tool"),
+    phrase("a tool call"): ([*CALLED, {"role": "tool", "name": "probe_call", "content": "x"}], "probe_call"),
+    phrase("a tool's result"): (
+        [*CALLED, {"role": "tool", "name": "probe_call", "content": "probe result"}],
+        "probe result",
+    ),
+    phrase("thinking"): (
+        [ASKED, {"role": "assistant", "content": "a", "reasoning_content": "probe thought"}],
+        "probe thought",
+    ),
+    phrase("tools"): ([ASKED], "probe_tool"),
 }
 
 
@@ -73,7 +80,14 @@ def render(
 def refusal(error: Exception) -> RowError:
     """What a strict template says of a conversation, such as that roles must alternate, as a row's error."""
     said = " ".join(str(error).split())[:80]
-    return RowError(f"the template refuses it ({said})")
+    return RowError("the template refuses it ({said})", said=said)
+
+
+def refusal_in_words(reason: str) -> str:
+    """A reason of Fitted.refused as a clause: it says what the template does, or names what it cannot write."""
+    if reason.startswith("the template "):
+        return tr(reason)
+    return tr("the template cannot write {reason}", reason=tr(reason))
 
 
 def writes(tokenizer: PreTrainedTokenizerBase, kind: str) -> bool:
@@ -190,7 +204,7 @@ def check_written(text: str, spans: list[tuple[int, int]], messages: list[dict])
     span: a template may drop a part. An answer with an empty span is not looked for."""
     for message in messages:
         if message["role"] in ("system", "user") and message["content"].strip() not in text:
-            kind = "a system message" if message["role"] == "system" else "a question"
+            kind = phrase("a system message") if message["role"] == "system" else phrase("a question")
             raise RowError(kind, "of which the template leaves a part out of the trained text")
     answers = [message for message in messages if message["role"] == "assistant"]
     for (start, end), message in zip(spans, answers, strict=True):

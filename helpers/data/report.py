@@ -3,7 +3,8 @@
 from collections import Counter
 
 from helpers.data.columns import Ledger, visible_name
-from helpers.data.turns import RowError
+from helpers.data.rows import RowError
+from helpers.machine.language import phrase, tr
 from helpers.machine.tables import Table
 
 
@@ -40,35 +41,45 @@ class Report:
         counter[reason] += 1
         places = self.places.setdefault(reason, [])
         if len(places) < 5:
-            places.append(f"{self.source}, row {number}" + (f" ({detail})" if detail else ""))
+            facts = {"source": self.source, "number": number, "detail": detail}
+            if detail:
+                places.append(phrase("{source}, row {number} ({detail})", **facts))
+            else:
+                places.append(phrase("{source}, row {number}", **facts))
 
     def lines(self) -> list[str]:
         """All counts in words, each reason with its first place."""
-        forms = (
-            "" if len(self.forms) < 2 else f"; in all: {', '.join(f'{n} {c:,}' for n, c in self.forms.most_common())}"
-        )
-        lines = [
-            f"{self.source}: read as {self.format} ({self.reason}{forms})",
-            f"{self.read:,} rows read, {self.kept:,} kept, {self.skipped:,} skipped, {self.mended:,} mended",
-        ]
-        for word, counter in (("skipped", self.skipped_for), ("mended", self.mended_for)):
-            for reason, count in counter.most_common():
-                lines.append(f"  {word} {count:,}: {reason}; first at {self.places[reason][0]}")
+        forms = ", ".join(f"{tr(name)} {count:,}" for name, count in self.forms.most_common())
+        facts = {"source": self.source, "form": tr(self.format), "reason": tr(self.reason), "forms": forms}
+        first = tr("{source}: read as {form} ({reason})", **facts)
+        if len(self.forms) > 1:
+            first = tr("{source}: read as {form} ({reason}; in all: {forms})", **facts)
+        counts = {name: getattr(self, name) for name in ("read", "kept", "skipped", "mended")}
+        lines = [first, tr("{read:,} rows read, {kept:,} kept, {skipped:,} skipped, {mended:,} mended", **counts)]
+        for reason, count in self.skipped_for.most_common():
+            said, place = tr(reason), tr(self.places[reason][0])
+            line = tr("skipped {count:,}: {reason}; first at {place}", count=count, reason=said, place=place)
+            lines.append(f"  {line}")
+        for reason, count in self.mended_for.most_common():
+            said, place = tr(reason), tr(self.places[reason][0])
+            line = tr("mended {count:,}: {reason}; first at {place}", count=count, reason=said, place=place)
+            lines.append(f"  {line}")
         if self.markers:
-            lines.append(f"  {self.markers:,} rows hold what looks like a chat template's marker; it stays text")
-        return lines + [f"  {note}" for note in self.notes]
+            held = tr("{n:,} rows hold what looks like a chat template's marker; it stays text", n=self.markers)
+            lines.append(f"  {held}")
+        return lines + [f"  {tr(note)}" for note in self.notes]
 
     def table(self) -> str:
         """The counts as text, and the ledger of the columns."""
         lines = self.lines()
         if self.ledger.columns:
-            lines += ["columns, the rows in which they have a value, and what became of it:", self.ledger.table()]
+            lines += [tr("columns, the rows in which they have a value, and what became of it:"), self.ledger.table()]
         return "\n".join(lines)
 
     def shown(self) -> Table:
         """The same for a notebook: the ledger as a table, and the counts below it."""
         rows = [(visible_name(name), f"{count:,}", fate) for name, count, fate in self.ledger.rows()]
-        return Table(("column", "rows", "what became of it"), rows, notes=self.lines())
+        return Table((tr("column"), tr("rows"), tr("what became of it")), rows, notes=self.lines())
 
     def as_dict(self) -> dict:
         """The counts, for JSON."""

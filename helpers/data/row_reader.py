@@ -8,6 +8,7 @@ from helpers.data.json_text import from_json
 from helpers.data.layouts import alternating_turns
 from helpers.data.parts import calls_in
 from helpers.data.true_names import judged
+from helpers.machine.language import phrase
 
 ASKS = ("instruction", "prompt", "question", "input")  # the question of a row, likeliest first
 COUPLES = (  # columns that ask and answer where both stand in a row
@@ -45,7 +46,7 @@ class RowReader:
             self.meant.setdefault("instruction", []).append(names["definition"])
         if compared := judged(self.row):
             self.meant["chosen"], self.meant["rejected"] = [compared[0]], [compared[1]]
-            self.fates[compared[2]] = "says which answer is chosen"
+            self.fates[compared[2]] = phrase("says which answer is chosen")
         turns = [name for name in self.meant.get("messages", []) if not isinstance(self.row[name], (bool, int, float))]
         texts = [
             names[one] for one in ("data",) if one in names and alternating_turns(self.row[names[one]])
@@ -70,7 +71,7 @@ class RowReader:
                 value = self.row[name]
                 again = isinstance(value, str) and len(value.strip()) > 3 and value.strip() in used
                 known = plain_name(name) in MEANINGS
-                self.fates[name] = "not used: the same text again" if again and known else fate
+                self.fates[name] = phrase("not used: the same text again") if again and known else fate
 
 
 def is_thought(value: object) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from helpers.machine.language import phrase
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -29,7 +31,9 @@ def split(dataset: Dataset, share: float = HELD_OUT) -> Split:
     own = dataset["held_out"]
     if any(own) and not all(own):
         sides = [i for i, out in enumerate(own) if not out], [i for i, out in enumerate(own) if out]
-        return Split(dataset.select(sides[0]), dataset.select(sides[1]), "held out: the part that the source holds out")
+        return Split(
+            dataset.select(sides[0]), dataset.select(sides[1]), phrase("held out: the part that the source holds out")
+        )
     groups, keys, wholes = dataset["group"], dataset["key"], dataset["whole"]
     sizes = Counter(groups)
     by_group = len(sizes) > 1 and min(sizes.values()) >= ENOUGH
@@ -38,9 +42,12 @@ def split(dataset: Dataset, share: float = HELD_OUT) -> Split:
         by_group = False
         held_out, torn = drawn([""] * len(keys), keys, wholes, share)
     sides = [i for i in range(len(keys)) if i not in held_out], sorted(held_out)
-    note = f"held out: {len(held_out):,} of {len(keys):,} rows, chosen by their content"
-    note += ", each group's share" if by_group else ""
-    note += "; many rows ask the same, so some of these stand on both sides" if torn else ""
+    facts = {"n": len(held_out), "all": len(keys)}
+    note = phrase("held out: {n:,} of {all:,} rows, chosen by their content", **facts)
+    if by_group:
+        note = phrase("{note}, each group's share", note=note)
+    if torn:
+        note = phrase("{note}; many rows ask the same, so some of these stand on both sides", note=note)
     return Split(dataset.select(sides[0]), dataset.select(sides[1]), note)
 
 

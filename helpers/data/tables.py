@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from helpers.data.rows import DataError, Row
-from helpers.data.turns import RowError
+from helpers.data.rows import DataError, Row, RowError
+from helpers.machine.language import tr
 
 MAX_CELL = 1_000_000  # characters
 MOST_BAD = 0.1  # share of rows of another width from which on a table is refused instead of read without quoting
@@ -59,8 +59,13 @@ def dialect_of(path: Path, encoding: str) -> Dialect:
     best = min(choices, key=lambda dialect: bad[dialect].rows)
     if not best.quoting and bad[best].rows > MOST_BAD * bad[best].of:
         raise DataError(
-            f"{path.name}, near row {bad[choices[0]].of}: a quotation mark that is not closed, or stands inside of a "
-            f"cell ({bad[choices[0]].why}). Write it twice inside of quotation marks, or save the file as JSONL."
+            tr(
+                "{name}, near row {row}: a quotation mark that is not closed, or stands inside of a cell "
+                "({why}). Write it twice inside of quotation marks, or save the file as JSONL.",
+                name=path.name,
+                row=bad[choices[0]].of,
+                why=bad[choices[0]].why,
+            )
         )
     return best
 
@@ -108,9 +113,12 @@ def table_rows(path: Path, encoding: str) -> Iterator[Row]:
         header = unique_header(next(rows, []))
         for number, cells in enumerate(filter(None, rows), start=1):
             if len(cells) != len(header):
-                yield Row(number, RowError("another schema", f"{len(cells)} cells where the header has {len(header)}"))
+                yield Row(
+                    number,
+                    RowError("another schema", "{n} cells where the header has {all}", n=len(cells), all=len(header)),
+                )
             elif any(not is_text(cell) for cell in cells):
-                yield Row(number, RowError(f"not {encoding.upper()}", "bytes that are no characters"))
+                yield Row(number, RowError("not {encoding}", "bytes that are no characters", encoding=encoding.upper()))
             else:
                 yield Row(number, dict(zip(header, cells, strict=True)))
 

@@ -3,7 +3,9 @@
 import re
 from typing import Any, NamedTuple
 
-from helpers.data.turns import RowError, opened
+from helpers.data.rows import RowError
+from helpers.data.turns import opened
+from helpers.machine.language import phrase
 
 
 class TextForm(NamedTuple):
@@ -55,7 +57,7 @@ SPEAKERS = {
 }
 CALL = re.compile(r"<functioncall>\s*(\{.*\})\s*$", re.DOTALL)  # Glaive's way to write a call down
 QUOTED_ARGUMENTS = re.compile(r"(\"arguments\":\s*)'(.*)'(\s*\})\s*$", re.DOTALL)
-NO_TURN = "no turn in the text"
+NO_TURN = phrase("no turn in the text")
 BEGIN = re.compile(r"^\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>|<｜begin▁of▁sentence｜>|<BOS_TOKEN>)\s*")
 INST = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=(?:</s>)?\s*(?:<s>)?\s*\[INST\]|$)", re.DOTALL)
 SYSTEM_BLOCK = re.compile(r"^\s*<<SYS>>(.*?)<</SYS>>\s*", re.DOTALL)
@@ -76,13 +78,13 @@ def parse_templated(text: str) -> tuple[str, list[dict[str, Any]]]:
     if "[INST]" in text and "[/INST]" in text and text.index("[INST]") < first:
         return "[INST]", parse_inst(text)
     if not starts:
-        raise RowError(NO_TURN, f"it begins with {text[:40]!r}")
+        raise RowError(NO_TURN, "it begins with {text!r}", text=text[:40])
     chosen = next(one for start, one in whole if start == first)
     other = {"guanaco": "Alpaca", "Alpaca": "guanaco"}.get(chosen.name, "")
     if any(
         one.name == other and text[: mark.start()].endswith("\n") for one in FORMS for mark in one.turn.finditer(text)
     ):
-        raise RowError("markers of two templates in one text", f"{chosen.name} and {other}")
+        raise RowError("markers of two templates in one text", "{name} and {other}", name=chosen.name, other=other)
     return chosen.name, with_calls(split_turns(text, chosen))
 
 
@@ -124,7 +126,7 @@ def marks_of(text: str, chosen: TextForm) -> list[re.Match[str]]:
         role = SPEAKERS.get(mark[1].lower(), mark[1])
         word = words.setdefault(role, mark[1].lower())
         if QUOTED.search(text[: mark.start()]):
-            raise RowError("a marker inside a turn", f"{mark[0].strip()!r} after a quotation mark")
+            raise RowError("a marker inside a turn", "{mark!r} after a quotation mark", mark=mark[0].strip())
         closed = bool(chosen.end.search(text[max(0, mark.start() - 40) : mark.start()].rstrip() or " "))
         if role == "user" and chosen.end.pattern != r"\s*$" and "assistant" in words:
             closes = closed if closes is None else closes
@@ -133,7 +135,12 @@ def marks_of(text: str, chosen: TextForm) -> list[re.Match[str]]:
         if word == mark[1].lower():
             marks.append(mark)
         elif chosen.strict:
-            raise RowError("a marker inside a turn", f"{mark[0].strip()!r} in a text that marks turns by {word!r}")
+            raise RowError(
+                "a marker inside a turn",
+                "{mark!r} in a text that marks turns by {word!r}",
+                mark=mark[0].strip(),
+                word=word,
+            )
     return marks
 
 
@@ -150,10 +157,12 @@ def split_turns(text: str, chosen: TextForm) -> list[dict[str, str]]:
         if role is None:
             raise RowError("unknown role", repr(mark[1])[:40])
         if role == "system" and turns and not chosen.strict:
-            raise RowError("a marker inside a turn", f"{mark[0].strip()!r} after the first turn")
+            raise RowError("a marker inside a turn", "{mark!r} after the first turn", mark=mark[0].strip())
         if role == "input":
             if not turns or turns[-1]["role"] != "user":
-                raise RowError("a marker inside a turn", f"{mark[0].strip()!r} where no instruction stands before it")
+                raise RowError(
+                    "a marker inside a turn", "{mark!r} where no instruction stands before it", mark=mark[0].strip()
+                )
             turns[-1]["content"] += f"\n\n{content}" if content else ""
         else:
             turns.append({"role": role, "content": content})
@@ -167,7 +176,12 @@ def parse_inst(text: str) -> list[dict[str, str]]:
     """
     marks = re.findall(r"\[/?INST\]", text)
     if marks != ["[INST]", "[/INST]"] * (len(marks) // 2):
-        raise RowError("a marker inside a turn", f"{marks.count('[INST]')} [INST] and {marks.count('[/INST]')} [/INST]")
+        raise RowError(
+            "a marker inside a turn",
+            "{begins} [INST] and {ends} [/INST]",
+            begins=marks.count("[INST]"),
+            ends=marks.count("[/INST]"),
+        )
     turns: list[dict[str, str]] = []
     if before := text[: text.index("[INST]")].replace("<s>", "").strip():
         turns.append({"role": "system", "content": before})

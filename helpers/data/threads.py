@@ -7,6 +7,7 @@ from typing import Any
 from helpers.data.columns import plain_name
 from helpers.data.json_shapes import is_turn
 from helpers.data.rows import Row
+from helpers.machine.language import phrase
 
 THREAD = re.compile(
     r"^(conversation|conv|dialog|dialogue|chat|session|thread|ticket|case|会话|对话)_?(id|no|number|key|编号)$|^(conversation|thread|session)$"
@@ -45,7 +46,14 @@ def conversations(rows: Iterable[Row], column: str, notes: list[str]) -> Iterato
         else:
             count += 1
             threads.setdefault(str(thread), []).append(row)
-    notes.append(f"{count:,} messages are joined to {len(threads):,} conversations by `{column}`")
+    notes.append(
+        phrase(
+            "{count:,} messages are joined to {n:,} conversations by `{column}`",
+            count=count,
+            n=len(threads),
+            column=column,
+        )
+    )
     for thread, messages in threads.items():
         turns = [dict(one.value) for one in messages]  # type: ignore[call-overload]
         turns = [{name: value for name, value in turn.items() if name != column} for turn in in_order(turns)]

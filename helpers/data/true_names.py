@@ -5,85 +5,92 @@ from collections.abc import Mapping
 from typing import Any
 
 from helpers.data.columns import plain_name, valued
+from helpers.machine.language import phrase
 
-NO_ASSISTANT = (
-    'none of its speakers is an assistant: write each exchange as a line {"messages": [{"role": "user", '
-    '"content": ...}, {"role": "assistant", "content": ...}]}'
+NO_ASSISTANT = phrase(
+    'none of its speakers is an assistant: write each exchange as a line {"messages": '
+    '[{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}'
 )
 EXPORTS: tuple[tuple[set[str], str, str], ...] = (  # columns, what the row is, what brings it in
-    ({"user", "text", "ts"}, "a message of Slack's export", NO_ASSISTANT),
-    ({"guild", "channel", "messages"}, "a chat of Discord", NO_ASSISTANT),
-    ({"user_name", "character_name"}, "a chat of SillyTavern", NO_ASSISTANT),
+    ({"user", "text", "ts"}, phrase("a message of Slack's export"), NO_ASSISTANT),
+    ({"guild", "channel", "messages"}, phrase("a chat of Discord"), NO_ASSISTANT),
+    ({"user_name", "character_name"}, phrase("a chat of SillyTavern"), NO_ASSISTANT),
     (
         {"goal", "log"},
-        "a dialogue of MultiWOZ 2.1",
-        'the texts of `log` are user and system in turn: write them as a line {"messages": [...]}',
+        phrase("a dialogue of MultiWOZ 2.1"),
+        phrase('the texts of `log` are user and system in turn: write them as a line {"messages": [...]}'),
     ),
     *(
         (
             {"meta_instruction", name},
-            "a conversation of MOSS",
-            'its texts hold marks such as <|Human|>: and <eoh>: write what stands between them as a line {"messages": '
-            '[{"role": "system", "content": meta_instruction}, {"role": "user", ...}, {"role": "assistant", ...}]}',
+            phrase("a conversation of MOSS"),
+            phrase(
+                "its texts hold marks such as <|Human|>: and <eoh>: write what stands between them as a "
+                'line {"messages": [{"role": "system", "content": meta_instruction}, {"role": "user", '
+                '...}, {"role": "assistant", ...}]}'
+            ),
         )
         for name in ("chat", "plain_text")
     ),
     (
         {"source", "conversation_parts"},
-        "a conversation of Intercom",
-        '`source.body` and each `conversation_parts[].body` are HTML: write their text as a line {"messages": [...]}, '
-        "with the author's type `user` or `lead` as the user, `admin` or `bot` as the assistant",
+        phrase("a conversation of Intercom"),
+        phrase(
+            "`source.body` and each `conversation_parts[].body` are HTML: write their text as a line "
+            '{"messages": [...]}, with the author\'s type `user` or `lead` as the user, `admin` or '
+            "`bot` as the assistant"
+        ),
     ),
-    ({"is_user", "mes"}, "a chat of SillyTavern", NO_ASSISTANT),
-    ({"participants", "messages"}, "a chat of Messenger or Instagram", NO_ASSISTANT),
+    ({"is_user", "mes"}, phrase("a chat of SillyTavern"), NO_ASSISTANT),
+    ({"participants", "messages"}, phrase("a chat of Messenger or Instagram"), NO_ASSISTANT),
     (
         {"patterns", "responses"},
-        "an intent (several ways to ask, several answers)",
-        'write a line {"question": ..., "answer": ...} for each way to ask',
+        phrase("an intent (several ways to ask, several answers)"),
+        phrase('write a line {"question": ..., "answer": ...} for each way to ask'),
     ),
     (
         {"instruction", "instances"},
-        "a task with instances",
-        'its answer lies deeper: COLUMNS = {"input": "instances.0.input", "answer": "instances.0.output"}',
+        phrase("a task with instances"),
+        phrase('its answer lies deeper: COLUMNS = {"input": "instances.0.input", "answer": "instances.0.output"}'),
     ),
     (
         {"message_tree_id", "prompt"},
-        "a tree of messages",
-        "OpenAssistant's trees: write each path from a question to an answer as `messages`",
+        phrase("a tree of messages"),
+        phrase("OpenAssistant's trees: write each path from a question to an answer as `messages`"),
     ),
     (
         {"custom_id", "response"},
-        "an answer of OpenAI's batches",
-        "its question stands in the file of requests: join both by `custom_id`",
+        phrase("an answer of OpenAI's batches"),
+        phrase("its question stands in the file of requests: join both by `custom_id`"),
     ),
     (
         {"custom_id", "body"},
-        "a request of OpenAI's batches",
-        "it has no answer: join it with the file of answers by `custom_id`",
+        phrase("a request of OpenAI's batches"),
+        phrase("it has no answer: join it with the file of answers by `custom_id`"),
     ),
     (
         {"segments"},
-        "segments with labels (Axolotl)",
-        'write them as turns: {"messages": [...]}, what has no loss as the user\'s',
+        phrase("segments with labels (Axolotl)"),
+        phrase('write them as turns: {"messages": [...]}, what has no loss as the user\'s'),
     ),
 )
 UNKNOWN: tuple[tuple[set[str], str, str], ...] = (  # said only of rows that have no form
-    ({"paragraphs"}, "a SQuAD row", 'its answer lies deeper: COLUMNS = {"answer": "answers.text.0"}'),
+    ({"paragraphs"}, phrase("a SQuAD row"), phrase('its answer lies deeper: COLUMNS = {"answer": "answers.text.0"}')),
     (
         {"context", "question", "answers"},
-        "a SQuAD row",
-        'its answer lies deeper: COLUMNS = {"answer": "answers.text.0"}',
+        phrase("a SQuAD row"),
+        phrase('its answer lies deeper: COLUMNS = {"answer": "answers.text.0"}'),
     ),
     (
         {"message_id", "parent_id", "role"},
-        "one message of a tree",
-        "OpenAssistant's flat form: join message_id and parent_id to conversations first",
+        phrase("one message of a tree"),
+        phrase("OpenAssistant's flat form: join message_id and parent_id to conversations first"),
     ),
-    ({"input_ids"}, "a row of token ids", "bring the texts that they were made of"),
+    ({"input_ids"}, phrase("a row of token ids"), phrase("bring the texts that they were made of")),
     (
         {"translation"},
-        "a translation pair",
-        'name both sides: COLUMNS = {"question": "translation.en", "answer": "translation.de"}',
+        phrase("a translation pair"),
+        phrase('name both sides: COLUMNS = {"question": "translation.en", "answer": "translation.de"}'),
     ),
 )
 CHOICES = {"choices", "options", "answerkey", "answer_idx", "cop", "opa", "option_a", "choice_a", "distractor1"}
@@ -95,7 +102,7 @@ def export_of(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """(what a row is, what brings it in) of a row that another program wrote and that no form would read rightly."""
     names = {plain_name(name) for name in valued(row)}
     if "from_id" in first_of(row.get("messages")):
-        return "a chat of Telegram", NO_ASSISTANT
+        return phrase("a chat of Telegram"), NO_ASSISTANT
     return next(((name, advice) for needs, name, advice in EXPORTS if needs <= names), None)
 
 
@@ -111,18 +118,23 @@ def unknown_of(row: Mapping[str, Any]) -> tuple[str, str] | None:
     if known := next(((name, advice) for needs, name, advice in UNKNOWN if needs <= names), None):
         return known
     if lists := parallel_lists(row):
-        return "questions and answers in two lists", f"COLUMNS = {{{lists}}}"
+        return phrase("questions and answers in two lists"), f"COLUMNS = {{{lists}}}"
     if two_answers(row):
         return (
-            "a comparison of two answers",
-            "write the better one as `chosen` and the other as `rejected`, or name the one that is to be trained: "
-            f'COLUMNS = {{"answer": "{two_answers(row)[0]}"}}',
+            phrase("a comparison of two answers"),
+            phrase(
+                "write the better one as `chosen` and the other as `rejected`, or name the one that is "
+                'to be trained: COLUMNS = {{"answer": "{name}"}}',
+                name=two_answers(row)[0],
+            ),
         )
     for name in ("answers", "completions"):
         inner = first_of(row.get(name))
         key = next((key for key in ("answer", "text", "response", "completion", "content") if key in inner), "")
         if key:
-            return f"several answers (`{name}`)", f'the first of each row: COLUMNS = {{"answer": "{name}.0.{key}"}}'
+            return phrase("several answers (`{name}`)", name=name), phrase(
+                'the first of each row: COLUMNS = {{"answer": "{name}.0.{key}"}}', name=name, key=key
+            )
     return None
 
 

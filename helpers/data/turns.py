@@ -1,15 +1,16 @@
 """One turn of a conversation, as people write it down, becomes a message. Knows nothing of files or tokens."""
 
 import json
-import math
 import re
-from decimal import Decimal
 from typing import Any
 
 from helpers.data.columns import is_missing, plain_name
 from helpers.data.json_text import Repeated, from_json, repeated_in
 from helpers.data.layouts import by_row, by_type
 from helpers.data.parts import apart, attached
+from helpers.data.rows import RowError
+from helpers.data.texts import kind_of, text_of
+from helpers.machine.language import phrase
 
 ROLE_NAMES = {
     **dict.fromkeys(("user", "human", "prompter", "question", "customer", "用户", "客户", "问", "人类"), "user"),
@@ -32,55 +33,11 @@ ARGUMENTS = ("arguments", "parameters", "args", "input")  # of a tool call
 Fates = tuple[dict[str, str], str]  # (what became of each key, the column that it stands in)
 
 
-class RowError(ValueError):
-    """A row cannot be used; `reason` is the same for all rows with this fault, `detail` is about this one."""
-
-    def __init__(self, reason: str, detail: str = ""):
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason, self.detail = reason, detail
-
-
-def text_of(value: object, what: str = "content") -> str:
-    """A value as the text that it plainly is: a text, or a number as its digits. Raises RowError for anything else."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        raise RowError("true or false instead of text", f"{what}: write it in words")
-    if isinstance(value, (int, float)):
-        return digits(value, what)
-    shown = ", ".join(map(str, list(value)[:8])) if isinstance(value, dict) else ""
-    keys = f", with the keys {shown}: name one of them, or write it as JSON text" if shown else ""
-    raise RowError(f"{kind_of(value)} instead of text", f"{what}{keys}")
-
-
-def digits(value: float, what: str = "content") -> str:
-    """A number as its plain digits, without an exponent. Raises RowError for infinity and what is no number."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise RowError("a number that has no digits", f"{what}: {value}")
-    short = str(value)
-    return f"{Decimal(short):f}" if "e" in short else short
-
-
-def kind_of(value: object) -> str:
-    """What a value is, in a word for people."""
-    names = {dict: "an object", list: "a list", tuple: "a list", str: "a text", bool: "true or false", int: "a number"}
-    return names.get(type(value), "a number" if isinstance(value, float) else f"a {type(value).__name__}")
-
-
-def joined_text(value: object, what: str) -> str:
-    """A value that is shown to the model beside a question: lists of texts one a paragraph, other objects as JSON."""
-    if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
-        return "\n\n".join(value)
-    if isinstance(value, (list, tuple, dict)):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return text_of(value, what)
-
-
 def opened(value: object) -> object:
     """What a JSON text holds, or the value as it is. Raises RowError for a key that stands twice in an object."""
     held = from_json(value)
     if isinstance(value, str) and (key := repeated_in(held)):
-        raise RowError("a key twice in one object", f"`{key}`, with different values")
+        raise RowError("a key twice in one object", "`{key}`, with different values", key=key)
     return held
 
 
@@ -93,7 +50,7 @@ def as_turns(value: object, what: str) -> list[dict]:
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, (list, tuple)):
-        raise RowError("another schema", f"{what} is {kind_of(value)} and not a list of turns")
+        raise RowError("another schema", "{what} is {kind} and not a list of turns", what=what, kind=kind_of(value))
     turns: list[dict] = []
     for turn in value:
         if isinstance(turn, (list, tuple)) and len(turn) == 2:
@@ -101,7 +58,9 @@ def as_turns(value: object, what: str) -> list[dict]:
         elif isinstance(turn, dict):
             turns += pair_in(turn) or apart(by_type(turn))
         else:
-            raise RowError("turns of which none says who speaks", f"a turn is {kind_of(turn)} and not an object")
+            raise RowError(
+                "turns of which none says who speaks", "a turn is {what} and not an object", what=kind_of(turn)
+            )
     return turns
 
 
@@ -144,7 +103,7 @@ def message_of(turn: dict, mended: list[str], fates: dict[str, str], column: str
         content, thought = thinking_apart(content, noted)
         message |= {"reasoning_content": thought} if thought else {}
     if content_key == "refusal":
-        fates[f"{column}[].refusal"] = "the answer (a refusal)"
+        fates[f"{column}[].refusal"] = phrase("the answer (a refusal)")
     beside_parts(content, noted)
     message["content"] = content_text(content, message["role"], mended)
     attached(turn, message, keys, used, noted)
@@ -157,7 +116,7 @@ def message_of(turn: dict, mended: list[str], fates: dict[str, str], column: str
     beside_text(turn, message, keys, used, noted)
     for key in turn:
         if key not in used and not is_missing(turn[key]):
-            fates[f"{column}[].{key}"] = "not used: no part of a turn"
+            fates[f"{column}[].{key}"] = phrase("not used: no part of a turn")
     return message
 
 
@@ -168,19 +127,21 @@ def beside_text(turn: dict, message: dict[str, Any], keys: dict[str, str], used:
         if key in keys and not is_missing(turn[keys[key]]):
             used.add(keys[key])
             told = "reasoning_content" in message
-            fates[f"{column}[].{key}"] = "not used: other thinking is there" if told else "the model's thinking"
+            fates[f"{column}[].{key}"] = (
+                phrase("not used: other thinking is there") if told else phrase("the model's thinking")
+            )
             message.setdefault("reasoning_content", text_of(turn[keys[key]], key))
     for key in WEIGHT_KEYS:
         if key in keys and turn[keys[key]] is not None:
             used.add(keys[key])
             if message["role"] != "assistant":
-                fates[f"{column}[].{key}"] = "not used: only answers are trained"
+                fates[f"{column}[].{key}"] = phrase("not used: only answers are trained")
             else:
                 wanted = is_wanted(turn[keys[key]])
                 if wanted:
-                    fates.setdefault(f"{column}[].{key}", "1: the answer is trained")
+                    fates.setdefault(f"{column}[].{key}", phrase("1: the answer is trained"))
                 else:
-                    message["train"], fates[f"{column}[].{key}"] = False, "0: the answer is not trained"
+                    message["train"], fates[f"{column}[].{key}"] = False, phrase("0: the answer is not trained")
 
 
 def beside_parts(content: object, noted: Fates) -> None:
@@ -189,7 +150,7 @@ def beside_parts(content: object, noted: Fates) -> None:
         for key in part if isinstance(part, dict) else ():
             said = ("type", *(["text"] if "text" in part else ["refusal", "source"]))
             if key not in said and not is_missing(part[key]):
-                noted[0][f"{noted[1]}[].content[].{key}"] = "not used: no part of a turn"
+                noted[0][f"{noted[1]}[].content[].{key}"] = phrase("not used: no part of a turn")
 
 
 def content_text(content: object, role: str, mended: list[str]) -> str:
@@ -201,13 +162,13 @@ def content_text(content: object, role: str, mended: list[str]) -> str:
         content = [content]
     if isinstance(content, (list, tuple)):  # OpenAI's parts
         content = parts_text(content)
-        mended.append("parts joined")
+        mended.append(phrase("parts joined"))
     if is_missing(content):
         return ""
     text = text_of(content)
     if NOT_TEXT.search(text):
         text = NOT_TEXT.sub("", text)
-        mended.append("characters that are no text removed")
+        mended.append(phrase("characters that are no text removed"))
     return text
 
 
@@ -224,7 +185,8 @@ def parts_text(parts: list | tuple) -> str:
         if not isinstance(text, str):
             kind = str(part.get("type", "")) if isinstance(part, dict) else kind_of(part)
             what = next((word for word in ("image", "audio", "video", "file") if word in kind), "")
-            raise RowError("not only text", f"a part is {what or 'of type ' + repr(kind)[:30]}, without `text`")
+            shown = what or repr(kind)[:30]
+            raise RowError("not only text", "a part is of type {shown}, without `text`", shown=shown)
         texts.append(text)
     return "".join(texts)
 
@@ -242,7 +204,7 @@ def thinking_apart(parts: list | tuple, noted: Fates) -> tuple[list, str]:
     kinds = ("reasoning", "thinking")
     thoughts = [part for part in parts if isinstance(part, dict) and part.get("type") in kinds]
     if thoughts:
-        noted[0][f"{noted[1]}[].content[] of thinking"] = "the model's thinking"
+        noted[0][f"{noted[1]}[].content[] of thinking"] = phrase("the model's thinking")
         rest = [{k: v for k, v in part.items() if k not in kinds} for part in thoughts]
         beside_parts(rest, noted)
     words = [part.get("text") or part.get("thinking") or part.get("reasoning") or "" for part in thoughts]
@@ -273,7 +235,7 @@ def call_list(value: object, noted: Fates = ({}, "")) -> list[dict]:
         named = next((key for key in ARGUMENTS if key in function), "arguments")
         arguments = opened(function.get(named) or {})
         for key in {**call, **function}.keys() - {"id", "type", "function", "name", named}:
-            noted[0][f"{noted[1]}[].tool_calls[].{key}"] = "not used: no part of a call"
+            noted[0][f"{noted[1]}[].tool_calls[].{key}"] = phrase("not used: no part of a call")
         if not isinstance(arguments, dict):
             raise RowError("a tool call whose arguments are no object", repr(arguments)[:60])
         kept = {"id": str(call["id"])} if call.get("id") else {}
@@ -296,14 +258,14 @@ def answer_turns(answer: Any) -> list[dict]:
     turns: Any = [listed] if isinstance(listed, dict) else listed
     said = isinstance(turns, (list, tuple)) and turns and all(speaks(turn) for turn in turns)
     if said and (not isinstance(answer, str) or speaks(turns[0]) != "user"):  # type: ignore[index]
-        return as_turns(turns, "the answer")
+        return as_turns(turns, phrase("the answer"))
     if isinstance(answer, (list, tuple)):
         if len(answer) == 1 and isinstance(answer[0], str):
             return [{"role": "assistant", "content": answer[0]}]
         raise RowError(
-            "a list of answers", f"{len(answer)} alternatives, and one is trained: name it, or write a row for each"
+            "a list of answers", "{n} alternatives, and one is trained: name it, or write a row for each", n=len(answer)
         )
-    return [{"role": "assistant", "content": text_of(answer, "the answer")}]
+    return [{"role": "assistant", "content": text_of(answer, phrase("the answer"))}]
 
 
 def says_it_again(text: object, messages: list[dict]) -> bool:
@@ -350,10 +312,10 @@ def without_halves(value: Any, mended: list[str]) -> Any:
     if isinstance(value, str):
         if not NOT_TEXT.search(value):
             return value
-        mended.append("characters that are no text removed")
+        mended.append(phrase("characters that are no text removed"))
         return NOT_TEXT.sub("", value)
     if isinstance(value, dict):
         if isinstance(value, Repeated):
-            raise RowError("a key twice in one object", f"`{value.repeated}`, with different values")
+            raise RowError("a key twice in one object", "`{key}`, with different values", key=value.repeated)
         return {without_halves(name, mended): without_halves(one, mended) for name, one in value.items()}
     return [without_halves(one, mended) for one in value] if isinstance(value, (list, tuple)) else value

@@ -17,7 +17,7 @@ from helpers.data.conversation import beyond_text, tools_in, whole_messages
 from helpers.data.ends import end_ids
 from helpers.data.facts import has_facts
 from helpers.data.labels import encode, encode_rows
-from helpers.data.turns import RowError
+from helpers.data.rows import RowError
 from helpers.evaluate.likelihood import Forced, teacher_forced
 from helpers.generate.batch import recorded_answers
 from helpers.generate.generation import Answer, continuations, cut_at_end, inference, prompt_ids

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from helpers.machine.language import phrase
+from helpers.machine.language import phrase, tr
 from helpers.machine.paths import is_kind, read_json
 
 NUMBER, NAMED, MAYBE = (int, float), dict, (int, float, type(None))
@@ -48,7 +48,13 @@ def read_card(folder: Path, report: Callable[[str], None] = print) -> dict:
     card = read_json(folder / "run_card.json", report, CARD) or {}
     odd = [name for name in FIGURES if name in card and not is_comparison(card[name])]
     if odd:
-        report(f"{folder.name}/run_card.json: {', '.join(odd)} left out, since no such figure can be there")
+        report(
+            tr(
+                "{name}/run_card.json: {names} left out, since no such figure can be there",
+                name=folder.name,
+                names=", ".join(odd),
+            )
+        )
     return {name: value for name, value in card.items() if name not in odd}
 
 
@@ -60,4 +66,4 @@ def is_comparison(value: dict) -> bool:
 def card_fault(card: dict) -> str:
     """What a run's card lacks; "" for nothing."""
     missing = [name for name in NEEDED if name not in card]
-    return f"its run_card.json has no {', '.join(missing)}" if missing else ""
+    return tr("its run_card.json has no {names}", names=", ".join(missing)) if missing else ""

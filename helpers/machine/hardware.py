@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from helpers.machine.language import phrase, tr
+
 FLOAT8 = (8, 9)  # the compute capability from which a GPU has FP8 products: Ada and newer
 
 
@@ -84,17 +86,18 @@ def choose_device(machine: Machine) -> Choice:
     """Where the model goes: the first CUDA device, else the CPU."""
     if machine.capability:
         return Choice("cuda", f"{machine.gpu_name}, {machine.gpu_gib:.0f} GiB")
-    return Choice("cpu", f"no CUDA device; {machine.cores} cores, {machine.ram_gib:.0f} GiB of memory")
+    facts = {"cores": machine.cores, "gib": machine.ram_gib}
+    return Choice("cpu", phrase("no CUDA device; {cores} cores, {gib:.0f} GiB of memory", **facts))
 
 
 def float8_fault(machine: Machine, dtype: str, autocast: str) -> str:
     """What keeps a training with these dtypes from FP8 products on this machine; "" for nothing."""
     if (machine.capability or (0, 0)) < FLOAT8:
-        return "needs a GPU of compute capability 8.9 (L4, RTX 40, H100): use 'nf4', or 'none'"
+        return tr("needs a GPU of compute capability 8.9 (L4, RTX 40, H100): use 'nf4', or 'none'")
     if dtype != "bfloat16" or autocast:
-        return "computes in bfloat16: leave dtype and autocast to the machine"
+        return tr("computes in bfloat16: leave dtype and autocast to the machine")
     if not hasattr(torch.nn.functional, "scaled_mm"):
-        return f"needs PyTorch 2.10 or newer, and this is {torch.__version__}"
+        return tr("needs PyTorch 2.10 or newer, and this is {version}", version=torch.__version__)
     return ""
 
 
@@ -106,36 +109,42 @@ def choose_dtype(machine: Machine) -> Choice:
     this choice can ask torch. Drift: test_hardware.py::test_torch_still_counts_emulation_as_support
     """
     if machine.capability is None:
-        return Choice(torch.float32, "on a CPU the weights stay float32")
+        return Choice(torch.float32, phrase("on a CPU the weights stay float32"))
     major, minor = machine.capability
     if machine.capability < (8, 0):
-        return Choice(torch.float16, f"compute capability {major}.{minor}: below 8.0 bfloat16 is only emulated")
-    return Choice(torch.bfloat16, f"compute capability {major}.{minor}: bfloat16 runs natively from 8.0 on")
+        return Choice(
+            torch.float16,
+            phrase("compute capability {major}.{minor}: below 8.0 bfloat16 is only emulated", major=major, minor=minor),
+        )
+    return Choice(
+        torch.bfloat16,
+        phrase("compute capability {major}.{minor}: bfloat16 runs natively from 8.0 on", major=major, minor=minor),
+    )
 
 
 def choose_autocast(machine: Machine) -> Choice:
     """dtype of mixed precision in training; None is off."""
     if machine.capability is None:
         if machine.bf16_cpu:
-            return Choice(torch.bfloat16, "this CPU multiplies bfloat16 in hardware")
-        return Choice(None, "this CPU has no bfloat16 instructions: mixed precision would be slower")
+            return Choice(torch.bfloat16, phrase("this CPU multiplies bfloat16 in hardware"))
+        return Choice(None, phrase("this CPU has no bfloat16 instructions: mixed precision would be slower"))
     if machine.capability < (8, 0):
-        return Choice(torch.float16, "sums in float32, where float16 would overflow")
-    return Choice(None, "everything but the adapter is bfloat16 already: mixed precision would only add copies")
+        return Choice(torch.float16, phrase("sums in float32, where float16 would overflow"))
+    return Choice(None, phrase("everything but the adapter is bfloat16 already: mixed precision would only add copies"))
 
 
 def choose_attention(machine: Machine, half: bool) -> Choice:
     """Name of the attention kernel (helpers/models/attention.py). half: whether products run in 16 bits."""
     if machine.capability is None:
-        return Choice("rows", "one row a document: on a CPU faster than a mask over all")
-    major, minor = machine.capability
+        return Choice("rows", phrase("one row a document: on a CPU faster than a mask over all"))
+    facts = dict(zip(("major", "minor"), machine.capability, strict=True))
     if machine.capability < (8, 0):
-        return Choice(
-            "efficient", f"compute capability {major}.{minor} has no flash attention: a mask of blocks instead"
-        )
+        words = phrase("compute capability {major}.{minor} has no flash attention: a mask of blocks instead", **facts)
+        return Choice("efficient", words)
     if not half:
-        return Choice("efficient", "flash attention takes 16 bits only: a mask of blocks instead")
-    return Choice("varlen", f"compute capability {major}.{minor}: flash attention over documents, no mask, no padding")
+        return Choice("efficient", phrase("flash attention takes 16 bits only: a mask of blocks instead"))
+    words = phrase("compute capability {major}.{minor}: flash attention over documents, no mask, no padding", **facts)
+    return Choice("varlen", words)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -153,7 +162,7 @@ def hub_reachable(timeout_seconds: float = 3.0) -> Choice:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return Choice(False, "HF_HUB_OFFLINE is set")
+        return Choice(False, phrase("HF_HUB_OFFLINE is set"))
     address = urlsplit(constants.ENDPOINT)
     answer = []
 
@@ -168,5 +177,7 @@ def hub_reachable(timeout_seconds: float = 3.0) -> Choice:
     thread.start()
     thread.join(timeout_seconds)
     if not answer:
-        return Choice(False, f"no answer within {timeout_seconds:g} s")
-    return Choice(True, "it answers") if answer[0] == "" else Choice(False, f"cannot connect ({answer[0]})")
+        return Choice(False, phrase("no answer within {seconds:g} s", seconds=timeout_seconds))
+    if answer[0]:
+        return Choice(False, phrase("cannot connect ({kind})", kind=answer[0]))
+    return Choice(True, phrase("it answers"))

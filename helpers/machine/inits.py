@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from helpers.machine.language import tr
+
 INITS = ("default", "gaussian", "orthogonal", "pissa", "pissa_niter_4", "olora")  # PEFT's; "default" is its True
 
 
@@ -19,11 +21,16 @@ def init_fault(settings: Any) -> str:
         return ""
     name = f"init_lora_weights={settings.init_lora_weights!r}"
     if settings.quantization != "none":
-        return (
-            f"{name} takes a part out of the base's weights, and quantization={settings.quantization!r} would round "
-            f"what is left anew: the adapter would fit no other copy of the base. Use quantization='none', or "
-            f"init_lora_weights='default'."
+        return tr(
+            "{init} takes a part out of the base's weights, and quantization={quantization!r} would "
+            "round what is left anew: the adapter would fit no other copy of the base. Use "
+            "quantization='none', or init_lora_weights='default'.",
+            init=name,
+            quantization=settings.quantization,
         )
     if settings.use_dora:
-        return f"{name} with use_dora=True cannot be saved as a plain adapter: PEFT loses DoRA's lengths. Use one."
+        return tr(
+            "{init} with use_dora=True cannot be saved as a plain adapter: PEFT loses DoRA's lengths. Use one.",
+            init=name,
+        )
     return ""

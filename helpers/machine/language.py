@@ -1,23 +1,33 @@
 """What helpers say, in the reader's language, by gettext; English where a catalog lacks it. Knows no sentence."""
 
 import gettext
+import locale
+import os
 import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from helpers.machine.paths import chosen_language
-
 LOCALE = Path(__file__).resolve().parent.parent / "locale"
 DOMAIN = "helpers"
+SYSTEM = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")  # where a system names its language, the first one that does
+
+
+def chosen_language() -> str:
+    """The language that is asked for: $FT_LANGUAGE, which a notebook's first cell sets, else the system's; "" for none.
+
+    The variables are those that gettext asks, in its order. Windows sets none, and names its locale in its own words.
+    """
+    asked = (os.environ.get(name) for name in ("FT_LANGUAGE", *SYSTEM))
+    return next(filter(None, asked), locale.getlocale()[0] or "")
 
 
 def language() -> str:
     """The language that helpers speak, as gettext names it: "zh_CN", or "en".
 
-    A Chinese notebook sets FT_LANGUAGE, so that the processes it starts speak as it does. Any usual spelling will do:
-    zh, zh-CN, zh_CN.UTF-8.
+    A notebook sets FT_LANGUAGE to that of its edition, so that the processes it starts speak as it does. Any usual
+    spelling will do: zh, zh-CN, zh_CN.UTF-8.
     """
     return "zh_CN" if re.match(r"(?i)(zh|chinese)\b|zh_", chosen_language()) else "en"
 

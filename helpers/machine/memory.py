@@ -8,6 +8,7 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from helpers.machine.inits import takes_from_base
+from helpers.machine.language import phrase, tr
 from helpers.machine.meter import GIB
 from helpers.machine.paths import json_in
 from helpers.machine.tables import Table
@@ -82,17 +83,21 @@ class Forecast(NamedTuple):
 
     def table(self) -> Table:
         """A row for each component, in GiB, with what it is."""
-        words = {
-            "baseline": "Python and its libraries, and what is loaded already",
-            "weights": "of the base model, and their 16-bit copies under mixed precision on a CPU",
-            "adapter": "LoRA in float32 with AdamW's two averages",
-            "activations": "what the backward pass needs of the largest batch",
-            "logits": "of the output head, a piece at a time",
-            "workspace": "gradients on their way back, one unpacked weight; on a CPU what libraries keep",
-        }
-        rows = [(name, f"{getattr(self, name) / GIB:.2f}", why) for name, why in words.items()]
-        total = ("peak", f"{self.total_gib:.2f}", "the sum, with the larger of logits and workspace, not both")
-        return Table(("what", "GiB", "what it is"), [*rows, total])
+        parts = [
+            (tr("baseline"), self.baseline, tr("Python and its libraries, and what is loaded already")),
+            (
+                tr("weights"),
+                self.weights,
+                tr("of the base model, and their 16-bit copies under mixed precision on a CPU"),
+            ),
+            (tr("adapter"), self.adapter, tr("LoRA in float32 with AdamW's two averages")),
+            (tr("activations"), self.activations, tr("what the backward pass needs of the largest batch")),
+            (tr("logits"), self.logits, tr("of the output head, a piece at a time")),
+            (tr("workspace"), self.workspace, tr("gradients, one unpacked weight; on a CPU what libraries keep")),
+        ]
+        rows = [(name, f"{size / GIB:.2f}", why) for name, size, why in parts]
+        why = tr("the sum, with the larger of logits and workspace, not both")
+        return Table((tr("what"), "GiB", tr("what it is")), [*rows, (tr("peak"), f"{self.total_gib:.2f}", why)])
 
 
 def shape_of(config: PretrainedConfig) -> Shape:
@@ -104,7 +109,12 @@ def shape_of(config: PretrainedConfig) -> Shape:
         hidden = config.hidden_size
         return Shape(hidden, mlp, config.num_hidden_layers, heads, kv, hidden // heads, config.vocab_size, False, True)
     if config.model_type not in ("llama", "mistral", "qwen2", "qwen3"):
-        raise ValueError(f"no forecast for models of type {config.model_type!r}: falcon, llama, mistral, qwen2, qwen3.")
+        raise ValueError(
+            tr(
+                "no forecast for models of type {model_type!r}: falcon, llama, mistral, qwen2, qwen3.",
+                model_type=config.model_type,
+            )
+        )
     heads = config.num_attention_heads
     dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     sizes = config.hidden_size, config.intermediate_size, config.num_hidden_layers
@@ -239,6 +249,8 @@ def choose_batch(shape: Shape, settings: Any, free_gib: float, baseline: int = 0
         divided = {"per_device_train_batch_size": size, "gradient_checkpointing": again}
         needed = forecast(shape, replace(settings, **divided), baseline=baseline).total_gib
         if needed <= SAFE * free_gib:
-            reason = f"takes up to {needed:.1f} of the {free_gib:.1f} GiB that are free"
+            reason = phrase(
+                "takes up to {needed:.1f} of the {free_gib:.1f} GiB that are free", needed=needed, free_gib=free_gib
+            )
             return Batch(size, rows // size, again, reason)
     return None

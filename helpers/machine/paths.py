@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from helpers.machine.language import tr
+
 PROJECT = Path(__file__).resolve().parent.parent.parent
 DATA = PROJECT / "data" / "shop_support"
 NOTEBOOKS = PROJECT / "notebooks"
@@ -45,11 +47,6 @@ def runs_folder() -> Path:
     return Path(chosen).expanduser().resolve() if chosen else PROJECT / "runs"
 
 
-def chosen_language() -> str:
-    """The language that $FT_LANGUAGE asks for, "" without: a notebook of another edition sets it."""
-    return os.environ.get("FT_LANGUAGE", "")
-
-
 def new_run_folder(label: str) -> Path:
     """A new, empty folder runs/<time>-<label>; two calls in the same second get two folders. Raises PlaceError."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -60,15 +57,22 @@ def new_run_folder(label: str) -> Path:
             return folder
         except FileExistsError:
             if not runs_folder().is_dir():
-                raise PlaceError(f"{runs_folder()} is no folder: set FT_RUNS to one.") from None
+                raise PlaceError(tr("{folder} is no folder: set FT_RUNS to one.", folder=runs_folder())) from None
         except OSError as error:
             raise unwritable(folder, error, "FT_RUNS") from None
-    raise PlaceError(f"no free name for a run in {runs_folder()}: set FT_RUNS to another folder.")
+    raise PlaceError(tr("no free name for a run in {folder}: set FT_RUNS to another folder.", folder=runs_folder()))
 
 
 def unwritable(folder: Path, error: OSError, setting: str) -> PlaceError:
     """The error for a folder that cannot be made or written, with the setting that moves it."""
-    return PlaceError(f"{folder} cannot be written ({error.strerror}): set {setting} to a folder that can be.")
+    return PlaceError(
+        tr(
+            "{folder} cannot be written ({error}): set {setting} to a folder that can be.",
+            folder=folder,
+            error=error.strerror,
+            setting=setting,
+        )
+    )
 
 
 def fixed_run() -> Path | None:
@@ -96,7 +100,7 @@ def in_vscode() -> bool:
 def file_bytes(path: Path) -> bytes:
     """What a file holds. Raises OSError for what is none: a pipe would be waited for, a device read without end."""
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no file", str(path))
+        raise OSError(errno.EINVAL, tr("it is no file"), str(path))
     return path.read_bytes()
 
 
@@ -105,7 +109,7 @@ def json_in(path: Path) -> Any:
     try:
         return json.loads(file_bytes(path).decode("utf-8"))
     except (RecursionError, MemoryError):
-        raise ValueError("it is nested too deeply, or too large") from None
+        raise ValueError(tr("it is nested too deeply, or too large")) from None
 
 
 def led_away(path: Path, folder: Path) -> str:
@@ -125,19 +129,20 @@ def read_json(path: Path, report: Callable[[str], None] = print, kinds: Mapping[
     out, and said; a name that is not among them stays as it is.
     """
     content: Any = None
+    file = f"{path.parent.name}/{path.name}"
     try:
         content = json_in(path)
-        wrong = "" if isinstance(content, dict) else f"it holds a {type(content).__name__}, no object"
+        wrong = "" if isinstance(content, dict) else tr("it holds a {kind}, no object", kind=type(content).__name__)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        wrong = f"it cannot be read ({type(error).__name__})"
+        wrong = tr("it cannot be read ({kind})", kind=type(error).__name__)
     if wrong:
-        report(f"{path.parent.name}/{path.name} is passed over: {wrong}")
+        report(tr("{file} is passed over: {wrong}", file=file, wrong=wrong))
         return None
     odd = [name for name, kind in (kinds or {}).items() if name in content and not is_kind(content[name], kind)]
     if odd:
-        report(f"{path.parent.name}/{path.name}: {', '.join(odd)} left out, since no such value can be there")
+        report(tr("{file}: {names} left out, since no such value can be there", file=file, names=", ".join(odd)))
     return {name: value for name, value in content.items() if name not in odd}
 
 

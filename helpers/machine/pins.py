@@ -5,13 +5,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from helpers.machine.hardware import Choice, hub_reachable
+from helpers.machine.language import phrase
 from helpers.machine.paths import cache_folder, read_json, write_json
 
 NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")  # some of the oldest have no owner: "gpt2"
 OURS = re.compile(r"embedded|tiny-\w+")  # models of this project
 COMMIT = re.compile(r"[0-9a-f]{40}")
-NAMED = "as you named it"
-ELSE = "; else: name@commit"
+NAMED = phrase("as you named it")
 
 
 def is_hub_name(model: str) -> bool:
@@ -37,27 +37,32 @@ def pinned(model: str, wanted: str = "main") -> Choice:
     file, key = cache_folder() / "pins.json", model if wanted == "main" else f"{model}@{wanted}"
     known = (read_json(file, report=lambda text: None) or {}) if file.exists() else {}
     if is_commit(known.get(key)):
-        return Choice(known[key], f"what {wanted} was when this model was first loaded here{ELSE}")
+        return Choice(
+            known[key],
+            phrase("what {wanted} was when this model was first loaded here; else: name@commit", wanted=wanted),
+        )
     unknown = "" if wanted == "main" else wanted
     hub = hub_reachable()
     if not hub.value:
         if not is_commit(commit := cached_commit(model, wanted)):
-            return Choice(unknown, f"not pinned: the Hub is out of reach ({hub.reason}){ELSE}")
-        reason = f"what is in the library's cache: the Hub is out of reach ({hub.reason})"
+            words = phrase("not pinned: the Hub is out of reach ({reason}); else: name@commit", reason=hub.reason)
+            return Choice(unknown, words)
+        reason = phrase("what is in the library's cache: the Hub is out of reach ({reason})", reason=hub.reason)
     else:
         from huggingface_hub import HfApi
 
         try:
             commit = HfApi().model_info(model, revision=wanted, timeout=10).sha or ""
         except Exception as error:  # no such model, no right to it, no connection: loading says it better
-            return Choice(unknown, f"not pinned: the Hub does not tell its commit ({type(error).__name__})")
+            words = phrase("not pinned: the Hub does not tell its commit ({kind})", kind=type(error).__name__)
+            return Choice(unknown, words)
         if not is_commit(commit):
-            return Choice(unknown, "not pinned: the Hub tells no commit of it")
-        reason = f"what {wanted} is today"
+            return Choice(unknown, phrase("not pinned: the Hub tells no commit of it"))
+        reason = phrase("what {wanted} is today", wanted=wanted)
     with suppress(OSError):  # a teacher's cache may be read-only
         write_json(file, known | {key: commit})
-        reason += ", kept for later"
-    return Choice(commit, reason + ELSE)
+        reason = phrase("{reason}, kept for later", reason=reason)
+    return Choice(commit, phrase("{reason}; else: name@commit", reason=reason))
 
 
 def is_commit(value: object) -> bool:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from helpers.machine.language import phrase, tr
 from helpers.machine.paths import PlaceError, cache_folder, runs_folder
 
 
@@ -23,10 +24,10 @@ class Place(NamedTuple):
 def places() -> list[Place]:
     """Where this project writes: runs, the cache of models, the home folder (of Jupyter's own files), small files."""
     return [
-        Place("runs", runs_folder(), "FT_RUNS", 1.0),
-        Place("the cache folder", cache_folder(), "FT_CACHE", 2.0),
-        Place("the home folder", Path(os.path.expanduser("~")), "HOME", 0.0),
-        Place("the folder for temporary files", Path(tempfile.gettempdir()), "TMPDIR", 0.2),
+        Place(phrase("runs"), runs_folder(), "FT_RUNS", 1.0),
+        Place(phrase("the cache folder"), cache_folder(), "FT_CACHE", 2.0),
+        Place(phrase("the home folder"), Path(os.path.expanduser("~")), "HOME", 0.0),
+        Place(phrase("the folder for temporary files"), Path(tempfile.gettempdir()), "TMPDIR", 0.2),
     ]
 
 
@@ -38,7 +39,7 @@ def write_fault(folder: Path) -> str:
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        return f"{folder} is no folder"
+        return tr("{folder} is no folder", folder=folder)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0" * 4096)
@@ -57,7 +58,14 @@ def free_disk_gib(folder: Path) -> float:
 def require(place: Place) -> None:
     """Raises PlaceError, with the setting that moves it, unless a place can be written."""
     if wrong := write_fault(place.folder):
-        raise PlaceError(f"{place.name} cannot be written ({wrong}): set {place.setting} to a folder that can be.")
+        raise PlaceError(
+            tr(
+                "{name} cannot be written ({wrong}): set {setting} to a folder that can be.",
+                name=place.name,
+                wrong=wrong,
+                setting=place.setting,
+            )
+        )
 
 
 def require_room(folder: Path, needed_bytes: float, what: str, setting: str = "FT_RUNS") -> None:
@@ -65,8 +73,15 @@ def require_room(folder: Path, needed_bytes: float, what: str, setting: str = "F
     free = free_disk_gib(folder)
     if free * 2**30 < needed_bytes:
         raise PlaceError(
-            f"{what} will take {needed_bytes / 2**20:,.0f} MiB, and the disk of {folder} has {free * 1024:,.0f} MiB: "
-            f"delete old folders in runs/, or set {setting} to a folder on another disk."
+            tr(
+                "{what} will take {mib:,.0f} MiB, and the disk of {folder} has {free:,.0f} MiB: delete "
+                "old folders in runs/, or set {setting} to a folder on another disk.",
+                what=what,
+                mib=needed_bytes / 2**20,
+                folder=folder,
+                free=free * 1024,
+                setting=setting,
+            )
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from helpers.machine.language import tr
 from helpers.machine.paths import PROJECT
 
 
@@ -67,8 +68,14 @@ def shared_out(settings: Any, count: int) -> Any:
         return replace(settings, per_device_train_batch_size=rows // count)
     if rows * passes % count:
         raise ValueError(
-            f"{rows} rows x {passes} passes a step cannot be shared out to {count} processes: choose a number that "
-            f"divides {rows * passes}."
+            tr(
+                "{rows} rows x {passes} passes a step cannot be shared out to {count} processes: choose "
+                "a number that divides {total}.",
+                rows=rows,
+                passes=passes,
+                count=count,
+                total=rows * passes,
+            )
         )
     return replace(settings, per_device_train_batch_size=1, gradient_accumulation_steps=rows * passes // count)
 

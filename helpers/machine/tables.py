@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from helpers.machine.language import Phrase, tr
+
 NUMBER = re.compile(r"[-+]?[\d.,]+ ?(%|[kMG]i?B|s|x|M)?|-?")
 LONG = re.compile(r"[_/](?=\w)|[^\s_/\u2e80-\uffef]{18}(?=\S)")  # where a line may break in what has no spaces
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
@@ -89,9 +91,10 @@ def columns_of(text: str) -> int:
 def printable(value: Any) -> str:
     """The value as text that can be sent as UTF-8, and that gives a terminal no orders; both may come from a file.
 
-    A half of a surrogate pair becomes a "?"; a control character, such as those that clear a screen, its number.
+    A half of a surrogate pair becomes a "?"; a control character, such as those that clear a screen, its number. A
+    sentence that was a `phrase` is shown in the reader's language.
     """
-    text = str(value).encode("utf-8", "replace").decode("utf-8")
+    text = (tr(value) if isinstance(value, Phrase) else str(value)).encode("utf-8", "replace").decode("utf-8")
     return CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 

@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from helpers.machine.language import phrase, tr
+
 LONGEST = 4000  # characters; a path has no more than 4096 bytes
-WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+WORDS = {str: phrase("text"), int: phrase("a whole number"), float: phrase("a number"), bool: phrase("true or false")}
 
 
 class Limits(NamedTuple):
@@ -23,7 +25,10 @@ class Limits(NamedTuple):
 
     def words(self) -> str:
         """Such as "from 1 to 4096"."""
-        return f"{'above' if self.above else 'from'} {shown(self.least)} to {shown(self.most)}"
+        least, most = shown(self.least), shown(self.most)
+        if self.above:
+            return tr("above {least} to {most}", least=least, most=most)
+        return tr("from {least} to {most}", least=least, most=most)
 
 
 def shown(number: float) -> str:
@@ -38,20 +43,20 @@ def value_fault(value: Any, kind: type, limits: Limits | None = None) -> str:
     if not fits:
         near = ""
         if kind in (int, float) and isinstance(value, str) and is_number(value):
-            near = f": write {value} without quotation marks"
+            near = tr(": write {value} without quotation marks", value=value)
         elif kind is bool and str(value).lower() in ("true", "false", "yes", "no", "0", "1"):
-            near = ": write true or false, without quotation marks"
+            near = tr(": write true or false, without quotation marks")
         elif kind is int and isinstance(value, float) and math.isfinite(value):
-            near = f": write {round(value)}"
+            near = tr(": write {number}", number=round(value))
         elif kind is str and isinstance(value, list) and all(isinstance(one, str) for one in value):
-            near = f": write {','.join(value)!r}"
-        return f"it must be {WORDS[kind]}, not {type(value).__name__}{near}"
+            near = tr(": write {text!r}", text=",".join(value))
+        return tr("it must be {what}, not {kind}{near}", what=WORDS[kind], kind=type(value).__name__, near=near)
     if isinstance(value, float) and not math.isfinite(value):
-        return f"it must be {WORDS[kind]}, and {value} is none"
+        return tr("it must be {what}, and {value} is none", what=WORDS[kind], value=value)
     if limits is not None and not limits.hold(value):
-        return f"it must be {limits.words()}"
+        return tr("it must be {limits}", limits=limits.words())
     if isinstance(value, str) and "\0" in value:
-        return "it holds a zero byte, which no name has"
+        return tr("it holds a zero byte, which no name has")
     return ""
 
 
@@ -67,21 +72,22 @@ def is_number(text: str) -> bool:
 def one_of(value: str, names: Iterable[str]) -> str:
     """What is wrong with a value that must be one of `names`; "" for nothing."""
     names = list(names)
-    return (
-        "" if value in names else f"it is one of {', '.join(name or repr(name) for name in names)}" + near(value, names)
-    )
+    if value in names:
+        return ""
+    known = ", ".join(name or repr(name) for name in names)
+    return tr("it is one of {names}{near}", names=known, near=near(value, names))
 
 
 def near(word: str, names: Iterable[str]) -> str:
     """The name that was probably meant, as the end of a sentence; "" for none."""
     nearest = difflib.get_close_matches(str(word), list(names), 1)
-    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    return tr(" (did you mean {name!r}?)", name=nearest[0]) if nearest else ""
 
 
 def some_text(text: str) -> str:
     """A text of the command line that must say something, for argparse's `type`."""
     if not text.strip():
-        raise argparse.ArgumentTypeError("it is empty")
+        raise argparse.ArgumentTypeError(tr("it is empty"))
     return text
 
 
@@ -91,9 +97,10 @@ def odd_text(given: dict[str, Any]) -> str:
         for value in values if isinstance(values, (list, tuple)) else [values]:
             wrong = value_fault(value, str) if isinstance(value, str) else ""
             if isinstance(value, str) and len(value) > LONGEST:
-                wrong = f"it has {len(value):,} characters, and none needs more than {LONGEST:,}"
+                facts = {"n": len(value), "most": LONGEST}
+                wrong = tr("it has {n:,} characters, and none needs more than {most:,}", **facts)
             if wrong:
-                return f"argument {name.replace('_', '-')}: {wrong}"
+                return tr("argument {name}: {wrong}", name=name.replace("_", "-"), wrong=wrong)
     return ""
 
 
@@ -106,7 +113,9 @@ def argument(kind: type, least: float, most: float, above: bool = False) -> Call
             value = kind(text)
         except ValueError:
             text = text if len(text) < 80 else f"{text[:77]}..."
-            raise argparse.ArgumentTypeError(f"{text!r}: it must be {WORDS[kind]}, {limits.words()}") from None
+            raise argparse.ArgumentTypeError(
+                tr("{text!r}: it must be {what}, {limits}", text=text, what=WORDS[kind], limits=limits.words())
+            ) from None
         if wrong := value_fault(value, kind, limits):
             raise argparse.ArgumentTypeError(f"{text[:80]}: {wrong}")
         return value

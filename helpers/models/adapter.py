@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from collections.abc import Callable
@@ -12,27 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
+from helpers.machine.language import tr
 from helpers.machine.paths import json_in
+from helpers.models.adapter_config import OTHERWISE, announced, check_config, check_numbers, check_shapes, scale_of
 from helpers.models.float8 import refuse_merges
 from helpers.models.source import ModelError
 
 PREFIX = "base_model.model."
-# Keys of adapter_config.json that say how an adapter was trained, or what is read below. Any other key with a value
-# could change what its tensors mean.
-READ = {
-    *("peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "bias"),
-    *("lora_bias", "use_dora", "modules_to_save", "trainable_token_indices", "init_lora_weights"),
-}
-HARMLESS = {
-    *("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"),
-    *("target_modules", "exclude_modules", "lora_dropout", "layers_to_transform", "layers_pattern", "megatron_core"),
-    *("eva_config", "qalora_group_size", "ensure_weight_tying", "corda_config", "loftq_config", "lora_ga_config"),
-    "runtime_config",
-}
-OTHERWISE = "Load base and adapter together with PEFT; its merge_and_unload merges this kind, or says that it cannot."
 COPY = re.compile(r"\.(modules_to_save|original_module)\.")  # what PEFT saves again with a grown vocabulary
-INITS = (True, False, "gaussian", "eva", "orthogonal")  # the others (PiSSA, OLoRA, LoftQ) change the base, too
-MOST = 2**20  # an alpha beyond it is a damaged file's
 Change = Callable[[torch.Tensor], torch.Tensor]  # from a weight of the base, in float32, to the new one
 
 
@@ -54,66 +40,32 @@ def read_changes(folder: Path) -> Adapter:
     weights, config_file = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     if not weights.exists():
         pickles = [path.name for path in folder.glob("adapter_model.*")]
-        there = f"only {', '.join(pickles)}, which may run code and is not loaded" if pickles else "nothing"
-        raise ModelError(f"{folder.name} has no adapter_model.safetensors: {there}. Save it with save_pretrained.")
+        there = (
+            tr("only {names}, which may run code and is not loaded", names=", ".join(pickles))
+            if pickles
+            else tr("nothing")
+        )
+        raise ModelError(
+            tr(
+                "{name} has no adapter_model.safetensors: {there}. Save it with save_pretrained.",
+                name=folder.name,
+                there=there,
+            )
+        )
     try:
         config = json_in(config_file)
         with safe_open(weights, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
     except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"{folder.name} is damaged ({error}): take an older checkpoint, or train again.") from None
+        raise ModelError(
+            tr("{name} is damaged ({error}): take an older checkpoint, or train again.", name=folder.name, error=error)
+        ) from None
     try:
         check_config(config)
         check_numbers(tensors)
         return Adapter(config, tensors, changes(config, tensors))
     except ModelError as error:
         raise ModelError(f"{folder.name}: {error}") from None
-
-
-def check_config(config: Any) -> None:
-    """Raises ModelError unless the configuration is one of LoRA whose tensors can be accounted for."""
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        kind = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
-        raise ModelError(f"adapter_config.json is not plain LoRA ({kind}). {OTHERWISE}")
-    odd = [key for key, value in config.items() if value and key not in READ | HARMLESS]
-    if config.get("init_lora_weights", True) not in INITS:
-        odd.append(f"init_lora_weights={config['init_lora_weights']}")
-    if odd:
-        raise ModelError(f"it is not plain LoRA ({', '.join(odd)}). {OTHERWISE}")
-    whole = lambda value: isinstance(value, int) and not isinstance(value, bool) and value > 0
-    named = config.get("modules_to_save") or []
-    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
-        raise ModelError(f"modules_to_save={named!r} in adapter_config.json: it must be a list of names.")
-    if config.get("bias", "none") not in ("none", "all", "lora_only"):
-        raise ModelError(f"bias={config['bias']!r} in adapter_config.json: it is none, all or lora_only.")
-    numbers = {"r": config.get("r"), "lora_alpha": config.get("lora_alpha")}
-    for name, single in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
-        pattern = config.get(name) or {}
-        if not isinstance(pattern, dict):
-            raise ModelError(f"{name}={pattern!r} in adapter_config.json: it must be names with numbers.")
-        for key in pattern:
-            try:
-                re.compile(key)
-            except re.error:
-                raise ModelError(f"{name} in adapter_config.json: {key!r} is no pattern of names.") from None
-        numbers |= {f"{single} of {key}": value for key, value in pattern.items()}
-    for name, value in numbers.items():
-        real = isinstance(value, float) and math.isfinite(value) and value > 0
-        if not (whole(value) or (name.startswith("lora_alpha") and real)):
-            raise ModelError(f"{name}={value!r} in adapter_config.json: it must be a number above 0.")
-        if name.startswith("lora_alpha") and isinstance(value, (int, float)) and value > MOST:
-            raise ModelError(f"{name} in adapter_config.json is above {MOST:,}: no training has such a scale.")
-
-
-def check_numbers(tensors: dict[str, torch.Tensor]) -> None:
-    """Raises ModelError for a tensor of whole numbers, or with a value that is not finite: by its name."""
-    for key, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise ModelError(
-                f"{key} holds {str(tensor.dtype).removeprefix('torch.')}: an adapter's weights are floats."
-            )
-        if not torch.isfinite(tensor.float()).all():
-            raise ModelError(f"{key} has values that are not finite: take an older checkpoint, or train again.")
 
 
 def loaded_onto(model: Any, folder: Path) -> Any:
@@ -127,7 +79,14 @@ def loaded_onto(model: Any, folder: Path) -> Any:
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, re.error) as error:
         said = " ".join(str(error).split())[:200]
         name = Path(folder).name
-        raise ModelError(f"{name} is of another model, or damaged: {said} ({type(error).__name__}).") from error
+        raise ModelError(
+            tr(
+                "{name} is of another model, or damaged: {said} ({kind}).",
+                name=name,
+                said=said,
+                kind=type(error).__name__,
+            )
+        ) from error
     check_loaded(tuned, folder)
     refuse_merges(tuned)
     return tuned
@@ -150,17 +109,16 @@ def check_fits(config: Any, folder: Path) -> None:
         wanted = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, re.error) as error:
         said = " ".join(str(error).split())[:200]
-        raise ModelError(f"{name} is of another model, or damaged: {said} ({type(error).__name__}).") from error
-    own, asked = ({k: tuple(t.shape) for k, t in side.items() if ".lora_" in k} for side in (tensors, wanted))
-    if more := sorted(set(own) - set(asked)):
         raise ModelError(
-            f"{name}: {more[0]} belongs to no layer that adapter_config.json names in its base: it is of another model."
-        )
-    if missing := sorted(set(asked) - set(own)):
-        raise ModelError(f"{name} has no {missing[0]} ({len(missing)} such): it is of another model, or cut.")
-    if other := [key for key in own if own[key] != asked[key]]:
-        key = other[0]
-        raise ModelError(f"{name} is of another model: {key} is {own[key]}, and its base wants {asked[key]}.")
+            tr(
+                "{name} is of another model, or damaged: {said} ({kind}).",
+                name=name,
+                said=said,
+                kind=type(error).__name__,
+            )
+        ) from error
+    own, asked = ({k: tuple(t.shape) for k, t in side.items() if ".lora_" in k} for side in (tensors, wanted))
+    check_shapes(name, own, asked)
 
 
 def changes(config: dict, tensors: dict[str, torch.Tensor]) -> dict[str, list[Change]]:
@@ -171,13 +129,19 @@ def changes(config: dict, tensors: dict[str, torch.Tensor]) -> dict[str, list[Ch
     """
     left = {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()}
     if not left:
-        raise ModelError("adapter_model.safetensors holds no tensor: nothing was trained, or nothing was saved.")
+        raise ModelError(tr("adapter_model.safetensors holds no tensor: nothing was trained, or nothing was saved."))
     announced(config, left)
     by_weight: dict[str, list[Change]] = {}
     for key in [key for key in sorted(left) if COPY.search(key)]:  # beside the module that is saved whole
         whole = left.get(COPY.sub(".", key))
         if whole is None or (".modules_to_save." in key and not torch.equal(whole, left[key])):
-            raise ModelError(f"{key} is not a copy of {COPY.sub('.', key)}: the file is cut, or of two trainings.")
+            raise ModelError(
+                tr(
+                    "{key} is not a copy of {other}: the file is cut, or of two trainings.",
+                    key=key,
+                    other=COPY.sub(".", key),
+                )
+            )
         del left[key]
     adapted = {key.partition(".lora_")[0] for key in left if ".lora_" in key}
     for key in sorted(left):  # what replaces a weight comes before what is added to it
@@ -187,40 +151,52 @@ def changes(config: dict, tensors: dict[str, torch.Tensor]) -> dict[str, list[Ch
             layer = key.removesuffix(".token_adapter.trainable_tokens_delta")
             by_weight.setdefault(f"{layer}.weight", []).append(token_rows(config, layer, left.pop(key)))
     for key in [key for key in sorted(left) if re.search(r"\.lora_(A\.weight|embedding_A)$", key)]:
-        layer, on_embedding = re.sub(r"\.lora_(A\.weight|embedding_A)$", "", key), key.endswith("embedding_A")
-        partner = f"{layer}.lora_{'embedding_B' if on_embedding else 'B.weight'}"
-        if partner not in left:
-            raise ModelError(f"{key} is there without {partner}: the file is cut, or of another kind.")
-        a, b = left.pop(key), left.pop(partner)
-        if a.ndim != 2 or b.ndim != 2 or b.shape[1] != a.shape[0]:
-            raise ModelError(f"{key} is {tuple(a.shape)} and {partner} {tuple(b.shape)}: they do not fit together.")
-        scale = scale_of(config, layer, len(a))
-        magnitude = left.pop(f"{layer}.lora_magnitude_vector", None) if not on_embedding else None
-        if config.get("use_dora") and magnitude is None:
-            raise ModelError(f"{layer} has no lora_magnitude_vector, and adapter_config.json says use_dora: it is cut.")
-        if magnitude is not None and magnitude.shape != (len(b),):
-            raise ModelError(f"{layer}'s lora_magnitude_vector is {tuple(magnitude.shape)}, its layer has {len(b)}.")
-        turned = on_embedding or bool(config.get("fan_in_fan_out"))
-        by_weight.setdefault(f"{layer}.weight", []).append(adding(layer, a, b, scale, turned, magnitude))
-        if (bias := left.pop(f"{layer}.lora_B.bias", None)) is not None:
-            by_weight.setdefault(f"{layer}.bias", []).append(adding_bias(bias, scale))
+        add_pair(config, left, key, by_weight)
     if left:
-        raise ModelError(f"nothing is known to do with {min(left)} ({len(left)} such). {OTHERWISE}")
+        raise ModelError(
+            tr("nothing is known to do with {key} ({n} such). {advice}", key=min(left), n=len(left), advice=OTHERWISE)
+        )
     return by_weight
 
 
-def announced(config: dict, tensors: dict[str, torch.Tensor]) -> None:
-    """Raises ModelError when the configuration names a part of which the file has no tensor."""
-    parts = {
-        "use_dora": "lora_magnitude_vector",
-        "lora_bias": "lora_B.bias",
-        "trainable_token_indices": "trainable_tokens_delta",
-    }
-    parts = {setting: part for setting, part in parts.items() if config.get(setting)}
-    parts |= {f"modules_to_save={name}": f"{name}.weight" for name in config.get("modules_to_save") or []}
-    for setting, part in parts.items():
-        if not any(key.endswith(part) for key in tensors):
-            raise ModelError(f"adapter_config.json says {setting}, and no tensor ends with {part}: the file is cut.")
+def add_pair(config: dict, left: dict[str, torch.Tensor], key: str, by_weight: dict[str, list[Change]]) -> None:
+    """Takes a matrix A out of `left`, by its key, with its B and what else belongs to them; adds what they change."""
+    layer, on_embedding = re.sub(r"\.lora_(A\.weight|embedding_A)$", "", key), key.endswith("embedding_A")
+    partner = f"{layer}.lora_{'embedding_B' if on_embedding else 'B.weight'}"
+    if partner not in left:
+        raise ModelError(
+            tr("{key} is there without {partner}: the file is cut, or of another kind.", key=key, partner=partner)
+        )
+    a, b = left.pop(key), left.pop(partner)
+    if a.ndim != 2 or b.ndim != 2 or b.shape[1] != a.shape[0]:
+        raise ModelError(
+            tr(
+                "{key} is {shape} and {partner} {other}: they do not fit together.",
+                key=key,
+                shape=tuple(a.shape),
+                partner=partner,
+                other=tuple(b.shape),
+            )
+        )
+    scale = scale_of(config, layer, len(a))
+    magnitude = left.pop(f"{layer}.lora_magnitude_vector", None) if not on_embedding else None
+    if config.get("use_dora") and magnitude is None:
+        raise ModelError(
+            tr("{layer} has no lora_magnitude_vector, and adapter_config.json says use_dora: it is cut.", layer=layer)
+        )
+    if magnitude is not None and magnitude.shape != (len(b),):
+        raise ModelError(
+            tr(
+                "{layer}'s lora_magnitude_vector is {shape}, its layer has {n}.",
+                layer=layer,
+                shape=tuple(magnitude.shape),
+                n=len(b),
+            )
+        )
+    turned = on_embedding or bool(config.get("fan_in_fan_out"))
+    by_weight.setdefault(f"{layer}.weight", []).append(adding(layer, a, b, scale, turned, magnitude))
+    if (bias := left.pop(f"{layer}.lora_B.bias", None)) is not None:
+        by_weight.setdefault(f"{layer}.bias", []).append(adding_bias(bias, scale))
 
 
 def replaced_weight(key: str, adapted: set[str]) -> str | None:
@@ -235,26 +211,6 @@ def replaced_weight(key: str, adapted: set[str]) -> str | None:
     if layer.endswith(".base_layer"):
         return f"{layer.removesuffix('.base_layer')}.{part}"
     return None if layer in adapted else key
-
-
-def scale_of(config: dict, layer: str, rank: int) -> float:
-    """lora_alpha / r of a layer, or lora_alpha / sqrt(r) for rank-stabilised LoRA (https://arxiv.org/abs/2312.03732).
-
-    Raises ModelError when its matrix has another rank than the configuration says.
-    """
-    r, alpha = (by_pattern(config, pattern, layer, config[one]) for pattern, one in PATTERNS)
-    if r != rank:
-        raise ModelError(f"adapter_config.json says r={r} for {layer}, its matrix has {rank}: they are of two runs.")
-    return alpha / (math.sqrt(r) if config.get("use_rslora") else r)
-
-
-PATTERNS = (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha"))
-
-
-def by_pattern(config: dict, pattern: str, layer: str, otherwise: Any) -> Any:
-    """A layer's own rank or alpha: of the first name in the pattern that matches the layer's end, as PEFT finds it."""
-    named = config.get(pattern) or {}
-    return next((value for key, value in named.items() if re.match(rf"(.*\.)?({key})$", layer)), otherwise)
 
 
 def replacing(name: str, tensor: torch.Tensor) -> Change:
@@ -275,7 +231,14 @@ def token_rows(config: dict, layer: str, rows: torch.Tensor) -> Change:
         indices = next((ids for name, ids in indices.items() if layer.endswith(name)), None)
     plain = isinstance(indices, list) and all(isinstance(one, int) and one >= 0 for one in indices)
     if not plain or len(indices) != len(rows):
-        raise ModelError(f"{layer} has {len(rows)} trained rows; adapter_config.json names {indices}.")
+        raise ModelError(
+            tr(
+                "{layer} has {n} trained rows; adapter_config.json names {indices}.",
+                layer=layer,
+                n=len(rows),
+                indices=indices,
+            )
+        )
 
     def change(old: torch.Tensor) -> torch.Tensor:
         if rows.shape[1] != old.shape[1] or max(indices) >= len(old):
@@ -312,7 +275,14 @@ def adding_bias(bias: torch.Tensor, scale: float) -> Change:
 
 def of_another_model(name: str, old: torch.Tensor, shape: tuple[int, ...]) -> ModelError:
     """The error for shapes that do not fit."""
-    return ModelError(f"the adapter is of another model: {name} is {tuple(old.shape)}, the adapter's {shape}.")
+    return ModelError(
+        tr(
+            "the adapter is of another model: {name} is {shape}, the adapter's {other}.",
+            name=name,
+            shape=tuple(old.shape),
+            other=shape,
+        )
+    )
 
 
 def check_loaded(model: Any, folder: Path, name: str = "default") -> str:
@@ -329,9 +299,28 @@ def check_loaded(model: Any, folder: Path, name: str = "default") -> str:
     for key, tensor in tensors.items():
         own = loaded.get(key, whole.get(key))  # the adapter's, or a weight of the base that was saved along
         if own is None and not COPY.search(key):
-            raise ModelError(f"{Path(folder).name}: {key} belongs to no layer of this model: it is of another one.")
+            raise ModelError(
+                tr(
+                    "{name}: {key} belongs to no layer of this model: it is of another one.",
+                    name=Path(folder).name,
+                    key=key,
+                )
+            )
         if own is not None and not torch.equal(own.detach().cpu(), tensor.to(own.dtype)):
-            raise ModelError(f"{Path(folder).name}: {key} is not what the model holds: load the adapter again.")
+            raise ModelError(
+                tr(
+                    "{name}: {key} is not what the model holds: load the adapter again.",
+                    name=Path(folder).name,
+                    key=key,
+                )
+            )
     if more := sorted(set(loaded) - set(tensors)):
-        raise ModelError(f"{Path(folder).name} has no {more[0]} ({len(more)} such): it is of another model, or cut.")
-    return f"all {len(tensors)} tensors of the adapter are in the model"
+        raise ModelError(
+            tr(
+                "{name} has no {key} ({n} such): it is of another model, or cut.",
+                name=Path(folder).name,
+                key=more[0],
+                n=len(more),
+            )
+        )
+    return tr("all {n} tensors of the adapter are in the model", n=len(tensors))

@@ -13,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from helpers.adapted import base_of
 from helpers.data.packing import Documents, find_documents
 from helpers.machine.hardware import Choice
+from helpers.machine.language import phrase, tr
 from helpers.models import falcon
 
 LIBRARY = ("sdpa", "eager")  # transformers' own: packed rows get a mask over all of their tokens
@@ -97,7 +98,9 @@ def row_attention(
     Costs documents * longest**2 scores instead of tokens**2. Shapes as for `varlen_attention`.
     """
     if window is not None and window < documents.longest:
-        raise AttentionError(f"'rows' has no sliding window, and a document is longer than {window}: use 'sdpa'.")
+        raise AttentionError(
+            tr("'rows' has no sliding window, and a document is longer than {window}: use 'sdpa'.", window=window)
+        )
     number = document_of_token(documents)
     position = torch.arange(len(number), device=number.device) - documents.starts.long()[number]
     count, heads = len(documents.starts) - 1, query.shape[1]
@@ -224,9 +227,19 @@ def serving(model: Any, kernel: str, longest: int = 0) -> Choice:
     if kernel == "eager" or (model._supports_sdpa and not capped):
         window = window_of(model.config) if kernel == "rows" else None
         if window and window < longest:
-            return Choice("sdpa", f"a document may be longer than the window of {window:,} tokens, which 'rows' lacks")
-        return Choice(kernel, "as in the settings")
-    return Choice("eager", f"{model.config.model_type} computes its scores in a way that the fused kernels do not know")
+            return Choice(
+                "sdpa",
+                phrase(
+                    "a document may be longer than the window of {window:,} tokens, which 'rows' lacks", window=window
+                ),
+            )
+        return Choice(kernel, phrase("as in the settings"))
+    return Choice(
+        "eager",
+        phrase(
+            "{family} computes its scores in a way that the fused kernels do not know", family=model.config.model_type
+        ),
+    )
 
 
 def install_kernel(model: Any, kernel: str) -> None:
@@ -238,7 +251,13 @@ def install_kernel(model: Any, kernel: str) -> None:
     from transformers.masking_utils import sdpa_mask
 
     if kernel not in (*LIBRARY, *OURS):
-        raise AttentionError(f"there is no attention kernel {kernel!r}; there are: {', '.join((*LIBRARY, *OURS))}.")
+        raise AttentionError(
+            tr(
+                "there is no attention kernel {kernel!r}; there are: {names}.",
+                kernel=kernel,
+                names=", ".join((*LIBRARY, *OURS)),
+            )
+        )
     core = model.get_decoder()
     core.attention_kernel = kernel
     if model.config.model_type == "falcon":

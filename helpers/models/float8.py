@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from helpers.machine.language import tr
+
 LARGEST = 448.0  # of E4M3
 
 
@@ -103,7 +105,7 @@ def refuse_merges(model: torch.nn.Module) -> None:
     """Lets PEFT's `merge` raise on every layer in FP8: it would add the adapter to an unpacked copy, and lose it."""
 
     def refuse(*arguments: Any, **options: Any) -> None:
-        raise RuntimeError("an adapter cannot be merged into FP8 weights: load the base with quantization='none'")
+        raise RuntimeError(tr("an adapter cannot be merged into FP8 weights: load the base with quantization='none'"))
 
     for module in model.modules():
         if is_float8(getattr(module, "base_layer", None)):

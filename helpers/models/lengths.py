@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from helpers.data.labels import encode_rows
-from helpers.data.turns import RowError
+from helpers.data.rows import RowError
 from helpers.machine.hardware import Machine, this_machine
+from helpers.machine.language import phrase, tr
 from helpers.machine.memory import SAFE, choose_batch, forecast, shape_of
 from helpers.models.load import load_tokenizer
 from helpers.models.source import load_config
@@ -41,15 +42,17 @@ def fit_to_data(
     config = load_config(settings)
     wanted = sorted(lengths)[math.ceil(SHARE * len(lengths)) - 1]
     chosen = max(SHORTEST, 8 * math.ceil(wanted / 8))
-    reason = f"{SHARE:.0%} of your rows have at most {wanted} tokens"
+    reason = phrase("{share:.0%} of your rows have at most {wanted} tokens", share=SHARE, wanted=wanted)
     context = getattr(config, "max_position_embeddings", None) or chosen
     if chosen > context:
-        chosen, reason = context, f"the model's context; {reason}"
+        chosen, reason = context, phrase("the model's context; {reason}", reason=reason)
     settings, limit = within_memory(replace(settings, max_length=chosen), config, machine or this_machine())
-    reason = f"what the memory allows; {reason}" if limit else reason
+    reason = phrase("what the memory allows; {reason}", reason=reason) if limit else reason
     longer = sum(length > settings.max_length for length in lengths)
-    reason += f"; {longer} of {len(lengths):,} are longer, and lose turns or are left out" if longer else ""
-    report(f"max_length={settings.max_length}: {reason}")
+    if longer:
+        facts = {"reason": reason, "longer": longer, "n": len(lengths)}
+        reason = phrase("{reason}; {longer} of {n:,} are longer, and lose turns or are left out", **facts)
+    report(tr("max_length={n}: {reason}", n=settings.max_length, reason=reason))
     return replace(settings, reasons=settings.reasons | {"max_length": reason})
 
 

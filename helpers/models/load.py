@@ -8,6 +8,7 @@ import torch
 
 from helpers.data.chat import set_template
 from helpers.data.ends import end_ids
+from helpers.machine.language import tr
 from helpers.machine.pins import is_hub_name
 from helpers.machine.processes import here, sharded
 from helpers.models import attention, embedded, falcon
@@ -38,8 +39,9 @@ class LoadReport(NamedTuple):
 
     def sentence(self) -> str:
         """The report in one sentence."""
-        kind = f"{self.quantized_linears} of {self.body_linears} linear layers are {self.bits}-bit"
-        return f"{self.parameters / 1e6:,.1f} M parameters in {self.weight_bytes / 2**20:,.0f} MiB; {kind}"
+        facts = {"millions": self.parameters / 1e6, "mib": self.weight_bytes / 2**20}
+        facts |= {"n": self.quantized_linears, "all": self.body_linears, "bits": self.bits}
+        return tr("{millions:,.1f} M parameters in {mib:,.0f} MiB; {n} of {all} linear layers are {bits}-bit", **facts)
 
 
 class Loaded(NamedTuple):
@@ -84,7 +86,9 @@ def load_tokenizer(settings: Settings) -> PreTrainedTokenizerBase:
     with as_model_errors(settings):
         tokenizer = AutoTokenizer.from_pretrained(**origin(settings))
     if tokenizer.eos_token is None:
-        raise ModelError(f"the tokenizer of {settings.model} has no end token, so the model could not learn to stop.")
+        raise ModelError(
+            tr("the tokenizer of {model} has no end token, so the model could not learn to stop.", model=settings.model)
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     try:
@@ -107,9 +111,15 @@ def load_model(settings: Settings) -> Loaded:
     empty = check_model(settings)
     kernel = attention.serving(empty, settings.attention, settings.max_length)
     if kernel.value != settings.attention:
-        print(f"attention={kernel.value!r}: {kernel.reason}")
+        print(tr("attention={kernel!r}: {reason}", kernel=kernel.value, reason=kernel.reason))
     if code := own_code(settings, empty.config):
-        print(f"not run: {code[0]} ({len(code)} such), the model's own code; its class here is transformers' own")
+        print(
+            tr(
+                "not run: {code} ({n} such), the model's own code; its class here is transformers' own",
+                code=code[0],
+                n=len(code),
+            )
+        )
     try:
         with falcon.quantizable(empty.config.model_type), as_model_errors(settings):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -142,8 +152,12 @@ def check_fetched(settings: Settings) -> None:
     at_a_commit = settings.revision and is_hub_name(settings.model)
     if at_a_commit and (wrong := damaged_files(settings.model, settings.revision)):
         raise ModelError(
-            f"{settings.model}: {wrong[0]} is not what the Hub has, its hash is another; it was removed from "
-            f"the cache, so that loading the model again fetches it anew."
+            tr(
+                "{model}: {name} is not what the Hub has, its hash is another; it was removed from the "
+                "cache, so that loading the model again fetches it anew.",
+                model=settings.model,
+                name=wrong[0],
+            )
         )
 
 
@@ -185,7 +199,12 @@ def check_model(settings: Settings) -> Any:
     context = getattr(config.get_text_config(), "max_position_embeddings", None) or 0
     if settings.max_length > context > 0:
         raise ModelError(
-            f"max_length={settings.max_length} is longer than {settings.model}'s context: set it to at most {context}."
+            tr(
+                "max_length={max_length} is longer than {model}'s context: set it to at most {context}.",
+                max_length=settings.max_length,
+                model=settings.model,
+                context=context,
+            )
         )
     check_layers(empty, settings)
     try:
@@ -199,11 +218,21 @@ def check_decoder(empty: Any, whole: bool, settings: Settings) -> None:
     """Raises ModelError for a model that does not continue texts. whole: an encoder with a decoder was saved."""
     looks = {getattr(module, "is_causal", None) for module in empty.get_decoder().modules()}
     if whole or (False in looks and True not in looks):
-        kind = "is an encoder with a decoder" if whole else "reads a text from both sides"
-        raise ModelError(
-            f"{settings.model} {kind} ({empty.config.model_type}), and does not continue texts: choose a decoder, such "
-            f"as llama, mistral or qwen2."
-        )
+        if whole:
+            words = tr(
+                "{model} is an encoder with a decoder ({kind}), and does not continue texts: choose a decoder, such as "
+                "llama, mistral or qwen2.",
+                model=settings.model,
+                kind=empty.config.model_type,
+            )
+        else:
+            words = tr(
+                "{model} reads a text from both sides ({kind}), and does not continue texts: choose a decoder, such as "
+                "llama, mistral or qwen2.",
+                model=settings.model,
+                kind=empty.config.model_type,
+            )
+        raise ModelError(words)
 
 
 def check_weights(settings: Settings, info: dict[str, Any]) -> None:
@@ -213,11 +242,18 @@ def check_weights(settings: Settings, info: dict[str, Any]) -> None:
     """
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
-            f"{settings.model}: its files lack {missing[0]} ({len(missing)} such), which would be random numbers. "
-            f"Fetch it again; if it stays, it was saved as another kind of model."
+            tr(
+                "{model}: its files lack {missing} ({n} such), which would be random numbers. Fetch it "
+                "again; if it stays, it was saved as another kind of model.",
+                model=settings.model,
+                missing=missing[0],
+                n=len(missing),
+            )
         )
     if more := sorted(info["unexpected_keys"]):
-        print(f"of the model's files {more[0]} ({len(more)} such) belongs to no layer, and is not used")
+        print(
+            tr("of the model's files {name} ({n} such) belongs to no layer, and is not used", name=more[0], n=len(more))
+        )
 
 
 def keep_stream_in_float32(model: Any) -> None:
@@ -257,8 +293,12 @@ def check_quantized(settings: Settings, report: LoadReport) -> None:
     """Raises ModelError when a quantization was asked for and not every linear layer of the body got it."""
     if settings.quantization != "none" and report.quantized_linears < report.body_linears:
         raise ModelError(
-            f"{settings.model} was to be quantized, but {report.sentence()}. The installed transformers passes over "
-            f"this architecture's layers; set quantization='none', or load a model of another family."
+            tr(
+                "{model} was to be quantized, but {sentence}. The installed transformers passes over "
+                "this architecture's layers; set quantization='none', or load a model of another family.",
+                model=settings.model,
+                sentence=report.sentence(),
+            )
         )
 
 

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from helpers.machine.language import tr
 from helpers.machine.paths import read_json, write_json
 
 NAME = "complete"  # written last: a folder without it was never finished
@@ -40,21 +41,21 @@ def folder_fault(folder: Path, deep: bool = False, **wanted: str) -> str:
     content = read_json(folder / NAME, report=lambda text: None, kinds={"files": dict})
     files = (content or {}).get("files")
     if not content or not files:
-        return "it has no list of its files" if folder.exists() else "it is not there"
+        return tr("it has no list of its files") if folder.exists() else tr("it is not there")
     if odd := [name for name, value in wanted.items() if content.get(name) != value]:
-        return f"it was made of another {odd[0]}"
+        return tr("it was made of another {name}", name=odd[0])
     doubtful = {}
     for name, known in files.items():
         try:
             now = size_and_time(folder / name)
             if now["size"] != known["size"]:
-                return f"{name} has {now['size']:,} bytes, not {known['size']:,}"
+                return tr("{name} has {now:,} bytes, not {known:,}", name=name, now=now["size"], known=known["size"])
             if (deep or now["changed"] != known["changed"]) and sha256(folder / name) != known["sha256"]:
-                return f"{name} is not what was written"
+                return tr("{name} is not what was written", name=name)
         except FileNotFoundError:
-            return f"{name} is missing"
+            return tr("{name} is missing", name=name)
         except (OSError, KeyError, TypeError, ValueError) as error:
-            return f"{name} cannot be checked ({type(error).__name__})"
+            return tr("{name} cannot be checked ({kind})", name=name, kind=type(error).__name__)
         if now["changed"] != known["changed"]:
             doubtful[name] = {**known, **now}
     if doubtful:

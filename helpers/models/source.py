@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.hub import hub_words
+from helpers.machine.language import tr
 from helpers.machine.paths import json_in
 from helpers.machine.pins import is_hub_name
 from helpers.models import embedded, tiny
@@ -33,10 +34,14 @@ def locate(model: str) -> str:
     if model in tiny.NAMES:
         return str(tiny.tiny_folder(model))
     if model.startswith((".", "/", "~")) and not (Path(model).expanduser() / "config.json").is_file():
-        raise ModelError(f"{model}: no config.json there. Give the folder that holds a saved model.")
+        raise ModelError(tr("{model}: no config.json there. Give the folder that holds a saved model.", model=model))
     if not is_place(os.path.expanduser(model)):
         raise ModelError(
-            f"{model}: there is no such folder here, and it is no name of the Hub: write it as on its page, owner/name."
+            tr(
+                "{model}: there is no such folder here, and it is no name of the Hub: write it as on its page, "
+                "owner/name.",
+                model=model,
+            )
         )
     return str(Path(model).expanduser()) if model.startswith("~") else model
 
@@ -112,11 +117,20 @@ def refuse_adapter(settings: Settings) -> None:
         base = json_in(Path(file)).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError):
         base = None
-    named = f" of {base}" if isinstance(base, str) and 0 < len(base) < 100 else ""
-    raise ModelError(
-        f"{settings.model} holds an adapter{named} (adapter_config.json): set MODEL to its base, or merge the two and "
-        f"name the merged folder."
-    )
+    if isinstance(base, str) and 0 < len(base) < 100:
+        words = tr(
+            "{model} holds an adapter of {base} (adapter_config.json): set MODEL to its base, or merge the two and "
+            "name the merged folder.",
+            model=settings.model,
+            base=base,
+        )
+    else:
+        words = tr(
+            "{model} holds an adapter (adapter_config.json): set MODEL to its base, or merge the two and name the "
+            "merged folder.",
+            model=settings.model,
+        )
+    raise ModelError(words)
 
 
 def is_place(model: str) -> bool:
@@ -157,27 +171,34 @@ def in_words(error: Exception) -> str:
     if words := hub_words(error):
         return words
     if PANIC in said:
-        return f"{said}: its tokenizer.json is damaged, or of another version; fetch it again, or choose another model"
+        detail = said.partition(PANIC)[2].strip(" ()")
+        return tr(
+            "the library that reads its tokenizer broke down ({detail}): its tokenizer.json is damaged, or of another "
+            "version; fetch it again, or choose another model",
+            detail=detail,
+        )
     if "custom code" in said or "trust_remote_code" in said:
-        return "it brings code of its own, which is not run here; choose a model of a family that transformers has"
+        return tr("it brings code of its own, which is not run here; choose a model of a family that transformers has")
     if "Unrecognized configuration class" in said:
-        return (
-            "transformers has no class for it that continues texts alone: pictures, sounds or an encoder are a part of "
-            "it; choose a decoder, such as falcon, llama, mistral or qwen2"
+        return tr(
+            "transformers has no class for it that continues texts alone: pictures, sounds or an "
+            "encoder are a part of it; choose a decoder, such as falcon, llama, mistral or qwen2"
         )
     if "Multiple valid text configs" in said:
-        return "it holds several models that read texts; choose a decoder, such as falcon, llama, mistral or qwen2"
+        return tr("it holds several models that read texts; choose a decoder, such as falcon, llama, mistral or qwen2")
     if isinstance(error, RecursionError):
-        return "one of its files is nested as no model's is; choose another"
+        return tr("one of its files is nested as no model's is; choose another")
     if kind == "SafetensorError" or "size mismatch" in said or "ignore_mismatched_sizes" in said:
-        return f"its weights are not what its configuration says ({said[:160]}); fetch it again"
+        return tr("its weights are not what its configuration says ({said}); fetch it again", said=said[:160])
     if "safetensors" in said or "pytorch_model" in said:
-        return "it has no weights as safetensors, and pickles may run code; convert it, or choose another"
+        return tr("it has no weights as safetensors, and pickles may run code; convert it, or choose another")
     if isinstance(error, OSError):
-        return f"its files cannot be read ({said[:160]}); is the name right, and the download whole?"
-    return (
-        f"the installed transformers cannot build this model ({kind}: {said[:160]}); choose a decoder that it knows, "
-        f"such as falcon, llama, mistral or qwen2"
+        return tr("its files cannot be read ({said}); is the name right, and the download whole?", said=said[:160])
+    return tr(
+        "the installed transformers cannot build this model ({kind}: {said}); choose a decoder "
+        "that it knows, such as falcon, llama, mistral or qwen2",
+        kind=kind,
+        said=said[:160],
     )
 
 
@@ -207,7 +228,15 @@ def check_sizes(model: str, config: PretrainedConfig) -> None:
         except RuntimeError:  # newer families may have another one in each layer, and refuse to name one for all
             continue
         if isinstance(value, (int, float)) and not isinstance(value, bool) and not 0 <= value <= most:
-            raise ModelError(f"{model}: its config.json says {name}={value}, and no model has more than {most:,}.")
+            raise ModelError(
+                tr(
+                    "{model}: its config.json says {name}={value}, and no model has more than {most:,}.",
+                    model=model,
+                    name=name,
+                    value=value,
+                    most=most,
+                )
+            )
 
 
 def check_files(model: str, folder: Path) -> None:
@@ -218,9 +247,15 @@ def check_files(model: str, folder: Path) -> None:
     for pattern, most in FILES.items():
         for path in folder.glob(pattern):
             if path.exists() and not path.is_file():
-                raise ModelError(f"{model}: {path.name} is no file; fetch the model again.")
+                raise ModelError(tr("{model}: {name} is no file; fetch the model again.", model=model, name=path.name))
             if path.is_file() and (size := path.stat().st_size) > most:
                 mib = size / 2**20
                 raise ModelError(
-                    f"{model}: {path.name} has {mib:,.0f} MiB, and is read whole; {most / 2**20:,.0f} is the most."
+                    tr(
+                        "{model}: {name} has {mib:,.0f} MiB, and is read whole; {most:,.0f} is the most.",
+                        model=model,
+                        name=path.name,
+                        mib=mib,
+                        most=most / 2**20,
+                    )
                 )

@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from helpers.adapted import lora_layers
 from helpers.machine.inits import takes_from_base
+from helpers.machine.language import tr
 from helpers.machine.paths import json_in, write_json
 from helpers.machine.processes import sharded
 from helpers.settings import Settings
@@ -38,9 +39,9 @@ def weights_before(settings: Settings, model: Any) -> dict[Any, torch.Tensor]:
         return {}
     name = f"init_lora_weights={settings.init_lora_weights!r}"
     if sharded():
-        raise ValueError(f"{name} needs whole weights, and FSDP shares them out: use DDP, or 'default'")
+        raise ValueError(tr("{init} needs whole weights, and FSDP shares them out: use DDP, or 'default'", init=name))
     if name.endswith("'olora'") and any(isinstance(module, Conv1D) for module in model.modules()):
-        raise ValueError(f"{name}: PEFT takes the weights of GPT-2's layers for turned ones: use 'pissa'")
+        raise ValueError(tr("{init}: PEFT takes the weights of GPT-2's layers for turned ones: use 'pissa'", init=name))
     torch.manual_seed(settings.seed)
     linears = [module for module in model.modules() if isinstance(module, (torch.nn.Linear, Conv1D))]
     copies = settings.init_lora_weights == "olora"
@@ -59,7 +60,9 @@ def remember_start(tuned: Any, before: dict[Any, torch.Tensor]) -> None:
     for layer in lora_layers(tuned):
         for name, part in layer.lora_A.items():
             if len(part.weight) != layer.r[name]:
-                raise ValueError(f"r={layer.r[name]}, and a layer has {len(part.weight)} directions to begin with")
+                raise ValueError(
+                    tr("r={r}, and a layer has {most} directions to begin with", r=layer.r[name], most=len(part.weight))
+                )
     state = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     adapter = {name: tensor.detach().float().cpu().clone() for name, tensor in state.items()}
     tuned.start = Start(adapter, {layer.base_layer: before[layer.base_layer] for layer in lora_layers(tuned)})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from helpers.machine.hardware import is_out_of_memory
+from helpers.machine.language import tr
 from helpers.models.lora import linear_names, lora_config, plain
 from helpers.models.source import ModelError
 from helpers.models.twin import adapter_comes_back, quietly, twin_of, with_gradient
@@ -34,12 +35,22 @@ def check_layers(empty: Any, settings: Settings) -> None:
     except ValueError as error:
         said = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"{settings.model}: no adapter can be put on some of its layers ({said}). {advice(config, settings)}"
+            tr(
+                "{model}: no adapter can be put on some of its layers ({said}). {advice}",
+                model=settings.model,
+                said=said,
+                advice=advice(config, settings),
+            )
         ) from None
     if single := getattr(chosen, "target_parameters", None):
         raise ModelError(
-            f"{settings.model}: PEFT would adapt weights that are no linear layers "
-            f"({', '.join(sorted(single))[:100]}), and no export here accounts for these. {advice(config, settings)}"
+            tr(
+                "{model}: PEFT would adapt weights that are no linear layers ({names}), and no export "
+                "here accounts for these. {advice}",
+                model=settings.model,
+                names=", ".join(sorted(single))[:100],
+                advice=advice(config, settings),
+            )
         )
 
 
@@ -69,8 +80,13 @@ def check_linear(empty: Any, settings: Settings) -> None:
     }
     if sum(fused.values()) > 0.1 * sum(parameter.numel() for parameter in text.parameters()):
         raise ModelError(
-            f"{settings.model} holds much of its weights in tensors that are no linear layers, such as {min(fused)}: a "
-            f"mixture of experts, probably. {advice(empty.config, settings)}"
+            tr(
+                "{model} holds much of its weights in tensors that are no linear layers, such as {name}: "
+                "a mixture of experts, probably. {advice}",
+                model=settings.model,
+                name=min(fused),
+                advice=advice(empty.config, settings),
+            )
         )
 
 
@@ -84,19 +100,25 @@ def check_targets(model: Any, settings: Settings) -> None:
     missing = sorted(wanted - set(linears))
     if missing:
         raise ModelError(
-            f"target_modules={settings.target_modules!r}: {settings.model} has no linear layer {', '.join(missing)}. "
-            f"It has: {', '.join(linears)}. Or use 'all-linear'."
+            tr(
+                "target_modules={targets!r}: {model} has no linear layer {missing}. It has: {names}. Or "
+                "use 'all-linear'.",
+                targets=settings.target_modules,
+                model=settings.model,
+                missing=", ".join(missing),
+                names=", ".join(linears),
+            )
         )
 
 
 def advice(config: PretrainedConfig, settings: Settings) -> str:
     """What to set in place of the present target_modules, in a sentence; each name in it was tried."""
     if not (names := adaptable(config, settings)):
-        return "Choose another model: no linear layer of this one takes an adapter that comes back as it was saved."
-    quantized = settings.quantization != "none"
-    return f"Set TARGET_MODULES = '{','.join(names)}' or some of these" + (
-        ", and QUANTIZATION = 'none'." if quantized else "."
-    )
+        return tr("Choose another model: no linear layer of this one takes an adapter that comes back as it was saved.")
+    targets = ",".join(names)
+    if settings.quantization != "none":
+        return tr("Set TARGET_MODULES = {targets!r} or some of these, and QUANTIZATION = 'none'.", targets=targets)
+    return tr("Set TARGET_MODULES = {targets!r} or some of these.", targets=targets)
 
 
 def adaptable(config: PretrainedConfig, settings: Settings) -> list[str]:

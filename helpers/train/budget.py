@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from transformers import TrainerCallback, get_scheduler
 
+from helpers.machine.language import tr
 from helpers.machine.paths import is_kind, json_in
 from helpers.run import Run, read_settings
 from helpers.settings import SettingsError
@@ -92,7 +93,14 @@ class TimeForecast(TrainerCallback):
                 self.fit(state, now, tokens / rate)
             tokens *= state.max_steps - self.first
             self.seconds = tokens / rate
-            self.report(f"about {self.seconds / 60:.1f} minutes: {tokens:,.0f} tokens at {rate:,.0f} a second")
+            self.report(
+                tr(
+                    "about {minutes:.1f} minutes: {tokens:,.0f} tokens at {rate:,.0f} a second",
+                    minutes=self.seconds / 60,
+                    tokens=tokens,
+                    rate=rate,
+                )
+            )
 
     def fit(self, state: TrainerState, now: float, step_seconds: float) -> None:
         """Fixes the number of steps by the minutes, in all processes alike; says which share of the data that is."""
@@ -104,12 +112,20 @@ class TimeForecast(TrainerCallback):
             plan = Plan(*every_rank[0].tolist())  # the first process decides
         whole = step_seconds * wanted / 60
         if plan.steps == wanted:
-            self.report(f"all {wanted:,} steps fit into MINUTES = {self.minutes:g}")
+            self.report(tr("all {wanted:,} steps fit into MINUTES = {minutes:g}", wanted=wanted, minutes=self.minutes))
         else:
             epochs = plan.steps * (state.epoch or 0) / done  # done steps were that share of one
+            needed = tr("{n:.1f} hours", n=whole / 60) if whole >= 90 else tr("{n:.1f} minutes", n=whole)
             self.report(
-                f"MINUTES = {self.minutes:g}: {plan.steps:,} of {wanted:,} steps, which is {epochs:.1%} of an epoch; "
-                f"all would take {f'{whole / 60:.1f} hours' if whole >= 90 else f'{whole:.1f} minutes'}"
+                tr(
+                    "MINUTES = {minutes:g}: {steps:,} of {wanted:,} steps, which is {epochs:.1%} of an epoch; "
+                    "all would take {needed}",
+                    minutes=self.minutes,
+                    steps=plan.steps,
+                    wanted=wanted,
+                    epochs=epochs,
+                    needed=needed,
+                )
             )
         adopt(self.trainer, plan)
         state.max_steps, state.eval_steps = plan.steps, plan.every
@@ -132,7 +148,7 @@ def plan_of(checkpoint: Checkpoint, first: int = 1 + TIMED) -> Plan | None:
 def reschedule(trainer: LoraTrainer, steps: int) -> None:
     """Gives the running training the learning rates of one with so many steps, from its next step on.
 
-    All of settings.SCHEDULES are a LambdaLR (transformers/optimization.py): a factor by the number of the step.
+    All of limits.SCHEDULES are a LambdaLR (transformers/optimization.py): a factor by the number of the step.
 
     Upstream: the rate that is logged is LambdaLR's private _last_lr. Breaks: the log has one step's rate as it was.
     Drift: test_budget.py::test_the_steps_that_fit_are_a_training_of_their_own

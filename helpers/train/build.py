@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from filelock import FileLock, Timeout
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState
 from trl import SFTTrainer
 
 from helpers.behaviour import is_random
 from helpers.data.rendering import has_marks
+from helpers.machine.language import tr
 from helpers.machine.memory import Forecast
 from helpers.machine.meter import PeakMemory
-from helpers.machine.paths import unwritable, write_json
+from helpers.machine.paths import write_json
 from helpers.machine.pins import is_hub_name
 from helpers.machine.processes import here, sharded
 from helpers.models.lora import lora_config
 from helpers.run import Run
 from helpers.train.best import AlreadyOver, Best
-from helpers.train.budget import EVALUATIONS, TimeForecast, adopt, evaluation_seconds, keeps_minutes, plan_of
-from helpers.train.checkpoints import Checkpoint, Saver, by_step, differences, going_on, hash_of_rows, identity, newest
+from helpers.train.budget import EVALUATIONS, TimeForecast, evaluation_seconds
+from helpers.train.checkpoints import Checkpoint, Saver, by_step, hash_of_rows
 from helpers.train.config import keeps_apart, router_share, sft_config
 from helpers.train.fitting import fitting, watchable
 from helpers.train.interrupt import StopGuard
 from helpers.train.preflight import preflight
 from helpers.train.refusals import adapter_fits, model_runs, what_failed
+from helpers.train.resume import held_alone, resume_point, total_steps
 from helpers.train.saving import check_losses, check_room, describe, save_adapter, save_rest, write_adapter
 from helpers.train.speed import speed_up
 from helpers.train.trainer import LoraTrainer, TrainingError
@@ -118,8 +116,13 @@ def check_ids(rows: Dataset, model: Any, tokenizer: PreTrainedTokenizerBase) -> 
     known, largest = len(model.get_input_embeddings().weight), max(max(ids) for ids in rows["input_ids"])
     if largest >= known:
         raise TrainingError(
-            f"the rows hold the token {tokenizer.convert_ids_to_tokens(largest)!r} (id {largest:,}), and the model has "
-            f"{known:,}: it was added to the tokenizer alone. Resize the model's embeddings, and save it so."
+            tr(
+                "the rows hold the token {token!r} (id {id:,}), and the model has {known:,}: it was "
+                "added to the tokenizer alone. Resize the model's embeddings, and save it so.",
+                token=tokenizer.convert_ids_to_tokens(largest),
+                id=largest,
+                known=known,
+            )
         )
 
 
@@ -135,19 +138,6 @@ def remove_printing_callbacks(trainer: SFTTrainer) -> None:
     for callback in list(trainer.callback_handler.callbacks):
         if isinstance(callback, (PrinterCallback, ProgressCallback)) or "Notebook" in type(callback).__name__:
             trainer.remove_callback(callback)
-
-
-def check_built_for(trainer: LoraTrainer, run: Run) -> None:
-    """Raises TrainingError unless a trainer has a run's settings and writes into its folder.
-
-    Else an adapter would be kept beside settings that it was not trained with.
-    """
-    built, asked = (replace(settings, reasons={}).as_dict() for settings in (trainer.settings, run.settings))
-    other = [f"{name}={built[name]!r}, not {asked[name]!r}" for name in built if built[name] != asked[name]]
-    if other:
-        raise TrainingError(f"the trainer was built with {'; '.join(other)}: build it for {run.name}, then train.")
-    if (folder := Path(str(trainer.args.output_dir)).parent).resolve() != run.folder.resolve():
-        raise TrainingError(f"the trainer was built for {folder.name}, not for {run.name}.")
 
 
 def train_or_resume(
@@ -203,49 +193,6 @@ def measured_of(seconds: float, peak: PeakMemory, forecast: Forecast | None, exp
         "forecast_seconds": round(expected, 1) if expected else None,
         "processes": here().count,
     }
-
-
-def held_alone(run: Run) -> AbstractContextManager:
-    """The lock of a run's folder, held by the first process. Raises TrainingError when somebody else has it."""
-    try:
-        return FileLock(run.folder / "run.lock").acquire(timeout=0) if here().first else nullcontext()
-    except Timeout:
-        raise TrainingError(f"another process is training in {run.name}: wait for it, or start a new run.") from None
-    except OSError as error:  # a folder or a link in the lock's place, or a disk that cannot be written
-        raise unwritable(run.folder / "run.lock", error, "FT_RUNS") from None
-
-
-def resume_point(trainer: LoraTrainer, run: Run, report: Callable[[str], None]) -> tuple[Checkpoint | None, bool]:
-    """The checkpoint to go on from, after saying so, None to begin; and whether its number of steps is kept.
-
-    It is where the minutes (settings.minutes) are what they were. Raises TrainingError when checkpoint or trainer is of
-    another run.
-    """
-    check_built_for(trainer, run)
-    trainer.identity = identity(run.settings, trainer.train_dataset)
-    checkpoint = newest(run.folder / "checkpoints", report)
-    if checkpoint is None:
-        report("a new run: there is no checkpoint to go on from")
-        return None, False
-    if wrong := differences(checkpoint.identity, trainer.identity):
-        raise TrainingError(
-            f"{run.name}/{checkpoint.folder.name} was made with other settings; {'; '.join(wrong)}. Set them back, or "
-            f"start a new run (RESUME = False)."
-        )
-    plan = plan_of(checkpoint) if keeps_minutes(run) else None
-    if plan is not None:
-        adopt(trainer, plan)
-    report(going_on(checkpoint, run.name, total_steps(trainer), trainer.identity))
-    return checkpoint, plan is not None
-
-
-def total_steps(trainer: LoraTrainer) -> int:
-    """How many optimizer steps the whole training has."""
-    if trainer.args.max_steps > 0:
-        return trainer.args.max_steps
-    rows = trainer.args.per_device_train_batch_size * trainer.args.world_size
-    batches = math.ceil(len(trainer.train_dataset) / rows)
-    return math.ceil(trainer.args.num_train_epochs * math.ceil(batches / trainer.args.gradient_accumulation_steps))
 
 
 def run_loop(trainer: LoraTrainer, checkpoint: Checkpoint | None, guard: StopGuard, best: Best) -> None:
@@ -310,7 +257,7 @@ def finish(
         history.rows = read_history(history.path)
     step, total = trainer.state.global_step, total_steps(trainer)
     if not step:
-        raise TrainingError("stopped before the first step: nothing was trained, and nothing needs to be kept.")
+        raise TrainingError(tr("stopped before the first step: nothing was trained, and nothing needs to be kept."))
     check_losses(history, settings)
     save_adapter(folder, lambda aside: write_adapter(trainer, aside, whole), report)
     save_rest(folder, "history.csv", lambda: write_csv(history.rows, folder / "history.csv"))
@@ -333,9 +280,17 @@ def finish(
     }
     save_rest(folder, "run_card.json", lambda: run.save_card(card))
     if not card["finished"]:
-        kept = [path.name for path in by_step(folder / "checkpoints")[:1]]
-        report(
-            f"stopped at step {step} of {total}. Kept: the adapter as it is now{', and ' + kept[0] if kept else ''}. "
-            f"The model answers; run this cell again to go on."
-        )
+        report(words_of_stop(folder, step, total))
     return card
+
+
+def words_of_stop(folder: Path, step: int, total: int) -> str:
+    """What is said of a training that was stopped: what is kept in the run's folder, and how it goes on."""
+    kept = "".join(tr(", and {name}", name=path.name) for path in by_step(folder / "checkpoints")[:1])
+    return tr(
+        "stopped at step {step} of {total}. Kept: the adapter as it is now{kept}. The model answers; run this cell "
+        "again to go on.",
+        step=step,
+        total=total,
+        kept=kept,
+    )

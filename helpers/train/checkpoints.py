@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
 from helpers.machine.card import read_card
+from helpers.machine.language import phrase, tr
 from helpers.machine.paths import fixed_run, read_json, runs_folder, write_json
 from helpers.machine.processes import agree
 from helpers.machine.versions import versions
@@ -41,10 +42,13 @@ SAME = (
 )
 # What may be another, and is told: how long it goes on, what is looked at meanwhile, on which machine.
 TOLD = tuple(f.name for f in fields(Settings) if f.name not in {*SAME, *DIVISION, "profile", "reasons"})
-TOLD_OF, WEIGHTS = "other settings", "weights of the model"  # where an identity keeps these, and a folder's hash
+TOLD_OF, WEIGHTS = (
+    phrase("other settings"),
+    phrase("weights of the model"),
+)  # where an identity keeps these, and a folder's hash
 # What does not change what is trained: how a step is divided, what is asked afterwards, who watches.
 BESIDE = DIVISION | {"reasons", "evaluation_questions", "max_new_tokens", "tracking"}
-NEW = "RESUME = False (on the command line: --new) would start a new one"
+NEW = phrase("RESUME = False (on the command line: --new) would start a new one")
 
 
 class Checkpoint(NamedTuple):
@@ -63,13 +67,15 @@ def identity(settings: Settings, rows: Dataset | None = None) -> dict:
     processes is not in it: they share out the rows of a step, which stay the same.
     """
     values = {name: getattr(settings, name) for name in SAME}
-    values["rows a step"] = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    values[phrase("rows a step")] = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
     if rows is None:
         return values
     values[TOLD_OF] = {name: getattr(settings, name) for name in TOLD}
-    values["content of the data"] = hash_of(rows["input_ids"])
+    values[phrase("content of the data")] = hash_of(rows["input_ids"])
     if "labels" in rows.column_names:
-        values["trained tokens of the data"] = hash_of([label != -100 for label in row] for row in rows["labels"])
+        values[phrase("trained tokens of the data")] = hash_of(
+            [label != -100 for label in row] for row in rows["labels"]
+        )
     if weights := weights_of(settings):
         values[WEIGHTS] = weights
     return values
@@ -101,7 +107,7 @@ def hash_of_rows(rows: Dataset) -> str:
 def differences(before: dict, now: dict) -> list[str]:
     """What differs between two identities, in words; a name that only one of them has is not compared."""
     names = [name for name in now if name != TOLD_OF and before.get(name, now[name]) != now[name]]
-    return [f"{name}: {before[name]} then, {now[name]} now" for name in names]
+    return [tr("{name}: {before} then, {now} now", name=tr(name), before=before[name], now=now[name]) for name in names]
 
 
 def changed_beside(before: dict, now: dict) -> list[str]:
@@ -112,10 +118,12 @@ def changed_beside(before: dict, now: dict) -> list[str]:
 
 def going_on(checkpoint: Checkpoint, name: str, total: int, now: dict) -> str:
     """What is said of a run that goes on from a checkpoint: how far it is, and what is set otherwise than before."""
-    left = "; nothing is left to train" if checkpoint.step >= total else ""
-    other = "; ".join(changed_beside(checkpoint.identity, now))
-    words = f"going on from {checkpoint.folder.name} of {name}: step {checkpoint.step} of {total}{left}"
-    return words + (f". Not as before: {other}" if other else "")
+    facts: dict[str, Any] = {"checkpoint": checkpoint.folder.name, "run": name, "step": checkpoint.step, "total": total}
+    facts["done"] = tr("; nothing is left to train") if checkpoint.step >= total else ""
+    words = tr("going on from {checkpoint} of {run}: step {step} of {total}{done}", **facts)
+    if other := "; ".join(changed_beside(checkpoint.identity, now)):
+        words += tr(". Not as before: {other}", other=other)
+    return words
 
 
 @contextmanager
@@ -170,7 +178,7 @@ def newest(folder: Path, report: Callable[[str], None] = print) -> Checkpoint | 
     """The newest checkpoint that is whole, or None; one that is not is passed over, and said."""
     for path in by_step(folder):
         if wrong := damage(path):
-            report(f"{path.name} is passed over: {wrong}")
+            report(tr("{name} is passed over: {wrong}", name=path.name, wrong=wrong))
             continue
         content = read_seal(path)
         return Checkpoint(path, content["step"], content["tokens"], content["identity"])
@@ -187,17 +195,17 @@ def damage(path: Path) -> str:
     """What is wrong with a checkpoint, or nothing."""
     content = read_seal(path)
     if missing := [name for name in ("files", "step", "tokens", "identity") if name not in content]:
-        return f"it was never finished: its seal has no {missing[0]}"
+        return tr("it was never finished: its seal has no {name}", name=missing[0])
     try:
         for name, expected in content["files"].items():
             if not (path / name).is_file():
-                return f"{name} is missing"
+                return tr("{name} is missing", name=name)
             if size_and_hash(path / name) != expected:
-                return f"{name} is damaged"
+                return tr("{name} is damaged", name=name)
     except (OSError, ValueError) as error:
-        return f"it cannot be read ({type(error).__name__})"
+        return tr("it cannot be read ({kind})", kind=type(error).__name__)
     if content["step"] != int(path.name.removeprefix("checkpoint-")):
-        return "its step is another"
+        return tr("its step is another")
     return state_fault(path) if STATE in content["files"] else ""
 
 
@@ -206,7 +214,7 @@ def state_fault(path: Path) -> str:
     kinds = {"global_step": int, "max_steps": int, "eval_steps": (int, float), "log_history": list}
     state = read_json(path / STATE, report=lambda text: None, kinds=kinds) or {}
     odd = [name for name in kinds if name not in state]
-    return f"{STATE} has no {odd[0]}" if odd else ""
+    return tr("{file} has no {name}", file=STATE, name=odd[0]) if odd else ""
 
 
 def run_to_use(
@@ -228,14 +236,22 @@ def run_to_use(
         wrong = differences(identity(unfinished.settings), identity(settings))
         if not wrong:
             damaged = (unfinished.folder / "run_card.json").exists() and not unfinished.card()
-            what = "run, whose run_card.json is damaged:" if damaged else "unfinished run"
-            report(f"going on with the {what} {unfinished.name}; {NEW}")
+            facts = {"name": unfinished.name, "new": NEW}
+            if damaged:
+                report(tr("going on with the run, whose run_card.json is damaged: {name}; {new}", **facts))
+            else:
+                report(tr("going on with the unfinished run {name}; {new}", **facts))
             return make_run(settings, unfinished.folder)
-        report(f"the unfinished run {unfinished.name} has other settings ({'; '.join(wrong)}), so it is left alone")
+        facts = {"name": unfinished.name, "names": "; ".join(wrong)}
+        report(tr("the unfinished run {name} has other settings ({names}), so it is left alone", **facts))
     if resume and rows is not None and (finished := finished_run(settings, rows)):
         report(
-            f"{finished.name} is finished, and has these settings, these rows and these versions of the libraries: it "
-            f"is used, and nothing is trained a second time; {NEW}"
+            tr(
+                "{name} is finished, and has these settings, these rows and these versions of the libraries: it is "
+                "used, and nothing is trained a second time; {new}",
+                name=finished.name,
+                new=NEW,
+            )
         )
         return make_run(settings, finished.folder)
     return make_run(settings)

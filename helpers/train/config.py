@@ -7,6 +7,7 @@ from trl import SFTConfig
 
 from helpers.behaviour import moved_by_a_neighbour
 from helpers.machine.hardware import is_out_of_memory
+from helpers.machine.language import tr
 from helpers.machine.processes import here, sharded, shared_out
 from helpers.settings import Settings
 
@@ -73,12 +74,15 @@ def keeps_apart(model: Any) -> bool:
     try:
         if sharded() or moved_by_a_neighbour(model).hardly:  # FSDP: the preflight looks
             return True
-        why = "would see the other documents of a row"
+        why = tr("rows are padded, one document each: this model would see the other documents of a row")
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        why = f"takes no row with several documents ({type(error).__name__})"
-    print(f"rows are padded, one document each: this model {why}")
+        kind = type(error).__name__
+        why = tr(
+            "rows are padded, one document each: this model takes no row with several documents ({kind})", kind=kind
+        )
+    print(why)
     return False
 
 

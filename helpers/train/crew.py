@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from helpers.machine.language import tr
 from helpers.machine.paths import json_text
 from helpers.machine.processes import child_environment, module_path, visible_gpus
 from helpers.models.source import origin
@@ -151,14 +152,18 @@ class Crew:
             except ProcessGone:
                 if self.closing:
                     break
-                self.report(f"a process has ended ({child.last_words()[:100]}); its training goes on in a new one")
+                self.report(
+                    tr("a process has ended ({said}); its training goes on in a new one", said=child.last_words()[:100])
+                )
                 continue
             finally:
                 self.idle.put(child)
             if "error" in answer:
                 raise TrainingError(answer["error"])
             return answer
-        raise TrainingError(f"{ATTEMPTS} processes have died of one training; the last said: {child.last_words()}")
+        raise TrainingError(
+            tr("{n} processes have died of one training; the last said: {said}", n=ATTEMPTS, said=child.last_words())
+        )
 
 
 def answer_tasks() -> None:

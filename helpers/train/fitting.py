@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from transformers import PreTrainedTokenizerBase
 
 from helpers.data.chat import added_tokens, original_template
-from helpers.data.labels import Fitted, encode_rows, refusal_in_words, tokenize
-from helpers.data.rendering import WRITTEN, rewrites
-from helpers.data.turns import RowError
+from helpers.data.labels import Fitted, encode_rows, tokenize
+from helpers.data.rendering import WRITTEN, refusal_in_words, rewrites
+from helpers.data.rows import RowError
+from helpers.machine.language import tr
 from helpers.settings import Settings
 from helpers.train.trainer import TrainingError
 
@@ -26,11 +27,14 @@ def fitting(
     if not len(fitted.rows):
         raise TrainingError(nothing_fits(settings, tokenizer, rows, fitted))
     if report and (fitted.shortened or fitted.dropped or fitted.refused):
-        report(f"max_length={settings.max_length}: {fitted.sentence()}")
+        report(tr("max_length={n}: {sentence}", n=settings.max_length, sentence=fitted.sentence()))
     if report and rewrites(tokenizer):
-        report("the template writes earlier answers otherwise than the last: those that differ have rows of their own")
+        report(
+            tr("the template writes earlier answers otherwise than the last: those that differ have rows of their own")
+        )
     if report and (own := count_added(tokenizer, fitted.rows)):
-        report(f"special tokens in the rows: {', '.join(f'{token} {count:,} times' for token, count in own.items())}")
+        times = [tr("{token} {count:,} times", token=token, count=count) for token, count in own.items()]
+        report(tr("special tokens in the rows: {names}", names=", ".join(times)))
     return fitted.rows
 
 
@@ -39,23 +43,29 @@ def watchable(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Data
     try:
         return fitting(settings, tokenizer, rows, None)
     except TrainingError as error:
-        print(f"nothing is evaluated while it trains: {error}")
+        print(tr("nothing is evaluated while it trains: {error}", error=error))
         return None
 
 
 def nothing_fits(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, fitted: Fitted) -> str:
     """Why none of these rows can be trained on, which row is meant, and what to do."""
-    name = f"row {rows[0]['row']} of the data" if "row" in rows.column_names else "the first row"
-    which = f"{name} cannot be trained on" if len(rows) == 1 else f"none of {len(rows):,} rows can be trained on"
+    name = tr("row {n} of the data", n=rows[0]["row"]) if "row" in rows.column_names else tr("the first row")
+    which = tr("none of {n:,} rows can be trained on", n=len(rows))
+    if len(rows) == 1:
+        which = tr("{name} cannot be trained on", name=name)
     if fitted.refused:
         reason, count = fitted.refused.most_common(1)[0]
-        rows_of_it = "1 row" if count == 1 else f"{count:,} rows"
-        return f"{which}: {refusal_in_words(reason)} ({rows_of_it}). {other_template(tokenizer, reason)}"
+        rows_of_it = tr("1 row") if count == 1 else tr("{count:,} rows", count=count)
+        words = {"which": which, "why": refusal_in_words(reason), "n": rows_of_it}
+        return tr("{which}: {why} ({n}). {advice}", advice=other_template(tokenizer, reason), **words)
     first = encode_rows(tokenizer, [rows[0]], settings.assistant_only_loss)[0]
-    needed = f"{name} has {len(first[0]):,} tokens" if not isinstance(first, RowError) else str(first)
-    return (
-        f"{which} within max_length={settings.max_length}: {needed}. Raise MAX_LENGTH (up to the model's context), or "
-        f"shorten the questions."
+    needed = str(first) if isinstance(first, RowError) else tr("{name} has {n:,} tokens", name=name, n=len(first[0]))
+    return tr(
+        "{which} within max_length={most}: {needed}. Raise MAX_LENGTH (up to the model's context), or shorten the "
+        "questions.",
+        which=which,
+        most=settings.max_length,
+        needed=needed,
     )
 
 
@@ -63,10 +73,10 @@ def other_template(tokenizer: PreTrainedTokenizerBase, reason: str) -> str:
     """What to do about rows that the template in use cannot write. reason: a key of Fitted.refused."""
     own = original_template(tokenizer)
     if reason in WRITTEN and (own is None or own == tokenizer.chat_template):  # plainer templates write texts alone
-        return "Choose a model whose own template writes it, or leave these rows out."
+        return tr("Choose a model whose own template writes it, or leave these rows out.")
     if own is None or own == tokenizer.chat_template or "refuses" in reason:
-        return "Set TEMPLATE = 'guanaco', which takes any order of roles, or leave these rows out."
-    return "Set TEMPLATE = 'model', the model's own, or leave these rows out."
+        return tr("Set TEMPLATE = 'guanaco', which takes any order of roles, or leave these rows out.")
+    return tr("Set TEMPLATE = 'model', the model's own, or leave these rows out.")
 
 
 def count_added(tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> dict[str, int]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from helpers.machine.language import tr
 from helpers.machine.processes import agree, here
 
 HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
@@ -75,7 +76,9 @@ class StopGuard(TrainerCallback):
         self.asked = agree(self.asked)  # a signal may have reached only one of several processes
         if self.asked:
             if not self.said:
-                self.report("stopping: a checkpoint is saved first; interrupt once more to stop at once, without it")
+                self.report(
+                    tr("stopping: a checkpoint is saved first; interrupt once more to stop at once, without it")
+                )
             self.said = control.should_training_stop = control.should_save = True
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

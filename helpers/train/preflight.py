@@ -13,7 +13,8 @@ from helpers.data.ends import end_ids, trained_end, turn_end
 from helpers.data.order import is_trained
 from helpers.data.rendering import tokens_of
 from helpers.machine.hardware import choose_dtype, is_out_of_memory, this_machine
-from helpers.machine.tables import Table, show
+from helpers.machine.language import phrase, tr
+from helpers.machine.tables import Table, columns_of, show
 from helpers.models import attention
 from helpers.models.attention import AttentionError
 from helpers.models.load import inspect_model
@@ -23,7 +24,10 @@ from helpers.train.trainer import LoraTrainer, TrainingError
 
 
 class Check(NamedTuple):
-    """One row: its name, what was found, what is needed, whether that holds, and what to do if it does not."""
+    """One row: its name, what was found, what is needed, whether that holds, and what to do if it does not.
+
+    name: English, as `allow` takes it; `tr` shows it.
+    """
 
     name: str
     actual: str
@@ -37,8 +41,8 @@ def preflight(
 ) -> list[Check]:
     """Shows what must hold before training, one row a proof, and stops when a row does not.
 
-    trainer: from `build_trainer`. allow: names of rows that may fail, for a reader who knows better. report: takes
-    each row as a line; without it they are shown as a table.
+    trainer: from `build_trainer`. allow: names of rows that may fail, for a reader who knows better, in English or as
+    they are shown. report: takes each row as a line; without it they are shown as a table.
     Raises TrainingError with what to do.
     """
     try:
@@ -46,32 +50,48 @@ def preflight(
     except (AttentionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, TrainingError) or is_out_of_memory(error):
             raise
-        said = " ".join(str(error).split())[:200]
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise TrainingError(
-            f"this model does something that the preflight cannot follow ({type(error).__name__}: {said}). Set "
-            f"attention='sdpa' (MORE in 03); if it stays, choose another model of those in docs/models.md."
+            tr(
+                "this model does something that the preflight cannot follow ({said}). Set attention='sdpa' (MORE in "
+                "03); if it stays, choose another model of those in docs/models.md.",
+                said=said,
+            )
         ) from error
-    unknown = set(allow) - {check.name for check in checks}
+    names = {name: check.name for check in checks for name in (check.name, tr(check.name))}
+    unknown = sorted(set(allow) - set(names))
     if unknown:
-        raise TrainingError(f"there is no proof {sorted(unknown)}; there are: {', '.join(c.name for c in checks)}.")
-    widths = [max(map(len, column)) for column in ([c.name for c in checks], [c.actual for c in checks])]
-    marks = ["ok" if check.ok else "allowed" if check.name in allow else "fix" for check in checks]
-    lines = [
-        f"[{mark}] {check.name:{widths[0]}}  {check.actual:{widths[1]}}  needed: {check.needed}"
-        for mark, check in zip(marks, checks, strict=True)
-    ]
+        known = ", ".join(tr(check.name) for check in checks)
+        raise TrainingError(tr("there is no proof {names}; there are: {known}.", names=unknown, known=known))
+    allowed = {names[name] for name in allow}
+    show_checks(checks, allowed, report)
+    if failed := [check for check in checks if not check.ok and check.name not in allowed]:
+        raise TrainingError(refusal_of(failed))
+    trainer.checked = True
+    return checks
+
+
+def show_checks(checks: list[Check], allowed: set[str], report: Callable[[str], None] | None) -> None:
+    """Shows the rows of the preflight as a table, or hands each as a line to `report`."""
+    marks = ["ok" if check.ok else "allowed" if check.name in allowed else "fix" for check in checks]
+    rows = [(f"[{m}]", tr(c.name), c.actual, c.needed) for m, c in zip(marks, checks, strict=True)]
+    widths = [max(map(columns_of, column)) for column in zip(*(row[1:3] for row in rows), strict=True)]
+    lines = []
+    for mark, *cells, needed in rows:
+        padded = [cell + " " * (width - columns_of(cell)) for cell, width in zip(cells, widths, strict=True)]
+        lines.append(f"{mark} {'  '.join(padded)}  {tr('needed: {what}', what=needed)}")
     if report is None:
-        rows = [(f"[{mark}]", c.name, c.actual, c.needed) for mark, c in zip(marks, checks, strict=True)]
-        show(Table(("", "row", "found", "needed"), rows, text="\n".join(lines)))
+        show(Table(("", tr("row"), tr("found"), tr("needed")), rows, text="\n".join(lines)))
     else:
         for line in lines:
             report(line)
-    failed = [check for check in checks if not check.ok and check.name not in allow]
-    if failed:
-        reasons = " ".join(f"'{c.name}' is {c.actual}, needed: {c.needed}. {c.remedy}" for c in failed)
-        raise TrainingError(f"training would go wrong. {reasons} To train all the same, allow the row by its name.")
-    trainer.checked = True
-    return checks
+
+
+def refusal_of(failed: list[Check]) -> str:
+    """Why the training is not begun: each row that does not hold, and what to do."""
+    facts = [{"name": tr(c.name), "found": c.actual, "wanted": c.needed, "remedy": c.remedy} for c in failed]
+    reasons = " ".join(tr("'{name}' is {found}, needed: {wanted}. {remedy}", **one) for one in facts)
+    return tr("training would go wrong. {reasons} To train all the same, allow the row by its name.", reasons=reasons)
 
 
 def proofs(trainer: LoraTrainer) -> list[Check]:
@@ -87,8 +107,9 @@ def quantization_check(model: torch.nn.Module) -> Check:
     """How many linear layers of the body are 4-bit, or 8-bit."""
     report = inspect_model(model)
     quantized, all_of_them = report.quantized_linears, report.body_linears
-    remedy = "Load the model with helpers.models.load.load_model, which quantizes Falcon's layers too."
-    return Check("quantized", f"{quantized} of {all_of_them} layers", "all", quantized == all_of_them > 0, remedy)
+    remedy = tr("Load the model with helpers.models.load.load_model, which quantizes Falcon's layers too.")
+    found = tr("{n} of {all} layers", n=quantized, all=all_of_them)
+    return Check(phrase("quantized"), found, tr("all"), quantized == all_of_them > 0, remedy)
 
 
 def label_checks(trainer: LoraTrainer) -> list[Check]:
@@ -102,11 +123,13 @@ def label_checks(trainer: LoraTrainer) -> list[Check]:
     spans = [part["labels"][first:last] for part in documents for first, last in runs_of(part["labels"])]
     ended = sum(trained_end(tokenizer, trainer.model, span) in stops for span in spans)
     foreign = foreign_runs(tokenizer, trainer.rows, documents)
-    cut = "Raise max_length, or see whether the template ends an answer with an end token inside its generation span."
-    masked = "Put nothing but the answer inside the template's generation span, and keep assistant_only_loss=True."
+    cut = tr("Raise max_length, or see whether the template ends an answer with an end token in its generation span.")
+    masked = tr("Put nothing but the answer in the template's generation span, and keep assistant_only_loss=True.")
+    found = tr("{ended} of {count} answers", ended=ended, count=count)
+    beyond = tr("{n} spans beyond answers", n=foreign)
     return [
-        Check("end tokens", f"{ended} of {count} answers", "all", ended == count == len(spans) > 0, cut),
-        Check("human tokens", f"{foreign} spans beyond answers", "0", foreign == 0, masked),
+        Check(phrase("end tokens"), found, tr("all"), ended == count == len(spans) > 0, cut),
+        Check(phrase("human tokens"), beyond, "0", foreign == 0, masked),
     ]
 
 
@@ -124,17 +147,18 @@ def ends_check(trainer: LoraTrainer) -> Check:
     written, stops = turn_end(tokenizer), end_ids(tokenizer, trainer.model)
     stopped = written is not None and written in stops
     names = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(stops)))
-    begun = "".join(tokenizer.convert_ids_to_tokens(begin)) or "no token"
-    actual = f"{once} of {len(documents)} rows begin with {begun} once; generation stops at {names}"
-    needed = "all, and the template's end among them"
+    begun = "".join(tokenizer.convert_ids_to_tokens(begin)) or tr("no token")
+    facts = {"n": once, "all": len(documents), "begun": begun, "names": names}
+    actual = tr("{n} of {all} rows begin with {begun} once; generation stops at {names}", **facts)
+    needed = tr("all, and the template's end among them")
     other = next((prompt for prompt, row in prompts if not continues_prompt(prompt, row)), None)
     if other:
-        actual += f"; a prompt ends with {other.text[-24:]!r}, and its row does not go on from there"
-        needed += ", and prompts as rows begin"
-    remedy = "Set TEMPLATE = 'guanaco', or give the tokenizer a template that ends each answer with an end token."
+        actual += tr("; a prompt ends with {text!r}, and its row does not go on from there", text=other.text[-24:])
+        needed += tr(", and prompts as rows begin")
+    remedy = tr("Set TEMPLATE = 'guanaco', or give the tokenizer a template that ends each answer with an end token.")
     right = once == len(documents) and stopped and other is None
     right = right and all(prompt.input_ids[:count] == begin for prompt, _ in prompts)
-    return Check("begin and end", actual, needed, right, remedy)
+    return Check(phrase("begin and end"), actual, needed, right, remedy)
 
 
 def asked_and_written(trainer: LoraTrainer, most: int = 32) -> Iterator[tuple[Text, Text]]:
@@ -162,13 +186,13 @@ def isolation_check(trainer: LoraTrainer) -> Check:
     """
     packed, after = not trainer.padded, moved_by_what_follows(trainer.model)
     before = moved_by_a_neighbour(trainer.model) if packed else None
-    actual = f"logits move by {before.share:.2%}" if before else "one document a row"
-    remedy = "Set attention='sdpa' or 'eager' (MORE in 03); if it stays, this family cannot keep documents apart."
+    actual = tr("logits move by {share:.2%}", share=before.share) if before else tr("one document a row")
+    remedy = tr("Set attention='sdpa' or 'eager' (MORE in 03); if it stays, this family cannot keep documents apart.")
     if not after.hardly:
-        actual += f", by {after.share:.2%} when a text goes on"
-        remedy = "Choose another model: this one reads a text from both sides, and does not continue it."
+        actual += tr(", by {share:.2%} when a text goes on", share=after.share)
+        remedy = tr("Choose another model: this one reads a text from both sides, and does not continue it.")
     right = after.hardly and (before is None or before.hardly)
-    return Check("isolated", actual, f"below {after.most:.1%} of their spread", right, remedy)
+    return Check(phrase("isolated"), actual, tr("below {most:.1%} of their spread", most=after.most), right, remedy)
 
 
 def loss_checks(trainer: LoraTrainer) -> list[Check]:
@@ -183,14 +207,15 @@ def loss_checks(trainer: LoraTrainer) -> list[Check]:
     """
     batch, alone = one_batch(trainer)
     model, was_training = trainer.model, trainer.model.training
-    remedy = "Load the model again with load_model; if it stays, set attention='sdpa' (MORE in 03)."
+    remedy = tr("Load the model again with load_model; if it stays, set attention='sdpa' (MORE in 03).")
     try:
         with library_forward(model):
             own, reference = added_up([loss_and_gradient(trainer, document, own=True) for document in alone])
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
-        return [Check("loss", f"unknown: the model's own fails ({error})", "that it can be compared", False, remedy)]
+        found = tr("unknown: the model's own fails ({error})", error=error)
+        return [Check(phrase("loss"), found, tr("that it can be compared"), False, remedy)]
     model.eval()
     with torch.no_grad():
         trainer.compute_loss(model, trainer._prepare_inputs(alone[0]))
@@ -204,16 +229,17 @@ def loss_checks(trainer: LoraTrainer) -> list[Check]:
         loss_bar = 3e-2  # the model's own multiplies unpacked weights in 16 bits; an E4M3 number has 3 bits of mantissa
     same = abs(loss - own) <= loss_bar * abs(own) and abs(length - 1) <= length_bar
     repacked = sum(has_no_backward(module) for module in model.modules())
-    actual = f"cosine {cosine:.4f}" + (f", {repacked} layers without backward pass" if repacked else "")
+    actual = tr("cosine {n:.4f}", n=cosine)
+    if repacked:
+        actual += tr(", {n} layers without backward pass", n=repacked)
+    facts = {"loss": loss, "own": own, "length": length, "loss_bar": loss_bar, "length_bar": length_bar}
+    found = tr("{loss:.4g}, the model's own {own:.4g}; gradient {length:.3f} times as long", **facts)
+    needed = tr("the model's own within {loss_bar:.1%}, its gradient within {length_bar:.0%}", **facts)
+    slower = tr(" Or set trainer.fast_head = False: the model's own forward pass makes the loss then.")
+    above = tr("above 0.99, as of the documents alone")
     return [
-        Check(
-            "loss",
-            f"{loss:.4g}, the model's own {own:.4g}; gradient {length:.3f} times as long",
-            f"the model's own within {loss_bar:.1%}, its gradient within {length_bar:.0%}",
-            same,
-            remedy + " Or set trainer.fast_head = False: the model's own forward pass makes the loss then.",
-        ),
-        Check("gradient", actual, "above 0.99, as of the documents alone", cosine > 0.99 and not repacked, remedy),
+        Check(phrase("loss"), found, needed, same, remedy + slower),
+        Check(phrase("gradient"), actual, above, cosine > 0.99 and not repacked, remedy),
     ]
 
 
@@ -233,7 +259,7 @@ def one_batch(trainer: LoraTrainer) -> tuple[dict, list[dict]]:
     rows = trainer.train_dataset.select(range(min(64, len(trainer.train_dataset))))
     documents = [document for row in rows for document in split_row(row) if runs_of(document["labels"])]
     if not documents:
-        raise TrainingError("no document has a trained token: raise max_length, or look at the template.")
+        raise TrainingError(tr("no document has a trained token: raise max_length, or look at the template."))
     documents = sorted(documents, key=lambda document: len(document["input_ids"]))[:3]
     return trainer.data_collator(documents), [trainer.data_collator([document]) for document in documents]
 
@@ -277,10 +303,11 @@ def kernel_check(trainer: LoraTrainer) -> Check:
     emulated = settings.device == "cuda" and computes == "bfloat16" and native != torch.bfloat16
     wanted = attention.serving(base_of(trainer.model), settings.attention, settings.max_length)
     right = kernel == wanted.value and not emulated and (settings.device == "cuda" or computes != "float16")
-    remedy = "Load the model with load_model(settings), and leave dtype and autocast to the settings."
+    remedy = tr("Load the model with load_model(settings), and leave dtype and autocast to the settings.")
     reason = settings.reasons.get("attention", "") if wanted.value == settings.attention else wanted.reason
-    needed = f"{wanted.value}: {reason or wanted.reason}"
-    return Check("kernel", f"{kernel or 'unknown'} in {computes}", needed, right, remedy)
+    needed = tr("{kernel}: {why}", kernel=wanted.value, why=tr(reason or wanted.reason))
+    found = tr("{kernel} in {dtype}", kernel=kernel or tr("unknown"), dtype=computes)
+    return Check(phrase("kernel"), found, needed, right, remedy)
 
 
 def adapter_check(trainer: LoraTrainer) -> Check:
@@ -290,5 +317,6 @@ def adapter_check(trainer: LoraTrainer) -> Check:
     if trained:
         share = count / (count + inspect_model(trainer.model).parameters)
     right = bool(trained) and all("lora_" in n and p.dtype == torch.float32 for n, p in trained)
-    remedy = "Build the trainer with build_trainer, which freezes the model and keeps the adapter in float32."
-    return Check("adapter", f"{count:,} parameters ({share:.2%})", "LoRA's only, in float32", right, remedy)
+    remedy = tr("Build the trainer with build_trainer, which freezes the model and keeps the adapter in float32.")
+    found = tr("{count:,} parameters ({share:.2%})", count=count, share=share)
+    return Check(phrase("adapter"), found, tr("LoRA's only, in float32"), right, remedy)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from helpers.data.conversation import beyond_text, tools_in, whole_messages
 from helpers.data.labels import Token, documents_of, encode, encode_rows, label_tokens, tokenize
 from helpers.data.rendering import encode_whole
+from helpers.machine.language import tr
 from helpers.machine.quiet import quiet_unless
 from helpers.run import make_run
 from helpers.settings import Settings
@@ -80,7 +81,13 @@ def row_that_fits(
         pair = encode_rows(tokenizer, [row], settings.assistant_only_loss)[0]
         if isinstance(pair, tuple) and len(pair[0]) <= settings.max_length:
             if position != wanted:
-                report(f"row {wanted} cannot be trained on as it is; here is row {position}")
+                report(
+                    tr(
+                        "row {wanted} cannot be trained on as it is; here is row {position}",
+                        wanted=wanted,
+                        position=position,
+                    )
+                )
             return position
     only = rows.select([wanted])
     raise TrainingError(nothing_fits(settings, tokenizer, only, tokenize(tokenizer, only, settings.max_length)))
@@ -99,6 +106,6 @@ def row_tokens(trainer: LoraTrainer, row: Mapping[str, Any]) -> list[Token]:
     indices = range(min(64, len(trainer.train_dataset)))  # packing puts rows in another order
     same = [pair for pair in documents_of(batch_of(trainer, list(indices))) if pair[0] == whole[: len(pair[0])]]
     if not same:
-        raise TrainingError("this row is not among the first that are trained: it does not fit into max_length.")
+        raise TrainingError(tr("this row is not among the first that are trained: it does not fit into max_length."))
     ids, labels = max(same, key=lambda pair: len(pair[0]))
     return label_tokens(tokenizer, ids, labels, cut=whole[len(ids) :], kinds=kinds)

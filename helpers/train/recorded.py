@@ -18,6 +18,7 @@ import torch
 from helpers.adapted import base_of
 from helpers.data.packing import Documents, find_documents
 from helpers.machine.hardware import is_out_of_memory
+from helpers.machine.language import phrase, tr
 
 LENGTHS = 128  # a recorded length is a multiple of so many tokens
 PADDING = 0.04  # a batch is laid into a longer recording where at most this share of it would be padding
@@ -63,7 +64,7 @@ class RecordedDecoder:
         self.recorded: dict[FixedForm, Any] = {}
         self.works, self.started_over = True, False
         self.pool: Any = None
-        self.how = "the passes of a step are recorded as CUDA graphs, one for each length of a batch"
+        self.how: str = phrase("the passes of a step are recorded as CUDA graphs, one for each length of a batch")
 
     def __call__(self, inputs: dict[str, torch.Tensor], more: bool = True) -> torch.Tensor | None:
         """Hidden states (1, tokens, hidden_size) of a packed row; None where the eager pass is to be taken.
@@ -110,13 +111,13 @@ class RecordedDecoder:
                 wrong = difference(own, hidden_and_gradient(body, given, self.model, tokens))
         except RuntimeError as error:
             first = str(error).splitlines()[0]
-            wrong = "the memory has no room for it" if is_out_of_memory(error) else first
+            wrong = phrase("the memory has no room for it") if is_out_of_memory(error) else first
         if wrong:
-            self.forget(f"the passes of a step are not recorded: {wrong}")
+            self.forget(phrase("the passes of a step are not recorded: {wrong}", wrong=wrong))
             return False
         torch.cuda.empty_cache()
         if not self.recorded:
-            self.report(self.how)
+            self.report(tr(self.how))
         self.recorded[form] = body
         return True
 
@@ -129,14 +130,14 @@ class RecordedDecoder:
         self.seen.clear()
         self.recorded.clear()
         self.pool = None
-        self.report(why)
+        self.report(tr(why))
 
     def forget(self, why: str) -> None:
         """Gives the memory of all recordings back; from now on every pass is eager."""
         self.recorded.clear()
         self.works, self.how = False, why
         torch.cuda.empty_cache()
-        self.report(why)
+        self.report(tr(why))
 
 
 def laid_out(inputs: dict[str, torch.Tensor], form: FixedForm, longest: int) -> tuple[torch.Tensor, ...]:
@@ -189,8 +190,8 @@ def hidden_and_gradient(
 
 def difference(own: tuple[torch.Tensor, ...], replayed: tuple[torch.Tensor, ...], bar: float = 0.02) -> str:
     """What of a recorded pass is not what the eager one gives, beyond the rounding of 16 bits; "" for nothing."""
-    for name, one, other in zip(("hidden states", "gradients"), own, replayed, strict=True):
+    for name, one, other in zip((phrase("hidden states"), phrase("gradients")), own, replayed, strict=True):
         off = float((one - other).double().norm() / one.double().norm())
         if not off <= bar:
-            return f"their {name} differ by {off:.1%} from those of the eager pass"
+            return phrase("their {name} differ by {share:.1%} from those of the eager pass", name=name, share=off)
     return ""

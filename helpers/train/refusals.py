@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from helpers.machine.hardware import is_out_of_memory
+from helpers.machine.language import tr
 from helpers.machine.processes import here, is_lost_peer
 from helpers.train.checkpoints import Checkpoint
 from helpers.train.trainer import LoraTrainer, TrainingError, next_moves
@@ -19,8 +20,12 @@ def model_runs() -> Iterator[None]:
             raise
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise TrainingError(
-            f"this model does not read a text in the installed transformers ({said}): its config.json says what does "
-            f"not fit together, or it lacks a setting. Choose another model: docs/models.md has those that were tried."
+            tr(
+                "this model does not read a text in the installed transformers ({said}): its config.json "
+                "says what does not fit together, or it lacks a setting. Choose another model: "
+                "docs/models.md has those that were tried.",
+                said=said,
+            )
         ) from error
 
 
@@ -30,7 +35,8 @@ def adapter_fits() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise TrainingError(f"no adapter can be put on this model: {' '.join(str(error).split())[:200]}") from error
+        said = " ".join(str(error).split())[:200]
+        raise TrainingError(tr("no adapter can be put on this model: {said}", said=said)) from error
 
 
 def what_failed(error: Exception, trainer: LoraTrainer, checkpoint: Checkpoint | None) -> str:
@@ -40,11 +46,12 @@ def what_failed(error: Exception, trainer: LoraTrainer, checkpoint: Checkpoint |
     them shows when they are loaded, and in the first step. They are read without running anything (weights_only).
     """
     if isinstance(error, (RuntimeError, MemoryError)) and is_out_of_memory(error):
-        return "the memory is full. " + next_moves(trainer.settings)
+        return tr("the memory is full. {moves}", moves=next_moves(trainer.settings))
     if isinstance(error, RuntimeError) and here().count > 1 and is_lost_peer(error):
-        return (
-            f"another of the {here().count} processes is gone, so all stop. Start them again with the same command: "
-            f"the training goes on from its newest checkpoint."
+        return tr(
+            "another of the {count} processes is gone, so all stop. Start them again with the same command: the "
+            "training goes on from its newest checkpoint.",
+            count=here().count,
         )
     if (
         checkpoint is None
@@ -54,8 +61,11 @@ def what_failed(error: Exception, trainer: LoraTrainer, checkpoint: Checkpoint |
         return ""
     said = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
     if type(error).__name__ == "UnpicklingError":
-        said = "one of its files is a pickle that would run something, which is not done"
-    return (
-        f"{checkpoint.folder.name} could not be gone on from ({said}). Delete {checkpoint.folder} and start again: the "
-        f"training goes on from the checkpoint before it, or from the beginning."
+        said = tr("one of its files is a pickle that would run something, which is not done")
+    return tr(
+        "{name} could not be gone on from ({said}). Delete {folder} and start again: the training goes on from the "
+        "checkpoint before it, or from the beginning.",
+        name=checkpoint.folder.name,
+        said=said,
+        folder=checkpoint.folder,
     )

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from helpers.data.conversation import last_question
 from helpers.data.facts import has_facts
 from helpers.generate.generation import generate
+from helpers.machine.language import tr
 from helpers.watch.history import History
 
 
@@ -51,7 +52,7 @@ class Samples(TrainerCallback):
             with torch.random.fork_rng():
                 (answer,) = generate(model, tokenizer, [self.conversation], max_new_tokens=self.max_new_tokens)
         except TemplateError as error:  # the training goes on without
-            print(f"the template cannot write the question that is asked while it trains ({error})")
+            print(tr("the template cannot write the question that is asked while it trains ({error})", error=error))
             return
         finally:
             model.train(was_training)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from helpers.machine.language import tr
 from helpers.machine.places import Place, require, require_room
 from helpers.machine.versions import versions
 from helpers.models.adapter import read_changes
@@ -69,14 +70,25 @@ def save_adapter(folder: Path, save: Callable[[Path], None], report: Callable[[s
         except (*FULL, ModelError) as error:
             kept = by_step(folder / "checkpoints")
             if attempt == 1 and len(kept) > 1:
-                report(f"the adapter could not be saved ({reason(error)}); older checkpoints make room for it")
+                report(
+                    tr(
+                        "the adapter could not be saved ({reason}); older checkpoints make room for it",
+                        reason=reason(error),
+                    )
+                )
                 for old in kept[1:]:
                     shutil.rmtree(old, ignore_errors=True)
                 continue
-            safe = f"{kept[0].name} is kept" if kept else "no checkpoint is kept"
+            safe = tr("{name} is kept", name=kept[0].name) if kept else tr("no checkpoint is kept")
             raise TrainingError(
-                f"the adapter could not be saved in {folder} ({reason(error)}): {safe}. Make room (delete old folders "
-                f"in runs/, or a larger ulimit -f), and start the same training again: it goes on from there."
+                tr(
+                    "the adapter could not be saved in {folder} ({reason}): {safe}. Make room (delete old "
+                    "folders in runs/, or a larger ulimit -f), and start the same training again: it goes on "
+                    "from there.",
+                    folder=folder,
+                    reason=reason(error),
+                    safe=safe,
+                )
             ) from error
 
 
@@ -93,8 +105,14 @@ def save_rest(folder: Path, name: str, save: Callable[[], None]) -> None:
         save()
     except OSError as error:
         raise TrainingError(
-            f"{name} could not be written in {folder} ({reason(error)}). The adapter is kept, whole, in "
-            f"{folder / 'adapter'}. Make room, and start the training again: it goes on from its checkpoint."
+            tr(
+                "{name} could not be written in {folder} ({reason}). The adapter is kept, whole, in "
+                "{adapter}. Make room, and start the training again: it goes on from its checkpoint.",
+                name=name,
+                folder=folder,
+                reason=reason(error),
+                adapter=folder / "adapter",
+            )
         ) from error
 
 
@@ -109,8 +127,8 @@ def check_room(folder: Path, trained_bytes: int) -> None:
     trained_bytes: of the adapter's weights. It is saved once, and in each checkpoint with AdamW's two averages; while
     one is written, those before it are still there.
     """
-    require(Place("the run's folder", folder, "FT_RUNS", 0.0))
-    require_room(folder, trained_bytes * (1 + CHECKPOINT * (KEPT + 1)) + 2**22, "what this training saves")
+    require(Place(tr("the run's folder"), folder, "FT_RUNS", 0.0))
+    require_room(folder, trained_bytes * (1 + CHECKPOINT * (KEPT + 1)) + 2**22, tr("what this training saves"))
 
 
 def check_losses(history: History, settings: Settings) -> None:
@@ -121,10 +139,16 @@ def check_losses(history: History, settings: Settings) -> None:
     for step, last in series(history.rows, "loss")[-1:]:
         if math.isfinite(last):
             return
-        fp16 = " Or train in bfloat16, which does not overflow." if settings.autocast == "float16" else ""
         rate = settings.learning_rate
-        advice = f"Halve the learning rate ({rate:g})" if rate <= TOO_FAST else "Set LEARNING_RATE = None"
-        raise TrainingError(f"the loss is {last} at step {step}. {read(history.rows).sentence} {advice}.{fp16}")
+        advice = (
+            tr("Halve the learning rate ({rate:g}).", rate=rate)
+            if rate <= TOO_FAST
+            else tr("Set LEARNING_RATE = None.")
+        )
+        if settings.autocast == "float16":
+            advice += tr(" Or train in bfloat16, which does not overflow.")
+        facts = {"last": last, "step": step, "reading": read(history.rows).sentence, "advice": advice}
+        raise TrainingError(tr("the loss is {last} at step {step}. {reading} {advice}", **facts))
 
 
 def describe(settings: Settings, history: History) -> dict:

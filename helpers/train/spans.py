@@ -10,7 +10,7 @@ from helpers.data.chat import PROBES, cleaned, probe_messages, without_markers
 from helpers.data.conversation import KINDS, tools_in, whole_messages
 from helpers.data.order import is_trained
 from helpers.data.rendering import common_prefix, render, thinking_told_apart
-from helpers.data.turns import RowError
+from helpers.data.rows import RowError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

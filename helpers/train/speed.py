@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 
+from helpers.machine.language import tr
 from helpers.machine.processes import sharded
 from helpers.models.attention import kernel_of
 from helpers.models.float8 import refuse_merges
@@ -41,8 +42,10 @@ def speed_up(trainer: LoraTrainer) -> None:
         refuse_merges(trainer.model)
         fuse_norms(trainer.model)
     if trainer.settings.use_dora:
-        print("DoRA: its layers compute by PEFT's own product, which is slower than this project's for plain LoRA")
+        print(tr("DoRA: its layers compute by PEFT's own product, which is slower than this project's for plain LoRA"))
     if trainer.settings.autocast == "float16":
         keep_stream_in_float32(trainer.model)
     if not trainer.fast_head:
-        print("the loss is made by the model's own forward pass: it does more to its logits than the fast head knows")
+        print(
+            tr("the loss is made by the model's own forward pass: it does more to its logits than the fast head knows")
+        )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from helpers.machine.inits import init_fault
+from helpers.machine.language import tr
 from helpers.machine.paths import read_json, runs_folder, write_json
 from helpers.machine.tables import Table
 from helpers.run import Run, make_run
@@ -57,26 +58,35 @@ class Sweep(NamedTuple):
         rows = []
         for trial in self.trials:
             low, high = over_seeds(list(trial.losses.values()))
-            spread = f"{low:.3f} to {high:.3f}" if math.isfinite(low) else "one seed"
+            spread = tr("{low:.3f} to {high:.3f}", low=low, high=high) if math.isfinite(low) else tr("one seed")
             loss = statistics.fmean(trial.losses.values())
             rows.append((*map(str, trial.changes.values()), trial.steps, len(trial.losses), f"{loss:.3f}", spread))
         names = list(self.trials[0].changes)
-        return Table((*names, "steps", "seeds", "held-out loss", "95 % interval"), rows, notes=[self.sentence()])
+        return Table(
+            (*names, tr("steps"), tr("seeds"), tr("held-out loss"), tr("95 % interval")), rows, notes=[self.sentence()]
+        )
 
     def sentence(self) -> str:
         """Whether the best differs from the second by more than noise: paired by seed, since both saw the same rows."""
         first, *others = self.trials
         if not others or others[0].steps < self.steps:
-            return f"{first.name} came first."
+            return tr("{name} came first.", name=first.name)
         second = others[0]
         gaps = [second.losses[seed] - loss for seed, loss in first.losses.items() if seed in second.losses]
         low, high = over_seeds(gaps)
-        words = f"{first.name} is ahead of {second.name} by {statistics.fmean(gaps):.3f}"
+        facts = {"first": first.name, "second": second.name, "gap": statistics.fmean(gaps)}
         if not math.isfinite(low):
-            return f"{words} with one seed: nobody can say whether that is noise."
+            return tr(
+                "{first} is ahead of {second} by {gap:.3f} with one seed: nobody can say whether that is noise.",
+                **facts,
+            )
         within = low <= 0 <= high
-        verdict = "that is within noise: take the cheaper one" if within else "that is more than noise"
-        return f"{words} (95 % interval {low:.3f} to {high:.3f}, {len(gaps)} seeds): {verdict}."
+        facts["verdict"] = tr("that is within noise: take the cheaper one") if within else tr("that is more than noise")
+        facts |= {"low": low, "high": high, "n": len(gaps)}
+        return tr(
+            "{first} is ahead of {second} by {gap:.3f} (95 % interval {low:.3f} to {high:.3f}, {n} seeds): {verdict}.",
+            **facts,
+        )
 
 
 def combinations(settings: Settings, grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -118,7 +128,9 @@ def sweep(
     """
     start, tried = time.perf_counter(), combinations(settings, grid)
     if not tried or not seeds:
-        raise ValueError("an empty grid: name settings with their values, such as {'r': [4, 16]}")
+        raise ValueError(
+            tr("an empty grid: name settings with their values, such as {example}", example="{'r': [4, 16]}")
+        )
     folder = sweep_folder(settings, grid, seeds, minutes, steps)
     at_once = max(len(tried), FINALISTS * (len(seeds) - 1))
     count = min(at_once, processes or count_gpus(settings))
@@ -126,8 +138,11 @@ def sweep(
         work = work_of(len(tried), len(seeds), count)
         total = planned(folder) or steps_for(bench, settings, work, minutes, steps)
         write_json(folder / "sweep.json", {"steps": total, "grid": {name: list(v) for name, v in grid.items()}})
-        at_a_time = f", {count} at a time" if count > 1 else ""
-        report(f"{len(tried)} settings, {total} steps each for those that reach the end{at_a_time}")
+        facts = {"n": len(tried), "total": total, "count": count}
+        if count > 1:
+            report(tr("{n} settings, {total} steps each for those that reach the end, {count} at a time", **facts))
+        else:
+            report(tr("{n} settings, {total} steps each for those that reach the end", **facts))
 
         def losses(wanted: Sequence[tuple[dict, int]], step: int) -> list[float]:
             runs = [run_of(folder, with_changes(settings, c, seed, total), c) for c, seed in wanted]
@@ -152,7 +167,10 @@ def halved(
         ranked = sorted(zip(tried, found, strict=True), key=lambda pair: pair[1])
         kept = max(FINALISTS, math.ceil(len(tried) / 2)) if share > 1 else FINALISTS
         reached = [Trial(changes, {seeds[0]: loss}, step) for changes, loss in ranked[kept:]] + reached
-        report(f"after {step} steps: {len(ranked[:kept])} of {len(tried)} go on" if share > 1 else "the last two")
+        if share > 1:
+            report(tr("after {step} steps: {n} of {all} go on", step=step, n=len(ranked[:kept]), all=len(tried)))
+        else:
+            report(tr("the last two"))
         tried = [changes for changes, _ in ranked[:kept]]
     pairs = [(changes, seed) for changes in tried for seed in seeds]
     found = losses(pairs, total)

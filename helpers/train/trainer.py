@@ -18,6 +18,7 @@ from trl import SFTTrainer
 from helpers.adapted import base_of
 from helpers.data.packing import find_documents
 from helpers.machine.hardware import is_out_of_memory
+from helpers.machine.language import phrase, tr
 from helpers.machine.processes import agree, sharded
 from helpers.models.starts import remember_start, weights_before
 from helpers.settings import Settings
@@ -143,7 +144,7 @@ class LoraTrainer(SFTTrainer):
             dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
             head = head_of(base, dtype)
             if head is None:
-                raise TrainingError("the output head must be a frozen linear layer: build the trainer anew.")
+                raise TrainingError(tr("the output head must be a frozen linear layer: build the trainer anew."))
             self.cast_head = head
         return self.cast_head
 
@@ -159,7 +160,7 @@ class LoraTrainer(SFTTrainer):
         loss = self.attempt(model, inputs, num_items_in_batch)
         while loss is None:
             if self.args.world_size > 1:  # the others would wait for passes that only this process makes
-                raise TrainingError("the memory of one process is full. " + next_moves(self.settings))
+                raise TrainingError(tr("the memory of one process is full. {moves}", moves=next_moves(self.settings)))
             self.make_smaller(inputs)
             model.zero_grad(set_to_none=True)
             losses = [self.attempt(model, *batch) for batch in self.step_batches]
@@ -205,8 +206,15 @@ class LoraTrainer(SFTTrainer):
             self.aside = None
         if failed:
             kept = [path.name for path in checkpoints.by_step(folder)[:1]]
-            safe = f"{kept[0]} stays" if kept else "there is none so far"
-            self.report(f"checkpoint-{step} could not be saved ({failed}). Training goes on; {safe}. Is the disk full?")
+            safe = tr("{name} stays", name=kept[0]) if kept else tr("there is none so far")
+            self.report(
+                tr(
+                    "checkpoint-{step} could not be saved ({failed}). Training goes on; {safe}. Is the disk full?",
+                    step=step,
+                    failed=failed,
+                    safe=safe,
+                )
+            )
 
     def save_aside(self, model: torch.nn.Module, trial: Any, folder: Path, step: int) -> Exception | None:
         """Saves into self.aside and moves it into place; returns what went wrong. All processes meet here."""
@@ -246,18 +254,23 @@ class LoraTrainer(SFTTrainer):
         Raises TrainingError when the batch is a single sequence already.
         """
         if self.recorded is not None and self.recorded.recorded:
-            self.recorded.start_over("the recordings of a step's passes are dropped: the memory was full")
+            self.recorded.start_over(phrase("the recordings of a step's passes are dropped: the memory was full"))
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         before = len(split_batch(inputs, self.parts))
         while len(split_batch(inputs, self.parts)) == before:
             if self.parts > inputs["input_ids"].numel():
-                raise TrainingError("the memory is too small for a single sequence. " + next_moves(self.settings))
+                raise TrainingError(
+                    tr("the memory is too small for a single sequence. {moves}", moves=next_moves(self.settings))
+                )
             self.parts *= 2
         self.report(
-            f"the memory was full: going on from the last optimizer step with micro-batches 1/{self.parts} of the size "
-            f"and {self.parts} times as many; the loss stays that of the whole batch."
+            tr(
+                "the memory was full: going on from the last optimizer step with micro-batches 1/{parts} "
+                "of the size and {parts} times as many; the loss stays that of the whole batch.",
+                parts=self.parts,
+            )
         )
 
 
@@ -289,9 +302,10 @@ def left_in_training(model: torch.nn.Module, modules: Iterable[torch.nn.Module])
 
 def next_moves(settings: Settings) -> str:
     """What to try when not even one sequence fits, in order."""
-    first = "" if settings.gradient_checkpointing else "set GRADIENT_CHECKPOINTING = True; "
-    last = "choose a smaller MODEL" if settings.quantization == "nf4" else "set QUANTIZATION = 'nf4'"
-    return f"In this order: {first}halve MAX_LENGTH ({settings.max_length}); {last}."
+    more = "" if settings.gradient_checkpointing else tr("set GRADIENT_CHECKPOINTING = True; ")
+    last = tr("choose a smaller MODEL") if settings.quantization == "nf4" else tr("set QUANTIZATION = 'nf4'")
+    words = {"more": more, "length": settings.max_length, "advice": last}
+    return tr("In this order: {more}halve MAX_LENGTH ({length}); {advice}.", **words)
 
 
 def round_up(inputs: dict, multiple: int = 16) -> dict:

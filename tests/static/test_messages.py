@@ -15,10 +15,13 @@ ENTRIES = entries(read_catalog(CATALOG))
 
 
 def fields(text):
-    return sorted((name, spec, kind) for _, name, spec, kind in string.Formatter().parse(text) if name is not None)
+    found = ((name, spec, kind) for _, name, spec, kind in string.Formatter().parse(text) if name is not None)
+    return sorted(found, key=str)
 
 
-WHOLE = "shown|told|what|why|begin|hint|failed|text|note|question"  # fields that are sentences
+# fields that are sentences, or words of one
+WHOLE = "advice|begin|by|done|failed|found|hint|kept|known|limits|more|moves|needed|note|question|"
+WHOLE += "reading|reason|reasons|remedy|safe|sentence|shown|text|told|verdict|what|when|which|why|wrong"
 
 
 def plain(text):

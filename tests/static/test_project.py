@@ -185,10 +185,13 @@ def test_modules_are_small_and_explained(path):
             assert node.end_lineno - node.lineno <= 45, f"{path.name}: {node.name}"
 
 
-def test_only_settings_paths_and_what_runs_a_series_read_the_environment():
+def test_only_settings_paths_the_language_and_what_runs_a_series_read_the_environment():
     for path in HELPERS:
         silences = path == PROJECT / "helpers" / "__init__.py"
-        if path.stem not in ("settings", "paths", "processes", "series", "doctor", "colab") and not silences:
+        if (
+            path.stem not in ("settings", "paths", "processes", "series", "doctor", "colab", "language")
+            and not silences
+        ):
             assert "os.environ" not in path.read_text(), path.name
 
 

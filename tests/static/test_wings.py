@@ -14,8 +14,8 @@ from helpers.machine.paths import PROJECT
 PACKAGE = PROJECT / "helpers"
 # From the bottom up: a wing imports from those before it; those of one line do not know each other.
 FLOORS = (
-    ("machine", "colab", "adapted", "behaviour", "reasons", "seeds"),
-    ("data", "watch", "runs"),
+    ("machine", "adapted", "behaviour", "seeds"),
+    ("data", "watch", "runs", "reasons", "limits", "colab"),
     ("generate",),
     ("settings",),
     ("run",),

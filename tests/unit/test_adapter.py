@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHea
 
 from helpers.export.errors import ExportError
 from helpers.export.merge import base_files, merge
-from helpers.models.adapter import check_config, check_fits, check_loaded, loaded_onto, read_changes
+from helpers.models.adapter import check_fits, check_loaded, loaded_onto, read_changes
+from helpers.models.adapter_config import check_config
 from helpers.models.source import ModelError
 
 BY_NAME = {family.name: family for family in FAMILIES}

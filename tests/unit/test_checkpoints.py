@@ -16,7 +16,6 @@ from helpers.machine.versions import versions
 from helpers.run import Run
 from helpers.settings import Settings, resolve
 from helpers.train import checkpoints
-from helpers.train.build import held_alone
 from helpers.train.checkpoints import (
     Saver,
     changed_beside,
@@ -28,6 +27,7 @@ from helpers.train.checkpoints import (
     seal,
     staged,
 )
+from helpers.train.resume import held_alone
 
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
 

@@ -11,9 +11,10 @@ import sys
 import pytest
 
 from helpers.__main__ import main
+from helpers.limits import CHOICES, LIMITS
 from helpers.machine.paths import PROJECT
 from helpers.project import ending, explain
-from helpers.settings import CHOICES, LIMITS, Settings
+from helpers.settings import Settings
 
 ODD = ("", "-1", "0", "nan", "1e400", "9" * 400, "a\0b", "../..", "数据", "--", "[]", "true")
 NUMBERS = ("", "-1", "nan", "9" * 30)

@@ -6,9 +6,8 @@ import pytest
 
 from helpers.data.formats import to_conversation
 from helpers.data.load import load_chat
-from helpers.data.rows import DataError
+from helpers.data.rows import DataError, RowError
 from helpers.data.templated import parse_templated
-from helpers.data.turns import RowError
 
 INST = "[INST] What is {}? [/INST]"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from helpers.data.columns import NAMES, is_missing
 from helpers.data.formats import to_conversation
 from helpers.data.load import DataError, load_chat, load_chat_data
-from helpers.data.turns import RowError
+from helpers.data.rows import RowError
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12).filter(str.strip)
 VALUE = st.one_of(

@@ -1,14 +1,19 @@
 """What helpers say comes in the language that is asked for, and in English where the catalog lacks it."""
 
+import copy
+import json
 import locale
 
 import pytest
 
+from helpers import colab
+from helpers.data.rows import RowError
+from helpers.data.texts import text_of
 from helpers.lessons import check, predict, quiz, revealed
 from helpers.lessons.check import verdict_on
 from helpers.lessons.pass_code import codes_table, make_code, pass_code
 from helpers.lessons.progress_map import progress_map
-from helpers.machine.language import language, tr
+from helpers.machine.language import SYSTEM, language, phrase, tr
 from helpers.machine.tables import Table
 
 
@@ -26,12 +31,67 @@ def test_any_usual_spelling_of_chinese_will_do(monkeypatch, asked):
     assert (language(), tr("Right.")) == ("zh_CN", "对了。")
 
 
+@pytest.fixture
+def no_system(monkeypatch):
+    """A machine that names no language."""
+    for name in SYSTEM:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(locale, "getlocale", lambda: (None, None))
+
+
 @pytest.mark.parametrize("asked", [None, "", "en", "de_DE", "C.UTF-8"])
-def test_everything_else_is_english(monkeypatch, asked):
+def test_everything_else_is_english(monkeypatch, no_system, asked):
     monkeypatch.delenv("FT_LANGUAGE", raising=False)
     if asked is not None:
         monkeypatch.setenv("FT_LANGUAGE", asked)
     assert (language(), tr("Right.")) == ("en", "Right.")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"LANG": "zh_CN.UTF-8"}, "zh_CN"),
+        ({"LANG": "en_US.UTF-8", "LANGUAGE": "zh_CN:en"}, "zh_CN"),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "C.UTF-8"}, "en"),
+        ({"LANG": "zh_CN.UTF-8", "FT_LANGUAGE": "en"}, "en"),
+    ],
+)
+def test_the_system_is_asked_where_no_notebook_has_said_its_language(monkeypatch, no_system, said, expected):
+    monkeypatch.delenv("FT_LANGUAGE", raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert language() == expected
+
+
+def test_windows_names_its_locale_in_words(monkeypatch, no_system):
+    monkeypatch.delenv("FT_LANGUAGE", raising=False)
+    monkeypatch.setattr(locale, "getlocale", lambda: ("Chinese (Simplified)_China", "936"))
+    assert language() == "zh_CN"
+
+
+def test_an_english_notebook_speaks_english_on_a_chinese_system(monkeypatch, no_system):
+    monkeypatch.delenv("FT_LANGUAGE", raising=False)
+    monkeypatch.setenv("LANG", "zh_CN.UTF-8")
+    colab.prepare()
+    assert language() == "en"
+    monkeypatch.setenv("FT_LANGUAGE", "zh")
+    colab.prepare()
+    assert language() == "zh_CN"
+
+
+def test_a_phrase_is_english_as_data_and_chinese_where_it_is_shown(chinese):
+    both = phrase("{first}; {second}", first=phrase("set by you"), second=phrase("profile {name}", name="laptop"))
+    assert both == "set by you; profile laptop" and json.loads(json.dumps({both: both})) == {both: str(both)}
+    assert tr(both) == tr(copy.deepcopy(both)) == "由你设置；配置档 laptop"
+    assert str(Table(("a",), [(both,)])).endswith("由你设置；配置档 laptop")
+
+
+def test_a_row_error_is_counted_in_english_and_told_in_chinese(chinese):
+    error = RowError("two {role}s in a row", "more than {most:,} characters", role="user", most=1000)
+    assert error.reason == "two users in a row" and error.detail == "more than 1,000 characters"
+    assert str(error) == "连续两个 user：超过 1,000 个字符"
+    with pytest.raises(RowError, match=r"应为文字，却是 列表：\{own\}"):
+        text_of(["a"], "{own}")  # a reader's column
 
 
 def test_what_the_catalog_lacks_is_english_and_fields_are_filled_in_both(chinese):

@@ -8,8 +8,7 @@ from helpers.data.conversation import whole_messages
 from helpers.data.encodings import detected
 from helpers.data.formats import to_conversation
 from helpers.data.load import load_chat
-from helpers.data.rows import DataError
-from helpers.data.turns import RowError
+from helpers.data.rows import DataError, RowError
 
 
 def said(row, **more):

@@ -11,8 +11,7 @@ from helpers.data.duplicates import normalised
 from helpers.data.labels import encode
 from helpers.data.load import load_chat, load_chat_data
 from helpers.data.rendering import encode_whole
-from helpers.data.rows import DataError
-from helpers.data.turns import RowError
+from helpers.data.rows import DataError, RowError
 from helpers.models import tiny
 
 

@@ -9,7 +9,7 @@ from helpers.data.chat import added_tokens, control_tokens, decode_answer, promp
 from helpers.data.conversation import extras_of, whole_messages
 from helpers.data.labels import as_text, documents_of, encode, encode_rows, label_tokens, tokenize
 from helpers.data.rendering import encode_whole, grown_spans, marked_template, writes
-from helpers.data.turns import RowError
+from helpers.data.rows import RowError
 from helpers.machine.hardware import Machine
 from helpers.models import tiny
 from helpers.models.load import load_model

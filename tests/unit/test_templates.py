@@ -12,7 +12,7 @@ from helpers.data.chat import prompt_text, set_template
 from helpers.data.conversation import whole_messages
 from helpers.data.labels import encode, tokenize
 from helpers.data.rendering import rewrites
-from helpers.data.turns import RowError
+from helpers.data.rows import RowError
 from helpers.models.load import load_model
 from helpers.run import Run
 from helpers.settings import resolve
