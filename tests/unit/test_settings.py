@@ -69,16 +69,17 @@ def test_the_hub_is_not_asked_without_a_gpu(monkeypatch):
 
 
 def test_another_model_does_not_get_falcons_revision(monkeypatch):
-    monkeypatch.setattr(module, "pinned", lambda model: Choice(f"commit of {model}", "so it was"))
+    monkeypatch.setattr(module, "pinned", lambda model, wanted: Choice(f"{wanted} of {model}", "so it was"))
     assert resolve("datacenter", machine=H100, hub=HUB).revision == module.FALCON_REVISION
     other = resolve("datacenter", machine=H100, hub=HUB, model="org/other")
-    assert (other.revision, other.reasons["revision"]) == ("commit of org/other", "so it was")
+    assert (other.revision, other.reasons["revision"]) == ("main of org/other", "so it was")
 
 
 def test_a_commit_can_be_named_behind_the_models_name(monkeypatch):
-    monkeypatch.setattr(module, "pinned", lambda model: pytest.fail("nothing is to be looked up"))
-    settings = resolve("datacenter", machine=H100, hub=HUB, model="org/other@abc123")
-    assert (settings.model, settings.revision) == ("org/other", "abc123")
+    monkeypatch.setattr("helpers.machine.pins.hub_reachable", lambda: pytest.fail("nothing is to be looked up"))
+    commit = "abc123" * 6 + "abcd"
+    settings = resolve("datacenter", machine=H100, hub=HUB, model=f"org/other@{commit}")
+    assert (settings.model, settings.revision) == ("org/other", commit)
     assert resolve("laptop", machine=LAPTOP, model="./a/folder@x").model == "./a/folder@x"
 
 
