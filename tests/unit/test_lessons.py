@@ -70,10 +70,10 @@ def top_p(shares, p, short=0, ordered=True):
     return len(shares)
 
 
-def chinese(slice_name="shop_zh"):
+def rate_of(chinese):
     from helpers.lessons.answers_02 import rate
 
-    return rate({"tokenizer": TOKENIZER}, slice_name)
+    return rate({"tokenizer": TOKENIZER}, chinese)
 
 
 def card(steps=8, **more):
@@ -132,7 +132,7 @@ ANSWERS = {
         RuntimeError("0 of 24 linear layers are 4-bit"),
         (torch.nn.Linear(2, 2), RuntimeError, "a warning"),
     ),
-    "02.1": (chinese(), (1 / chinese(), chinese("shop"), 77.0)),
+    "02.1": (rate_of(True), (1 / rate_of(True), rate_of(False), 77.0)),
     "02.2": (9, (4, 256, 1)),
     "02.3": (
         TEMPLATE.replace(" + eos_token", ""),
