@@ -9,7 +9,7 @@ from typing import NamedTuple
 from helpers.data.columns import MEANINGS, is_missing, nearest, plain_name
 from helpers.data.json_shapes import is_turn
 from helpers.data.row_reader import ASKS
-from helpers.machine.language import tr
+from helpers.machine.language import listed, tr
 
 KNOWN = ("messages", "conversations", "instruction", "input", "output", "prompt", "completion", "question", "answer")
 # Names of columns that tell something about a row, and are neither its question nor its answer.
@@ -53,7 +53,7 @@ def mending_line(objects: list[dict]) -> str:
     names = list(objects[0])
     if told := above_the_header(names, objects):
         return told
-    named = tr(" Its columns are {names}.", names=", ".join(f"`{str(column)[:30]}`" for column in names[:12]))
+    named = tr(" Its columns are {names}.", names=listed(f"`{str(column)[:30]}`" for column in names[:12]))
     if deeper := next((path for path, one in lists_in(objects[0]) if is_pair(one[0])), ""):
         return named + tr(
             " Its rows lie deeper, in `{deeper}`: write each of these objects as a line of its own (JSONL).",

@@ -16,7 +16,7 @@ from helpers.data.order import is_trained
 from helpers.data.packing import find_documents
 from helpers.data.rendering import encode_whole, has_marks, refusal, refusal_in_words, rewrites
 from helpers.data.rows import RowError
-from helpers.machine.language import phrase, tr
+from helpers.machine.language import listed, phrase, tr
 from helpers.machine.quiet import quiet_unless
 
 if TYPE_CHECKING:
@@ -340,7 +340,7 @@ def as_html(tokens: list[Token]) -> str:
         colour, underline = MARKS[token.kind]
         style = f"border-bottom:3px {underline} {colour};margin-right:1px"
         spans.append(f'<span style="{style}" title="{tr(token.kind)}">{visible_token(token.text)}</span>')
-    legend = ", ".join(f"{count} {tr(kind)}" for kind, count in counts(tokens).items())
+    legend = listed(f"{count} {tr(kind)}" for kind, count in counts(tokens).items())
     words = tr("Tokens: {legend}.", legend=legend)
     return f"<p style='line-height:2;font-family:monospace'>{''.join(spans)}</p><p>{words}</p>"
 

@@ -18,7 +18,7 @@ def recognised(name: str, head: list[Row], format: str | None, columns: Mapping[
     objects = [dict(one) for one in (row.value for row in head) if isinstance(one, dict)]
     seen = list(dict.fromkeys(str(column) for one in objects for column in one))
     if objects and (wrong := check_mapping(columns, seen)):
-        raise DataError(f"{name}: {wrong}")
+        raise DataError(tr("{name}: {error}", name=name, error=wrong))
     forms: Counter[str] = Counter()
     used: dict[str, str] = {}
     refusal: RowError | None = None

@@ -4,7 +4,7 @@ from collections import Counter
 
 from helpers.data.columns import Ledger, visible_name
 from helpers.data.rows import RowError
-from helpers.machine.language import phrase, tr
+from helpers.machine.language import listed, phrase, tr
 from helpers.machine.tables import Table
 
 
@@ -49,7 +49,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """All counts in words, each reason with its first place."""
-        forms = ", ".join(f"{tr(name)} {count:,}" for name, count in self.forms.most_common())
+        forms = listed(f"{tr(name)} {count:,}" for name, count in self.forms.most_common())
         facts = {"source": self.source, "form": tr(self.format), "reason": tr(self.reason), "forms": forms}
         first = tr("{source}: read as {form} ({reason})", **facts)
         if len(self.forms) > 1:

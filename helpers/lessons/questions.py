@@ -5,7 +5,7 @@ from typing import Any
 
 from helpers.lessons.question import Question
 from helpers.lessons.questions_07 import SETTINGS
-from helpers.machine.language import tr
+from helpers.machine.language import listed, tr
 
 
 def largest(shares: dict[str, float]) -> str:
@@ -210,7 +210,7 @@ LATE: dict[str, Question] = {
         ),
         "the three pictures",
         lambda value: among("0.5", "1.0", "2.0")(min(value, key=lambda one: value[one][0])),
-        lambda value: ", ".join(tr("{share:.0%} at {one}", share=shares[0], one=one) for one, shares in value.items()),
+        lambda value: listed(tr("{share:.0%} at {one}", share=shares[0], one=one) for one, shares in value.items()),
     ),
     "04.diverge": Question(
         "After how many tokens do the two answers diverge?",
@@ -243,7 +243,7 @@ LATE: dict[str, Question] = {
         ),
         "the column prompt",
         lambda value: among("prompt", "RAG", "fine-tuned")(min(value, key=lambda name: value[name])),
-        lambda value: ", ".join(tr("{name} {n:.0f} tokens", name=name, n=tokens) for name, tokens in value.items()),
+        lambda value: listed(tr("{name} {n:.0f} tokens", name=name, n=tokens) for name, tokens in value.items()),
     ),
     "05.search": Question(
         "Which search has the right passage first most often?",

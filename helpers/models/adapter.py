@@ -65,7 +65,7 @@ def read_changes(folder: Path) -> Adapter:
         check_numbers(tensors)
         return Adapter(config, tensors, changes(config, tensors))
     except ModelError as error:
-        raise ModelError(f"{folder.name}: {error}") from None
+        raise ModelError(tr("{name}: {error}", name=folder.name, error=error)) from None
 
 
 def loaded_onto(model: Any, folder: Path) -> Any:

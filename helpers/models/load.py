@@ -94,7 +94,7 @@ def load_tokenizer(settings: Settings) -> PreTrainedTokenizerBase:
     try:
         set_template(tokenizer, settings.template)
     except ValueError as error:
-        raise ModelError(f"{settings.model}: {error}.") from None
+        raise ModelError(tr("{name}: {error}.", name=settings.model, error=error)) from None
     tokenizer.template_options = {"enable_thinking": settings.thinking == "trained"}  # type: ignore[attr-defined]
     return tokenizer
 

@@ -147,7 +147,7 @@ def as_model_errors(settings: Settings) -> Iterator[None]:
     except Exception as error:  # a damaged folder fails wherever the library first meets it
         if is_out_of_memory(error) or type(error).__module__.startswith("helpers."):
             raise
-        raise ModelError(f"{settings.model}: {in_words(error)}.") from error
+        raise ModelError(tr("{name}: {error}.", name=settings.model, error=in_words(error))) from error
 
 
 @contextmanager

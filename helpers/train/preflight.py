@@ -13,7 +13,7 @@ from helpers.data.ends import end_ids, trained_end, turn_end
 from helpers.data.order import is_trained
 from helpers.data.rendering import tokens_of
 from helpers.machine.hardware import choose_dtype, is_out_of_memory, this_machine
-from helpers.machine.language import phrase, tr
+from helpers.machine.language import listed, phrase, tr
 from helpers.machine.tables import Table, columns_of, show
 from helpers.models import attention
 from helpers.models.attention import AttentionError
@@ -61,7 +61,7 @@ def preflight(
     names = {name: check.name for check in checks for name in (check.name, tr(check.name))}
     unknown = sorted(set(allow) - set(names))
     if unknown:
-        known = ", ".join(tr(check.name) for check in checks)
+        known = listed(tr(check.name) for check in checks)
         raise TrainingError(tr("there is no proof {names}; there are: {known}.", names=unknown, known=known))
     allowed = {names[name] for name in allow}
     show_checks(checks, allowed, report)

@@ -7,6 +7,7 @@ from helpers.watch.chart import EVAL, TRAIN
 from helpers.watch.figures import loss_alt, loss_figure, show_figure
 from helpers.watch.history import History, read_history, series
 from helpers.watch.plot import LossPlot, replay
+from helpers.watch.reading import read
 
 __all__ = [
     "EVAL",
@@ -15,6 +16,7 @@ __all__ = [
     "LossPlot",
     "loss_alt",
     "loss_figure",
+    "read",
     "read_history",
     "replay",
     "series",
