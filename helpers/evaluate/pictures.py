@@ -51,9 +51,8 @@ def forgetting(values: dict[str, float]) -> Figure:
 
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axis = figure.subplots()
-    names = list(values)
-    shown = [in_figure(name) for name in names]
-    axis.barh(shown, list(values.values()), color=["#888888", *[COLOURS[0]] * (len(names) - 1)])
+    names = list(values)  # as they are: matplotlib writes a tick's words anew, so a PNG could not have them in English
+    axis.barh(names, list(values.values()), color=["#888888", *[COLOURS[0]] * (len(names) - 1)])
     base = values[names[0]]
     axis.axvline(base, color="black", linestyle="--")
     for index, value in enumerate(values.values()):  # to the right of bar and line
