@@ -135,7 +135,7 @@ def test_a_name_that_moves_is_looked_up_once_and_its_commit_alone_is_loaded(hub,
     assert {(name.partition("@")[0], COMMIT) for name in said} == set(map(tuple, load.pinned.values()))
     assert not [line for line in hub.seen if "secret" in line or "POST" in line]
     fetched = [line for line in hub.seen if "/resolve/" in line]
-    looked = "/resolve/main/adapter_config.json"  # an older transformers, as Colab has, asks whether main has one, and loads none
+    looked = "/resolve/main/adapter_config.json"  # transformers 5.15 asks for it and loads nothing
     odd = [line for line in fetched if f"/resolve/{COMMIT}/" not in line and not line.endswith(looked)]
     assert fetched and not odd, odd
     hub.seen.clear()
