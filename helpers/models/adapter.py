@@ -68,6 +68,12 @@ def read_changes(folder: Path) -> Adapter:
         raise ModelError(tr("{name}: {error}", name=folder.name, error=error)) from None
 
 
+def of_another(folder: Path, error: Exception) -> ModelError:
+    """What a library's error on putting an adapter onto a model means."""
+    facts = {"name": Path(folder).name, "said": " ".join(str(error).split())[:200], "kind": type(error).__name__}
+    return ModelError(tr("{name} is of another model, or damaged: {said} ({kind}).", **facts))
+
+
 def loaded_onto(model: Any, folder: Path) -> Any:
     """A model with the adapter of a folder, every tensor of it looked for. Raises ModelError, before anything is
     allocated where the configuration or a tensor is at fault."""
@@ -77,16 +83,7 @@ def loaded_onto(model: Any, folder: Path) -> Any:
     try:
         tuned = PeftModel.from_pretrained(model, folder).eval()
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, re.error) as error:
-        said = " ".join(str(error).split())[:200]
-        name = Path(folder).name
-        raise ModelError(
-            tr(
-                "{name} is of another model, or damaged: {said} ({kind}).",
-                name=name,
-                said=said,
-                kind=type(error).__name__,
-            )
-        ) from error
+        raise of_another(folder, error) from error
     check_loaded(tuned, folder)
     refuse_merges(tuned)
     return tuned
@@ -108,15 +105,7 @@ def check_fits(config: Any, folder: Path) -> None:
             tuned = get_peft_model(empty, LoraConfig.from_pretrained(str(folder)))
         wanted = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, re.error) as error:
-        said = " ".join(str(error).split())[:200]
-        raise ModelError(
-            tr(
-                "{name} is of another model, or damaged: {said} ({kind}).",
-                name=name,
-                said=said,
-                kind=type(error).__name__,
-            )
-        ) from error
+        raise of_another(folder, error) from error
     own, asked = ({k: tuple(t.shape) for k, t in side.items() if ".lora_" in k} for side in (tensors, wanted))
     check_shapes(name, own, asked)
 

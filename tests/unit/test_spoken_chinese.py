@@ -131,8 +131,7 @@ def texts_in(figure):
 
 def test_figures_and_their_texts_are_chinese():
     for figure, alt in drawings():
-        spoken(texts_in(figure))
-        spoken(alt)
+        assert spoken(texts_in(figure)) and spoken(alt)
 
 
 @pytest.mark.parametrize("font", [True, False])
@@ -233,8 +232,8 @@ def test_runs_and_their_comparison_are_chinese(tmp_path):
     damaged = write_run("c")
     (damaged / "settings.json").unlink()
     runs = read_runs()
-    spoken(runs_table(runs), ["shop_support"])
-    spoken(changed_between(*[run for run in runs if not run.wrong]))
+    assert spoken(runs_table(runs), ["shop_support"])
+    assert spoken(changed_between(*[run for run in runs if not run.wrong]))
     panel = RunsPanel()
     for text in (panel.text, *attributes(panel.curves.value)):
         spoken(text, ["shop_support"])
