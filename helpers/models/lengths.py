@@ -1,4 +1,4 @@
-"""max_length from a reader's own rows, within the model's context and the memory. Loads no weights."""
+"""max_length and passes from a reader's own rows, within the model's context and the memory. Loads no weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helpers.machine.language import phrase, tr
 from helpers.machine.memory import SAFE, choose_batch, forecast, shape_of
 from helpers.models.load import load_tokenizer
 from helpers.models.source import load_config
-from helpers.settings import DIVISION, OWN_DATA, SET, Settings
+from helpers.settings import DIVISION, PROFILES, SET, SHOP, Settings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -23,22 +23,34 @@ if TYPE_CHECKING:
 SAMPLE = 2000  # rows whose lengths stand for all
 SHARE = 0.99  # of the rows that shall fit whole
 SHORTEST = 64  # tokens; packing and a later question want some room
+STEPS, MOST_PASSES = 100, 12.0  # what few rows need until the facts are learned: benchmarks/results/few-rows.json
 
 
 def fit_to_data(
     settings: Settings, rows: Dataset, machine: Machine | None = None, report: Callable[[str], None] = print
 ) -> Settings:
-    """The settings with a max_length that 99 % of the rows fit into, and a division of the step that goes with it.
+    """The settings with a max_length that 99 % of the rows fit into, a division of the step that goes with it, and
+    passes enough for few rows.
 
-    rows: the training set, of load_chat_data. Only for a reader's own data, and only where max_length was not set: the
-    profiles' own data have a figure of their own. Never longer than the model's context, nor than what the memory
-    allows. report: is told the choice, and what it cuts.
+    rows: the training set, of load_chat_data. Only for data that are not the profile's own, which have figures of their
+    own; what the reader has set stays. max_length is never longer than the model's context, nor than what the memory
+    allows. report: is told each choice, and what it cuts.
     """
-    if settings.data in OWN_DATA or settings.reasons.get("max_length") == SET:
+    if settings.data == PROFILES[settings.profile].get("data", SHOP):
         return settings
     lengths = row_lengths(settings, rows)
-    if not lengths:
+    if lengths and settings.reasons.get("max_length") != SET:
+        settings = with_length(settings, lengths, machine or this_machine())
+        report(tr("max_length={n}: {reason}", n=settings.max_length, reason=settings.reasons["max_length"]))
+    passes, reason = passes_for(settings, lengths, len(rows))
+    if passes == settings.num_train_epochs:
         return settings
+    report(tr("num_train_epochs={n:g}: {reason}", n=passes, reason=reason))
+    return replace(settings, num_train_epochs=passes, reasons=settings.reasons | {"num_train_epochs": reason})
+
+
+def with_length(settings: Settings, lengths: list[int], machine: Machine) -> Settings:
+    """The settings with the max_length that rows of these lengths want."""
     config = load_config(settings)
     wanted = sorted(lengths)[math.ceil(SHARE * len(lengths)) - 1]
     chosen = max(SHORTEST, 8 * math.ceil(wanted / 8))
@@ -46,14 +58,31 @@ def fit_to_data(
     context = getattr(config, "max_position_embeddings", None) or chosen
     if chosen > context:
         chosen, reason = context, phrase("the model's context; {reason}", reason=reason)
-    settings, limit = within_memory(replace(settings, max_length=chosen), config, machine or this_machine())
+    settings, limit = within_memory(replace(settings, max_length=chosen), config, machine)
     reason = phrase("what the memory allows; {reason}", reason=reason) if limit else reason
     longer = sum(length > settings.max_length for length in lengths)
     if longer:
         facts = {"reason": reason, "longer": longer, "n": len(lengths)}
         reason = phrase("{reason}; {longer} of {n:,} are longer, and lose turns or are left out", **facts)
-    report(tr("max_length={n}: {reason}", n=settings.max_length, reason=reason))
     return replace(settings, reasons=settings.reasons | {"max_length": reason})
+
+
+def passes_for(settings: Settings, lengths: list[int], rows: int) -> tuple[float, str]:
+    """(passes over so many rows, why): the settings' own, or as many as make STEPS steps, at most MOST_PASSES.
+
+    lengths: of a sample, in tokens. Packed rows are as many as the tokens fill.
+    """
+    asked = settings.num_train_epochs
+    fixed = SET in (settings.reasons.get("num_train_epochs"), settings.reasons.get("max_steps"))
+    if fixed or settings.max_steps > 0 or not lengths:
+        return asked, settings.reasons.get("num_train_epochs", "")
+    fed = rows * sum(lengths) / len(lengths) / settings.max_length if settings.packing else rows
+    steps = math.ceil(fed / settings.per_device_train_batch_size / settings.gradient_accumulation_steps)
+    passes = min(MOST_PASSES, float(math.ceil(STEPS / steps)))
+    if steps * asked >= STEPS or passes <= asked:
+        return asked, settings.reasons.get("num_train_epochs", "")
+    facts = {"rows": rows, "steps": steps, "aim": STEPS}
+    return passes, phrase("{rows:,} rows are {steps} steps a pass; facts want about {aim} (docs/data.md)", **facts)
 
 
 def row_lengths(settings: Settings, rows: Dataset) -> list[int]:

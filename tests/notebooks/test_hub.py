@@ -10,6 +10,8 @@ import sys
 
 import pytest
 from hub_stand_in import stand_in
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from helpers.data.load import GUANACO_ID, GUANACO_REVISION
 from helpers.machine.paths import PROJECT
@@ -33,15 +35,27 @@ print(names["run"].folder, file=sys.stderr)
 """
 
 
+def tokenizer_like_falcons():
+    """It names an end token alone, no begin and no pad token, as Falcon's does; the end token's id is 0."""
+    tokenizer = tiny.build_tokenizer()
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content["added_tokens"] = []
+    content["model"]["vocab"] = {tiny.EOS: 0, tiny.PAD: 1} | {
+        text: index for text, index in content["model"]["vocab"].items() if index > 1
+    }
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(content)), eos_token=tiny.EOS)
+
+
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
     """Tiny Falcon in shards, with what the real repository has beside them, and rows in guanaco's form."""
     folder = tmp_path_factory.mktemp("falcon")
     tiny.build_falcon().save_pretrained(folder, max_shard_size="100KB")
-    tiny.build_tokenizer().save_pretrained(folder)
+    tokenizer_like_falcons().save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
     config["auto_map"] = {"AutoModelForCausalLM": "modeling_falcon.FalconForCausalLM"}
-    (folder / "config.json").write_text(json.dumps(config))
+    for name, more in (("config.json", config), ("generation_config.json", {})):
+        (folder / name).write_text(json.dumps({**more, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}))
     (folder / "modeling_falcon.py").write_text("raise SystemExit('this code must never run')\n")
     (folder / "pytorch_model-00001-of-00001.bin").write_bytes(b"a pickle, which nobody fetches")
     rows = tmp_path_factory.mktemp("guanaco")

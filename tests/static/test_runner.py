@@ -60,19 +60,24 @@ def test_a_failure_does_not_end_the_others_and_is_named_at_the_end(monkeypatch, 
     assert [(one["step"], one["passed"]) for one in results] == [("first", False), ("second", True)]
 
 
-@pytest.mark.parametrize(("seconds", "whole"), [(600, True), (1100, False)])
-def test_a_slow_machine_runs_the_series_of_make_run_and_says_so(
-    seconds, whole, monkeypatch, artifacts, tmp_path, capfd
-):
+@pytest.mark.parametrize(("seconds", "fits"), [(600, "whole"), (1100, "main"), (3800, "none")])
+def test_a_slow_machine_runs_less_of_the_series_and_says_so(seconds, fits, monkeypatch, artifacts, capfd):
     measured = {"steps": [{"step": "unit", "seconds": 600}, {"step": "series", "seconds": 1400}]}
-    done = [{"step": "new", "seconds": 300}, {"step": "unit", "seconds": seconds}]  # 2,300 or 3,967 s in all
-    assert run_all.whole_series_fits(done, measured) == whole and run_all.whole_series_fits([], measured)
-    monkeypatch.setattr(run_all, "whole_series_fits", lambda *given: whole)
+    done = [
+        {"step": "new", "seconds": 300},
+        {"step": "unit", "seconds": seconds},
+    ]  # 2,300, 3,967 or over 12,000 s in all
+    assert run_all.series_that_fits(done, measured) == fits and run_all.series_that_fits([], measured) == "whole"
+    monkeypatch.setattr(run_all, "series_that_fits", lambda *given: fits)
     code = "import os; print('series:', os.environ.get('FT_SERIES'))"
     monkeypatch.setattr(run_all, "steps", lambda: [step("series", code)])
     run_all.main([])
     said = capfd.readouterr().out
-    assert ("series: None" in said) == whole and ("00 to 04 only" in said) != whole
+    assert ("series: None" in said) == (fits == "whole")
+    assert ("series: main" in said) == ("00 to 04 only" in said) == (fits == "main")
+    assert ("LEFT OUT" in said) == (fits == "none")
+    (result,) = json.loads((artifacts / "steps.json").read_text())["steps"]
+    assert result.get("left_out", False) == (fits == "none")
 
 
 def test_seconds_and_the_slowest_tests_are_written(monkeypatch, artifacts, tmp_path):
