@@ -13,6 +13,7 @@ from datetime import date
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PASSES = (1.25, 3.0, 6.0, 12.0, 24.0)
@@ -46,8 +47,9 @@ def one(phrasings: int, passes: float, seed: int) -> dict:
     from helpers.train.build import build_trainer, make_ready
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    fixed = {"device": device, "dtype": "float32", "autocast": "bfloat16", "per_device_train_batch_size": 8}
-    settings = resolve("laptop", **fixed, gradient_accumulation_steps=1, num_train_epochs=passes, seed=seed)
+    fixed: dict[str, Any] = {"device": device, "dtype": "float32", "autocast": "bfloat16"}
+    fixed |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+    settings = resolve("laptop", **fixed, num_train_epochs=passes, seed=seed)
     data, loaded = load_chat_data(settings.data), load_model(settings)
     rows = first_phrasings(data.train, phrasings)
     asked = data.test.filter(lambda row: row["slice"] == "shop")

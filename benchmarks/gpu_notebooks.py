@@ -15,6 +15,7 @@ import time
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from helpers.machine.hardware import this_machine
 from helpers.machine.meter import GIB, peak_resident_gib
@@ -65,7 +66,7 @@ def build(folder: Path, layers: int, hidden: int) -> None:
     tokenizer.train_from_iterator(texts, trainer)
     whole = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, model_max_length=2048)
     special = {"bos_token_id": whole.eos_token_id, "eos_token_id": whole.eos_token_id}
-    sizes = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": hidden // 64}
+    sizes: dict[str, Any] = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": hidden // 64}
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # random numbers for 7B take minutes on a CPU
         model = FalconForCausalLM(FalconConfig(vocab_size=VOCABULARY, bias=False, alibi=False, **sizes, **special))
@@ -90,7 +91,7 @@ def work(number: str, parameters: dict) -> None:
     os.chdir(NOTEBOOKS)
     name = next(NOTEBOOKS.glob(f"{number}_*.ipynb")).stem
     names = run_cells(name, parameters)
-    took = {"host_peak_gib": round(peak_resident_gib(), 1)}
+    took: dict[str, Any] = {"host_peak_gib": round(peak_resident_gib(), 1)}
     if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
         took["gpu_peak_gib"] = round(torch.cuda.max_memory_allocated() / GIB, 1)
     if number in ("03", "04") and (run := names.get("run")):

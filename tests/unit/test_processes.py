@@ -84,6 +84,36 @@ def test_two_processes_keep_the_best_evaluation_and_stop_early_as_one_does(tmp_p
     torch.testing.assert_close(*adapters, rtol=0, atol=2e-5)
 
 
+def card_of(settings: Path) -> dict:
+    return json.loads((settings.parent / "run_card.json").read_text())
+
+
+@pytest.mark.slow
+def test_two_processes_keep_an_adapter_from_before_the_end_and_after_a_kill(tmp_path):
+    wild = {"learning_rate": 0.03, "max_grad_norm": 0.0, "warmup_steps": 0, "lr_scheduler_type": "constant"}
+    one, two = (settings_for(tmp_path / name, keep_best=True, **wild) for name in ("one", "two"))
+    launch_on_cpu(one, 1)
+    launch_on_cpu(two, 2)
+    best = card_of(one)["best"]["step"]
+    assert 0 < best < 8 and card_of(two)["best"]["step"] == best, "the last step is not the best"
+    for path in by_step(two.parent / "checkpoints")[:1]:
+        shutil.rmtree(path)  # as if both had been killed before the last step
+    (two.parent / "run_card.json").unlink()
+    assert f"the adapter is that of step {best}" in launch_on_cpu(two, 2)
+    assert card_of(two)["best"]["step"] == best
+    torch.testing.assert_close(results(two)[1], results(one)[1], rtol=0, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_agree_on_the_facts_and_on_where_pissa_begins(tmp_path):
+    given = {"keep_best": True, "best_by": "fact_accuracy", "max_steps": 2, "max_new_tokens": 4}
+    one, two = (settings_for(tmp_path / name, init_lora_weights="pissa", **given) for name in ("one", "two"))
+    launch_on_cpu(one, 1)
+    launch_on_cpu(two, 2)
+    assert card_of(one)["best"] == card_of(two)["best"] and card_of(two)["best"]["by"] == "fact_accuracy"
+    torch.testing.assert_close(results(two)[1], results(one)[1], rtol=0, atol=2e-5)
+
+
 def children(parent: int) -> dict[int, int]:
     """Process ids of the ranks that torchrun started."""
     found = {}
