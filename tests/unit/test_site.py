@@ -1,8 +1,10 @@
 """The app with real kernels: who gets a panel, who waits, who is refused. Behind it is a model that says nothing."""
 
+import asyncio
 import http.cookiejar
 import inspect
 import json
+import logging
 import re
 import subprocess
 import time
@@ -314,3 +316,40 @@ def test_voila_still_gives_its_files_to_anybody():
 
     text = inspect.getsource(static_file_handler)
     assert "(tornado.web.StaticFileHandler)" in text and "authenticated" not in text
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_page_that_answers_pings_keeps_its_kernel_and_one_that_does_not_loses_it(answers, tmp_path):
+    """Drift: jupyter_server's own pings, in thousandths of the times that the site sets."""
+    from jupyter_server.base.websocket import WebSocketMixin
+    from tornado import httpserver, ioloop, testing, web, websocket
+
+    times = configuration(plan_site(tmp_path / "panel.ipynb", 1)).Voila.tornado_settings
+    faster = {name: value / 1000 for name, value in times.items() if name.startswith("ws_ping")}
+    closed = []
+
+    class Line(WebSocketMixin, websocket.WebSocketHandler):
+        log = logging.getLogger("line")
+
+        async def prepare(self):
+            pass
+
+        def on_pong(self, data):
+            if answers:
+                super().on_pong(data)
+
+        def on_close(self):
+            closed.append(True)
+
+    async def visit():
+        server = httpserver.HTTPServer(web.Application([("/", Line)], **faster))
+        socket, port = testing.bind_unused_port()
+        server.add_socket(socket)
+        line = await websocket.websocket_connect(f"ws://127.0.0.1:{port}/")
+        await asyncio.sleep(10 * faster["ws_ping_timeout"] / 1000)
+        seen = bool(closed)
+        line.close()
+        server.stop()
+        return seen
+
+    assert ioloop.IOLoop(make_current=False).run_sync(visit) is not answers
