@@ -22,6 +22,7 @@ import urllib.error
 import urllib.request
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 
 import websocket
@@ -193,10 +194,13 @@ def measure(visitors: int, profile: str, run: str = "") -> dict:
 def summary(times: list[dict[str, float]]) -> dict:
     """Median and most of each time, and how many saw their place grow."""
     columns = {name: [one.get(name, 0.0) for one in times] for name in TIMES}
-    found: dict = {name: {"median": statistics.median(column), "most": max(column)} for name, column in columns.items()}
+    found: dict = {
+        name: {"median": round(statistics.median(column), 2), "most": round(max(column), 2)}
+        for name, column in columns.items()
+    }
     found["places that grew"] = sum(one["rises"] for one in times)
     ends = [one["asked at"] + one["answer"] for one in times]
-    found["seconds for all"] = max(ends) - min(one["asked at"] for one in times)
+    found["seconds for all"] = round(max(ends) - min(one["asked at"] for one in times), 2)
     return found
 
 
@@ -208,7 +212,8 @@ if __name__ == "__main__":
     parser.add_argument("--machine", default="", help="its name, for the file")
     parser.add_argument("--json", metavar="FILE")
     chosen = parser.parse_args()
-    result = {"visitors": chosen.visitors, "profile": chosen.profile, "machine": chosen.machine}
+    result = {"date": str(date.today()), "visitors": chosen.visitors, "profile": chosen.profile}
+    result |= {"machine": chosen.machine}
     result |= {"run": Path(chosen.run).name, **measure(chosen.visitors, chosen.profile, chosen.run)}
     print(json.dumps(result, indent=1))
     if chosen.json:
