@@ -1,6 +1,6 @@
 """Notebooks 00 to 04 as a GPU's profiles run them, on Falcon-7B's own shape: random weights, from a stand-in Hub.
 
-`python -m benchmarks.gpu_notebooks [--profile colab|datacenter] [--data shop_support] [--minutes 1.5] [--json FILE]`;
+`python -m benchmarks.gpu_notebooks [--profile colab|datacenter] [--data shop_support] [--only 03 04] [--minutes 1.5]`;
 `--layers 2 --hidden 128` tries it on a CPU. Each notebook is a process of its own; nothing is asked of the real Hub.
 Weights, stand-in rows and the Hub's cache stay in `--folder`, so that a second call fetches nothing.
 """
@@ -96,16 +96,17 @@ def work(number: str, parameters: dict) -> None:
         took["gpu_peak_gib"] = round(torch.cuda.max_memory_allocated() / GIB, 1)
     if number in ("03", "04") and (run := names.get("run")):
         card = run.card()
-        kept = ("steps", "tokens_per_second", "first_loss", "last_loss", "eval_loss", "attention", "dtype", "checks")
+        kept = ("steps", "tokens", "tokens_per_second", "first_loss", "last_loss", "evaluation_loss", "attention")
+        kept += ("dtype", "quantization", "nll", "fact_accuracy", "style", "ended")
         took["card"] = {name: card[name] for name in kept if name in card}
         took["folder"] = str(run.folder)
     print(json.dumps(took, default=str))
 
 
-def measure(folder: Path, profile: str, more: dict, address: str) -> dict:
+def measure(folder: Path, profile: str, more: dict, address: str, numbers: list[str]) -> dict:
     """Every notebook's seconds and memory; a notebook that fails ends all with its last lines."""
     done: dict[str, dict] = {}
-    for number in NUMBERS:
+    for number in numbers:
         own = {"DATA": more["DATA"]} if "DATA" in more and number in ("02", "03") else {}
         own |= {"MINUTES": more["MINUTES"]} if number == "03" else {}
         given = json.dumps({"PROFILE": profile, **own})
@@ -125,6 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", choices=("colab", "datacenter"), default="datacenter")
     parser.add_argument("--data", help="instead of the profile's")
+    parser.add_argument("--only", nargs="+", choices=NUMBERS, default=NUMBERS, help="these notebooks")
     parser.add_argument("--minutes", type=float, default=1.5, help="for 03's training")
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--hidden", type=int, default=4544)
@@ -147,7 +149,7 @@ def main() -> None:
     with stand_in() as server:
         server.add("models", FALCON, chosen.folder / "model", FALCON_REVISION)
         server.add("datasets", GUANACO_ID, chosen.folder / "rows", GUANACO_REVISION)
-        notebooks = measure(chosen.folder, chosen.profile, more, server.address)
+        notebooks = measure(chosen.folder, chosen.profile, more, server.address, list(chosen.only))
         got = [line for line in server.seen if line.startswith("GET") and "/resolve/" in line]
         fetched = sorted({line.rsplit("/", 1)[1] for line in got})
         unknown = server.unknown
