@@ -14,13 +14,13 @@ from helpers.machine.paths import NOTEBOOKS, PROJECT, new_run_folder, write_json
 from helpers.machine.values import one_of
 from helpers.project import explain, report
 from helpers.project.measured import MEASURED
+from helpers.project.options import PROFILES
 
 
 class SeriesError(RuntimeError):
     """A notebook of the series failed; the message says where and what to do."""
 
 
-PROFILES = ("auto", "smoke", "laptop", "colab", "datacenter")  # settings.PROFILES, which would load torch
 STILL = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")  # a file keeps "0%"
 BAR = re.compile(r"\d%\|.*\| \d+/\d+ \[")  # as tqdm writes one
 # Parameters where a notebook runs beside others: a small sweep; alone its sweep takes four minutes.
