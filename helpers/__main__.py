@@ -45,7 +45,7 @@ def command(
     parser.add_argument("--debug", action="store_true", help="when it fails, where: the traceback, and its log")
     if profile:
         text = "auto, smoke, laptop, colab or datacenter"
-        parser.add_argument("--profile", type=options.choice(options.PROFILES), default="auto", help=text)
+        parser.add_argument("--profile", type=options.choice(options.PROFILE_NAMES), default="auto", help=text)
     return parser
 
 

@@ -14,7 +14,7 @@ from helpers.machine.places import write_fault
 from helpers.machine.tables import printable
 from helpers.machine.values import LONGEST, argument, one_of
 
-PROFILES = ("auto", "smoke", "laptop", "colab", "datacenter")  # settings.PROFILES, which would load torch
+PROFILE_NAMES = ("auto", "smoke", "laptop", "colab", "datacenter")  # settings.PROFILES, which would load torch
 
 
 class Parser(argparse.ArgumentParser):
