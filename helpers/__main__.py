@@ -1,13 +1,15 @@
 """The command line: `python -m helpers doctor`, `run`, `lab`, `app`, `train`, `runs`, `export`, `plan`, `bench`, ..."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from helpers import __version__
-from helpers.machine.values import argument, odd_text, some_text
+from helpers.machine.paths import NOTEBOOKS
+from helpers.machine.values import argument, odd_text
+from helpers.project import options
 from helpers.project.ending import one_net, show_everything
-from helpers.project.options import TRAINING, Parser, output_file
 from helpers.runs import SORTS, show_runs
 
 PORT, COUNT = argument(int, 1, 65535), argument(int, 1, 100_000)
@@ -16,11 +18,13 @@ PORT, COUNT = argument(int, 1, 65535), argument(int, 1, 100_000)
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command that is named; ends with a sentence that says what to do when it fails, and status 1."""
     show_everything()
-    parser = Parser(prog="python -m helpers", description="The notebook series on the command line.")
+    parser = options.Parser(prog="python -m helpers", description="The notebook series on the command line.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     for add in (add_series, add_training, add_after):
         add(commands)
+    if wrong := options.no_value(sys.argv[1:] if arguments is None else arguments):
+        parser.error(wrong)
     chosen = parser.parse_args(arguments)
     if wrong := odd_text(vars(chosen)):
         parser.error(wrong)
@@ -40,77 +44,75 @@ def command(
     parser.set_defaults(run_command=run)
     parser.add_argument("--debug", action="store_true", help="when it fails, where: the traceback, and its log")
     if profile:
-        parser.add_argument("--profile", default="auto", help="auto, smoke, laptop, colab or datacenter")
+        text = "auto, smoke, laptop, colab or datacenter"
+        parser.add_argument("--profile", type=options.choice(options.PROFILE_NAMES), default="auto", help=text)
     return parser
 
 
 def add_series(commands: Any) -> None:
     """The commands that a reader meets first: doctor, run, lab, app."""
     write = command(commands, "write", run_write, "the files that are made from others")
-    write.add_argument("drafts", nargs="*", metavar="DRAFT", help="of the Chinese edition, NN.json: taken in first")
+    text = "of the Chinese edition, NN.json: taken in first"
+    write.add_argument("drafts", nargs="*", type=options.file_there, metavar="DRAFT", help=text)
     write.add_argument("--check", action="store_true", help="only name those that differ")
     kit = command(commands, "kit", run_kit, "a folder with all that a class installs, for rooms without a network")
-    kit.add_argument("folder", type=some_text, help="where it is made, or lies")
+    kit.add_argument("folder", type=options.folder_of_kit, help="where it is made, or lies")
     kit.add_argument("--everything", action="store_true", help="fetch the wheels of all platforms and Pythons")
     kit.add_argument("--serve", action="store_true", help="lend a kit that is there to this network, until Ctrl+C")
     kit.add_argument("--port", type=PORT, default=8000, help="where it is lent (8000)")
     text = "pass codes of a class as a table: who did which exercises"
     verify = command(commands, "verify", lambda chosen: run_verify(chosen.codes), text)
-    verify.add_argument(
-        "codes", nargs="+", metavar="CODE", help="as notebooks show it; several with spaces between them"
-    )
+    verify.add_argument("codes", nargs="+", metavar="CODE", help="as notebooks show it; several with spaces between")
     text = "the tests with the newest libraries, and which one broke what (`make canary` makes their environment)"
     command(commands, "canary", lambda chosen: run_canary(), text)
     site = command(commands, "site", run_site, "notebooks, documents and report as a static site (`make site`)")
-    site.add_argument("--run", metavar="FOLDER", help="of runs/; without it, the newest that has executed notebooks")
-    site.add_argument("--target", metavar="FOLDER", default="build/site", help="made anew (build/site)")
+    text = "of runs/; without it, the newest that has executed notebooks"
+    site.add_argument("--run", metavar="FOLDER", type=options.folder_of_run, help=text)
+    site.add_argument("--target", metavar="FOLDER", type=options.place, default="build/site", help="made anew")
     text = "pictures of a run's key moments, to be looked at: wide, on a phone, in the dark"
     shots = command(commands, "shots", run_shots, text)
-    shots.add_argument("run", type=some_text, help="a folder of runs/")
-    shots.add_argument("--target", metavar="FOLDER", default="build/shots", help="where they go (build/shots)")
+    shots.add_argument("run", type=options.folder_of_run, help="a folder of runs/")
+    text = "where they go (build/shots)"
+    shots.add_argument("--target", metavar="FOLDER", type=options.place, default="build/shots", help=text)
     shots.add_argument("--readme", action="store_true", help="README's two pictures in docs/ instead: chart and panel")
     doctor = command(commands, "doctor", lambda chosen: run_doctor(chosen.deep), "is this machine ready?")
     doctor.add_argument("--deep", action="store_true", help="read the model's files whole, and compare their hashes")
     text = "run notebooks 00 to 04, ending in a measured before/after"
     run = command(commands, "run", lambda c: run_notebooks(c.profile, c.numbers, c.all), text, profile=True)
-    run.add_argument("numbers", nargs="*", help="only these notebooks, such as 00 03")
+    numbers = options.choice(sorted(path.name[:2] for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")))
+    run.add_argument("numbers", nargs="*", type=numbers, help="only these notebooks, such as 00 03")
     run.add_argument("--all", action="store_true", help="the whole series, 05 and those after it too")
     lab = command(commands, "lab", lambda chosen: open_lab(chosen.port), "open JupyterLab on the notebooks")
     lab.add_argument("--port", type=PORT, default=8888, help="on this machine's loopback address (8888)")
     text = "notebook 04's panel alone, in the browser, for several visitors"
     app = command(commands, "app", open_app, text, profile=True)
-    app.add_argument("--run", metavar="FOLDER", help="the run whose adapter answers; the newest without it")
+    text = "the run whose adapter answers; the newest without it"
+    app.add_argument("--run", metavar="FOLDER", type=options.folder_of_run, help=text)
     app.add_argument("--port", type=PORT, default=8866, help="where it listens (8866)")
     app.add_argument("--visitors", type=COUNT, default=30, help="at a time; who comes later waits for a place (30)")
     text = "for everybody in this network who is given the address; NAME: a further name of this machine"
     app.add_argument("--share", metavar="NAME", nargs="?", const="", help=text)
     text = "a file or folder of Markdown or text, searched for each question; what is found stands beside the answer"
-    app.add_argument("--sheet", metavar="PATH", help=text)
+    app.add_argument("--sheet", metavar="PATH", type=options.there, help=text)
 
 
 def add_training(commands: Any) -> None:
     """The commands that train: train, bench."""
     text = "training speed on this machine, against TRL alone"
     bench = command(commands, "bench", lambda c: run_bench(c.profile, c.rows, c.seeds, c.json), text, profile=True)
-    bench.add_argument(
-        "--rows", type=COUNT, default=160, help="rows of the training set that both sides train on (160)"
-    )
-    bench.add_argument(
-        "--seeds",
-        type=argument(int, 0, 2**32 - 1),
-        nargs="+",
-        default=[0, 1, 2],
-        help="one run of each side for each (0 1 2)",
-    )
-    bench.add_argument("--json", metavar="FILE", type=output_file, help="write the figures to this file")
+    bench.add_argument("--rows", type=COUNT, default=160, help="of the training set, for both sides (160)")
+    seed, text = argument(int, 0, 2**32 - 1), "one run of each side for each (0 1 2)"
+    bench.add_argument("--seeds", type=seed, nargs="+", default=[0, 1, 2], help=text)
+    bench.add_argument("--json", metavar="FILE", type=options.output_file, help="write the figures to this file")
     text = "notebook 03's training as a script, on your own data if you like"
     train = command(commands, "train", run_training, text, profile=True)
     train.add_argument("--data", help="a JSONL, JSON, CSV or Parquet file, or a data set of the Hub as name@commit")
     train.add_argument("--format", help="a name of docs/data.md's table; without it, what the columns say")
     train.add_argument("--model", help="a model id, or a folder with a saved model")
-    for name, kind, text in TRAINING:
-        train.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
-    train.add_argument("--settings", metavar="FILE", help="a run's settings.json: trains in that run's folder")
+    for name, kind, text in options.TRAINING:
+        train.add_argument(f"--{name.replace('_', '-')}", type=options.setting(name, kind), help=text)
+    text = "a run's settings.json: trains in that run's folder"
+    train.add_argument("--settings", metavar="FILE", type=options.file_there, help=text)
     train.add_argument("--new", action="store_true", help="start a new run, whatever there is already")
     train.add_argument("--allow", default="", help="names of preflight rows that may fail, with commas")
 
@@ -122,13 +124,14 @@ def add_after(commands: Any) -> None:
     runs.add_argument("--compare", nargs=2, default=(), metavar="RUN", help="what changed from one to the other")
     text = "a run's adapter with its model card, or merged into its base"
     export = command(commands, "export", run_export, text)
-    export.add_argument("run", type=some_text, help="a folder of runs/")
-    export.add_argument("target", type=some_text, help="a new folder")
+    export.add_argument("run", type=options.folder_of_run, help="a folder of runs/")
+    export.add_argument("target", type=options.place, help="a new folder")
     kinds = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
     export.add_argument("--gguf", choices=kinds, help="merged, as one file for llama.cpp and Ollama")
-    export.add_argument("--llama-cpp", metavar="FOLDER", help="llama.cpp's repository: its own converter is used")
+    text = "llama.cpp's repository: its own converter is used"
+    export.add_argument("--llama-cpp", metavar="FOLDER", type=options.there, help=text)
     text = "ask base + adapter and the exports the same: a text file, a question a line, or a data file"
-    export.add_argument("--check", metavar="QUESTIONS", help=text)
+    export.add_argument("--check", metavar="QUESTIONS", type=options.file_there, help=text)
     export.add_argument("--data-licence", default="", help="of your own data, for the model card")
     export.add_argument("--merged", metavar="BASE", nargs="?", const="", help="merge it into the base's 16-bit weights")
     plan = command(commands, "plan", run_plan, "memory, time and cost on GPUs that are not here")
@@ -231,7 +234,7 @@ def run_training(chosen: argparse.Namespace) -> None:
     from helpers.settings import SettingsError, check_settings, resolve
 
     given = {"data": chosen.data, "data_format": chosen.format, "model": chosen.model}
-    given |= {name: getattr(chosen, name) for name, *_ in TRAINING}
+    given |= {name: getattr(chosen, name) for name, *_ in options.TRAINING}
     allow = tuple(filter(None, chosen.allow.split(",")))
     if not chosen.settings:
         train_alone(resolve(chosen.profile, **given), resume=not chosen.new, allow=allow)
@@ -273,8 +276,8 @@ def run_export(chosen: argparse.Namespace) -> None:
     base = Path(merged) if merged else base_folder(settings)
     if not base.is_dir():
         raise ExportError(f"{base} is no folder here: name that of the base model, or leave it out.")
-    options = {"gguf": chosen.gguf, "llama_cpp": chosen.llama_cpp, "questions": chosen.check}
-    export_whole(run, base, target, data_licence=chosen.data_licence, **options)
+    more = {"gguf": chosen.gguf, "llama_cpp": chosen.llama_cpp, "questions": chosen.check}
+    export_whole(run, base, target, data_licence=chosen.data_licence, **more)
 
 
 def run_plan(chosen: argparse.Namespace) -> None:
@@ -284,9 +287,9 @@ def run_plan(chosen: argparse.Namespace) -> None:
 
     settings = Settings(per_device_train_batch_size=chosen.rows, max_length=chosen.max_length, packing=True)
     shape, memory = shape_for(chosen.model), chosen.gpu_memory
-    options = plan(shape, settings, gpus=chosen.gpus, gpu_gib=memory, tokens=chosen.tokens, price=chosen.price)
+    found = plan(shape, settings, gpus=chosen.gpus, gpu_gib=memory, tokens=chosen.tokens, price=chosen.price)
     print(f"{chosen.model}, {chosen.gpus} x {memory:.0f} GiB, {chosen.tokens:,.0f} tokens")
-    print(options_table(options, memory, shape))
+    print(options_table(found, memory, shape))
 
 
 def run_bench(profile: str, rows: int, seeds: list[int], target: str | None) -> None:
@@ -317,7 +320,6 @@ def refuse_taken(port: int, command: str) -> None:
 
 def open_app(chosen: argparse.Namespace) -> None:
     """Serves the panel of notebook 04 until it is interrupted."""
-    import sys
     from pathlib import Path
 
     from helpers.evaluate.sheets import SheetError
@@ -344,9 +346,6 @@ QUIET = ("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--L
 def open_lab(port: int) -> None:
     """Becomes JupyterLab on the notebooks' folder; ends with one line when the port is taken."""
     import subprocess
-    import sys
-
-    from helpers.machine.paths import NOTEBOOKS
 
     refuse_taken(port, "lab")
     command = [sys.executable, "-m", "jupyter", "lab", f"--port={port}", "--ip=127.0.0.1", *QUIET, str(NOTEBOOKS)]

@@ -4,16 +4,18 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 
 from helpers.limits import LIMITS
 from helpers.machine.card import card_fault, read_card
 from helpers.machine.language import listed, phrase, tr
-from helpers.machine.paths import fixed_run, is_kind, new_run_folder, read_json, runs_folder, write_json
+from helpers.machine.paths import fixed_run, is_kind, new_run_folder, read_json, runs_folder, unwritable, write_json
 from helpers.settings import SET, Settings, SettingsError, check_values
 from helpers.watch.history import History, seconds_at
 
 MOST = LIMITS["r"].most
+MOST_HEAD = 100_000_000  # bytes of a safetensors file's head, which the library refuses to read beyond
 A = (".lora_A.weight", ".lora_embedding_A")  # matrices whose first dimension is the rank
 SUBSTITUTE = "-substitute"  # in the folder's name
 
@@ -70,6 +72,14 @@ class Run:
     def save_card(self, card: dict) -> None:
         """Writes run_card.json in one step."""
         write_json(self.folder / "run_card.json", card)
+
+    def save_settings(self) -> None:
+        """Writes settings.json in one step. Raises PlaceError where it cannot be written."""
+        file = self.folder / "settings.json"
+        try:
+            write_json(file, self.settings.as_dict())
+        except OSError as error:
+            raise unwritable(file, error, "FT_RUNS") from None
 
     def seconds_before(self, step: int) -> float:
         """Seconds of the legs before a checkpoint: a card has those up to its stop whole, the log most of the rest.
@@ -159,10 +169,10 @@ def adapter_fault(folder: Path) -> str:
     if config is None:
         return tr("its adapter has no whole adapter_config.json")
     try:
-        size = weights.stat().st_size
-        with weights.open("rb") as file:
-            head_size = min(size, int.from_bytes(file.read(8), "little"))
-            head = json.loads(file.read(head_size))
+        size = weights.stat().st_size if weights.is_file() else 0  # a pipe would be waited for
+        with weights.open("rb") if size else BytesIO() as file:
+            head_size = int.from_bytes(file.read(8), "little")
+            head = json.loads(file.read(min(head_size, MOST_HEAD)))
         tensors = {name: entry for name, entry in head.items() if name != "__metadata__"}
         whole = size == 8 + head_size + max(entry["data_offsets"][1] for entry in tensors.values())
         ranks = {entry["shape"][0] for name, entry in tensors.items() if name.endswith(A)}

@@ -10,7 +10,7 @@ from helpers.evaluate.evaluation import Evaluation
 from helpers.evaluate.intervals import paired
 from helpers.machine.card import FIGURES
 from helpers.machine.language import phrase, tr
-from helpers.machine.paths import write_json
+from helpers.machine.paths import keep, write_json
 from helpers.machine.tables import Table
 from helpers.run import Run
 
@@ -134,8 +134,9 @@ def save_comparison(run: Run, base: Evaluation, tuned: Evaluation, rows: list[di
     card["slices"] = {
         name: {"base": base.slices[name].as_dict(), "tuned": tuned.slices[name].as_dict()} for name in base.slices
     }
-    run.save_card(card)
+    keep(run.folder / "run_card.json", lambda: run.save_card(card))
     answers = answers_of(base, tuned, rows)
     worst, best = telling(answers)
-    write_json(run.folder / "answers.json", {"answers": answers, "worst": worst, "best": best})
+    file, content = run.folder / "answers.json", {"answers": answers, "worst": worst, "best": best}
+    keep(file, lambda: write_json(file, content))
     return card

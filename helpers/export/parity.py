@@ -12,7 +12,7 @@ from helpers.behaviour import without_router
 from helpers.data.ends import end_ids
 from helpers.export.errors import ExportError
 from helpers.machine.language import Phrase, phrase, tr
-from helpers.machine.paths import write_json
+from helpers.machine.paths import keep, write_json
 from helpers.machine.tables import Table
 
 Talk = list[dict]
@@ -89,7 +89,7 @@ class Parity(NamedTuple):
     def save(self, path: Path) -> None:
         """Writes parity.json: every difference."""
         rows = {name: [one._asdict() for one in differing] for name, differing in self.differences.items()}
-        write_json(path, {"questions": self.questions, "differences": rows})
+        keep(path, lambda: write_json(path, {"questions": self.questions, "differences": rows}))
 
 
 def in_cell(text: str) -> str:

@@ -15,13 +15,14 @@ from helpers.generate.choices import Choices
 from helpers.generate.draft import DRAFT_TOKENS, Speculation, can_draft, weights_key
 from helpers.generate.sampling import Sampling
 from helpers.generate.step import FAILURES, Step, can_step, steps_of
+from helpers.generate.stopping import Stopped, stoppable
 from helpers.machine.hardware import Choice, is_out_of_memory
 from helpers.machine.language import tr
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
-CPU_PIECE, GPU_PIECE = 128, 512  # tokens of a prompt that are read at a time; a stop is seen between two pieces
+CPU_PIECE, GPU_PIECE = 128, 512  # tokens of a prompt that are read at a time; between two pieces others can go on
 
 
 class Parked(NamedTuple):
@@ -54,18 +55,27 @@ class Decoder:
         self.ahead: Speculation | None = None  # of the answer that is being made
         self.step: Step | None = None  # once this answer has read into its cache
 
-    def read(self, prompt: list[int]) -> Iterator[tuple[int, torch.Tensor]]:
+    def read(
+        self, prompt: list[int], stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[int, torch.Tensor]]:
         """Reads a prompt in pieces; yields after each how many tokens are read, and the logits (vocab_size,) then.
 
-        Between two pieces somebody can stop it, or the answer can be parked. The logits are those of one pass over the
-        whole prompt, but for the order of the sums. A model that does not read on from transformers' cache as from the
-        whole text (`cached`) reads it as a whole, and for every token of the answer again.
+        It ends early, with what it has read forgotten, before the next layer once `stopped()`. Between two pieces the
+        answer can be parked. The logits are those of one pass over the whole prompt, but for the order of the sums. A
+        model that does not read on from transformers' cache as from the whole text (`cached`) reads it as a whole, and
+        for every token of the answer again.
         """
         self.cache, self.ahead, self.passes = None, None, 0
         size = (CPU_PIECE if self.device().type == "cpu" else GPU_PIECE) if self.cached else len(prompt)
         for start in range(0, len(prompt), size):
             piece = prompt[start : start + size]
-            yield start + len(piece), self.logits(piece)
+            try:
+                with stoppable(self.model, stopped):
+                    logits = self.logits(piece)
+            except Stopped:
+                self.cache = None  # some layers have read more than others
+                return
+            yield start + len(piece), logits
 
     @cached_property
     def cached(self) -> bool:
@@ -91,7 +101,7 @@ class Decoder:
         token = chosen.take(logits)
         yield token
         drafted = most > 1 and token not in ends and not stopped()
-        self.ahead = speculation = self.speculation(prompt, logits, len(prompt) + most) if drafted else None
+        self.ahead = speculation = self.speculation(prompt, logits, len(prompt) + most, stopped) if drafted else None
         while token not in ends and len(chosen.generated) < most and not stopped():
             proposed: list[int] = []
             rows: Any = None
@@ -171,16 +181,21 @@ class Decoder:
         self.passes += 1
         return self.model(input_ids=ids, past_key_values=self.cache, use_cache=True, **some).logits[0, -1].float()
 
-    def speculation(self, prompt: list[int], logits: torch.Tensor, longest: int) -> Speculation | None:
+    def speculation(
+        self, prompt: list[int], logits: torch.Tensor, longest: int, stopped: Callable[[], bool] = lambda: False
+    ) -> Speculation | None:
         """Draft and target of the model as it is now, ready to go on after the prompt; None where it answers alone.
 
-        A torch without the private operators that products.py uses is no reason to fail: `how` says so then.
+        None, too, once `stopped()`: to lay them out takes seconds. A torch without the private operators that
+        products.py uses is no reason to fail: `how` says so then.
         """
         if self.recorded or not self.how.value or not self.cached:
             return None
         try:
-            if speculation := self.started(prompt, logits, longest):
+            if speculation := self.started(prompt, logits, longest, stopped):
                 return speculation
+        except Stopped:
+            return None
         except Exception as error:
             self.answer_alone(error)
             return None
@@ -199,12 +214,14 @@ class Decoder:
         )
         self.speculations, self.how = {}, Choice(False, words)
 
-    def started(self, prompt: list[int], logits: torch.Tensor, longest: int) -> Speculation | None:
+    def started(
+        self, prompt: list[int], logits: torch.Tensor, longest: int, stopped: Callable[[], bool]
+    ) -> Speculation | None:
         """The Speculation of the model's present weights, after the prompt; None when its logits are others."""
         key = weights_key(self.model)
         if key not in self.speculations:
             for old in [old for old in self.speculations if old[0] == key[0]]:  # of an earlier state of the adapter
                 del self.speculations[old]
-            self.speculations[key] = Speculation(self.model)
+            self.speculations[key] = Speculation(self.model, stopped)
         speculation = self.speculations[key]
         return speculation if speculation.start(prompt, self.cache, logits, longest) else None

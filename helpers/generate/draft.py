@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from helpers.adapted import adapter_is_on, base_of, weight_with_adapter
 from helpers.generate.products import in_blocks, in_eight, in_four
+from helpers.generate.stopping import Stopped
 from helpers.machine.hardware import Choice, cpu_has_bf16
 from helpers.machine.language import tr
 
@@ -47,11 +48,14 @@ def weights_key(model: torch.nn.Module) -> tuple:
 class LeanLlama:
     """A Llama's decoder for one sequence, without what makes it slow: products that share their input are one.
 
-    dtype: of what runs through it, and of keys and values. product, head_product: lay a weight out, see products.py.
+    dtype: of what runs through it, and of keys and values. product, head_product: lay a weight out, see products.py,
+    which takes seconds for all of them: raises Stopped between two layers once `stopped()`.
     """
 
     @torch.no_grad()
-    def __init__(self, model: Any, dtype: torch.dtype, product: Callable, head_product: Callable):
+    def __init__(
+        self, model: Any, dtype: torch.dtype, product: Callable, head_product: Callable, stopped: Callable[[], bool]
+    ):
         base = base_of(model)
         config, root = base.config, math.sqrt(base.config.hidden_size)
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
@@ -59,6 +63,8 @@ class LeanLlama:
         self.eps = torch.tensor(math.sqrt(config.rms_norm_eps * config.hidden_size))
         self.dtype, self.rotary, self.layers = dtype, base.model.rotary_emb, []
         for layer in base.model.layers:
+            if stopped():
+                raise Stopped
             attention, mlp = layer.self_attn, layer.mlp
             norms = [n.weight.detach() * root for n in (layer.input_layernorm, layer.post_attention_layernorm)]
             qkv = torch.cat([weight_with_adapter(m) for m in (attention.q_proj, attention.k_proj, attention.v_proj)])
@@ -124,11 +130,10 @@ class Speculation:
     the very token that the target chooses.
     """
 
-    def __init__(self, model: Any):
-        self.target = LeanLlama(
-            model, torch.float32, lambda w: in_blocks(w, DRAFT_TOKENS + 1), lambda w: in_blocks(w, DRAFT_TOKENS + 1)
-        )
-        self.draft = LeanLlama(model, torch.bfloat16, in_four, in_eight)
+    def __init__(self, model: Any, stopped: Callable[[], bool] = lambda: False):
+        blocks = lambda weight: in_blocks(weight, DRAFT_TOKENS + 1)
+        self.target = LeanLlama(model, torch.float32, blocks, blocks, stopped)
+        self.draft = LeanLlama(model, torch.bfloat16, in_four, in_eight, stopped)
 
     def start(self, prompt: list[int], cache: Any, logits: torch.Tensor, longest: int) -> bool:
         """Begins an answer after the prompt, whose cache and logits (vocab_size,) the model has made.

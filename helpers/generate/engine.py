@@ -116,10 +116,9 @@ class Engine:
         with self.adapter(which):
             key = (weights_key(self.model), tuple(token_ids))
             if key not in self.known:
-                for read, logits in self.decoder.read(token_ids):
-                    last = logits
-                    if read < len(token_ids) and given_up():
-                        return None
+                *_, (read, last) = (0, None), *self.decoder.read(token_ids, given_up)
+                if last is None or read < len(token_ids):
+                    return None
                 while len(self.known) >= REMEMBERED:
                     del self.known[next(iter(self.known))]
                 self.known[key] = last
@@ -197,8 +196,9 @@ class Job:
         self.begun = 0.0  # when the present turn began
 
     def stop(self) -> None:
-        """Asks for the end."""
+        """Asks for the end, also of waiting."""
         self.stop_asked.set()
+        self.engine.queue.wake()
 
     def __iter__(self) -> Generator[Event, None, None]:
         try:

@@ -21,7 +21,7 @@ class FairQueue:
         try:
             while (before := self.line.index(ticket)) and not given_up():
                 yield before
-                moved = lambda now=before: self.line.index(ticket) != now
+                moved = lambda now=before: given_up() or self.line.index(ticket) != now
                 with self.changed:
                     self.changed.wait_for(moved, timeout=1)
         except BaseException:
@@ -33,6 +33,11 @@ class FairQueue:
         with self.changed:
             if ticket in self.line:
                 self.line.remove(ticket)
+            self.changed.notify_all()
+
+    def wake(self) -> None:
+        """Lets those who wait look whether they have given up."""
+        with self.changed:
             self.changed.notify_all()
 
     @contextmanager

@@ -195,13 +195,12 @@ class Stream:
         """Pieces of text; an empty one after each piece of a long prompt that the model has read."""
         prompt = [*self.tokenizer(self.prompt, add_special_tokens=False)["input_ids"], *self.begun]
         self.length = len(prompt)
-        for read, logits in self.decoder.read(prompt):
+        for read, logits in self.decoder.read(prompt, self.stop_asked.is_set):
             self.read, last = read, logits
-            if self.stop_asked.is_set():
-                return
             if self.read < self.length:
                 yield ""
-        yield from self.written(prompt, last)
+        if not self.stop_asked.is_set():
+            yield from self.written(prompt, last)
 
     def written(self, prompt: list[int], logits: torch.Tensor) -> Iterator[str]:
         """Pieces of text after a prompt that was read, with the logits (vocab_size,) after it."""

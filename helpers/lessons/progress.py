@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.machine.language import tr
-from helpers.machine.paths import read_json, runs_folder, write_json
+from helpers.machine.paths import keep, read_json, runs_folder, write_json
 
 KINDS = {"exercises": dict, "predictions": dict, "codes": dict}
 
@@ -39,10 +39,7 @@ def record(part: str, name: str, **what: Any) -> None:
     tries = before.get("tries", 0)
     tries = tries if isinstance(tries, int) else 0
     kept[part][name] = before | what | {"tries": tries + 1, "last": datetime.now().isoformat(timespec="seconds")}
-    try:
-        write_json(progress_file(), kept)
-    except OSError as error:
-        print(tr("not kept in {file}: {why}", file=progress_file().name, why=error.strerror))
+    keep(progress_file(), lambda: write_json(progress_file(), kept))
 
 
 def done() -> list[str]:

@@ -16,6 +16,7 @@ from helpers.machine.language import tr
 PROJECT = Path(__file__).resolve().parent.parent.parent
 DATA = PROJECT / "data" / "shop_support"
 NOTEBOOKS = PROJECT / "notebooks"
+MOST_BYTES = 2**27  # of a file that is read whole: logs of a million steps and tokenizers of 250,000 tokens have less
 
 
 class PlaceError(RuntimeError):
@@ -75,16 +76,19 @@ def unwritable(folder: Path, error: OSError, setting: str) -> PlaceError:
     )
 
 
-def fixed_run() -> Path | None:
-    """The folder that $FT_RUN names, while a whole series is run; else None."""
-    if not (chosen := os.environ.get("FT_RUN")):
-        return None
-    folder = Path(chosen).expanduser().resolve()
+def made(folder: Path, setting: str) -> Path:
+    """A folder, made where it is not there yet. Raises PlaceError with the setting that moves it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(folder, error, "FT_RUN") from None
+        raise unwritable(folder, error, setting) from None
     return folder
+
+
+def fixed_run() -> Path | None:
+    """The folder that $FT_RUN names, while a whole series is run; else None."""
+    chosen = os.environ.get("FT_RUN")
+    return made(Path(chosen).expanduser().resolve(), "FT_RUN") if chosen else None
 
 
 def headless() -> bool:
@@ -98,10 +102,15 @@ def in_vscode() -> bool:
 
 
 def file_bytes(path: Path) -> bytes:
-    """What a file holds. Raises OSError for what is none: a pipe would be waited for, a device read without end."""
+    """What a file of at most MOST_BYTES holds. Raises OSError for a larger one, which would fill the memory, and for
+    what is no file: a pipe would be waited for, a device read without end."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, tr("it is no file"), str(path))
-    return path.read_bytes()
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise OSError(errno.EFBIG, tr("it has more than {n} MiB", n=MOST_BYTES >> 20), str(path))
+    return content
 
 
 def json_in(path: Path) -> Any:
@@ -156,8 +165,21 @@ def is_kind(value: Any, kind: Any) -> bool:
 
 def write_json(path: Path, content: dict) -> None:
     """Writes JSON so that a reader sees the old file or the new one, never half of one."""
+    replace_text(path, json_text(content, indent=2) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a text in the same way."""
     with atomic(path) as temporary:
-        temporary.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
+
+
+def keep(path: Path, write: Callable[[], Any]) -> None:
+    """Writes what a reader can do without; where that fails, as on a full disk, it is said, and no error."""
+    try:
+        write()
+    except OSError as error:
+        print(tr("not kept in {file}: {why}", file=path.name, why=error.strerror))
 
 
 def json_text(content: Any, indent: int | None = None) -> str:

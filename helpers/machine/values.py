@@ -3,12 +3,17 @@
 import argparse
 import difflib
 import math
+import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from helpers.machine.language import phrase, tr
 
 LONGEST = 4000  # characters; a path has no more than 4096 bytes
+MAY_BE_EMPTY = ("share", "merged", "allow", "data_licence")  # options whose empty text means something
+WORDS_OF_ANY_KIND = ("codes", "data_licence")  # no names or paths; a code is a row of a table, whatever it is
+ON_THE_HUB = re.compile(r"https?://(?:huggingface\.co|hf\.co)/(?:datasets/)?([\w.-]+/[\w.-]+)")
 WORDS = {str: phrase("text"), int: phrase("a whole number"), float: phrase("a number"), bool: phrase("true or false")}
 
 
@@ -84,23 +89,33 @@ def near(word: str, names: Iterable[str]) -> str:
     return tr(" (did you mean {name!r}?)", name=nearest[0]) if nearest else ""
 
 
-def some_text(text: str) -> str:
-    """A text of the command line that must say something, for argparse's `type`."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError(tr("it is empty"))
-    return text
-
-
 def odd_text(given: dict[str, Any]) -> str:
     """What no text of the command line can be, with its option's name; "" for nothing. given: all that were parsed."""
     for name, values in given.items():
         for value in values if isinstance(values, (list, tuple)) else [values]:
-            wrong = value_fault(value, str) if isinstance(value, str) else ""
-            if isinstance(value, str) and len(value) > LONGEST:
-                facts = {"n": len(value), "most": LONGEST}
-                wrong = tr("it has {n:,} characters, and none needs more than {most:,}", **facts)
-            if wrong:
+            if isinstance(value, str) and (wrong := text_fault(name, value)):
                 return tr("argument {name}: {wrong}", name=name.replace("_", "-"), wrong=wrong)
+    return ""
+
+
+def text_fault(name: str, value: str) -> str:
+    """What an option's text cannot be, with the near miss; "" for nothing."""
+    if len(value) > LONGEST:
+        return tr("it has {n:,} characters, and none needs more than {most:,}", n=len(value), most=LONGEST)
+    if wrong := value_fault(value, str):
+        return wrong
+    if not value.strip():
+        return "" if name in MAY_BE_EMPTY else tr("it is empty")
+    if name in WORDS_OF_ANY_KIND:
+        return ""
+    if orders := [character for character in value if unicodedata.category(character) == "Cc"]:
+        return tr("it holds {character!r}, which no name has", character=orders[0])
+    if value in ("-", "--"):
+        return tr("{value!r} is no name: nothing is read from a pipe", value=value)
+    if "://" in value:
+        named = ON_THE_HUB.match(value)
+        meant = tr(" Write {value}.", value=named.group(1)) if named else tr(" Download it first, and name the file.")
+        return tr("it is an address, where a name or a path is meant.{near}", near=meant)
     return ""
 
 

@@ -38,7 +38,7 @@ def read_changes(folder: Path) -> Adapter:
     """
     folder = Path(folder)
     weights, config_file = folder / "adapter_model.safetensors", folder / "adapter_config.json"
-    if not weights.exists():
+    if not weights.is_file():  # nor a pipe, which would be waited for
         pickles = [path.name for path in folder.glob("adapter_model.*")]
         there = (
             tr("only {names}, which may run code and is not loaded", names=", ".join(pickles))

@@ -1,12 +1,20 @@
 """Options of the command line: the settings of a training as `train` takes them, and outputs. Knows no trainings."""
 
 import argparse
-from collections.abc import Callable
+import difflib
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
+from helpers.limits import CHOICES, LIMITS
+from helpers.machine.language import tr
+from helpers.machine.paths import runs_folder
 from helpers.machine.places import write_fault
 from helpers.machine.tables import printable
+from helpers.machine.values import LONGEST, argument, one_of
+
+PROFILE_NAMES = ("auto", "smoke", "laptop", "colab", "datacenter")  # settings.PROFILES, which would load torch
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,6 +25,12 @@ class Parser(argparse.ArgumentParser):
         super().error(printable(message if len(message) < 500 else f"{message[:500]}..."))
 
 
+def no_value(arguments: Iterable[str]) -> str:
+    """What is wrong with an option whose value is "--", for argparse the end of all options; "" where none is."""
+    odd = [one.removesuffix("=--") for one in arguments if one.startswith("-") and one.endswith("=--")]
+    return tr("argument {name}: {wrong}", name=odd[0], wrong=tr("'--' is no value")) if odd else ""
+
+
 def switch(text: str) -> bool:
     """True or False, as an argument is written."""
     if text.lower() not in ("true", "false"):
@@ -24,13 +38,89 @@ def switch(text: str) -> bool:
     return text.lower() == "true"
 
 
+def choice(names: Iterable[str]) -> Callable[[str], str]:
+    """One of these names, for argparse's `type`; the near miss is named."""
+
+    def convert(text: str) -> str:
+        if wrong := one_of(text, names):
+            raise argparse.ArgumentTypeError(f"{text[:80]!r}: {wrong}")
+        return text
+
+    return convert
+
+
+def setting(name: str, kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The `type` of a setting: within its limits, or one of its names, so that it is refused before anything begins."""
+    if kind in (int, float) and name in LIMITS:
+        return argument(cast(type, kind), *LIMITS[name])
+    return choice(CHOICES[name]) if name in CHOICES else kind
+
+
+def place(text: str, written: bool = True) -> str:
+    """The path of a folder that is made, or made anew, for argparse's `type`. written: whether that is tried."""
+    wrong = path_fault(text)
+    if not wrong and os.path.lexists(text) and not os.path.isdir(text):
+        wrong = tr("{folder} is no folder", folder=text)
+    if wrong := wrong or (write_fault(Path(text)) if written else ""):
+        raise argparse.ArgumentTypeError(wrong)
+    return text
+
+
+def folder_of_kit(text: str) -> str:
+    """The same, which may lie on a disk that cannot be written: it is lent to others."""
+    return place(text, written=False)
+
+
+def folder_of_run(text: str) -> str:
+    """The path of a run's folder, for argparse's `type`; the near miss is named."""
+    wrong = path_fault(text)
+    if not wrong and not os.path.isdir(text):
+        runs = runs_folder()
+        names = os.listdir(runs) if runs.is_dir() else []
+        meant = difflib.get_close_matches(Path(text).name, names, 1)
+        near = tr(" (did you mean {name!r}?)", name=str(runs / meant[0])) if meant else ""
+        wrong = tr("{path} is no folder; a run's folder lies in {runs}{near}", path=text, runs=runs, near=near)
+    if wrong:
+        raise argparse.ArgumentTypeError(wrong)
+    return text
+
+
+def file_there(text: str) -> str:
+    """The path of a file that is read, for argparse's `type`; in place of a folder, its settings.json may be meant."""
+    wrong = path_fault(text)
+    if not wrong and not os.path.isfile(text):
+        meant = os.path.join(text, "settings.json")
+        near = tr(" (did you mean {name!r}?)", name=meant) if os.path.isfile(meant) else ""
+        wrong = tr("{path} is no file{near}", path=text, near=near)
+    if wrong:
+        raise argparse.ArgumentTypeError(wrong)
+    return text
+
+
+def there(text: str) -> str:
+    """The path of a file or a folder that is read, for argparse's `type`."""
+    if wrong := path_fault(text) or ("" if os.path.exists(text) else tr("there is no {path}", path=text)):
+        raise argparse.ArgumentTypeError(wrong)
+    return text
+
+
+def path_fault(text: str) -> str:
+    """What no path can be; "" for nothing."""
+    if not text.strip():
+        return tr("it is empty")
+    if "\0" in text or "://" in text or len(text) > LONGEST:
+        return ""  # said of every option
+    longest = max(len(part.encode("utf-8", errors="replace")) for part in [*Path(text).parts, ""])
+    return tr("a name in it has {n} bytes, and a file's has at most 255", n=longest) if longest > 255 else ""
+
+
 def output_file(text: str) -> str:
     """The path of a file to be written, for argparse's `type`: what is against it is said before the work begins."""
-    path = Path(text)
+    wrong = path_fault(text)
+    if not wrong and os.path.lexists(text) and not os.path.isfile(text):
+        wrong = tr("{path} is no file{near}", path=text, near="")
     try:
-        wrong = (
-            "it is empty" if not text.strip() else f"{path} is a folder" if path.is_dir() else write_fault(path.parent)
-        )
+        wrong = wrong or write_fault(Path(text).parent)
     except (OSError, ValueError) as error:
         wrong = str(error)
     if wrong:

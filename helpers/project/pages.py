@@ -7,11 +7,11 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from helpers.machine.paths import NOTEBOOKS, PROJECT, home, runs_folder
+from helpers.machine.paths import NOTEBOOKS, PROJECT, file_bytes, home, json_in, runs_folder
 from helpers.machine.versions import pyproject
 from helpers.project.search import use_in_sphinx
 
@@ -166,7 +166,7 @@ def stage(folder: Path, edition: Edition, editions: list[Edition], run: Path | N
     (folder / "favicon.svg").write_text(FAVICON, encoding="utf-8")
     (folder / "_static").mkdir()
     (folder / "_static" / "site.css").write_text(STYLE, encoding="utf-8")
-    if run and (run / "report.html").exists():
+    if run and (run / "report.html").is_file():
         (folder / "extra" / "report.html").write_text(private(run / "report.html"), encoding="utf-8")
     index = folder / "index.md"
     index.write_text(index.read_text(encoding="utf-8") + way_on(edition, editions, run), encoding="utf-8")
@@ -184,14 +184,32 @@ def sources(edition: Edition, run: Path | None) -> Iterator[tuple[str, Path]]:
         if edition.code == "en" and not any(other.notebooks.glob("[0-9]*.ipynb")):
             yield other.front.name, other.front  # a language that has but this page
     for path in sorted(edition.notebooks.glob("[0-9]*.ipynb")):
-        executed = run / "executed" / path.name if run else path
-        yield f"notebooks/{path.name}", executed if executed.exists() and edition.code == "en" else path
+        yield f"notebooks/{path.name}", executed(path, run) if run and edition.code == "en" else path
     for path in sorted((edition.notebooks / "solutions").glob("[0-9]*.ipynb")):
         yield f"notebooks/solutions/{path.name}", path
     documents = {path.relative_to(DOCS).as_posix(): path for path in DOCS.rglob("*.md")}
     for name in sorted(documents, key=lambda name: name.removesuffix(".md")):
         if not name.startswith("zh/"):
             yield f"docs/{name}", lies(f"docs/{name}", edition)
+
+
+def executed(path: Path, run: Path, report: Callable[[str], None] = print) -> Path:
+    """A run's executed copy of a notebook, or the notebook where it has none; a damaged copy is said, and not used."""
+    import nbformat
+
+    copy = run / "executed" / path.name
+    if not os.path.lexists(copy):
+        return path
+    wrong = "it has no text"
+    try:
+        notebook = json_in(copy)
+        nbformat.validate(notebook)
+        if any(cell["cell_type"] == "markdown" for cell in notebook["cells"]):
+            return copy
+    except Exception as error:  # a validator puts what is damaged in its own way
+        wrong = type(error).__name__
+    report(f"{run.name}/executed/{copy.name} is passed over: it is no whole notebook ({wrong})")
+    return path
 
 
 def lies(name: str, edition: Edition) -> Path:
@@ -236,7 +254,7 @@ def hidden(text: str) -> str:
 
 def private(path: Path) -> str:
     """A file's text without this machine's folders."""
-    return hidden(path.read_text(encoding="utf-8"))
+    return hidden(file_bytes(path).decode("utf-8", errors="replace"))
 
 
 def linked(text: str, name: str, here: Path, places: dict[Path, str]) -> str:

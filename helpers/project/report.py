@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from helpers.machine.card import FIGURES, read_card
-from helpers.machine.paths import is_kind, read_json
+from helpers.machine.paths import file_bytes, is_kind, read_json
 
 
 def formatted(value: float | None, form: str) -> str:
@@ -75,7 +75,10 @@ def loss_picture(folder: Path) -> str:
     if not {"first_loss", "last_loss", "steps"} <= card.keys() or None in (card["first_loss"], card["last_loss"]):
         return ""
     alt = f"Training loss goes from {card['first_loss']:.2f} to {card['last_loss']:.2f} in {card['steps']} steps."
-    picture = base64.b64encode(path.read_bytes()).decode()
+    try:
+        picture = base64.b64encode(file_bytes(path)).decode()
+    except OSError:
+        return ""
     return f"<h2>Loss</h2><img alt='{alt}' src='data:image/png;base64,{picture}'><p>{alt}</p>"
 
 

@@ -14,13 +14,13 @@ from helpers.machine.paths import NOTEBOOKS, PROJECT, new_run_folder, write_json
 from helpers.machine.values import one_of
 from helpers.project import explain, report
 from helpers.project.measured import MEASURED
+from helpers.project.options import PROFILE_NAMES
 
 
 class SeriesError(RuntimeError):
     """A notebook of the series failed; the message says where and what to do."""
 
 
-PROFILES = ("auto", "smoke", "laptop", "colab", "datacenter")  # settings.PROFILES, which would load torch
 STILL = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")  # a file keeps "0%"
 BAR = re.compile(r"\d%\|.*\| \d+/\d+ \[")  # as tqdm writes one
 # Parameters where a notebook runs beside others: a small sweep; alone its sweep takes four minutes.
@@ -33,7 +33,7 @@ def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
 
     Writes executed/*.ipynb, summary.json and report.html there. Raises SeriesError naming notebook and cell.
     """
-    if wrong := one_of(profile, PROFILES):
+    if wrong := one_of(profile, PROFILE_NAMES):
         raise SeriesError(f"there is no profile {profile!r}: {wrong}.")
     start, taken = time.perf_counter(), {}
     notebooks = chosen_notebooks(numbers)

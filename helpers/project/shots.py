@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from helpers.machine.paths import PROJECT
+from helpers.machine.paths import PROJECT, file_bytes, made
 from helpers.serve.api import free_port
 from helpers.watch import read_history
 from helpers.watch.chart import chart_html
@@ -41,7 +41,10 @@ def moments(notebook: Path, theme: str = "light") -> Iterator[tuple[str, str]]:
 
     exporter = HTMLExporter(embed_images=True, exclude_anchor_links=True, theme=theme)
     exporter.mathjax_url = exporter.require_js_url = exporter.jquery_url = ""
-    whole = nbformat.read(notebook, as_version=4)
+    try:
+        whole = nbformat.reads(file_bytes(notebook).decode("utf-8"), as_version=4)
+    except (OSError, ValueError, AttributeError, KeyError, nbformat.ValidationError) as error:
+        raise ShotError(f"{notebook} is no whole notebook ({type(error).__name__}).") from None
     for cell in whole.cells:
         if any(kind in MOMENTS for output in cell.get("outputs", []) for kind in output.get("data", {})):
             page, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=[cell], metadata=whole.metadata))
@@ -67,7 +70,7 @@ def take_shots(run: Path, target: Path) -> list[Path]:
     if not notebooks:
         raise ShotError(f"{run} has no executed notebooks: choose a folder of runs/ that `make run` made.")
     looks, pictures = (("wide", 1100, "light"), ("phone", 390, "light"), ("dark", 1100, "dark")), []
-    target.mkdir(parents=True, exist_ok=True)
+    made(target, "--target")
     with chromium() as browser:
         for look, width, theme in looks:
             page = browser.new_page(viewport={"width": width, "height": 300}, color_scheme=theme)

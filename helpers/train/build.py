@@ -17,7 +17,6 @@ from helpers.data.rendering import has_marks
 from helpers.machine.language import tr
 from helpers.machine.memory import Forecast
 from helpers.machine.meter import PeakMemory
-from helpers.machine.paths import write_json
 from helpers.machine.pins import is_hub_name
 from helpers.machine.processes import here, sharded
 from helpers.models.lora import lora_config
@@ -163,7 +162,7 @@ def train_or_resume(
         if not trainer.checked:
             preflight(trainer, report=None if report is print else report)
         if here().first:
-            write_json(run.folder / "settings.json", run.settings.as_dict())
+            run.save_settings()
         clock, start = TimeForecast(trainer, report, earlier, planned, evaluation_seconds(run)), time.perf_counter()
         added = [clock, guard, Saver(), best]
         for callback in added:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from helpers.machine.inits import init_fault
 from helpers.machine.language import tr
-from helpers.machine.paths import read_json, runs_folder, write_json
+from helpers.machine.paths import keep, made, read_json, runs_folder, write_json
 from helpers.machine.tables import Table
 from helpers.run import Run, make_run
 from helpers.seeds import over_seeds
@@ -137,7 +137,8 @@ def sweep(
     with bench_of(settings, count, folder, report) as bench:
         work = work_of(len(tried), len(seeds), count)
         total = planned(folder) or steps_for(bench, settings, work, minutes, steps)
-        write_json(folder / "sweep.json", {"steps": total, "grid": {name: list(v) for name, v in grid.items()}})
+        plan = {"steps": total, "grid": {name: list(v) for name, v in grid.items()}}
+        keep(folder / "sweep.json", lambda: write_json(folder / "sweep.json", plan))
         facts = {"n": len(tried), "total": total, "count": count}
         if count > 1:
             report(tr("{n} settings, {total} steps each for those that reach the end, {count} at a time", **facts))
@@ -206,17 +207,13 @@ def planned(folder: Path) -> int:
 def sweep_folder(settings: Settings, *asked: Any) -> Path:
     """The folder of a sweep, the same for the same settings and grid; below runs/sweeps, where 03 looks for no run."""
     content = json.dumps([{**settings.as_dict(), "reasons": {}}, *map(str, asked)], sort_keys=True)
-    folder = runs_folder() / "sweeps" / hashlib.sha256(content.encode()).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return made(runs_folder() / "sweeps" / hashlib.sha256(content.encode()).hexdigest()[:12], "FT_RUNS")
 
 
 def run_of(folder: Path, settings: Settings, changes: dict) -> Run:
     """The run of one training, in a folder that says what it changes."""
     name = "-".join(f"{name}-{value}".replace("/", "_") for name, value in changes.items())
-    own = folder / f"{name}-seed-{settings.seed}"
-    own.mkdir(exist_ok=True)
-    return make_run(settings, own)
+    return make_run(settings, made(folder / f"{name}-seed-{settings.seed}", "FT_RUNS"))
 
 
 def steps_for(bench: Any, settings: Settings, work: Work, minutes: float, steps: int) -> int:

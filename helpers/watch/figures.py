@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.machine.language import tr
+from helpers.machine.paths import keep
 from helpers.watch.chart import EVAL, EVENTS, TRAIN
 from helpers.watch.fonts import chinese_font, has_chinese, in_english, in_figure, use_font
 from helpers.watch.history import marks, series, smoothed
@@ -73,7 +74,8 @@ def show_figure(figure: Figure, alt: str, path: Path | None = None) -> None:
     picture = encoded_picture(figure, "svg" if lacking else "png")
     if path is not None:
         with in_english(figure) if lacking else nullcontext():
-            path.write_bytes(encoded_picture(figure, "png"))
+            drawn = encoded_picture(figure, "png")
+        keep(path, lambda: path.write_bytes(drawn))
     kind, encoded = "svg+xml" if lacking else "png", base64.b64encode(picture).decode()
     shown = (
         f'<img alt="{html.escape(alt, quote=True)}" src="data:image/{kind};base64,{encoded}" style="max-width:100%">'

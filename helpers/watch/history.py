@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from helpers.machine.language import tr
 from helpers.machine.meter import GIB, used_bytes
-from helpers.machine.paths import atomic, file_bytes, is_kind
+from helpers.machine.paths import atomic, file_bytes, is_kind, keep, replace_text
 
 COLUMNS = (
     *("step", "seconds", "epoch", "event", "loss", "eval_loss", "learning_rate", "grad_norm"),
@@ -79,8 +79,8 @@ class History(TrainerCallback):
 
     def rewrite(self) -> None:
         """Writes all rows anew, in one step; then appending goes on."""
-        with atomic(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        keep(self.path, lambda: replace_text(self.path, text))
 
 
 def seconds_at(path: Path, step: int) -> float:

@@ -27,6 +27,28 @@ def staged(tmp_path_factory):
     return pages.stage(folder, ENGLISH, list(pages.EDITIONS), run)
 
 
+DAMAGED = {
+    "empty": "",
+    "half": '{"cells": [',
+    "text": "hello",
+    "a list": "[]",
+    "no cells": "{}",
+    "odd cells": '{"cells": [7]}',
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_executed_notebook_is_passed_over_with_a_word(tmp_path, text):
+    own, said = NOTEBOOKS / "00_start_here.ipynb", []
+    copy = tmp_path / "executed" / own.name
+    copy.parent.mkdir()
+    assert pages.executed(own, tmp_path, said.append) == own and not said
+    copy.write_text(text)
+    assert pages.executed(own, tmp_path, said.append) == own and "is passed over: it is no whole notebook" in said[0]
+    copy.write_text(own.read_text(encoding="utf-8"), encoding="utf-8")
+    assert pages.executed(own, tmp_path, said.append) == copy and len(said) == 1
+
+
 def texts(folder):
     """(place, markdown) of every staged page."""
     for path in sorted([*folder.rglob("*.md"), *folder.rglob("*.ipynb")]):

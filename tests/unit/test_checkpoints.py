@@ -89,6 +89,24 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_word(tmp_path, harm, words):
     assert len(said) == 1 and words in said[0]
 
 
+@pytest.mark.parametrize("known", [7, None, [], {"100": 1}, [101, "x"]])
+def test_a_file_of_another_size_than_its_seal_says_is_damaged_and_not_read(tmp_path, known, monkeypatch):
+    save(tmp_path, 2)
+    save(tmp_path, 4)
+    file = tmp_path / "checkpoint-4" / checkpoints.SEAL
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"files": {"weights": known}}))
+    whole, said = checkpoints.size_and_hash, []
+    monkeypatch.setattr(checkpoints, "size_and_hash", lambda path: whole(path) if "-2" in str(path) else pytest.fail())
+    assert newest(tmp_path, said.append).step == 2 and "weights is damaged" in said[0]
+
+
+def test_a_folder_whose_number_is_none_is_no_checkpoint(tmp_path):
+    save(tmp_path, 2)
+    (tmp_path / "checkpoint-²").mkdir()
+    assert newest(tmp_path).step == 2
+
+
 def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path):
     assert newest(tmp_path / "checkpoints") is None
 

@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,15 +69,75 @@ def options():
     return found
 
 
-@pytest.mark.parametrize("value", ["a\0b", "x" * 5000], ids=["zero byte", "long"])
+NO_TEXT = {  # what no text of any option can be; some say something by being empty, and a code is a row of a table
+    "zero byte": "a\0b",
+    "long": "x" * 5000,
+    "empty": "",
+    "blank": "  ",
+    "a pipe": "-",
+    "the end of options": "--",
+    "line break": "a\nb",
+    "an order to the terminal": "\x1b[2J",
+    "address": "https://example.org/x/y",
+}
+ALLOWED = {
+    (name, kind) for name in ("--share=", "--merged=", "--allow=", "--data-licence=") for kind in ("empty", "blank")
+}
+ALLOWED |= {("--data-licence=", kind) for kind in ("a pipe", "line break", "an order to the terminal", "address")}
+
+
+@pytest.mark.parametrize("kind", NO_TEXT)
 @pytest.mark.parametrize(("command", "words"), options(), ids=lambda given: ascii(given)[:50])
-def test_what_no_text_can_be_is_refused_for_every_option_of_every_command(command, words, value, capsys, monkeypatch):
+def test_what_no_text_can_be_is_refused_for_every_option_of_every_command(command, words, kind, capsys, monkeypatch):
+    value, positional = NO_TEXT[kind], not words[-1] and words[-2:-1] != ("--compare",)
+    if (words[-1], kind) in ALLOWED or (positional and (command == "verify" or kind == "the end of options")):
+        value = "a\0b"
     monkeypatch.setattr("helpers.__main__.one_net", lambda debug: pytest.fail("the command began"))
     last = [words[-1] + value] if words[-1] else [value, "x"][: 2 if words[-2:-1] == ("--compare",) else 1]
     with pytest.raises(SystemExit) as ended:
         main([command, *words[:-1], *last])
     said = capsys.readouterr().err
     assert ended.value.code == 2 and "error: argument" in said and len(said) < 3000
+    assert not any(word.startswith("--") and word.strip("-=") not in said for word in words), "the option is named"
+
+
+WRONG = {  # arguments, what is said of them: the option, and the near miss
+    "a profile": (["run", "--profile=lapptop"], "argument --profile: 'lapptop': .*did you mean 'laptop'"),
+    "a notebook": (["run", "3"], "argument numbers: '3': it is one of 00, 01.*did you mean '0?3'"),
+    "a run": (["shots", "20260101-000000-smok"], "argument run: .*did you mean '.*20260101-000000-smoke'"),
+    "the app's run": (
+        ["app", "--run=20260101-000000-smoke"],
+        "argument --run: .*did you mean '.*/20260101-000000-smoke'",
+    ),
+    "a run that is a file": (["site", "--run", __file__], "argument --run: .* is no folder"),
+    "settings": (
+        ["train", "--settings=runs/20260101-000000-smoke"],
+        "argument --settings: .*did you mean '.*settings.json'",
+    ),
+    "a setting": (["train", "--quantization=nf5"], "argument --quantization: .*did you mean 'nf4'"),
+    "a number": (["train", "--learning-rate=nan"], "argument --learning-rate: "),
+    "a target that is a file": (["site", "--target", __file__], "argument --target: .* is no folder"),
+    "a target below a device": (
+        ["shots", "runs/20260101-000000-smoke", "--target=/dev/null/x"],
+        "argument --target: .*no folder",
+    ),
+    "a target that cannot be": (["export", "runs/20260101-000000-smoke", "/proc/x"], "argument target: /proc: "),
+    "a name too long": (["kit", "y" * 300], "argument folder: a name in it has 300 bytes"),
+    "a sheet": (["app", "--sheet=nowhere.md"], "argument --sheet: there is no nowhere.md"),
+    "questions": (["export", "runs/20260101-000000-smoke", "new", "--check=."], "argument --check: . is no file"),
+    "a model's address": (["plan", "--model=https://huggingface.co/a/b"], "argument model: .* Write a/b"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG.values(), ids=WRONG)
+def test_an_odd_value_is_refused_with_its_option_and_the_near_miss(arguments, said, capsys, monkeypatch, tmp_path):
+    (tmp_path / "runs" / "20260101-000000-smoke").mkdir(parents=True)
+    (tmp_path / "runs" / "20260101-000000-smoke" / "settings.json").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("helpers.__main__.one_net", lambda debug: pytest.fail("the command began"))
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2 and re.search(said, capsys.readouterr().err)
 
 
 def test_a_file_of_figures_that_cannot_be_written_is_said_before_the_work(tmp_path, capsys, monkeypatch):

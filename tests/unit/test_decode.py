@@ -9,6 +9,7 @@ from conftest import move_adapter
 from families import FAMILIES, build
 
 from helpers.adapted import weight_with_adapter
+from helpers.generate import products
 from helpers.generate.choices import SHORT, Choices
 from helpers.generate.decode import Decoder
 from helpers.generate.draft import Speculation, can_draft, weights_key
@@ -128,6 +129,24 @@ def test_a_stop_is_seen_within_one_token(tiny_llama):
     for token in decoder.tokens(PROMPT, Sampling(max_new_tokens=200), (), lambda: len(made) >= 5):
         made.append(token)
     assert 5 <= len(made) <= 6
+
+
+@pytest.mark.parametrize("side", [1, 3])
+def test_a_stop_while_the_draft_is_laid_out_comes_before_the_next_layer(tiny_llama, side, monkeypatch):
+    laid, decoder = [], Decoder(tiny_llama)
+    decoder.how = Choice(True, "")
+    for name in ("in_blocks", "in_four"):
+        plain = getattr(products, name)
+        counted = lambda weight, *rows, plain=plain: laid.append(len(laid)) or plain(weight, *rows)
+        monkeypatch.setattr(f"helpers.generate.draft.{name}", counted)
+    stopped = lambda: len(laid) >= 4 * side  # four products a layer
+    assert len(list(decoder.tokens(PROMPT, Sampling(max_new_tokens=20), (), stopped))) == 1
+    assert len(laid) <= 4 * side + 1, "but for the head"
+    assert not decoder.speculations and decoder.how.value, "it is no fault"
+    monkeypatch.undo()
+    assert list(decoder.tokens(PROMPT, Sampling(max_new_tokens=20), ())) == expected(
+        tiny_llama, Sampling(max_new_tokens=20), None
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

@@ -1,3 +1,4 @@
+import itertools
 import threading
 
 import pytest
@@ -131,18 +132,45 @@ def test_an_answer_ends_where_the_context_is_full_and_says_so(engine):
     assert done["tokens"] == 5 and "context is full" in done["reason"] and "max_new_tokens=5," in done["code"]
 
 
-def test_stop_is_seen_while_a_long_prompt_is_read(engine, monkeypatch):
+def layers_run(engine, each):
+    """Calls each(number) when a layer of the model has run, counted from 1 over all passes of an answer."""
+    count = itertools.count(1)
+    assert engine.decoder.cached, "which takes passes of its own to find out"
+
+    def ran(*_):
+        each(next(count))
+
+    for layer in engine.model.get_base_model().model.layers:
+        layer.register_forward_hook(ran)
+
+
+@pytest.mark.parametrize("at", [1, 3, 4])
+def test_a_stop_while_a_long_prompt_is_read_comes_before_the_next_layer(engine, monkeypatch, at):
     monkeypatch.setattr("helpers.generate.decode.CPU_PIECE", 16)
-    passes, whole = [], engine.decoder.logits
-    monkeypatch.setattr(engine.decoder, "logits", lambda ids: passes.append(len(ids)) or whole(ids))
-    job, heard = engine.ask(Request("word " * 60, Sampling(max_new_tokens=8), ("base", "tuned"))), []
+    request = Request("word " * 60, Sampling(max_new_tokens=8), ("base", "tuned"))
+    whole = [event for event in engine.ask(request) if event.kind == "piece"]
+    job, run, layers = engine.ask(request), [], engine.model.config.num_hidden_layers
+    layers_run(engine, lambda number: run.append(number) or (number == at and job.stop()))
+    heard = list(job)
+    assert run == list(range(1, at + 1)), "no layer begins after a stop"
+    read = [event.value[0] for event in heard if event.kind == "reading"]
+    assert read == [16 * piece for piece in range(1, at // layers + 1)]
+    assert heard[-1].value["reason"] == "you stopped it" and heard[-1].value["tokens"] == 0
+    assert {event.kind for event in heard} <= {"begin", "reading", "done"} and not engine.queue.line
+    assert [event for event in engine.ask(request) if event.kind == "piece"] == whole, "nothing of it is left"
+
+
+def test_a_stop_between_two_pieces_of_a_prompt_runs_no_layer(engine, monkeypatch):
+    monkeypatch.setattr("helpers.generate.decode.CPU_PIECE", 16)
+    job, run = engine.ask(Request("word " * 60, Sampling(max_new_tokens=8), ("base", "tuned"))), []
+    layers_run(engine, run.append)
+    heard = []
     for event in job:
         heard.append(event)
         if event.kind == "reading":
             job.stop()
-    assert len(passes) == 2 and max(passes) == 16, "a piece runs to its end, no other begins"
+    assert len(run) == engine.model.config.num_hidden_layers, "of the first piece"
     assert [event.kind for event in heard] == ["begin", "reading", "done"] and heard[1].value[0] == 16
-    assert heard[-1].value["reason"] == "you stopped it" and not engine.queue.line
 
 
 def test_a_long_answer_and_short_ones_take_turns_and_stay_what_they_are_alone(engine, monkeypatch):

@@ -31,6 +31,20 @@ def test_who_comes_first_is_served_first_and_the_rest_are_told_how_many_are_befo
     assert served == ["second", "third"] and not queue.line
 
 
+def test_who_gives_up_need_not_wait_until_the_queue_moves(monkeypatch):
+    queue, gone = FairQueue(), threading.Event()
+    assert list(queue.wait("first")) == []
+    whole, asleep = queue.changed.wait_for, threading.Event()
+    monkeypatch.setattr(queue.changed, "wait_for", lambda moved, timeout: asleep.set() or whole(moved))  # for ever
+    second = threading.Thread(target=lambda: list(queue.wait("second", gone.is_set)), daemon=True)
+    second.start()
+    asleep.wait()
+    gone.set()
+    queue.wake()
+    second.join(timeout=20)
+    assert not second.is_alive()
+
+
 class Person:
     """Somebody who asks so many questions, one after the other, and looks at what the panel shows meanwhile."""
 

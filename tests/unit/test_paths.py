@@ -32,3 +32,13 @@ def test_what_is_no_file_is_not_read(tmp_path):
     said = []
     assert read_json(tmp_path / "history.jsonl", said.append) is None and "OSError" in said[0]
     assert read_history(tmp_path / "history.jsonl", said.append) == [] and "it is no file" in said[1]
+
+
+def test_what_would_fill_the_memory_is_not_read(tmp_path, monkeypatch):
+    for name in ("run_card.json", "history.jsonl"):
+        (tmp_path / name).write_text('{"step": 1, "loss": 2.0}')
+    assert paths.json_in(tmp_path / "run_card.json") and read_history(tmp_path / "history.jsonl")
+    monkeypatch.setattr(paths, "MOST_BYTES", 20)
+    said = []
+    assert read_json(tmp_path / "run_card.json", said.append) is None and "OSError" in said[0]
+    assert read_history(tmp_path / "history.jsonl", said.append) == [] and "it has more than" in said[1]

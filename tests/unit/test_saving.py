@@ -1,11 +1,13 @@
 """The end of a training: the adapter first, whole or not at all; what does not fit on a disk costs itself alone."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from conftest import unchecked
 
+from helpers.data.load import load_chat_data
 from helpers.export.adapter import export_adapter
 from helpers.machine.paths import PlaceError
 from helpers.run import Run, find_run, newest_run
@@ -125,6 +127,31 @@ def test_a_foreign_file_costs_its_run_and_is_said(trained, name, change, smoke):
         load_tuned("smoke", trained.folder)
 
 
+THINGS = {
+    "a pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "what cannot be read": lambda path: path.symlink_to("/proc/self/mem"),
+    "a device": lambda path: path.symlink_to("/dev/full"),
+}
+FILES = ("run_card.json", "settings.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("put", THINGS.values(), ids=THINGS)
+def test_what_is_no_file_costs_its_run_and_is_not_waited_for(trained, put, smoke):
+    for name in FILES:
+        path = trained.folder / name
+        kept = path.read_bytes()
+        path.unlink()
+        put(path)
+        assert newest_run("smoke", report=silent) is None
+        with pytest.raises(SettingsError):
+            find_run("smoke", trained.folder)
+        path.rmdir() if path.is_dir() else path.unlink()
+        path.write_bytes(kept)
+    assert newest_run("smoke", report=silent)
+
+
 def test_values_of_wrong_types_in_a_card_are_left_out_and_said(trained, capsys):
     card = json.loads((trained.folder / "run_card.json").read_text())
     odd = {"tokens_per_second": "fast", "versions": 3, "finished": "no", "reading": None}
@@ -173,3 +200,30 @@ def test_an_infinite_loss_after_an_absurd_learning_rate_has_that_cause():
 
     rows = [{"step": step, "loss": loss, "learning_rate": 5.0} for step, loss in ((1, 5.0), (2, float("inf")))]
     assert "infinite since step 2; the learning rate has been 5, and LoRA wants 1e-4 to 4e-3" in read(rows).sentence
+
+
+def test_what_cannot_be_written_after_a_training_is_said_and_stops_no_notebook(trained, trainer, capsys):
+    from matplotlib.figure import Figure
+
+    from helpers.evaluate.comparison import save_comparison
+    from helpers.evaluate.evaluation import evaluate
+    from helpers.watch.figures import show_figure
+
+    rows = load_chat_data(trained.settings.data).test.select(range(2))
+    found = evaluate(trainer.model, trainer.processing_class, rows, max_new_tokens=2)
+    names = ("run_card.json", "answers.json", "loss.png", "history.jsonl")
+    for name in names:
+        (trained.folder / name).unlink(missing_ok=True)
+        (trained.folder / name).mkdir()
+    assert save_comparison(trained, found, found, rows)["nll"]
+    show_figure(Figure(), "nothing", trained.folder / "loss.png")
+    trained.history.rewrite()
+    said = capsys.readouterr().out
+    assert all(f"not kept in {name}: Is a directory" in said for name in names)
+
+
+def test_a_folder_in_the_place_of_the_settings_ends_in_a_sentence(trainer, run):
+    (run.folder / "settings.json").mkdir()
+    trainer.args.output_dir = str(run.folder / "checkpoints")
+    with pytest.raises(PlaceError, match=r"settings\.json cannot be written.*set FT_RUNS"):
+        train_or_resume(unchecked(trainer), run, report=silent)

@@ -156,6 +156,13 @@ def test_the_report_is_one_file_that_runs_no_foreign_markup(tmp_path):
     assert "src='http" not in page and 'src="http' not in page
 
 
+def test_a_report_leaves_out_a_picture_that_cannot_be_read(tmp_path):
+    card(tmp_path, first_loss=3.0, last_loss=0.5, steps=9)
+    (tmp_path / "loss.png").mkdir()
+    (tmp_path / "executed").mkdir()
+    assert "<img" not in report.write_report(tmp_path, series.summarize(tmp_path, 1, {})).read_text()
+
+
 def test_a_taken_port_names_another(capsys):
     import socket
 

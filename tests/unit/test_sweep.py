@@ -15,6 +15,7 @@ from conftest import unchecked
 
 from helpers.data.load import load_chat_data
 from helpers.machine.hardware import Machine
+from helpers.machine.paths import PlaceError, runs_folder
 from helpers.machine.processes import visible_gpus
 from helpers.models.load import load_model
 from helpers.run import Run, newest_run, open_run, read_settings
@@ -179,6 +180,13 @@ def test_the_interval_is_student_s():
 def test_a_damaged_plan_of_a_sweep_is_made_anew(tmp_path, text):
     (tmp_path / "sweep.json").write_text(text)
     assert planned(tmp_path) == 0
+
+
+def test_a_file_in_the_place_of_a_sweeps_folder_is_named_with_the_setting_that_moves_it():
+    runs_folder().mkdir()
+    (runs_folder() / "sweeps").touch()
+    with pytest.raises(PlaceError, match=r"(?s)sweeps.*set FT_RUNS"):
+        sweep(SMOKE, GRID, steps=8)
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
