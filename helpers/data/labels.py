@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from helpers.data.chat import harmless, template_options
 from helpers.data.conversation import answers_apart, extras_of, tools_in, whole_messages
 from helpers.data.ends import end_ids
+from helpers.data.marks import marks_proved, runs
 from helpers.data.order import is_trained
 from helpers.data.packing import find_documents
 from helpers.data.rendering import encode_whole, has_marks, refusal, refusal_in_words, rewrites
@@ -88,7 +89,7 @@ def encode(
     """
     if are_plain_texts(tokenizer, messages) and not tools:
         (pair,) = encode_many(tokenizer, [messages], assistant_only)
-        if not assistant_only or has_all_answers(pair[1], messages):
+        if not assistant_only or marks_proved(tokenizer, pair, messages):
             return pair
     ids, answers, _ = encode_whole(tokenizer, messages, tools)
     trained = [is_trained(message) for message in messages if message["role"] == "assistant"]
@@ -102,21 +103,6 @@ def are_plain_texts(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) ->
     texts = all(len(message) == 2 and message["role"] != "tool" for message in messages)
     texts = texts and not any("<think>" in message["content"] for message in messages)
     return texts and has_marks(tokenizer.chat_template)
-
-
-def has_all_answers(labels: list[int], messages: list[dict]) -> bool:
-    """Whether there are as many runs of trained tokens as answers.
-
-    Upstream: apply_chat_template loses a span that begins or ends at a character of which the tokenizer makes no token,
-    such as a space that it drops (transformers issue 47325). Breaks: nothing; a row would be encoded once more.
-    Drift: test_labels.py::test_a_span_that_begins_at_a_lost_space_is_still_lost
-    """
-    return runs(labels) == sum(message["role"] == "assistant" for message in messages)
-
-
-def runs(labels: list[int]) -> int:
-    """How many runs of trained tokens there are."""
-    return sum(label != -100 and before == -100 for before, label in pairwise([-100, *labels]))
 
 
 def encode_many(
@@ -240,7 +226,7 @@ def encode_rows(
     try:
         pairs = encode_many(tokenizer, [whole[i] for i in plain], assistant_only)
         told = zip(plain, pairs, strict=True)
-        results |= {i: pair for i, pair in told if not assistant_only or has_all_answers(pair[1], whole[i])}
+        results |= {i: pair for i, pair in told if not assistant_only or marks_proved(tokenizer, pair, whole[i])}
     except Exception:  # a template that raises for one of them: each by itself then
         plain = []
     for index, row in enumerate(rows):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from helpers.data.chat import cleaned, control_tokens, kept_for, probe_messages, template_options, without_markers
@@ -200,12 +200,16 @@ def encode_whole(tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools
 
 
 def check_written(text: str, spans: list[tuple[int, int]], messages: list[dict]) -> None:
-    """Raises RowError unless all that was asked stands in the text, and each answer's text, thinking and calls in its
-    span: a template may drop a part. An answer with an empty span is not looked for."""
+    """Raises RowError unless all that was asked stands in the text outside of the answers' spans, and each answer's
+    text, thinking and calls in its span: a template may drop a part, or mark too much. An answer with an empty span is
+    not looked for."""
+    outside = "".join(text[end:start] for (_, end), (start, _) in pairwise([(0, 0), *spans, (len(text), len(text))]))
     for message in messages:
         if message["role"] in ("system", "user") and message["content"].strip() not in text:
             kind = phrase("a system message") if message["role"] == "system" else phrase("a question")
             raise RowError(kind, "of which the template leaves a part out of the trained text")
+        if message["role"] in ("system", "user") and message["content"].strip() not in outside:
+            raise RowError("the template's marks train what was asked", message["content"][:40])
     answers = [message for message in messages if message["role"] == "assistant"]
     for (start, end), message in zip(spans, answers, strict=True):
         if start == end:

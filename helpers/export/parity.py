@@ -2,64 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from helpers.behaviour import without_router
 from helpers.data.ends import end_ids
 from helpers.export.errors import ExportError
+from helpers.export.forms import Form, Reply, Talk, chat_ids, greedy, load_whole, next_logits, readable, saved_tokenizer
 from helpers.machine.language import Phrase, phrase, tr
 from helpers.machine.paths import keep, write_json
 from helpers.machine.tables import Table
 
-Talk = list[dict]
-NEAR = 0.1  # of probability: two tokens as near as that may change places by rounding alone
-
-
-class Reply(NamedTuple):
-    """One greedy answer.
-
-    prompt: how many tokens the model read, 0 where nobody says; tokens: of the answer, its end token not among them;
-    ended: whether it came to an end by itself.
-    """
-
-    prompt: int
-    tokens: list[int]
-    ended: bool
+NEAR = 0.8  # a token that is as likely as this part of the likeliest one may change places with it by rounding
+LIKELY = 50  # tokens that are tried as the next one of an answer of which only the text is known
 
 
 class Difference(NamedTuple):
-    """Where an answer leaves that of base + adapter.
+    """Where a form leaves base + adapter: in what it reads, or in what it answers.
 
-    at: number of the first token that differs; reference, other: the two tokens as text; reference_probability and
-    other_probability: as base + adapter sees them there; reason: the likeliest.
+    at: number of the first token that differs, of the prompt or of the answer; None where a form tells no more than how
+    long the prompt was. reference, other: the two tokens as
+    text. chances: of these two for base + adapter at that place of the answer; seen: the same two for the form, None
+    where it does not tell; moved: how far its logits there are from those of base + adapter, as a standard deviation
+    over their spread.
     """
 
     question: str
-    at: int
+    at: int | None
     reference: str
     other: str
-    reference_probability: float
-    other_probability: float
-    reason: str
+    reason: Phrase
+    chances: tuple[float, float] | None = None
+    seen: tuple[float, float] | None = None
+    moved: float | None = None
 
     def sentence(self) -> Phrase:
         """It in words, for a cell of a table."""
+        words: dict[str, Any] = {
+            "at": self.at,
+            "own": in_cell(self.reference),
+            "their": in_cell(self.other),
+            "reason": self.reason,
+        }
+        if self.at is None:
+            return phrase("prompt: {own}, here {their}: {reason}", **words)
+        if self.chances is None:
+            return phrase("prompt, token {at}: {own}, here {their}: {reason}", **words)
+        words |= {"own_share": self.chances[0], "their_share": self.chances[1]}
+        if self.seen is None:
+            return phrase("token {at}: {own} ({own_share:.3f}), here {their} ({their_share:.3f}): {reason}", **words)
         return phrase(
-            "token {at}: {own} ({own_share:.2f}), here {their} ({their_share:.2f}): {reason}",
-            at=self.at,
-            own=in_cell(self.reference),
-            own_share=self.reference_probability,
-            their=in_cell(self.other),
-            their_share=self.other_probability,
-            reason=self.reason,
+            "token {at}: {own} ({own_share:.3f}, here {own_seen:.3f}), here {their} ({their_share:.3f}, here "
+            "{their_seen:.3f}): {reason}",
+            own_seen=self.seen[0],
+            their_seen=self.seen[1],
+            **words,
         )
-
-
-Form = Callable[[Sequence[Talk]], list[Reply]]
 
 
 class Parity(NamedTuple):
@@ -93,24 +94,23 @@ class Parity(NamedTuple):
 
 
 def in_cell(text: str) -> str:
-    """A token as it may stand in a table of Markdown."""
+    """A token as it may stand in a table of Markdown; words of ours as they are."""
+    if isinstance(text, Phrase):
+        return text
     return "`" + repr(text)[1:-1].replace("|", "\\u007c").replace("`", "\\u0060") + "`"
 
 
 class Reference:
-    """base + adapter in plain PEFT, float32 on a CPU: what every other form is compared with."""
+    """base + adapter in plain PEFT, float32 on a CPU: what every other form is compared with. Raises ExportError."""
 
     def __init__(self, base: Path, adapter: Path, max_new_tokens: int = 40):
         from peft import PeftModel
-        from transformers import AutoModelForCausalLM, AutoTokenizer
 
         own = adapter if (Path(adapter) / "tokenizer_config.json").exists() else base
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(own, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            base, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
-        )
-        self.model, self.max_new_tokens = PeftModel.from_pretrained(model, str(adapter)).eval(), max_new_tokens
-        self.ends = end_ids(self.tokenizer, self.model)
+        self.tokenizer, model = saved_tokenizer(own), load_whole(base)
+        with readable(adapter):
+            self.model: Any = PeftModel.from_pretrained(model, str(adapter)).eval()
+        self.ends, self.max_new_tokens = end_ids(self.tokenizer, self.model), max_new_tokens
 
     def prompt(self, talk: Talk) -> list[int]:
         """Token ids of a conversation that is to be answered."""
@@ -123,131 +123,131 @@ class Reference:
     def turns(self, questions: list[str]) -> list[Talk]:
         """Each question by itself, and each but the first as a second turn after the one before it."""
         single = [[{"role": "user", "content": question}] for question in questions]
-        answers = [self.tokenizer.decode(reply.tokens).strip() for reply in self(single)]
+        answers = [self.said(reply.tokens[: len(reply.tokens) - reply.ended]).strip() for reply in self(single)]
         said = [[*talk, {"role": "assistant", "content": text}] for talk, text in zip(single, answers, strict=True)]
         return [*single, *[[*before, *after] for before, after in zip(said, single[1:], strict=False)]]
 
-    @torch.no_grad()
-    def difference(self, talk: Talk, wanted: Reply, given: Reply) -> Difference | None:
-        """Where two answers part; None when they are the same."""
-        one, other = ([*reply.tokens, *([self.ends[0]] if reply.ended else [])] for reply in (wanted, given))
-        pairs = enumerate(zip(one, other, strict=False))
-        index = next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
-        texts = [str(self.tokenizer.decode(reply.tokens)).strip() for reply in (wanted, given)]
-        if len(one) == len(other) == index or (texts[0] == texts[1] and wanted.ended == given.ended):
-            return None  # a server's text may be other tokens, and the same answer
-        before = torch.tensor([[*self.prompt(talk), *one[:index]]])
-        chances = self.model(input_ids=before).logits[0, -1].softmax(-1)
-        tokens = [ids[index] if index < len(ids) else None for ids in (one, other)]
-        own, their = (float(chances[token]) if token is not None else 0.0 for token in tokens)
-        named, others = (
-            phrase("(no more)") if token is None else str(self.tokenizer.decode([token])) for token in tokens
-        )
-        reason = self.reason(wanted, given, tokens, own - their)
-        return Difference(talk[-1]["content"], index, named, others, own, their, reason)
+    def said(self, tokens: list[int], **how: Any) -> str:
+        """The text of tokens."""
+        return str(self.tokenizer.decode(tokens, **how))
 
-    def reason(self, wanted: Reply, given: Reply, tokens: list[int | None], gap: float) -> Phrase:
-        """The likeliest cause of a difference."""
-        if given.prompt and wanted.prompt != given.prompt:
-            lengths = {"n": given.prompt, "of": wanted.prompt}
-            if abs(wanted.prompt - given.prompt) == 1:
-                return phrase(
-                    "template: it read {n} tokens, base + adapter {of} (a begin token more or less?)", **lengths
-                )
-            return phrase("template: it read {n} tokens, base + adapter {of}", **lengths)
-        if None in tokens or self.ends[0] in tokens:
-            return phrase("rounding, at the end") if gap < NEAR else phrase("end token: it stops elsewhere")
-        return phrase("rounding") if gap < NEAR else phrase("other weights")
+    def difference(self, talk: Talk, wanted: Reply, given: Reply, form: Form) -> Difference | None:
+        """Where two replies part: in the prompt, else in the answer; None when they are the same."""
+        question = str(talk[-1]["content"])
+        if (found := self.other_prompt(wanted, given)) is not None:
+            return Difference(question, *found)
+        if given.text is not None:
+            return self.other_text(question, wanted, given)
+        return self.other_answer(question, wanted, given, form)
 
+    def other_prompt(self, wanted: Reply, given: Reply) -> tuple[int | None, str, str, Phrase] | None:
+        """(number of the token, the two tokens, reason) where a form reads another prompt; where it tells no more than
+        the prompt's length, the lengths stand in place of both."""
+        own, their = wanted.read or [], given.read
+        if their is None:
+            n, of = given.length, len(own)
+            if not n or n == of:
+                return None
+            near = phrase("template (a begin token more or less?)") if abs(n - of) == 1 else phrase("template")
+            tokens = (phrase("{n} tokens", n=of), phrase("{n} tokens", n=n))
+            return None, *tokens, near
+        at = first_difference(own, their)
+        if at is None:
+            return None
+        names = (self.name(own, at), self.name(their, at))
+        if their[1:] == own and their[0] in self.tokenizer.all_special_ids:
+            return at, *names, phrase("begin token: it reads one more")
+        if own[1:] == their and own[0] in self.tokenizer.all_special_ids:
+            return at, *names, phrase("begin token: it reads none")
+        return at, *names, phrase("template: it reads another prompt")
 
-def chat_ids(tokenizer: Any, talk: Talk) -> list[int]:
-    """Token ids under the tokenizer's template, as transformers itself makes them."""
-    return list(tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=True)["input_ids"])
+    def name(self, ids: list[int], at: int) -> str:
+        """The token at a place, as text."""
+        return self.said([ids[at]]) if at < len(ids) else phrase("(no more)")
 
+    def other_answer(self, question: str, wanted: Reply, given: Reply, form: Form) -> Difference | None:
+        """Where two answers to the same prompt part, by their tokens. "Rounding" is said when the form's own logits
+        at that place are those of base + adapter but for what its number format may move them by."""
+        one, other = wanted.tokens, given.tokens
+        at = first_difference(one, other)
+        if at is None:
+            return None
+        before = [*(wanted.read or []), *one[:at]]
+        logits = next_logits(self.model, before)
+        pair = [ids[at] if at < len(ids) else None for ids in (one, other)]
+        chances = shares_of(logits, pair)
+        names = (self.name(one, at), self.name(other, at))
+        if None in pair:
+            last = in_cell(self.said(before[-1:]))
+            goes_on = phrase("end token: it goes on behind {last}", last=last)
+            stops = phrase("end token: it stops at {last}, where base + adapter goes on", last=last)
+            return Difference(question, at, *names, goes_on if pair[0] is None else stops, chances)
+        if form.logits is None:
+            return Difference(question, at, *names, unproved(chances), chances)
+        theirs = form.logits(before)[: len(logits)].to(logits)
+        moved = float((theirs - logits[: len(theirs)]).std() / logits.std())
+        small = phrase("rounding: its logits there differ by {moved:.1%} of their spread", moved=moved)
+        large = phrase("other weights: its logits there differ by {moved:.0%} of their spread", moved=moved)
+        reason = small if moved <= form.rounding else large
+        return Difference(question, at, *names, reason, chances, shares_of(theirs, pair), moved)
 
-@torch.no_grad()
-def greedy(model: Any, prompts: list[list[int]], ends: list[int], max_new_tokens: int, **knobs: Any) -> list[Reply]:
-    """Answers of `model.generate`, one prompt at a time; knobs: beyond greedy, as they are given."""
-    replies = []
-    for prompt in prompts:
-        ids = torch.tensor([prompt], device=model.device)
-        mask = torch.ones_like(ids)
-        with without_router(model):
-            reply = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=max_new_tokens, **knobs)
-        tokens = reply[0, len(prompt) :].tolist()
-        ended = bool(tokens) and tokens[-1] in ends
-        replies.append(Reply(len(prompt), tokens[:-1] if ended else tokens, ended))
-    return replies
-
-
-def merged_form(folder: Path, max_new_tokens: int = 40) -> Form:
-    """A merged folder in plain transformers with nothing else: its own tokenizer, template and end tokens."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
-    ).eval()
-    listed = model.generation_config.eos_token_id
-    ends = listed if isinstance(listed, list) else [listed]
-    return lambda talks: greedy(model, [chat_ids(tokenizer, talk) for talk in talks], ends, max_new_tokens)
-
-
-def spoken_form(complete: Callable[[Talk, int], dict], tokenizer: Any, max_new_tokens: int = 40) -> Form:
-    """A server's chat completions: texts, so that they are made tokens again.
-
-    complete(messages, max_tokens): the response as OpenAI's interface has it, as a dict.
-    """
-
-    def ask(talk: Talk) -> Reply:
-        response = complete(talk, max_new_tokens)
-        choice, usage = response["choices"][0], response.get("usage") or {}
-        text = choice["message"]["content"] or ""
-        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return Reply(usage.get("prompt_tokens", 0), tokens, choice["finish_reason"] == "stop")
-
-    return lambda talks: [ask(talk) for talk in talks]
-
-
-def llama_cpp_form(file: Path, tokenizer: Any, max_new_tokens: int = 40) -> Form | None:
-    """A GGUF file in llama.cpp through the package llama-cpp-python; None where that is not installed."""
-    try:
-        from llama_cpp import Llama
-    except ImportError:
-        return None
-    model = Llama(str(file), n_ctx=2048, verbose=False)
-    complete = lambda talk, most: model.create_chat_completion(talk, max_tokens=most, temperature=0.0)
-    return spoken_form(complete, tokenizer, max_new_tokens)
+    def other_text(self, question: str, wanted: Reply, given: Reply) -> Difference | None:
+        """The same where a form answers in text: special tokens, blanks at both ends and bytes that are no letters
+        are left out on both sides, since they are lost there. Its own token is the likeliest one that fits."""
+        shown = lambda ids: whole_letters(self.said(ids, skip_special_tokens=True))
+        target, tokens = whole_letters(given.text or ""), wanted.tokens
+        if shown(tokens).strip() == target.strip() and wanted.ended == given.ended:
+            return None
+        fits = lambda ids: target.lstrip().startswith(shown(ids).lstrip())
+        grows = lambda ids: fits(ids) and len(shown(ids)) > len(shown(ids[:-1]))
+        at = next((n for n in range(len(tokens)) if not fits(tokens[: n + 1])), len(tokens))
+        if at == len(tokens):  # its whole text is the beginning of the other one
+            at = max(at - 1, 0) if wanted.ended else at
+        logits = next_logits(self.model, [*(wanted.read or []), *tokens[:at]])
+        ends = shown(tokens[:at]).strip() == target.strip() and given.ended
+        likely = logits.topk(min(LIKELY, len(logits))).indices.tolist()
+        own = tokens[at] if at < len(tokens) else None
+        tried = (token for token in likely if token != own and (token in self.ends) == ends)
+        their = next((token for token in tried if ends or grows([*tokens[:at], token])), None)
+        chances = shares_of(logits, [own, their])
+        other = phrase("(another)") if their is None else self.said([their])
+        return Difference(question, at, self.name(tokens, at), other, unproved(chances), chances)
 
 
-def served_form(folder: Path, tokenizer: Any, max_new_tokens: int = 40) -> Form | None:
-    """A saved folder behind `transformers serve`, which runs while it is asked; None where its client is missing."""
-    try:
-        from openai import OpenAI
-    except ImportError:
-        return None
-    from helpers.serve.api import Api
+def first_difference(one: list[int], other: list[int]) -> int | None:
+    """Where two lists of ids part; None when they are the same."""
+    pairs = enumerate(zip_longest(one, other))
+    return next((number for number, (a, b) in pairs if a != b), None)
 
-    def ask(talks: Sequence[Talk]) -> list[Reply]:
-        with Api(folder, dtype="float32") as api, OpenAI(base_url=api.address, api_key="none") as client:
-            chat: Any = client.chat.completions.create
-            complete = lambda talk, most: chat(
-                model=api.model, messages=talk, max_tokens=most, temperature=0
-            ).model_dump()
-            return spoken_form(complete, tokenizer, max_new_tokens)(talks)
 
-    return ask
+def shares_of(logits: torch.Tensor, tokens: Sequence[int | None]) -> tuple[float, float]:
+    """The probabilities of two tokens; 0 for one that is not there."""
+    chances = logits.softmax(-1)
+    one, other = (float(chances[token]) if token is not None and token < len(chances) else 0.0 for token in tokens)
+    return one, other
+
+
+def unproved(chances: tuple[float, float]) -> Phrase:
+    """What may be said of a difference where the form's own logits are not known."""
+    if chances[1] >= NEAR * chances[0]:
+        return phrase("a near tie: likely rounding, not proved, since its logits are not known")
+    return phrase("not known, since its logits are not")
+
+
+def whole_letters(text: str) -> str:
+    """A text without the sign for bytes that are no letters."""
+    return text.replace("\ufffd", "")
 
 
 def compare_forms(reference: Reference, forms: dict[str, Form], talks: list[Talk]) -> Parity:
-    """Asks every form the same; what is not answered as base + adapter answers it is a difference."""
+    """Asks every form the same; what is not read and answered as base + adapter does it is a difference."""
     if not talks:
         raise ExportError(tr("there are no questions to compare with."))
     wanted, differences = reference(talks), {}
     for name, form in forms.items():
-        pairs = zip(talks, wanted, form(talks), strict=True)
-        texts = [reference.difference(talk, one, other) for talk, one, other in pairs]
-        differences[name] = [difference for difference in texts if difference is not None]
+        trios = zip(talks, wanted, form.ask(talks), strict=True)
+        found = [reference.difference(talk, one, other, form) for talk, one, other in trios]
+        differences[name] = [difference for difference in found if difference is not None]
     return Parity(len(talks), differences)
 
 

@@ -8,19 +8,11 @@ from pathlib import Path
 from helpers.export.adapter import read_run
 from helpers.export.card import merged_card
 from helpers.export.files import shared_card
+from helpers.export.forms import Form, llama_cpp_form, merged_form, served_form
 from helpers.export.gguf import write_gguf
 from helpers.export.gguf_tokenizer import composes_letters
 from helpers.export.merge import merge
-from helpers.export.parity import (
-    Form,
-    Parity,
-    Reference,
-    compare_forms,
-    llama_cpp_form,
-    merged_form,
-    read_questions,
-    served_form,
-)
+from helpers.export.parity import Parity, Reference, compare_forms, read_questions
 from helpers.machine.language import phrase, tr
 from helpers.models.embedded import BASE_MODEL
 from helpers.settings import EMBEDDED
@@ -92,7 +84,7 @@ def compared(
     """Asks every form that there is, writes parity.json, and says the table."""
     reference = Reference(base, adapter)
     forms = {phrase("merged, in transformers"): merged_form(target), **forms}
-    if served := served_form(target, reference.tokenizer):
+    if served := served_form(target):
         forms[phrase("merged, in transformers serve")] = served
     if file and (spoken := llama_cpp_form(file, reference.tokenizer)):
         forms[phrase("GGUF, in llama.cpp")] = spoken

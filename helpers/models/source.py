@@ -47,14 +47,18 @@ def locate(model: str) -> str:
 
 
 def base_folder(settings: Settings) -> Path:
-    """The folder of the base model's 16 or 32-bit weights; of the Hub's models they are fetched, safetensors only."""
+    """The folder of the base model's 16 or 32-bit weights; of the Hub's models they are fetched, safetensors only.
+
+    Weights in folders of a repository are another form of the model (onnx/, original/), and are left there.
+    """
     folder = Path(locate(settings.model))
     if folder.is_dir():
         return folder
     from huggingface_hub import snapshot_download
 
     wanted = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt"]
-    return Path(snapshot_download(settings.model, revision=settings.revision or None, allow_patterns=wanted))
+    inner, commit = ["*/*.safetensors", "*/*.json"], settings.revision or None
+    return Path(snapshot_download(settings.model, revision=commit, allow_patterns=wanted, ignore_patterns=inner))
 
 
 # Far above every published model; below what would be allocated or built for ever.

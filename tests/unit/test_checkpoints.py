@@ -32,13 +32,13 @@ from helpers.train.resume import held_alone
 SMOKE = resolve("smoke", machine=Machine(None, "", 0.0, 8.0, 2, False))
 
 
-def save(folder, step, tokens=7):
+def save(folder, step, tokens=7, same=None):
     with staged(folder) as aside:
         made = aside / f"checkpoint-{step}"
         made.mkdir(parents=True)
         (made / "weights").write_bytes(b"w" * 100)
         (made / "training_args.bin").write_bytes(b"a pickle")
-        seal(aside, folder, step, tokens, {"r": 4})
+        seal(aside, folder, step, tokens, same or {"r": 4})
 
 
 def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path):
@@ -312,6 +312,19 @@ def test_whatever_would_not_be_repeated_is_trained(case):
     asked = OTHERS[case](folder)
     asked = {"settings": SMOKE, "rows": ROWS} | (asked if isinstance(asked, dict) else {})
     assert run_to_use(**asked, report=lambda text: None).folder != folder
+
+
+def test_a_finished_run_is_not_used_again_when_the_weights_in_the_bases_folder_have_changed(tmp_path):
+    """A folder has no commit: the same path may hold another model today."""
+    base = tmp_path / "base"
+    base.mkdir()
+    settings = replace(SMOKE, model=str(base))
+    save_file({"w": torch.zeros(8, 8)}, base / "model.safetensors")
+    folder, rows = make_finished("a", settings), ROWS.add_column("input_ids", [[1], [2]])
+    save(folder / "checkpoints", 2, same=identity(settings, rows))
+    assert run_to_use(settings, rows=ROWS, report=lambda text: None).folder == folder
+    save_file({"w": torch.ones(8, 8)}, base / "model.safetensors")
+    assert run_to_use(settings, rows=ROWS, report=lambda text: None).folder != folder
 
 
 def test_while_the_series_runs_its_folder_is_used(monkeypatch, tmp_path):

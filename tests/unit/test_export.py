@@ -64,6 +64,19 @@ def test_a_model_of_the_hub_is_fetched_at_its_commit_without_pickles(monkeypatch
     assert asked["revision"] == "abc" and not any("bin" in part or "pt" in part for part in asked["allow_patterns"])
 
 
+def test_weights_in_a_folder_of_the_repository_are_another_form_and_not_fetched(monkeypatch, tmp_path):
+    from huggingface_hub.utils import filter_repo_objects
+
+    asked = {}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **more: asked.update(more) or str(tmp_path))
+    base_folder(Settings(model="someone/model"))
+    own = ["model-00001-of-00002.safetensors", "config.json", "chat_template.jinja", "tokenizer.model"]
+    own += ["additional_chat_templates/tools.jinja"]
+    others = ["original/consolidated.safetensors", "onnx/config.json", "a/b/model.safetensors", "pytorch_model.bin"]
+    patterns = {name: asked[name] for name in ("allow_patterns", "ignore_patterns")}
+    assert list(filter_repo_objects([*own, *others], **patterns)) == own
+
+
 def test_a_tiny_models_folder_is_its_own():
     assert base_folder(Settings(model="tiny-falcon")) == tiny.tiny_folder("tiny-falcon")
     with pytest.raises(ModelError, match=r"no config\.json"):

@@ -15,6 +15,7 @@ from helpers.data.labels import (
     summarize_lengths,
     tokenize,
 )
+from helpers.data.rows import RowError
 
 TALK = [
     {"role": "user", "content": "Is it open?"},
@@ -66,6 +67,35 @@ def test_many_conversations_at_once_are_the_same_as_one_by_one(tokenizer):
 def test_without_assistant_only_every_token_is_trained(tokenizer):
     ids, labels = encode(tokenizer, TALK, assistant_only=False)
     assert ids == labels and -100 in encode(tokenizer, TALK)[1]
+
+
+WRONG_MARKS = {  # templates with marks of their own, which are not those of the answers
+    "the template drops a part of an answer": "{{ '<' + m['role'] + '>' }}{% if m['role'] == 'assistant' %}"
+    "{% generation %}{{ m['content'][:3] + '<eos>' }}{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}",
+    "a question": "{{ '<' + m['role'] + '>' }}{% if m['role'] == 'assistant' %}"
+    "{% generation %}{{ m['content'] + '<eos>' }}{% endgeneration %}{% else %}{{ m['content'][:4] }}{% endif %}",
+    "the template's marks train what was asked": "{% if m['role'] == 'assistant' %}"
+    "{% generation %}{{ messages[loop.index0 - 1]['content'] + m['content'] + '<eos>' }}{% endgeneration %}{% endif %}",
+}
+
+
+@pytest.mark.parametrize("reason", WRONG_MARKS)
+def test_marks_of_a_template_are_proved_on_each_row(tokenizer, reason):
+    """All rows that are plain texts are encoded in one call, and its marks were taken as they came."""
+    tokenizer.chat_template = "{% for m in messages %}" + WRONG_MARKS[reason] + "{% endfor %}"
+    talk = [{"role": "user", "content": "Is it open?"}, {"role": "assistant", "content": "Yes, it is."}]
+    with pytest.raises(RowError) as error:
+        encode(tokenizer, talk)
+    assert error.value.reason == reason
+    (found,) = encode_rows(tokenizer, [{"messages": talk}])
+    assert isinstance(found, RowError) and found.reason == reason
+    fitted = tokenize(tokenizer, Dataset.from_list([{"messages": talk}]), 99)
+    assert len(fitted.rows) == 0 and fitted.refused == {reason: 1}
+
+
+def test_marks_that_are_right_are_proved_without_a_second_encoding(tokenizer, monkeypatch):
+    monkeypatch.setattr("helpers.data.labels.encode_whole", None)
+    assert encode(tokenizer, TALK)[1].count(-100) > 9
 
 
 @pytest.mark.parametrize("marker", ["### Assistant:", "### Human:", "<eos>", "<pad>"])

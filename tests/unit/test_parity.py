@@ -3,7 +3,9 @@
 import json
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,16 +15,17 @@ from test_gguf import llama_cpp
 
 from helpers.__main__ import main
 from helpers.export.errors import ExportError
-from helpers.export.parity import (
-    Parity,
-    Reference,
+from helpers.export.forms import (
+    Form,
     Reply,
     chat_ids,
-    compare_forms,
+    llama_cpp_form,
+    load_whole,
     merged_form,
-    read_questions,
+    next_logits,
     served_form,
 )
+from helpers.export.parity import NEAR, Parity, Reference, compare_forms, read_questions, unproved
 from helpers.export.whole import export_whole
 from helpers.models.load import load_model
 from helpers.run import Run
@@ -97,12 +100,14 @@ def spoiled_template(out, change):
     file.write_text(change(file.read_text()))
 
 
-BOS = "{{ bos_token }}"
 FAULTS = {
-    "other weights": spoiled_weights,
-    "template: it read": lambda out: spoiled_template(out, lambda text: text.replace("<user>", "<user><user>")),
-    "(a begin token more or less?)": lambda out: spoiled_template(
-        out, lambda text: text.replace("{{ bos_token }}", "")
+    "other weights: ": spoiled_weights,
+    "template: it reads another prompt": lambda out: spoiled_template(
+        out, lambda text: text.replace("<user>", "<user><user>")
+    ),
+    "begin token: it reads none": lambda out: spoiled_template(out, lambda text: text.replace("{{ bos_token }}", "")),
+    "begin token: it reads one more": lambda out: spoiled_template(
+        out, lambda text: text.replace("{{ bos_token }}", "{{ bos_token }}" * 2)
     ),
 }
 
@@ -113,22 +118,149 @@ def test_each_kind_of_mistake_is_named(exported, reason):
     FAULTS[reason](out)
     found = compare_forms(reference, {"spoiled": merged_form(out, 12)}, reference.turns(QUESTIONS))
     reasons = [one.reason for one in found.differences["spoiled"]]
-    assert reasons and any(reason in one for one in reasons)
-    assert "of 5 | token " in found.table()
+    assert reasons and all(one.startswith(reason) for one in reasons)
+    assert " of 5 | " in found.table()
+
+
+def tie(reference, talk):
+    """(prompt, its likeliest next token, the second one)."""
+    prompt = reference.prompt(talk)
+    return prompt, *next_logits(reference.model, prompt).topk(2).indices.tolist()
+
+
+TALK = [{"role": "user", "content": QUESTIONS[0]}]
+
+
+def test_rounding_is_said_only_where_the_logits_are_nearly_the_same(exported):
+    """The same two tokens, once from weights that were rounded, once from others: the answers alone look alike."""
+    reference, _ = exported
+    prompt, own, their = tie(reference, TALK)
+    same = lambda ids: next_logits(reference.model, ids)
+    other = lambda ids: same(ids).flip(0)
+    wanted, given = Reply([own], False, prompt), Reply([their], False, prompt)
+    rounded = reference.difference(TALK, wanted, given, Form(None, lambda ids: same(ids) * 1.01))
+    assert rounded.reason.startswith("rounding: its logits there differ by 1.0%") and rounded.moved < 0.02
+    assert rounded.seen == pytest.approx(rounded.chances, abs=0.02)
+    spoiled = reference.difference(TALK, wanted, given, Form(None, other))
+    assert spoiled.reason.startswith("other weights: its logits there differ by 1") and spoiled.moved > 1
+    unknown = reference.difference(TALK, wanted, given, Form(None)).reason
+    near = rounded.chances[1] >= NEAR * rounded.chances[0]
+    assert unknown.startswith("a near tie" if near else "not known")
+    sentence = rounded.sentence()
+    assert sentence.startswith("token 0: ") and sentence.count(", here ") == 3
 
 
 def test_an_end_token_that_is_not_honoured_is_named(exported):
     reference, _ = exported
-    talk = [{"role": "user", "content": QUESTIONS[0]}]
-    prompt = len(reference.prompt(talk))
-    wanted = Reply(prompt, [70, 71], True)
-    on = [70, 71, 72, 73]
-    difference = reference.difference(talk, wanted, Reply(prompt, on, False))
-    assert difference.at == 2 and difference.reference == "<end>"
-    assert difference.reason in ("end token: it stops elsewhere", "rounding, at the end")
-    assert reference.difference(talk, wanted, wanted) is None
-    assert reference.reason(wanted, wanted, [reference.ends[0], 5], 0.5) == "end token: it stops elsewhere"
-    assert reference.reason(wanted, wanted, [7, 8], 0.05) == "rounding"
+    prompt, end = reference.prompt(TALK), reference.ends[0]
+    name, shown = (reference.tokenizer.decode([token]) for token in (end, 70))
+    wanted = Reply([70, 71, end], True, prompt)
+    on = reference.difference(TALK, wanted, Reply([70, 71, end, 72, 73], False, prompt), Form(None))
+    assert (on.at, on.reference, on.reason) == (3, "(no more)", f"end token: it goes on behind `{name}`")
+    early = reference.difference(TALK, Reply([70, 71, 72], False, prompt), Reply([70], True, prompt), Form(None))
+    assert (early.at, early.reason) == (1, f"end token: it stops at `{shown}`, where base + adapter goes on")
+    assert reference.difference(TALK, wanted, wanted, Form(None)) is None
+
+
+def test_a_prompt_that_only_its_length_is_known_of_is_compared_by_that(exported):
+    reference, _ = exported
+    wanted = reference([TALK])[0]
+    length = len(wanted.read)
+    told = lambda n: reference.difference(TALK, wanted, Reply([], False, None, n, "x"), Form(None))
+    assert told(length + 1).reason == "template (a begin token more or less?)"
+    assert told(length + 1).sentence().startswith(f"prompt: {length} tokens, here ")
+    assert told(length + 4).reason == "template"
+
+
+def test_an_answer_in_text_is_the_same_without_its_bytes_that_are_no_letters(exported):
+    """What one byte of several is lost in text; it was tokenized again, and each such answer called rounding."""
+    reference, _ = exported
+    prompt = reference.prompt(TALK)
+    ids = lambda text: reference.tokenizer(text, add_special_tokens=False)["input_ids"]
+    lost, end = ids("\u00e9")[:1], reference.ends[-1]
+    wanted = Reply([*ids("Yes"), *lost, *ids(" we are"), end], True, prompt)
+    given = lambda text, ended=True: Reply([], ended, None, len(prompt), text)
+    assert reference.difference(TALK, wanted, given("Yes we are"), Form(None)) is None
+    assert reference.difference(TALK, wanted, given("Yes\ufffd we are"), Form(None)) is None
+    other = reference.difference(TALK, wanted, given("Yes we can"), Form(None))
+    assert other.at == len(wanted.tokens) - 4 and (other.reference, other.other) in [("a", "c"), ("a", "(another)")]
+    assert unproved((0.5, 0.1)) == "not known, since its logits are not" == unproved((0.06, 0.01))
+    assert unproved((0.5, 0.45)).startswith("a near tie") and unproved((0.06, 0.058)).startswith("a near tie")
+    short = reference.difference(TALK, wanted, given("Yes we ar"), Form(None))
+    assert short.at == len(wanted.tokens) - 2
+    longer = reference.difference(TALK, wanted, given("Yes we are."), Form(None))
+    assert longer.at == len(wanted.tokens) - 1 and longer.reference == "<turn>"
+
+
+@pytest.mark.parametrize("fault", ["tokenizer", "template", "weights"])
+def test_a_folder_that_cannot_be_asked_is_told(exported, trained, fault):
+    _, out = exported
+    if fault == "tokenizer":
+        (out / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "BPE"}}')
+    elif fault == "weights":
+        (out / "config.json").write_text('{"model_type": "of no library"}')
+    else:
+        spoiled_template(out, lambda text: "{{ raise_exception('Not today') }}")
+    with pytest.raises(ExportError, match="Not today" if fault == "template" else "out cannot be asked"):
+        merged_form(out, 12).ask([TALK])
+    if fault == "tokenizer":
+        with pytest.raises(ExportError, match="out cannot be asked"):
+            Reference(trained[1], out, 12)
+
+
+class Stand:
+    """llama_cpp.Llama as forms.llama_cpp_form uses it, over a model of transformers: its text loses what it loses."""
+
+    def __init__(self, file, n_ctx, verbose):
+        self.model, self.room = load_whole(self.folder), n_ctx
+
+    def create_chat_completion(self, talk, max_tokens, temperature, logits_processor):
+        prompt = chat_ids(self.tokenizer, talk)
+        if len(prompt) + max_tokens > self.room:
+            raise ValueError("Requested tokens exceed context window")
+        return self.create_completion(prompt, max_tokens, temperature, logits_processor)
+
+    def create_completion(self, prompt, max_tokens, temperature, logits_processor):
+        import numpy
+
+        ids, reason = list(prompt), "length"
+        while len(ids) - len(prompt) <= max_tokens:  # one token more: it does not end in the middle of a letter
+            logits = next_logits(self.model, ids).numpy()
+            token = int(logits_processor[0](numpy.array(ids), logits).argmax())
+            if token in (1, 5):
+                reason = "stop"
+                break
+            ids.append(token)
+        return {"choices": [{"finish_reason": reason, "message": {"content": "lost"}}]}
+
+
+@pytest.fixture
+def stand(exported, monkeypatch):
+    reference, out = exported
+    Stand.folder, Stand.tokenizer = out, reference.tokenizer
+    module = SimpleNamespace(Llama=Stand, LogitsProcessorList=list)
+    monkeypatch.setitem(sys.modules, "llama_cpp", module)
+    return reference, out
+
+
+def test_llama_cpp_python_is_asked_for_ids_and_for_its_own_logits(stand):
+    reference, out = stand
+    form = llama_cpp_form(out / "model-F16.gguf", reference.tokenizer, 12)
+    talks = [*reference.turns(QUESTIONS), [{"role": "user", "content": "Long? " * 90}]]
+    found = compare_forms(reference, {"llama.cpp": form}, talks)
+    assert all(one.reason.startswith("rounding: ") for one in found.differences["llama.cpp"])
+    assert form.ask(talks) == merged_form(out, 12).ask(talks)
+    torch.testing.assert_close(form.logits([2, 70]), next_logits(load_whole(out), [2, 70]))
+
+
+def test_a_file_that_llama_cpp_refuses_is_told(stand, monkeypatch):
+    def refuse(*arguments, **knobs):
+        raise ValueError("Failed to load model from file")
+
+    reference, out = stand
+    monkeypatch.setattr(Stand, "__init__", refuse)
+    with pytest.raises(ExportError, match=r"llama\.cpp refuses model-F16\.gguf \(Failed to load"):
+        llama_cpp_form(out / "model-F16.gguf", reference.tokenizer, 12).ask([TALK])
 
 
 @pytest.mark.processes
@@ -138,25 +270,32 @@ def test_llama_cpp_is_asked_as_well(trained, tmp_path):
     run, base = trained
     node = llama_cpp()
     file = tmp_path / "out" / "model-F32.gguf"
-    reference = Reference(base, run / "adapter")
+    reference = Reference(base, run / "adapter", 24)
 
-    def form(talks):
-        texts = [reference.tokenizer.decode(chat_ids(reference.tokenizer, talk)) for talk in talks]
-        (tmp_path / "prompts.json").write_text(json.dumps(texts))
+    def run_node(prompts):
+        (tmp_path / "prompts.json").write_text(json.dumps(prompts))
         command = ["node", str(node / "answer.mjs"), str(file), str(tmp_path / "prompts.json")]
         printed = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
-        made = json.loads(printed.splitlines()[-1])
-        cut = lambda tokens: tokens[:-1] if tokens[-1] in reference.ends else tokens
-        return [Reply(len(m["question"]), cut(m["answer"]), m["answer"][-1] in reference.ends) for m in made]
+        return json.loads(printed.splitlines()[-1])
+
+    def ask(talks):
+        texts = [reference.tokenizer.decode(chat_ids(reference.tokenizer, talk)) for talk in talks]
+        return [Reply(m["answer"], m["answer"][-1] in reference.ends, m["question"]) for m in run_node(texts)]
+
+    def logits(ids):
+        told = dict(run_node([ids])[0]["logits"])
+        return torch.tensor([told[token] for token in range(len(told))])
 
     asked = tmp_path / "asked.txt"
     asked.write_text("\n".join(QUESTIONS))
-    forms = {"GGUF, in llama.cpp": form}
+    forms = {"GGUF, in llama.cpp": Form(ask, logits)}
     found = export_whole(
         run, base, tmp_path / "out", gguf="F32", questions=asked, forms=forms, report=lambda text: None
     )
     assert set(found.differences) == {*forms, "merged, in transformers", "merged, in transformers serve"}
-    assert all(one.reason.startswith("rounding") for form in found.differences.values() for one in form)
+    served = found.differences.pop("merged, in transformers serve")
+    assert all(one.reason.startswith("rounding: ") for form in found.differences.values() for one in form)
+    assert all(one.reason.startswith("a near tie") for one in served)
 
 
 @pytest.mark.processes
@@ -166,7 +305,7 @@ def test_transformers_serve_is_asked_as_well(trained, tmp_path):
 
     run, base = trained
     reference = Reference(base, run / "adapter", 12)
-    form = served_form(with_base(run / "adapter", base, tmp_path / "both"), reference.tokenizer, 12)
+    form = served_form(with_base(run / "adapter", base, tmp_path / "both"), 12)
     found = compare_forms(reference, {"served": form}, reference.turns(QUESTIONS))
     assert found.differences == {"served": []}
 

@@ -18,7 +18,7 @@ from helpers.evaluate.study import LABELS, read_study, study_alt, study_figure, 
 from helpers.evaluate.systems import Measured, table, unknowns
 from helpers.export.agreement import Agreement
 from helpers.export.errors import ExportError
-from helpers.export.parity import Difference, Parity, read_questions
+from helpers.export.parity import Difference, Parity, read_questions, unproved
 from helpers.export.plan import KNOWN as MODELS
 from helpers.export.plan import options_table, plan
 from helpers.generate.engine import Engine
@@ -262,7 +262,14 @@ def test_plans_and_exports_are_chinese(smoke, tmp_path):
     with pytest.raises(ExportError) as refused:
         read_questions(tmp_path / "empty.txt")
     spoken(refused.value)
-    reason = phrase("template: it read {n} tokens, base + adapter {of}", n=3, of=4)
-    parity = Parity(4, {phrase("merged, in transformers"): [Difference("问题", 3, "a", "b", 0.5, 0.1, reason)]})
-    spoken(parity.shown())
-    assert not HAN.search(parity.table().replace("问题", "")), "the card's table is English"
+    rounding = phrase("rounding: its logits there differ by {moved:.1%} of their spread", moved=0.01)
+    lengths = [phrase("{n} tokens", n=n) for n in (3, 4)]
+    for one in (
+        Difference("问题", 3, "7", "8", rounding, (0.5, 0.4), (0.4, 0.5), 0.01),
+        Difference("问题", 3, "7", phrase("(no more)"), unproved((0.5, 0.1)), (0.5, 0.1)),
+        Difference("问题", 2, "7", "8", phrase("begin token: it reads none")),
+        Difference("问题", None, *lengths, phrase("template")),
+    ):
+        parity = Parity(4, {phrase("merged, in transformers"): [one]})
+        spoken(parity.shown())
+        assert not HAN.search(parity.table().replace("问题", "")), "the card's table is English"
