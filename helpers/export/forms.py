@@ -134,10 +134,9 @@ def llama_cpp_form(file: Path, tokenizer: Any, max_new_tokens: int = 40) -> Form
     tokenizer: says how long the prompts are, and so how much context is needed.
     """
     try:
-        import llama_cpp
+        asked = LlamaCpp(file, tokenizer, max_new_tokens)
     except ImportError:
         return None
-    asked = LlamaCpp(llama_cpp, file, tokenizer, max_new_tokens)
     return Form(asked.replies, asked.logits, 0.5 if "Q4" in file.stem else ROUNDING)
 
 
@@ -149,11 +148,14 @@ class LlamaCpp:
     the first and the last of the completion that runs.
     """
 
-    def __init__(self, package: Any, file: Path, tokenizer: Any, max_new_tokens: int):
-        self.package, self.file, self.tokenizer, self.most = package, file, tokenizer, max_new_tokens
-        self.how = {"temperature": 0.0, "logits_processor": package.LogitsProcessorList([self.keep])}
+    def __init__(self, file: Path, tokenizer: Any, max_new_tokens: int):
+        from llama_cpp import Llama, LogitsProcessorList
+
+        self.load, self.file, self.tokenizer, self.most = Llama, file, tokenizer, max_new_tokens
+        self.how: dict[str, Any] = {"temperature": 0.0, "logits_processor": LogitsProcessorList([self.keep])}
         self.steps: list[tuple[list[int], torch.Tensor]] = []
-        self.model, self.room = None, 0
+        self.model: Any = None
+        self.room = 0
 
     def keep(self, ids: Any, logits: Any) -> Any:
         """The processor: changes nothing."""
@@ -165,7 +167,7 @@ class LlamaCpp:
         """The model, with a context for a prompt of this length and its answer."""
         room = -(-(length + self.most) // ROOM) * ROOM + ROOM
         if self.model is None or room > self.room:
-            self.model, self.room = self.package.Llama(str(self.file), n_ctx=room, verbose=False), room
+            self.model, self.room = self.load(str(self.file), n_ctx=room, verbose=False), room
         return self.model
 
     def replies(self, talks: Sequence[Talk]) -> list[Reply]:
