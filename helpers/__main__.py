@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from helpers import __version__
+from helpers.machine.language import listed, tr
 from helpers.machine.paths import NOTEBOOKS
 from helpers.machine.values import argument, odd_text
 from helpers.project import options
@@ -162,7 +163,7 @@ def run_write(chosen: argparse.Namespace) -> None:
 
     take_drafts(chosen.drafts)
     changed = write(chosen.check)
-    print("\n".join(changed) or "nothing to write")
+    print("\n".join(changed) or tr("nothing to write"))
     if chosen.check and changed:
         raise SystemExit(1)
 
@@ -179,7 +180,8 @@ def run_kit(chosen: argparse.Namespace) -> None:
         if chosen.serve:
             serve_kit(folder, chosen.port)
         else:
-            print(f"{make_kit(folder, chosen.everything)}: README.md says how it is used")
+            made = make_kit(folder, chosen.everything)
+            print(tr("{path}: README.md says how it is used", path=made))
     except KitError as error:
         fail(str(error))
 
@@ -206,7 +208,7 @@ def run_shots(chosen: argparse.Namespace) -> None:
 
     run, target = Path(chosen.run).resolve(), Path(chosen.target)
     pictures = readme_pictures(run) if chosen.readme else take_shots(run, target)
-    print(f"{len(pictures)} pictures in {pictures[0].parent}")
+    print(tr("{n} pictures in {path}", n=len(pictures), path=pictures[0].parent))
 
 
 def run_canary() -> None:
@@ -240,7 +242,7 @@ def run_training(chosen: argparse.Namespace) -> None:
         train_alone(resolve(chosen.profile, **given), resume=not chosen.new, allow=allow)
         return
     if any(value is not None for value in given.values()):
-        raise SettingsError("--settings already says everything: leave out what else was set.")
+        raise SettingsError(tr("--settings already says everything: leave out what else was set."))
     path = Path(chosen.settings).resolve()
     settings = at_a_commit(read_settings(path))
     check_settings(settings, this_machine())
@@ -271,11 +273,12 @@ def run_export(chosen: argparse.Namespace) -> None:
     settings = read_settings(run / "settings.json")
     if merged is None and not chosen.gguf and not chosen.check:
         faults = vllm_faults(export_adapter(run, target, data_licence=chosen.data_licence))
-        print(f"{target}: the adapter with its model card. vLLM: {'; '.join(faults) or 'nothing against it'}")
+        said = listed(faults, "; ") or tr("nothing against it")
+        print(tr("{target}: the adapter with its model card. vLLM: {said}", target=target, said=said))
         return
     base = Path(merged) if merged else base_folder(settings)
     if not base.is_dir():
-        raise ExportError(f"{base} is no folder here: name that of the base model, or leave it out.")
+        raise ExportError(tr("{base} is no folder here: name that of the base model, or leave it out.", base=base))
     more = {"gguf": chosen.gguf, "llama_cpp": chosen.llama_cpp, "questions": chosen.check}
     export_whole(run, base, target, data_licence=chosen.data_licence, **more)
 
@@ -288,7 +291,8 @@ def run_plan(chosen: argparse.Namespace) -> None:
     settings = Settings(per_device_train_batch_size=chosen.rows, max_length=chosen.max_length, packing=True)
     shape, memory = shape_for(chosen.model), chosen.gpu_memory
     found = plan(shape, settings, gpus=chosen.gpus, gpu_gib=memory, tokens=chosen.tokens, price=chosen.price)
-    print(f"{chosen.model}, {chosen.gpus} x {memory:.0f} GiB, {chosen.tokens:,.0f} tokens")
+    asked = {"model": chosen.model, "gpus": chosen.gpus, "gib": memory, "tokens": chosen.tokens}
+    print(tr("{model}, {gpus} x {gib:.0f} GiB, {tokens:,.0f} tokens", **asked))
     print(options_table(found, memory, shape))
 
 
@@ -301,8 +305,9 @@ def run_bench(profile: str, rows: int, seeds: list[int], target: str | None) -> 
     from helpers.settings import resolve
 
     result = compare_with_stock(resolve(profile, num_train_epochs=1.0), rows, seeds)
-    print(f"ours {result['ours']:.0f}, TRL alone {result['stock']:.0f} tokens a second: {result['ratio']:.2f} times")
-    print(f"loss on held-out rows, once a seed: {result['final_losses']}")
+    rates = {name: result[name] for name in ("ours", "stock", "ratio")}
+    print(tr("ours {ours:.0f}, TRL alone {stock:.0f} tokens a second: {ratio:.2f} times", **rates))
+    print(tr("loss on held-out rows, once a seed: {losses}", losses=result["final_losses"]))
     if target:
         write_json(Path(target), result)
 
@@ -315,7 +320,8 @@ def refuse_taken(port: int, command: str) -> None:
 
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
-            series.fail(f"port {port} is taken; choose another: python -m helpers {command} --port {port + 11}")
+            facts = {"port": port, "command": command, "other": port + 11}
+            series.fail(tr("port {port} is taken; choose another: python -m helpers {command} --port {other}", **facts))
 
 
 def open_app(chosen: argparse.Namespace) -> None:
@@ -330,13 +336,15 @@ def open_app(chosen: argparse.Namespace) -> None:
     run, sheet = Path(chosen.run) if chosen.run else None, Path(chosen.sheet) if chosen.sheet else None
     refuse_taken(chosen.port, "app")
     if run and not (run / "adapter").is_dir():
-        series.fail(f"{run} has no folder 'adapter'; choose one of runs/, or leave --run out for the newest")
+        series.fail(
+            tr("{run} has no folder 'adapter'; choose one of runs/, or leave --run out for the newest", run=run)
+        )
     try:
         sys.exit(serve(chosen.profile, run, chosen.port, chosen.visitors, chosen.share, sheet))
     except (SettingsError, SheetError) as error:
         series.fail(str(error))
     except KeyboardInterrupt:
-        series.fail("stopped by you")
+        series.fail(tr("stopped by you"))
 
 
 # JupyterLab's page asks the package index for newer versions, and offers news from its makers' address.

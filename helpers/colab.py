@@ -46,10 +46,10 @@ def prepare(project: Path = PROJECT, language: str = "") -> None:
         loaded = loaded_versions()
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-c", str(pins), *lacking], check=True)
         importlib.invalidate_caches()
-        if names := ", ".join(sorted(name for name, old in loaded.items() if installed(name) != old)):
-            from helpers.machine.language import tr  # what runs nothing needs no helper
+        if changed := sorted(name for name, old in loaded.items() if installed(name) != old):
+            from helpers.machine.language import listed, tr  # what runs nothing needs no helper
 
-            why = tr("{names} had been loaded before and was replaced", names=names)
+            why = tr("{names} had been loaded before and was replaced", names=listed(changed))
             sys.exit(tr("Restart the session (menu Runtime), then run this cell again: {why}.", why=why))
 
 

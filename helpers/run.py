@@ -11,6 +11,7 @@ from helpers.limits import LIMITS
 from helpers.machine.card import card_fault, read_card
 from helpers.machine.language import listed, phrase, tr
 from helpers.machine.paths import fixed_run, is_kind, new_run_folder, read_json, runs_folder, unwritable, write_json
+from helpers.machine.recalled import recalled
 from helpers.settings import SET, Settings, SettingsError, check_values
 from helpers.watch.history import History, seconds_at
 
@@ -133,7 +134,7 @@ def read_settings(path: Path) -> Settings:
     except SettingsError as error:
         raise SettingsError(f"{path.parent.name}/{path.name}: {error}") from None
     given = content.get("reasons")
-    reasons = {str(key): str(value) for key, value in given.items()} if isinstance(given, dict) else {}
+    reasons = {str(key): recalled(str(value)) for key, value in given.items()} if isinstance(given, dict) else {}
     return Settings(**{**content, "reasons": reasons})
 
 

@@ -83,7 +83,7 @@ def row_of_run(folder: Path) -> RunRow:
     texts = {"profile": str, "model": str, "data": str}
     settings = read_json(folder / "settings.json", said.append, texts)
     card = read_card(folder, said.append)
-    wrong = "; ".join(said)
+    wrong = listed(said, "; ")
     if settings is None and not wrong:
         wrong = tr("it has no settings.json")
     elif missing := [name for name in texts if settings is not None and name not in settings]:
@@ -149,7 +149,7 @@ def sorted_runs(runs: Sequence[RunRow], sort: str) -> list[RunRow]:
     Raises ValueError for a figure that there is not.
     """
     if sort not in SORTS:
-        raise ValueError(tr("sort={sort!r}: there are {names}", sort=sort, names=", ".join(SORTS)))
+        raise ValueError(tr("sort={sort!r}: there are {names}", sort=sort, names=listed(SORTS)))
     if sort == "newest":
         return sorted(runs, key=lambda run: run.name, reverse=True)
     sign = -1 if sort == "facts" else 1

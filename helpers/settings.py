@@ -19,7 +19,7 @@ from helpers.machine.hardware import (
     this_machine,
 )
 from helpers.machine.inits import init_fault
-from helpers.machine.language import phrase, tr
+from helpers.machine.language import listed, phrase, tr
 from helpers.machine.memory import FALCON_7B, SMOLLM2_135M, Batch, choose_batch, shape_in
 from helpers.machine.pins import is_hub_name, pinned, split_name
 from helpers.machine.tables import Table
@@ -180,7 +180,7 @@ def resolve(
     chosen = named or choose_profile(machine, hub or ask_hub(machine))
     if chosen.value not in PROFILES:
         raise SettingsError(
-            tr("there is no profile {name!r}; there are: auto, {names}.", name=chosen.value, names=", ".join(PROFILES))
+            tr("there is no profile {name!r}; there are: auto, {names}.", name=chosen.value, names=listed(PROFILES))
         )
     given = {name: value for name, value in overrides.items() if value is not None}
     if isinstance(given.get("columns"), dict):

@@ -66,7 +66,7 @@ def mending_line(objects: list[dict]) -> str:
     none = "" if answered else tr(" None of them looks like an answer: name it, or add it.")
     return (
         named
-        + (tr(" Of them {names}.", names="; ".join(near)) if near else "")
+        + (tr(" Of them {names}.", names=listed(near, "; ")) if near else "")
         + none
         + mapping({"question": asked or "...", "answer": answered or "..."})
     )

@@ -10,7 +10,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from helpers.data.bounded import TemplateLimit, install_bounded_compiler
-from helpers.machine.language import tr
+from helpers.machine.language import listed, tr
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,7 +54,7 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
                 name=name,
                 auto=AUTO,
                 model=MODEL,
-                names=", ".join(TEMPLATES),
+                names=listed(TEMPLATES),
             )
         )
     if name == MODEL and not isinstance(own, str):
@@ -63,7 +63,7 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         raise ValueError(
             tr(
                 "this tokenizer has several ({names}): set tokenizer.chat_template to one of them; or use 'guanaco'",
-                names=", ".join(own),
+                names=listed(own),
             )
         )
     if name == "chatml" and tokenizer.convert_tokens_to_ids("<|im_start|>") in (None, tokenizer.unk_token_id):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 
-from helpers.machine.language import phrase, tr
+from helpers.machine.language import listed, phrase, tr
 
 MOST_COLUMNS = 200  # in the ledger; a file with more is told so in one line
 LONGEST_NAME = 60
@@ -129,7 +129,7 @@ def check_mapping(columns: Mapping[str, str], seen: Iterable[str]) -> str:
     for meaning, path in columns.items():
         if meaning not in NAMES:
             return tr(
-                "COLUMNS: {meaning!r} is no part of a row; there are: {names}.", meaning=meaning, names=", ".join(NAMES)
+                "COLUMNS: {meaning!r} is no part of a row; there are: {names}.", meaning=meaning, names=listed(NAMES)
             )
         if path not in seen and path.split(".")[0] not in seen:
             return tr("COLUMNS: there is no column {path!r}{near}.", path=path, near=nearest(path, seen))
@@ -170,7 +170,7 @@ class Ledger:
         table = []
         for name, fates in self.columns.items():
             told = [tr(fate) if len(fates) == 1 else f"{tr(fate)} ({count:,})" for fate, count in fates.most_common()]
-            table.append((name, sum(fates.values()), "; ".join(told)))
+            table.append((name, sum(fates.values()), listed(told, "; ")))
         if self.more:
             table.append(
                 (

@@ -141,20 +141,16 @@ def unknown_form(reader: RowReader) -> tuple[str, str]:
     """(reason, detail) for a row of no known form: its true name where it has one, and its columns."""
     if told := unknown_of(reader.row):
         return told
-    shown = ", ".join(str(name)[:30] for name in list(reader.row)[:12]) or "none"
+    shown, filled = ([str(name)[:30] for name in names[:12]] for names in (list(reader.row), valued(reader.row)))
     if reader.has("rejected"):
-        return phrase("a preference row without `chosen`"), shown
+        return phrase("a preference row without `chosen`"), phrase("its columns are {names}", names=shown)
     if not any(map(reader.has, ("answer", "messages", "text"))) and any(reader.has(ask) for ask in ASKS):
-        return phrase("no answer"), phrase(
-            "the columns with a value are {names}", names=", ".join(valued(reader.row))[:100]
-        )
+        return phrase("no answer"), phrase("the columns with a value are {names}", names=filled)
     if reader.has("label") and not reader.has("answer"):
         return phrase("a classification row"), phrase("a text and its label: write what shall be asked and answered")
     if reader.has("answer"):
-        return phrase("no question"), phrase(
-            "the columns with a value are {names}", names=", ".join(valued(reader.row))[:100]
-        )
-    return phrase("another schema"), phrase("its columns are {names}", names=shown)
+        return phrase("no question"), phrase("the columns with a value are {names}", names=filled)
+    return phrase("another schema"), phrase("its columns are {names}", names=shown or [phrase("none")])
 
 
 def from_turns(reader: RowReader) -> tuple[list[dict], str]:

@@ -11,7 +11,7 @@ from typing import Any
 from helpers.data.columns import MEANINGS, is_held_out, plain_name
 from helpers.data.rows import DataError, Row
 from helpers.data.turns import ROLE_KEYS, TEXT_KEYS
-from helpers.machine.language import tr
+from helpers.machine.language import listed, tr
 
 ROW_MEANINGS = {"answer", "text", "chosen", "messages"}  # what makes an object a row rather than a file in one object
 UNWANTED = re.compile(r"(^|_)(negatives?|rejected|bad|wrong|incorrect|unwanted|dispreferred)(_|$)")
@@ -160,7 +160,7 @@ def lists_to_read(lists: Mapping[str, tuple[object, int]], source: str, chosen: 
                     "{source}: there is no list of rows {name!r}; there are: {names}.",
                     source=source,
                     name=chosen,
-                    names=", ".join(lists) or tr("none"),
+                    names=listed(lists) or tr("none"),
                 )
             )
         return [chosen]
@@ -169,7 +169,7 @@ def lists_to_read(lists: Mapping[str, tuple[object, int]], source: str, chosen: 
     kinds = {frozenset(map(plain_name, first)) if isinstance(first, dict) else None for first in firsts}
     parts = all(is_held_out(name) or plain_name(name).startswith("train") for name in rows)
     if len(rows) > 1 and ((len(kinds) > 1 and not parts) or any(UNWANTED.search(plain_name(name)) for name in rows)):
-        named = ", ".join(f"`{name}` ({lists[name][1]:,})" for name in rows)
+        named = listed(f"`{name}` ({lists[name][1]:,})" for name in rows)
         likely = max(rows, key=lambda name: (not UNWANTED.search(plain_name(name)), lists[name][1]))
         raise DataError(
             tr(

@@ -65,7 +65,8 @@ class Fitted(NamedTuple):
         sentence = tr("{kept:,} of {all:,} rows fit; {shortened} of them lost their last turns", **facts)
         if self.dropped:
             sentence += tr(", {n:,} are too long with their first answer", n=self.dropped)
-        reasons = "; ".join(f"{refusal_in_words(reason)} ({count:,})" for reason, count in self.refused.most_common(5))
+        told = (f"{refusal_in_words(reason)} ({count:,})" for reason, count in self.refused.most_common(5))
+        reasons = listed(told, "; ")
         if refused:
             sentence += tr(". Left out: {reasons}", reasons=reasons)
         return sentence

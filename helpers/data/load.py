@@ -31,7 +31,7 @@ from helpers.data.templated import NO_TURN
 from helpers.data.threads import conversations, thread_column
 from helpers.data.turns import NOT_TEXT
 from helpers.machine.hub import hub_words
-from helpers.machine.language import phrase, tr
+from helpers.machine.language import listed, phrase, tr
 from helpers.machine.paths import DATA
 
 if TYPE_CHECKING:
@@ -82,9 +82,7 @@ def load_chat(
     read or nothing is left.
     """
     if format is not None and format not in FORMATS:
-        raise DataError(
-            tr("there is no format {format!r}; there are: {names}.", format=format, names=", ".join(FORMATS))
-        )
+        raise DataError(tr("there is no format {format!r}; there are: {names}.", format=format, names=listed(FORMATS)))
     columns = dict(columns or {})
     name, rows, note = rows_of(source, columns.pop("rows", ""))
     report = Report(name)
@@ -168,7 +166,7 @@ def part_rows(parts: Any) -> tuple[Iterator[Row], str]:
     numbered = (Row(i, row, held_out) for i, (row, held_out) in enumerate(told, start=1))
     size = lambda name: f" ({len(parts[name]):,})" if hasattr(parts[name], "__len__") else ""
     left = [f"{name}{size(name)}" for name in names if name not in (train, test)]
-    return numbered, phrase("not used: the part {names}", names=", ".join(left)) if left else ""
+    return numbered, phrase("not used: the part {names}", names=left) if left else ""
 
 
 def hub_rows(source: str) -> Any:

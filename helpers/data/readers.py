@@ -13,7 +13,7 @@ from helpers.data.json_values import json_rows
 from helpers.data.plain_text import pair_rows, turn_words
 from helpers.data.rows import DataError, Row
 from helpers.data.tables import DELIMITERS, table_rows
-from helpers.machine.language import tr
+from helpers.machine.language import listed, tr
 
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -78,7 +78,7 @@ def beginning(path: Path) -> bytes:
             tr(
                 "there is no file {path}. In that folder: {names}.",
                 path=path,
-                names=", ".join(near[:8]) or tr("no data file"),
+                names=listed(near[:8]) or tr("no data file"),
             )
         ) from None
     if not stat.S_ISREG(mode):

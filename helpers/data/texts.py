@@ -25,7 +25,7 @@ def text_of(value: object, what: str = "content") -> str:
         raise RowError("true or false instead of text", "{what}: write it in words", what=what)
     if isinstance(value, (int, float)):
         return digits(value, what)
-    shown = ", ".join(map(str, list(value)[:8])) if isinstance(value, dict) else ""
+    shown = list(map(str, list(value)[:8])) if isinstance(value, dict) else []
     facts = {"kind": kind_of(value), "what": what, "shown": shown}
     if not shown:
         raise RowError("{kind} instead of text", "{what}", **facts)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from helpers.evaluate.intervals import Interval, bootstrap
 from helpers.evaluate.retrieval import Retriever
-from helpers.machine.language import tr
+from helpers.machine.language import listed, tr
 
 if TYPE_CHECKING:
     import torch
@@ -128,7 +128,7 @@ def make_retriever(
     that no passage answers, by which `least` is chosen. Raises ValueError for another name.
     """
     if kind not in RETRIEVERS:
-        raise ValueError(tr("RETRIEVER={kind!r}: there are {names}", kind=kind, names=", ".join(RETRIEVERS)))
+        raise ValueError(tr("RETRIEVER={kind!r}: there are {names}", kind=kind, names=listed(RETRIEVERS)))
     by_words = Retriever(texts)
     if kind == "bm25":
         return by_words

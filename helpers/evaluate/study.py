@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from helpers.machine.language import phrase, tr
+from helpers.machine.language import listed, phrase, tr
 from helpers.machine.paths import PROJECT, read_json
 from helpers.machine.tables import Table
 from helpers.seeds import over_seeds
@@ -83,7 +83,7 @@ def verdict(study: Study, first: str, second: str, figure: str = "fact_accuracy"
     before, after = (dict(zip(study.seeds[name], study.values[name][figure], strict=True)) for name in (first, second))
     gaps = [after[seed] - before[seed] for seed in before if seed in after]
     low, high = over_seeds(gaps)
-    means = tr(", ").join(f"{name} {form.format(study.mean(name, figure))}" for name in (first, second))
+    means = listed(f"{name} {form.format(study.mean(name, figure))}" for name in (first, second))
     said = {"label": tr(label), "means": means, "low": signed(low, form), "high": signed(high, form)}
     if low <= 0 <= high:
         return tr("{label}: {means}. Within noise: the difference is {low} to {high}.", **said)
@@ -119,5 +119,5 @@ def study_figure(study: Study, names: Sequence[str], figure: str = "fact_accurac
 def study_alt(study: Study, names: Sequence[str], figure: str = "fact_accuracy") -> str:
     """What study_figure shows, in words."""
     label, form, _ = LABELS[figure]
-    shown = tr("; ").join(f"{name} {form.format(study.mean(name, figure))}" for name in names)
+    shown = listed((f"{name} {form.format(study.mean(name, figure))}" for name in names), "; ")
     return tr("{label}: {shown}.", label=tr(label), shown=shown)

@@ -14,7 +14,7 @@ from helpers.evaluate.evaluation import answer_all
 from helpers.evaluate.intervals import Interval, bootstrap
 from helpers.evaluate.shop import INSTRUCTIONS, KNOWN, UNKNOWN, is_refusal, is_signed
 from helpers.generate.generation import base_answers
-from helpers.machine.language import phrase, tr
+from helpers.machine.language import named, phrase, tr
 from helpers.machine.tables import Table
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 
 NOTHING_FOUND = "nothing was found"
+NAMES = (  # that notebook 05 gives: kept in English, shown in the reader's language
+    *(phrase("tuned to read + RAG"), phrase("trained further"), phrase("notebook 03's run"), phrase("base")),
+    *(phrase("shop alone"), phrase("shop and general"), phrase("known questions"), phrase("Chinese too")),
+    *(phrase("found"), phrase("not found")),
+)
 
 
 class System(NamedTuple):
@@ -36,6 +41,11 @@ class System(NamedTuple):
     messages: Callable[[str], list[dict]]
     template: str = "guanaco"
     adapter: str = ""
+
+    @property
+    def shown(self) -> str:
+        """Its name in the reader's language."""
+        return named(self.name)
 
 
 class Measured(NamedTuple):

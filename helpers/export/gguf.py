@@ -256,7 +256,7 @@ def check_shape(config: dict) -> None:
         raise ExportError(
             tr(
                 "a rotary embedding with {value} is none that this writer knows: {other}",
-                value=", ".join(told) or "partial_rotary_factor",
+                value=listed(told) or "partial_rotary_factor",
                 other=other,
             )
         )

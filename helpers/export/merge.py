@@ -91,7 +91,7 @@ def base_files(folder: Path) -> dict[str, list[str]]:
     if single.exists():  # from_pretrained looks for this one first
         return {single.name: keys_of(single)}
     if not index.exists():
-        others = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))) or tr("no safetensors files")
+        others = listed(sorted(path.name for path in folder.glob("*.safetensors"))) or tr("no safetensors files")
         raise ExportError(
             tr(
                 "{folder} has no model.safetensors and no index of several, but {others}: pickles may "

@@ -8,7 +8,7 @@ from typing import Any
 from helpers.lessons.announcements import announce
 from helpers.lessons.exercise import Exercise, Verdict, judge_answer
 from helpers.lessons.progress import record
-from helpers.machine.language import tr
+from helpers.machine.language import listed, tr
 
 RECORDING = [True]  # whether results go into progress.json; the solutions switch it off
 
@@ -36,7 +36,7 @@ def verdict_on(number: str, answer: Any, **given: Any) -> Verdict:
     """What `check` says, as a value."""
     known = exercises(number[:2])
     if number not in known:
-        names = ", ".join(known) or tr("none")
+        names = listed(known) or tr("none")
         wrong = tr(
             "no exercise {number!r}: notebook {notebook} has {names}.", number=number, notebook=number[:2], names=names
         )

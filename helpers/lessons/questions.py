@@ -5,7 +5,7 @@ from typing import Any
 
 from helpers.lessons.question import Question
 from helpers.lessons.questions_07 import SETTINGS
-from helpers.machine.language import listed, tr
+from helpers.machine.language import listed, named, tr
 
 
 def largest(shares: dict[str, float]) -> str:
@@ -232,7 +232,7 @@ LATE: dict[str, Question] = {
         ),
         "the column of facts",
         lambda value: {"plain base": 1, "prompt": 1, "RAG": 2}.get(largest(value), 3),
-        lambda value: tr("{name}, {share:.0%}", name=largest(value), share=max(value.values())),
+        lambda value: tr("{name}, {share:.0%}", name=named(largest(value)), share=max(value.values())),
     ),
     "05.cheapest": Question(
         "Which of these reads the shortest prompt, and so costs least to start an answer?",
@@ -243,7 +243,7 @@ LATE: dict[str, Question] = {
         ),
         "the column prompt",
         lambda value: among("prompt", "RAG", "fine-tuned")(min(value, key=lambda name: value[name])),
-        lambda value: listed(tr("{name} {n:.0f} tokens", name=name, n=tokens) for name, tokens in value.items()),
+        lambda value: listed(tr("{name} {n:.0f} tokens", name=named(name), n=tokens) for name, tokens in value.items()),
     ),
     "05.search": Question(
         "Which search has the right passage first most often?",
@@ -255,7 +255,7 @@ LATE: dict[str, Question] = {
         ),
         "the first column of the table",
         lambda value: among("bm25", "dense", "both", "known questions")(largest(value)),
-        lambda value: tr("{name}, {share:.0%}", name=largest(value), share=max(value.values())),
+        lambda value: tr("{name}, {share:.0%}", name=named(largest(value)), share=max(value.values())),
     ),
     "05.lost": Question(
         "Where does RAG lose most of its points?",

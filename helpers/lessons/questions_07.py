@@ -1,7 +1,10 @@
 """Notebook 07's questions before its figures. Right answers come from the study and from the reader's own sweep."""
 
 from helpers.lessons.question import Question
-from helpers.machine.language import tr
+from helpers.machine.language import listed, named, phrase, tr
+
+# Names that notebook 07 gives its measurements: shown in the reader's language.
+NAMES = (phrase("learning rate"), phrase("rank"), phrase("layers"), phrase("full"))
 
 
 def by_gap(gap: float) -> int:
@@ -19,7 +22,7 @@ SETTINGS: dict[str, Question] = {
         ),
         "how far the highest and the lowest bar of each picture lie apart",
         lambda value: 1 + list(value).index(max(value, key=value.get)),
-        lambda value: ", ".join(f"{name} {span:.0%}" for name, span in value.items()),
+        lambda value: listed(f"{named(name)} {span:.0%}" for name, span in value.items()),
     ),
     "07.rank": Question(
         "Is r=64 better than r=4, at the same learning rate?",
@@ -40,7 +43,7 @@ SETTINGS: dict[str, Question] = {
         ),
         "the second picture: a higher NLL is worse",
         lambda value: 1 if value["full"] > value["LoRA"] else 2,
-        lambda value: ", ".join(f"{name} {nll:.2f}" for name, nll in value.items()),
+        lambda value: listed(f"{named(name)} {nll:.2f}" for name, nll in value.items()),
     ),
     "07.sweep": Question(
         "Which learning rate will the winner have?",
@@ -51,6 +54,6 @@ SETTINGS: dict[str, Question] = {
         ),
         "the first row of the sweep's table",
         lambda value: 1 if value[0] == min(value[1]) else 3 if value[0] == max(value[1]) else 2,
-        lambda value: tr("{rate:g}, of {rates}", rate=value[0], rates=", ".join(f"{rate:g}" for rate in value[1])),
+        lambda value: tr("{rate:g}, of {rates}", rate=value[0], rates=listed(f"{rate:g}" for rate in value[1])),
     ),
 }

@@ -7,7 +7,7 @@ from helpers.lessons.announcements import announce, region
 from helpers.lessons.check import RECORDING, LessonError
 from helpers.lessons.progress import record
 from helpers.lessons.questions import QUESTIONS, Question
-from helpers.machine.language import tr
+from helpers.machine.language import listed, tr
 
 MEASURED: dict[str, Any] = {}  # what this run has measured, by the question's number
 CHOSEN: dict[str, int] = {}  # what was predicted, by number; from 1
@@ -17,7 +17,7 @@ SHOWN: dict[str, "Quiz"] = {}  # the newest widget of each question
 def question_numbered(number: str) -> Question:
     """The question of this number. Raises LessonError."""
     if number not in QUESTIONS:
-        raise LessonError(tr("no question {number!r}: there are {names}.", number=number, names=", ".join(QUESTIONS)))
+        raise LessonError(tr("no question {number!r}: there are {names}.", number=number, names=listed(QUESTIONS)))
     return QUESTIONS[number]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from helpers.machine.language import phrase, tr
+from helpers.machine.language import listed, phrase, tr
 from helpers.machine.paths import is_kind, read_json
 
 NUMBER, NAMED, MAYBE = (int, float), dict, (int, float, type(None))
@@ -52,7 +52,7 @@ def read_card(folder: Path, report: Callable[[str], None] = print) -> dict:
             tr(
                 "{name}/run_card.json: {names} left out, since no such figure can be there",
                 name=folder.name,
-                names=", ".join(odd),
+                names=listed(odd),
             )
         )
     return {name: value for name, value in card.items() if name not in odd}
@@ -66,4 +66,4 @@ def is_comparison(value: dict) -> bool:
 def card_fault(card: dict) -> str:
     """What a run's card lacks; "" for nothing."""
     missing = [name for name in NEEDED if name not in card]
-    return tr("its run_card.json has no {names}", names=", ".join(missing)) if missing else ""
+    return tr("its run_card.json has no {names}", names=listed(missing)) if missing else ""

@@ -48,7 +48,8 @@ class Phrase(str):
 
 def phrase(text: str, /, **fields: Any) -> Phrase:
     """An English sentence to keep. text, fields: as `tr` takes them."""
-    kept = Phrase(text.format(**fields) if fields else text)
+    english = {name: ", ".join(value) if isinstance(value, list) else value for name, value in fields.items()}
+    kept = Phrase(text.format(**english) if english else text)
     kept.text, kept.fields = text, fields
     return kept
 
@@ -57,13 +58,26 @@ def tr(text: str, /, **fields: Any) -> str:
     """An English sentence in the reader's language. fields: what stands in for {names} in it, by `str.format`.
 
     What calls it is found by its text: a literal with {fields}, or a constant, never an f-string. Of a sentence that
-    was a `phrase`, as of a field that is one, its own text is looked up.
+    was a `phrase`, as of a field that is one, its own text is looked up; a field that is a list of names is `listed`.
     """
     if isinstance(text, Phrase):
         return tr(text.text, **{**text.fields, **fields})
-    told = {name: tr(value) if isinstance(value, Phrase) else value for name, value in fields.items()}
+    told = {name: field_in_words(value) for name, value in fields.items()}
     sentence = sentences(language()).gettext(text) if text else text
     return sentence.format(**told) if told else sentence
+
+
+def field_in_words(value: Any) -> Any:
+    """What stands in a sentence for a field: of a phrase and of a list of names their words, else the value itself."""
+    if isinstance(value, list):
+        return listed(map(field_in_words, value))
+    return tr(value) if isinstance(value, Phrase) else value
+
+
+def named(name: str) -> str:
+    """A name of this series, of a system or a search, in the reader's language; after commas, names of their own."""
+    words = tr(name)
+    return words if words != name else listed(map(tr, name.split(", ")))
 
 
 def joined(sentences: Iterable[str]) -> str:
@@ -71,6 +85,9 @@ def joined(sentences: Iterable[str]) -> str:
     return ("" if language() == "zh_CN" else " ").join(filter(None, sentences))
 
 
-def listed(names: Iterable[str]) -> str:
-    """Names one after the other, with the comma that a list has in the reader's language."""
-    return ("、" if language() == "zh_CN" else ", ").join(names)
+LISTS = {", ": "、", "; ": "；"}  # what stands between the parts of a list: in English, and in Chinese
+
+
+def listed(names: Iterable[str], mark: str = ", ") -> str:
+    """Names one after the other, with the comma that a list has in the reader's language. mark: "; " for sentences."""
+    return (LISTS[mark] if language() == "zh_CN" else mark).join(names)

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from helpers.machine.language import tr
+from helpers.machine.language import listed, tr
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 DATA = PROJECT / "data" / "shop_support"
@@ -151,7 +151,7 @@ def read_json(path: Path, report: Callable[[str], None] = print, kinds: Mapping[
         return None
     odd = [name for name, kind in (kinds or {}).items() if name in content and not is_kind(content[name], kind)]
     if odd:
-        report(tr("{file}: {names} left out, since no such value can be there", file=file, names=", ".join(odd)))
+        report(tr("{file}: {names} left out, since no such value can be there", file=file, names=listed(odd)))
     return {name: value for name, value in content.items() if name not in odd}
 
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from helpers.machine.language import Phrase, tr
+from helpers.machine.language import Phrase, named, tr
 
 NUMBER = re.compile(r"[-+]?[\d.,]+ ?(%|[kMG]i?B|s|x|M)?|-?")
 LONG = re.compile(r"[_/](?=\w)|[^\s_/\u2e80-\uffef]{18}(?=\S)")  # where a line may break in what has no spaces
@@ -20,6 +20,7 @@ class Table:
 
     folded: rows that are shown only on a click, under the words `more`; in text they follow the others.
     notes: sentences below it. text: what stands for it where there is no HTML; aligned columns without it.
+    with_names: texts in cells are names of this series, in English, and are shown in the reader's language.
     The last expression of a cell shows it; `print` shows the text, and `show` whichever fits.
     """
 
@@ -32,7 +33,10 @@ class Table:
         *,
         notes: Sequence[str] = (),
         text: str = "",
+        with_names: bool = False,
     ):
+        if with_names:
+            rows = [[named(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
         self.header = [printable(name) for name in header]
         self.rows, self.folded = ([[printable(cell) for cell in row] for row in part] for part in (rows, folded))
         self.more, self.notes, self.text = more, list(map(printable, notes)), printable(text)

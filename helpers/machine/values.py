@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from helpers.machine.language import phrase, tr
+from helpers.machine.language import listed, phrase, tr
 
 LONGEST = 4000  # characters; a path has no more than 4096 bytes
 MAY_BE_EMPTY = ("share", "merged", "allow", "data_licence")  # options whose empty text means something
@@ -79,7 +79,7 @@ def one_of(value: str, names: Iterable[str]) -> str:
     names = list(names)
     if value in names:
         return ""
-    known = ", ".join(name or repr(name) for name in names)
+    known = listed(name or repr(name) for name in names)
     return tr("it is one of {names}{near}", names=known, near=near(value, names))
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
-from helpers.machine.language import tr
+from helpers.machine.language import listed, tr
 from helpers.machine.paths import json_in
 from helpers.models.adapter_config import OTHERWISE, announced, check_config, check_numbers, check_shapes, scale_of
 from helpers.models.float8 import refuse_merges
@@ -41,7 +41,7 @@ def read_changes(folder: Path) -> Adapter:
     if not weights.is_file():  # nor a pipe, which would be waited for
         pickles = [path.name for path in folder.glob("adapter_model.*")]
         there = (
-            tr("only {names}, which may run code and is not loaded", names=", ".join(pickles))
+            tr("only {names}, which may run code and is not loaded", names=listed(pickles))
             if pickles
             else tr("nothing")
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from helpers.machine.language import phrase, tr
+from helpers.machine.language import listed, phrase, tr
 from helpers.models.source import ModelError
 
 # Keys of adapter_config.json that say how an adapter was trained, or what is read below. Any other key with a value
@@ -40,7 +40,7 @@ def check_config(config: Any) -> None:
     if config.get("init_lora_weights", True) not in INITS:
         odd.append(f"init_lora_weights={config['init_lora_weights']}")
     if odd:
-        raise ModelError(tr("it is not plain LoRA ({names}). {advice}", names=", ".join(odd), advice=OTHERWISE))
+        raise ModelError(tr("it is not plain LoRA ({names}). {advice}", names=listed(odd), advice=OTHERWISE))
     named = config.get("modules_to_save") or []
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
         raise ModelError(

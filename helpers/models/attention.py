@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from helpers.adapted import base_of
 from helpers.data.packing import Documents, find_documents
 from helpers.machine.hardware import Choice
-from helpers.machine.language import phrase, tr
+from helpers.machine.language import listed, phrase, tr
 from helpers.models import falcon
 
 LIBRARY = ("sdpa", "eager")  # transformers' own: packed rows get a mask over all of their tokens
@@ -255,7 +255,7 @@ def install_kernel(model: Any, kernel: str) -> None:
             tr(
                 "there is no attention kernel {kernel!r}; there are: {names}.",
                 kernel=kernel,
-                names=", ".join((*LIBRARY, *OURS)),
+                names=listed((*LIBRARY, *OURS)),
             )
         )
     core = model.get_decoder()

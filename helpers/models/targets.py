@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from helpers.machine.hardware import is_out_of_memory
-from helpers.machine.language import tr
+from helpers.machine.language import listed, tr
 from helpers.models.lora import linear_names, lora_config, plain
 from helpers.models.source import ModelError
 from helpers.models.twin import adapter_comes_back, quietly, twin_of, with_gradient
@@ -48,7 +48,7 @@ def check_layers(empty: Any, settings: Settings) -> None:
                 "{model}: PEFT would adapt weights that are no linear layers ({names}), and no export "
                 "here accounts for these. {advice}",
                 model=settings.model,
-                names=", ".join(sorted(single))[:100],
+                names=listed(sorted(single))[:100],
                 advice=advice(config, settings),
             )
         )
@@ -105,8 +105,8 @@ def check_targets(model: Any, settings: Settings) -> None:
                 "use 'all-linear'.",
                 targets=settings.target_modules,
                 model=settings.model,
-                missing=", ".join(missing),
-                names=", ".join(linears),
+                missing=listed(missing),
+                names=listed(linears),
             )
         )
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
+from helpers.machine.language import tr
 from helpers.project import explain
 
 STOPS = ("SIGTERM", "SIGHUP")  # a machine that is taken away, a terminal that is closed; Windows has no SIGHUP
@@ -32,7 +33,7 @@ def one_net(debug: bool = False) -> Iterator[None]:
             yield
     except KeyboardInterrupt as stop:
         with suppress(OSError):  # a terminal that is gone
-            print("stopped by you; what was finished is kept", file=sys.stderr)
+            print(tr("stopped by you; what was finished is kept"), file=sys.stderr)
         number = stop.args[0] if stop.args and isinstance(stop.args[0], int) else signal.SIGINT
         raise SystemExit(128 + number) from None  # as shells know it: 130 for Ctrl+C
     except BrokenPipeError:
@@ -40,7 +41,7 @@ def one_net(debug: bool = False) -> Iterator[None]:
         raise SystemExit(0) from None
     except Exception as error:
         more = f"\n{log_of(error)}" if debug else hint(error)
-        raise SystemExit(f"error: {explain.in_a_sentence(error)}{more}") from None
+        raise SystemExit(tr("error: {message}", message=explain.in_a_sentence(error)) + more) from None
 
 
 @contextmanager
@@ -71,7 +72,7 @@ def show_everything() -> None:
 
 def hint(error: Exception) -> str:
     """How to see where an error comes from, unless it is one of this project's own, which say what to do."""
-    return "" if explain.is_own(error) else "\nWhere it happened: the same command with --debug"
+    return "" if explain.is_own(error) else "\n" + tr("Where it happened: the same command with --debug")
 
 
 def log_of(error: Exception) -> str:
@@ -83,5 +84,5 @@ def log_of(error: Exception) -> str:
     try:
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as problem:
-        return f"(the log could not be written: {problem.strerror})"
-    return f"The traceback is also in {path}"
+        return tr("(the log could not be written: {why})", why=problem.strerror)
+    return tr("The traceback is also in {path}", path=path)

@@ -1,8 +1,9 @@
 """Exceptions in plain words: what to do next. Knows names and messages of errors, nothing else."""
 
+from helpers.machine.language import joined, phrase, tr
 from helpers.machine.tables import printable
 
-KERNEL_DIED = (
+KERNEL_DIED = phrase(
     "Most often the memory was full: close other programs, or set a smaller per_device_train_batch_size or max_length."
 )
 
@@ -11,9 +12,9 @@ REMEDIES = (
     (
         "OutOfMemoryError",
         "",
-        "The GPU is full: halve PER_DEVICE_TRAIN_BATCH_SIZE, or restart the other notebooks' kernels.",
+        phrase("The GPU is full: halve PER_DEVICE_TRAIN_BATCH_SIZE, or restart the other notebooks' kernels."),
     ),
-    ("", "out of memory", "The memory is full: halve PER_DEVICE_TRAIN_BATCH_SIZE or MAX_LENGTH."),
+    ("", "out of memory", phrase("The memory is full: halve PER_DEVICE_TRAIN_BATCH_SIZE or MAX_LENGTH.")),
     ("WheelError", "", ""),
     ("DataError", "", ""),
     ("SettingsError", "", ""),
@@ -23,21 +24,41 @@ REMEDIES = (
     ("PlaceError", "", ""),
     ("ExportError", "", ""),
     ("PlanError", "", ""),
-    ("ModuleNotFoundError", "helpers", "Start Jupyter from the project's environment: `make lab`."),
-    ("ModuleNotFoundError", "", "Install the project again: `make run`, or `pip install -c constraints.txt -e .`"),
+    ("ModuleNotFoundError", "helpers", phrase("Start Jupyter from the project's environment: `make lab`.")),
+    (
+        "ModuleNotFoundError",
+        "",
+        phrase("Install the project again: `make run`, or `pip install -c constraints.txt -e .`"),
+    ),
     (
         "",
         "disk quota exceeded",
-        "Your share of the disk is full: delete old folders in runs/, or set FT_RUNS.",
+        phrase("Your share of the disk is full: delete old folders in runs/, or set FT_RUNS."),
     ),
-    ("", "file too large", "No file may grow further here (ulimit -f): delete old folders in runs/, or set FT_RUNS."),
-    ("", "permission denied", "That place cannot be written or read: set FT_RUNS, FT_CACHE or HOME to one that can."),
-    ("", "read-only file system", "That disk cannot be written: set FT_RUNS, FT_CACHE or HOME to one that can."),
-    ("UnicodeEncodeError", "surrogates", "This Python cannot read that file name: set PYTHONUTF8=1 and try again."),
-    ("RecursionError", "", "A value is nested too deeply: look at the file that was read last."),
-    ("", "connection", "The Hub could not be reached: set PROFILE = 'laptop', which needs no network."),
-    ("", "offline", "The Hub could not be reached: set PROFILE = 'laptop', which needs no network."),
-    ("", "no space left", "The disk is full: delete old folders in runs/, or set FT_CACHE to another disk."),
+    (
+        "",
+        "file too large",
+        phrase("No file may grow further here (ulimit -f): delete old folders in runs/, or set FT_RUNS."),
+    ),
+    (
+        "",
+        "permission denied",
+        phrase("That place cannot be written or read: set FT_RUNS, FT_CACHE or HOME to one that can."),
+    ),
+    (
+        "",
+        "read-only file system",
+        phrase("That disk cannot be written: set FT_RUNS, FT_CACHE or HOME to one that can."),
+    ),
+    (
+        "UnicodeEncodeError",
+        "surrogates",
+        phrase("This Python cannot read that file name: set PYTHONUTF8=1 and try again."),
+    ),
+    ("RecursionError", "", phrase("A value is nested too deeply: look at the file that was read last.")),
+    ("", "connection", phrase("The Hub could not be reached: set PROFILE = 'laptop', which needs no network.")),
+    ("", "offline", phrase("The Hub could not be reached: set PROFILE = 'laptop', which needs no network.")),
+    ("", "no space left", phrase("The disk is full: delete old folders in runs/, or set FT_CACHE to another disk.")),
 )
 
 
@@ -45,8 +66,8 @@ def remedy(name: str, message: str) -> str:
     """What to do about an exception of this name and message; our own errors say it themselves."""
     for wanted, part, words in REMEDIES:
         if wanted in ("", name) and part in message.lower():
-            return words
-    return "See docs/troubleshooting.md."
+            return tr(words)
+    return tr("See docs/troubleshooting.md.")
 
 
 def is_own(error: BaseException) -> bool:
@@ -62,4 +83,4 @@ def in_a_sentence(error: BaseException) -> str:
     name = type(error).__name__
     if isinstance(error, OSError) and error.strerror and error.filename:
         said = printable(f"{str(error.filename)[:200]}: {error.strerror}")
-    return f"{said or name} ({name}). {remedy(name, said)}"
+    return joined([tr("{said} ({name}).", said=said or name, name=name), remedy(name, said)])

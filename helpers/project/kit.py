@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from packaging.tags import Tag, compatible_tags, cpython_tags, mac_platforms
 from packaging.utils import parse_wheel_filename
 
+from helpers.machine.language import joined, tr
 from helpers.machine.paths import PROJECT
 
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -110,7 +111,8 @@ def make_kit(folder: Path, everything: bool = False, report: Callable[[str], Non
             needed = needed_wheels(target, python)
             here = (target.name, python) == this_kind()
             if everything or here:
-                report(f"fetching {len(needed)} libraries for {target.name}, Python {python}")
+                facts = {"n": len(needed), "target": target.name, "python": python}
+                report(tr("fetching {n} libraries for {target}, Python {python}", **facts))
                 fetch(needed, target, python, wheels)
             listed[f"{target.name}, Python {python}"] = [one._asdict() for one in needed]
     for file in models(report):
@@ -143,7 +145,8 @@ def needed_wheels(target: Target, python: str, project: Path = PROJECT) -> list[
         if done.returncode == 0:
             packages = tomllib.loads(done.stdout).get("packages", [])
             return [wheel_of(package, tags_of(target, python)) for package in packages]
-    raise KitError(f"{target.name}, Python {python} cannot be resolved: {done.stderr.strip()[-400:]}")
+    facts = {"target": target.name, "python": python, "said": done.stderr.strip()[-400:]}
+    raise KitError(tr("{target}, Python {python} cannot be resolved: {said}", **facts))
 
 
 def load_installer() -> ModuleType:
@@ -170,7 +173,8 @@ def wheel_of(package: dict, tags: dict[Tag, int]) -> File:
         if ranks:
             ranked.append((min(ranks), name, wheel))
     if not ranked:
-        raise KitError(f"{package['name']} {package.get('version')} has no wheel for this kind of machine.")
+        facts = {"name": package["name"], "version": package.get("version")}
+        raise KitError(tr("{name} {version} has no wheel for this kind of machine.", **facts))
     _, name, wheel = min(ranked, key=lambda one: one[:2])
     sha256 = wheel.get("hashes", {}).get("sha256", "")
     return File(package["name"], package["version"], name, sha256, int(wheel.get("size", 0)), wheel.get("url", ""))
@@ -189,7 +193,7 @@ def fetch(needed: list[File], target: Target, python: str, wheels: Path) -> None
         command += [part for tag in target.tags for part in ("--platform", tag)]
         done = subprocess.run([*command, "-r", str(pins)], capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
-        raise KitError(f"pip could not fetch all wheels: {done.stderr.strip()[-400:]}")
+        raise KitError(tr("pip could not fetch all wheels: {said}", said=done.stderr.strip()[-400:]))
 
 
 def models(report: Callable[[str], None]) -> Iterator[Path]:
@@ -206,7 +210,7 @@ def write_project(target: Path) -> None:
     command = ["git", "archive", "--format=zip", "--prefix=fine-tuning-notebooks/", "-o", str(target.resolve()), "HEAD"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
-        raise KitError(f"the project is packed from a git clone: {done.stderr.strip()[-200:]}")
+        raise KitError(tr("the project is packed from a git clone: {said}", said=done.stderr.strip()[-200:]))
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -235,14 +239,15 @@ def serve_kit(folder: Path, port: int, report: Callable[[str], None] = print) ->
     Raises KitError for a folder that is no kit: nothing else is lent.
     """
     if not (folder / "SHA256SUMS").is_file():
-        raise KitError(f"{folder} is no kit, since it has no SHA256SUMS: `make kit` makes one.")
+        raise KitError(tr("{folder} is no kit, since it has no SHA256SUMS: `make kit` makes one.", folder=folder))
     from helpers.panels.app import own_names
 
     host = own_names()[0]
     address = f"http://{host}:{port}"
-    report(f"{address}/project.zip is the project. In its folder: make run KIT={address}   (Ctrl+C ends this)")
+    words = tr("{address}/project.zip is the project. In its folder: make run KIT={address}", address=address)
+    report(joined([words, tr("(Ctrl+C ends this)")]))
     with ThreadingHTTPServer(("", port), partial(SimpleHTTPRequestHandler, directory=str(folder))) as server:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            report("the kit is no longer lent")
+            report(tr("the kit is no longer lent"))

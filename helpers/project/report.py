@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 from helpers.machine.card import FIGURES, read_card
+from helpers.machine.language import language, tr
 from helpers.machine.paths import file_bytes, is_kind, read_json
+from helpers.machine.tables import Table
 
 
 def formatted(value: float | None, form: str) -> str:
@@ -17,32 +19,34 @@ def formatted(value: float | None, form: str) -> str:
 def figure_rows(summary: dict) -> list[tuple[str, str, str]]:
     """(what, base, tuned) of each figure that the run has."""
     kept = [(label, summary[name], form) for name, (label, form) in FIGURES.items() if summary.get(name)]
-    return [
-        (label, formatted(pair.get("base"), form), formatted(pair.get("tuned"), form)) for label, pair, form in kept
-    ]
+    sides = lambda pair, form: (formatted(pair.get("base"), form), formatted(pair.get("tuned"), form))
+    return [(tr(label), *sides(pair, form)) for label, pair, form in kept]
 
 
 def facts(summary: dict) -> str:
     """Speed, time and memory in one line."""
     rate = summary["tokens_per_second"]
-    speed = f"{rate:.0f} tokens a second in training, " if rate else ""
-    return f"{speed}{summary['minutes']:.1f} minutes, {summary['peak_gib']:.1f} GiB at the peak"
+    speed = tr("{rate:.0f} tokens a second in training, ", rate=rate) if rate else ""
+    taken = {"minutes": summary["minutes"], "gib": summary["peak_gib"]}
+    return speed + tr("{minutes:.1f} minutes, {gib:.1f} GiB at the peak", **taken)
 
 
 def summary_text(summary: dict) -> str:
     """The before/after table as text."""
     if summary["model"] is None:
-        return f"nothing was trained in this run: {facts(summary)}"
-    lines = [f"{'':28}{'base':>8}{'tuned':>8}"]
-    lines += [f"{label:28}{base:>8}{tuned:>8}" for label, base, tuned in figure_rows(summary)]
-    return "\n".join([*lines, "", f"{summary['model']} on {summary['device']}: {facts(summary)}"])
+        return tr("nothing was trained in this run: {facts}", facts=facts(summary))
+    shown = Table(("", tr("base"), tr("tuned")), figure_rows(summary))
+    where = {"model": summary["model"], "device": summary["device"]}
+    return f"{shown}\n\n" + tr("{model} on {device}: {facts}", **where, facts=facts(summary))
 
 
 def write_report(folder: Path, summary: dict) -> Path:
     """report.html in the run folder: table, loss picture, answers before and after, and every executed notebook."""
-    parts = [f"<h1>Fine-tuning, before and after</h1><p>{html.escape(str(summary['model']))}: {facts(summary)}</p>"]
+    title = html.escape(tr("Fine-tuning, before and after"))
+    told = tr("{model}: {facts}", model=str(summary["model"]), facts=facts(summary))
+    parts = [f"<h1>{title}</h1><p>{html.escape(told)}</p>"]
     cells = "".join(f"<tr><th scope='row'>{a}</th><td>{b}</td><td>{c}</td></tr>" for a, b, c in figure_rows(summary))
-    parts.append(f"<table><tr><th></th><th>base</th><th>tuned</th></tr>{cells}</table>")
+    parts.append(f"<table><tr><th></th><th>{tr('base')}</th><th>{tr('tuned')}</th></tr>{cells}</table>")
     parts += [loss_picture(folder), answers_html(folder)]
     for notebook in sorted((folder / "executed").glob("*.ipynb")):
         parts.append(f"<details><summary>{html.escape(notebook.stem)}</summary>{notebook_frame(notebook)}</details>")
@@ -61,9 +65,8 @@ def html_page(body: str) -> str:
     )
     head = "<meta charset='utf-8'><meta name='viewport' content='width=device-width'><link rel='icon' href='data:,'>"
     head += f"<style>{style}</style>"
-    return (
-        f"<!doctype html><html lang='en'><head>{head}<title>Fine-tuning report</title></head><body>{body}</body></html>"
-    )
+    spoken, title = language().replace("_", "-"), html.escape(tr("Fine-tuning report"))
+    return f"<!doctype html><html lang='{spoken}'><head>{head}<title>{title}</title></head><body>{body}</body></html>"
 
 
 def loss_picture(folder: Path) -> str:
@@ -74,12 +77,13 @@ def loss_picture(folder: Path) -> str:
     card = read_card(folder)
     if not {"first_loss", "last_loss", "steps"} <= card.keys() or None in (card["first_loss"], card["last_loss"]):
         return ""
-    alt = f"Training loss goes from {card['first_loss']:.2f} to {card['last_loss']:.2f} in {card['steps']} steps."
+    went = {"first": card["first_loss"], "last": card["last_loss"], "steps": card["steps"]}
+    alt = html.escape(tr("Training loss goes from {first:.2f} to {last:.2f} in {steps} steps.", **went), quote=True)
     try:
         picture = base64.b64encode(file_bytes(path)).decode()
     except OSError:
         return ""
-    return f"<h2>Loss</h2><img alt='{alt}' src='data:image/png;base64,{picture}'><p>{alt}</p>"
+    return f"<h2>{tr('Loss')}</h2><img alt='{alt}' src='data:image/png;base64,{picture}'><p>{alt}</p>"
 
 
 def answers_html(folder: Path) -> str:
@@ -93,7 +97,7 @@ def answers_html(folder: Path) -> str:
         return ""
     from helpers.evaluate.comparison import answers_table as table
 
-    title = {"worst": "Held-out questions: the worst answers first", "best": "The best answers"}
+    title = {"worst": tr("Held-out questions: the worst answers first"), "best": tr("The best answers")}
     parts = [f"<h2>{title[name]}</h2>{table(answers[name])._repr_html_()}" for name in title if answers.get(name)]
     return "".join(parts)
 

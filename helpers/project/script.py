@@ -10,8 +10,11 @@ from helpers.data.load import Splits, load_chat_data
 from helpers.evaluate.comparison import answers_of, comparison_table, headline_table, save_comparison, short, telling
 from helpers.evaluate.evaluation import answerable, evaluate, limited
 from helpers.evaluate.shop import checks_for
+from helpers.machine.language import joined, tr
 from helpers.machine.pins import is_hub_name, pinned
 from helpers.machine.processes import here, shared_out
+from helpers.machine.recalled import recalled
+from helpers.machine.tables import columns_of
 from helpers.models.forecast import forecast_memory
 from helpers.models.lengths import fit_to_data
 from helpers.models.load import Loaded, load_model
@@ -36,7 +39,9 @@ def train_alone(
     Raises DataError, SettingsError, TrainingError.
     """
     if here().count > 1 and folder is None:
-        raise SettingsError("several processes train in one folder: name it by --settings runs/<name>/settings.json.")
+        raise SettingsError(
+            tr("several processes train in one folder: name it by --settings runs/<name>/settings.json.")
+        )
     try:
         shared_out(settings, here().count)
     except ValueError as error:
@@ -64,10 +69,11 @@ def train_in(settings: Settings, folder: Path | None, resume: bool, allow: tuple
     card = train_or_resume(trainer, run, forecast)
     if not card:  # not the first of several processes
         return run
-    print(f"{card['tokens']:,} tokens, {card['tokens_per_second']} a second. {card['reading']}")
+    rate = {"n": card["tokens"], "rate": card["tokens_per_second"]}
+    print(joined([tr("{n:,} tokens, {rate} a second.", **rate), tr(recalled(card["reading"]))]))
     if compared and card["finished"]:
         compared.show(trainer.model)
-    print(f"adapter: {run.adapter}")
+    print(tr("adapter: {path}", path=run.adapter))
     return run
 
 
@@ -87,7 +93,8 @@ class Comparison:
         self.run, self.tokenizer = run, loaded.tokenizer
         self.rows = limited(data.test, settings.evaluation_questions)
         self.options: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, "checks": checks_for(settings.data)}
-        print(f"before the training: {len(self.rows):,} of {len(data.test):,} held-out questions are asked")
+        asked = {"n": len(self.rows), "all": len(data.test)}
+        print(tr("before the training: {n:,} of {all:,} held-out questions are asked", **asked))
         self.before = evaluate(loaded.model, loaded.tokenizer, self.rows, **self.options)
 
     def show(self, model: Any) -> None:
@@ -96,7 +103,9 @@ class Comparison:
         save_comparison(self.run, self.before, after, self.rows)
         worst, best = telling(answers_of(self.before, after, self.rows), worst=2, best=1)
         for one in (*worst, *best):
-            answers = ((name, short(one[name])) for name in ("expected", "base", "tuned"))
-            print(f"\n{short(one['question'])}", *(f"  {name:8}  {text}" for name, text in answers), sep="\n")
+            sides = {"expected": tr("expected"), "base": tr("base"), "tuned": tr("tuned")}
+            answers = (f"  {said}{' ' * (8 - columns_of(said))}  {short(one[name])}" for name, said in sides.items())
+            print(f"\n{short(one['question'])}", *answers, sep="\n")
         print(f"\n{comparison_table(self.before, after)}\n\n{headline_table(self.before, after)}\n")
-        print(f"all {len(self.rows):,} questions with both answers: {self.run.folder / 'answers.json'}")
+        kept = {"n": len(self.rows), "path": self.run.folder / "answers.json"}
+        print(tr("all {n:,} questions with both answers: {path}", **kept))

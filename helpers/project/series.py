@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 from helpers.machine.card import read_card
+from helpers.machine.language import joined, listed, tr
 from helpers.machine.meter import PeakMemory, children_bytes
 from helpers.machine.paths import NOTEBOOKS, PROJECT, new_run_folder, write_json
+from helpers.machine.tables import columns_of
 from helpers.machine.values import one_of
 from helpers.project import explain, report
 from helpers.project.measured import MEASURED
@@ -34,7 +36,7 @@ def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
     Writes executed/*.ipynb, summary.json and report.html there. Raises SeriesError naming notebook and cell.
     """
     if wrong := one_of(profile, PROFILE_NAMES):
-        raise SeriesError(f"there is no profile {profile!r}: {wrong}.")
+        raise SeriesError(tr("there is no profile {profile!r}: {wrong}.", profile=profile, wrong=wrong))
     start, taken = time.perf_counter(), {}
     notebooks = chosen_notebooks(numbers)
     print(expectation(notebooks), flush=True)
@@ -91,23 +93,28 @@ def chosen_notebooks(numbers: list[str] | None) -> list[Path]:
         return notebooks
     unknown = set(numbers) - {notebook.name[:2] for notebook in notebooks}
     if unknown:
-        there = ", ".join(notebook.name[:2] for notebook in notebooks)
-        raise SeriesError(f"no notebook {', '.join(sorted(unknown))}; there are: {there}.")
+        there = listed(notebook.name[:2] for notebook in notebooks)
+        raise SeriesError(tr("no notebook {names}; there are: {there}.", names=listed(sorted(unknown)), there=there))
     return [notebook for notebook in notebooks if notebook.name[:2] in numbers]
 
 
 def expectation(notebooks: list[Path]) -> str:
     """What these notebooks took where they were measured, in one sentence, before they run."""
-    names = f"{len(notebooks)} notebooks, {notebooks[0].name[:2]} to {notebooks[-1].name[:2]}"
+    which = {"n": len(notebooks), "first": notebooks[0].name[:2], "last": notebooks[-1].name[:2]}
+    names = tr("{n} notebooks, {first} to {last}", **which)
     try:
         measured = json.loads(MEASURED.read_text(encoding="utf-8"))
         took = [measured["notebooks"][notebook.stem] for notebook in notebooks]
     except (OSError, ValueError, KeyError):
-        return f"{names}: not measured in this form"
+        return tr("{names}: not measured in this form", names=names)
     minutes, peak = sum(one["seconds"] for one in took) / 60, max(one["peak_gib"] for one in took)
-    return (
-        f"{names}: {minutes:.0f} minutes and up to {peak:.1f} GiB on two cores of an {measured['processor']}, with the "
-        f"laptop profile; twice as long where others share the cores"
+    return tr(
+        "{names}: {minutes:.0f} minutes and up to {peak:.1f} GiB on two cores of an {processor}, with the laptop "
+        "profile; twice as long where others share the cores",
+        names=names,
+        minutes=minutes,
+        peak=peak,
+        processor=measured["processor"],
     )
 
 
@@ -120,7 +127,7 @@ def all_that_it_takes(profile: str) -> str:
     command = [sys.executable, "-c", TAKES, profile]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
-    return done.stdout.rstrip() or "what all notebooks take here could not be added up: 00 says why"
+    return done.stdout.rstrip() or tr("what all notebooks take here could not be added up: 00 says why")
 
 
 class Progress:
@@ -141,9 +148,9 @@ class Progress:
         if cell["cell_type"] == "code" and title != self.shown:
             self.shown = title
             elapsed = time.perf_counter() - self.start
-            print(
-                f"[{elapsed // 60:02.0f}:{elapsed % 60:02.0f}] {self.name}, cell {cell_index + 1}: {title}", flush=True
-            )
+            clock = f"[{elapsed // 60:02.0f}:{elapsed % 60:02.0f}]"
+            place = tr("{name}, cell {number}: {title}", name=self.name, number=cell_index + 1, title=title)
+            print(clock, place, flush=True)
 
     def write(self, text: str) -> None:
         """File-like, for what cells print: only the lines of a training are passed on."""
@@ -176,13 +183,13 @@ def run_notebook(source: Path, target: Path, start: float, parameters: dict | No
             extra_arguments=["--IPKernelApp.log_level=40"],  # errors only: else a note on encryption for each kernel
         )
     except papermill.PapermillExecutionError as error:
-        remedy = explain.remedy(error.ename, error.evalue)
-        raise SeriesError(
-            f"{source.name}, cell {error.cell_index + 1}: {error.ename}: {error.evalue}\n{remedy}\n"
-            f"What ran up to there: {relative(target)}"
-        ) from None
+        where = {"name": source.name, "number": error.cell_index + 1, "title": f"{error.ename}: {error.evalue}"}
+        ran = tr("What ran up to there: {path}", path=relative(target))
+        lines = (tr("{name}, cell {number}: {title}", **where), explain.remedy(error.ename, error.evalue), ran)
+        raise SeriesError("\n".join(lines)) from None
     except DeadKernelError:
-        raise SeriesError(f"{source.name}: the kernel died. {explain.KERNEL_DIED}") from None
+        died = tr("{name}: the kernel died.", name=source.name)
+        raise SeriesError(joined([died, tr(explain.KERNEL_DIED)])) from None
 
 
 def summarize(folder: Path, minutes: float, notebooks: dict[str, dict]) -> dict:
@@ -206,10 +213,11 @@ def show_summary(folder: Path, summary: dict) -> None:
     print()
     print(report.summary_text(summary))
     print()
-    for notebook in sorted((folder / "executed").glob("*.ipynb")):
-        print(f"executed notebook  {relative(notebook)}")
-    print(f"report             {relative(folder / 'report.html')}")
-    print(f"summary            {relative(folder / 'summary.json')}")
+    executed = [(tr("executed notebook"), notebook) for notebook in sorted((folder / "executed").glob("*.ipynb"))]
+    made = [(tr("report"), folder / "report.html"), (tr("summary"), folder / "summary.json")]
+    width = max(columns_of(what) for what, _ in (*executed, *made))
+    for what, path in (*executed, *made):
+        print(f"{what}{' ' * (width - columns_of(what))}  {relative(path)}")
 
 
 def relative(path: Path) -> str:
@@ -219,4 +227,4 @@ def relative(path: Path) -> str:
 
 def fail(message: str) -> None:
     """Ends the program with one message."""
-    sys.exit(f"error: {message}")
+    sys.exit(tr("error: {message}", message=message))

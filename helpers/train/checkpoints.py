@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
 from helpers.machine.card import read_card
-from helpers.machine.language import phrase, tr
+from helpers.machine.language import listed, phrase, tr
 from helpers.machine.paths import fixed_run, read_json, runs_folder, write_json
 from helpers.machine.processes import agree
 from helpers.machine.versions import versions
@@ -121,7 +121,7 @@ def going_on(checkpoint: Checkpoint, name: str, total: int, now: dict) -> str:
     facts: dict[str, Any] = {"checkpoint": checkpoint.folder.name, "run": name, "step": checkpoint.step, "total": total}
     facts["done"] = tr("; nothing is left to train") if checkpoint.step >= total else ""
     words = tr("going on from {checkpoint} of {run}: step {step} of {total}{done}", **facts)
-    if other := "; ".join(changed_beside(checkpoint.identity, now)):
+    if other := listed(changed_beside(checkpoint.identity, now), "; "):
         words += tr(". Not as before: {other}", other=other)
     return words
 
@@ -243,7 +243,7 @@ def run_to_use(
             else:
                 report(tr("going on with the unfinished run {name}; {new}", **facts))
             return make_run(settings, unfinished.folder)
-        facts = {"name": unfinished.name, "names": "; ".join(wrong)}
+        facts = {"name": unfinished.name, "names": listed(wrong, "; ")}
         report(tr("the unfinished run {name} has other settings ({names}), so it is left alone", **facts))
     if resume and rows is not None and (finished := finished_run(settings, rows)):
         report(

@@ -11,7 +11,7 @@ from helpers.data.chat import added_tokens, original_template
 from helpers.data.labels import Fitted, encode_rows, tokenize
 from helpers.data.rendering import WRITTEN, refusal_in_words, rewrites
 from helpers.data.rows import RowError
-from helpers.machine.language import tr
+from helpers.machine.language import listed, tr
 from helpers.settings import Settings
 from helpers.train.trainer import TrainingError
 
@@ -34,7 +34,7 @@ def fitting(
         )
     if report and (own := count_added(tokenizer, fitted.rows)):
         times = [tr("{token} {count:,} times", token=token, count=count) for token, count in own.items()]
-        report(tr("special tokens in the rows: {names}", names=", ".join(times)))
+        report(tr("special tokens in the rows: {names}", names=listed(times)))
     return fitted.rows
 
 

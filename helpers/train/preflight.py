@@ -13,7 +13,7 @@ from helpers.data.ends import end_ids, trained_end, turn_end
 from helpers.data.order import is_trained
 from helpers.data.rendering import tokens_of
 from helpers.machine.hardware import choose_dtype, is_out_of_memory, this_machine
-from helpers.machine.language import listed, phrase, tr
+from helpers.machine.language import joined, listed, phrase, tr
 from helpers.machine.tables import Table, columns_of, show
 from helpers.models import attention
 from helpers.models.attention import AttentionError
@@ -90,7 +90,7 @@ def show_checks(checks: list[Check], allowed: set[str], report: Callable[[str], 
 def refusal_of(failed: list[Check]) -> str:
     """Why the training is not begun: each row that does not hold, and what to do."""
     facts = [{"name": tr(c.name), "found": c.actual, "wanted": c.needed, "remedy": c.remedy} for c in failed]
-    reasons = " ".join(tr("'{name}' is {found}, needed: {wanted}. {remedy}", **one) for one in facts)
+    reasons = joined(tr("'{name}' is {found}, needed: {wanted}. {remedy}", **one) for one in facts)
     return tr("training would go wrong. {reasons} To train all the same, allow the row by its name.", reasons=reasons)
 
 
@@ -146,7 +146,7 @@ def ends_check(trainer: LoraTrainer) -> Check:
     prompts = list(asked_and_written(trainer))
     written, stops = turn_end(tokenizer), end_ids(tokenizer, trainer.model)
     stopped = written is not None and written in stops
-    names = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(stops)))
+    names = listed(map(repr, tokenizer.convert_ids_to_tokens(stops)))
     begun = "".join(tokenizer.convert_ids_to_tokens(begin)) or tr("no token")
     facts = {"n": once, "all": len(documents), "begun": begun, "names": names}
     actual = tr("{n} of {all} rows begin with {begun} once; generation stops at {names}", **facts)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from helpers.machine.language import tr
+from helpers.machine.language import listed, tr
 from helpers.machine.paths import unwritable
 from helpers.machine.processes import here
 from helpers.run import Run
@@ -34,7 +34,7 @@ def check_built_for(trainer: LoraTrainer, run: Run) -> None:
         raise TrainingError(
             tr(
                 "the trainer was built with {names}: build it for {name}, then train.",
-                names="; ".join(other),
+                names=listed(other, "; "),
                 name=run.name,
             )
         )
@@ -75,7 +75,7 @@ def resume_point(trainer: LoraTrainer, run: Run, report: Callable[[str], None]) 
                 "(RESUME = False).",
                 run=run.name,
                 name=checkpoint.folder.name,
-                names="; ".join(wrong),
+                names=listed(wrong, "; "),
             )
         )
     plan = plan_of(checkpoint) if keeps_minutes(run) else None

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from helpers.machine.paths import NOTEBOOKS, PROJECT
-from helpers.project import chinese, documents, edition, likeness
+from helpers.project import chinese, documents, edition, likeness, quotes
 from helpers.project.catalogs import (
     Wanted,
     carry,
@@ -21,6 +21,7 @@ from helpers.project.catalogs import (
     read_catalog,
     stale,
 )
+from helpers.project.messages import CATALOG
 from helpers.project.pieces import PieceError, aligned, code_pieces, has_words, same_code, spoken
 from helpers.project.written import first_cell
 
@@ -124,6 +125,41 @@ def test_nothing_is_left_in_english(path):
             assert not chinese.untranslated(spoken(new)), f"{one.context}: {new}"
 
 
+SAID = {str(one.id): str(one.string) for one in entries(read_catalog(CATALOG))}
+
+
+@source
+def test_messages_that_are_quoted_are_quoted_in_the_words_that_a_chinese_reader_sees(path):
+    assert named((one, quotes.quote_faults(*texts, SAID)) for one, *texts in pairs(path, "markdown")) == {}
+
+
+def test_what_the_troubleshooting_quotes_is_said_by_a_helper_or_by_the_installation():
+    table = (PROJECT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    seen = [
+        one for row in re.findall(r"(?m)^\| ([^|]+) \|", table) for one in quotes.quotes(row) if len(one.split()) > 2
+    ]
+    installs = re.sub(r"\s+", " ", (PROJECT / "bootstrap.py").read_text(encoding="utf-8").replace('" f"', ""))
+    installs = re.sub(r"\s+", " ", re.sub(r'"\s*f?"', "", installs))
+    left = [one for one in seen if not quotes.messages_in(one, SAID)]
+    unsaid = [
+        one
+        for one in left
+        if not all(part.strip(" ,") in installs for part in quotes.blanked(one.removeprefix("error: ")).split("…"))
+    ]
+    assert len(seen) > 20 and unsaid == []
+
+
+def test_a_quoted_message_that_is_not_what_the_helper_says_is_found():
+    said = {"{name} is passed over: {why}": "跳过 {name}：{why}", "run `pip config list`": "运行 `pip config list`"}
+    for good, bad in (
+        ("`跳过 checkpoint-N`", "`checkpoint-N 被跳过`"),
+        ("“跳过 checkpoint-N”", "`checkpoint-N is passed over`"),
+    ):
+        assert quotes.quote_faults("`checkpoint-N is passed over` here", f"这里的 {good}", said) == []
+        assert quotes.quote_faults("`checkpoint-N is passed over` here", f"这里的 {bad}", said)
+    assert quotes.quote_faults("`pip config list`", "`pip config list`", said) == [], "a command is no message"
+
+
 @every
 def test_the_cells_are_the_same_but_for_their_words(path):
     """Ids, kinds, tags and other metadata; no outputs; code the same when shown strings are blank."""
@@ -184,6 +220,41 @@ def test_tables_pictures_and_fences_that_differ_are_found():
     assert likeness.markdown_faults("```sh\na\n```", "```sh\na\nb\n```")[0].startswith("code blocks")
 
 
+TABLE = "| rows | `r` |\n|---|---|\n| 3 | 0.84 |\n| four | `x` |\n\n1. five\n2. [a](a.md) 6\n3. [b](b.md)\n"
+SAME = "| 样本 | `r` |\n|---|---|\n| 3 | 0.84 |\n| 四 | `x` |\n\n1. 五\n2. [甲](a.md) 6\n3. [乙](b.md)\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("3", "0.84"), ("0.84", "四"), ("四", "`x`"), ("五", "6"), ("a.md", "b.md"), ("样本", "`r`")],
+)
+def test_cells_and_list_items_that_change_places_are_found(first, second):
+    """The same numbers, code and links, in other cells: equal when counted over the whole text."""
+    assert likeness.markdown_faults(TABLE, SAME) == []
+    swapped = SAME.replace(first, "?", 1).replace(second, first, 1).replace("?", second, 1)
+    assert swapped != SAME and likeness.structure(swapped) == likeness.structure(SAME)
+    assert likeness.markdown_faults(TABLE, swapped)
+
+
+@pytest.mark.parametrize(
+    ("english", "good", "bad"),
+    [
+        ("three rows", "三条样本", "五条样本"),
+        ("three rows", "3 条样本", "样本"),
+        ("sixty-four weights", "六十四个权重", "六十个权重"),
+        ("a tenth of them", "其中的十分之一", "其中的百分之一"),
+        ("one rows, 4 steps", "样本，四步", "三条样本，4 步"),
+        ("twice as much", "两倍", "三倍"),
+        ("about half", "约一半", "大部分"),
+        ("a hundred times", "一百倍", "一千倍"),
+        ("a few percent", "百分之几", "百分之三"),
+    ],
+)
+def test_numbers_in_words_are_read_in_both_languages(english, good, bad):
+    faults = likeness.number_faults
+    assert faults(english, good) == [] and faults(english, bad)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -209,7 +280,18 @@ def test_tables_pictures_and_fences_that_differ_are_found():
             "一句话\n分成两行",
             "见 https://x.org。好",
         ),
-        *("一个令牌", "贪婪", "聊天模板", "原模型", "第一轮", "一条提示", "“只有一半"),
+        *(
+            "一个令牌",
+            "贪婪",
+            "聊天模板",
+            "原模型",
+            "第一轮",
+            "一条提示",
+            "三个样本",
+            "普通文本",
+            "在基座上",
+            "“只有一半",
+        ),
     ],
 )
 def test_a_breach_of_the_house_rules_is_found(text):

@@ -9,9 +9,14 @@ from helpers.machine.paths import PROJECT
 from helpers.project.messages import SAY
 
 HELPERS = PROJECT / "helpers"
-WINGS = ("watch", "panels", "generate", "evaluate", "export", "serve")
-FILES = sorted([*(path for wing in WINGS for path in (HELPERS / wing).glob("*.py")), HELPERS / "run.py"])
-FILES += [HELPERS / "runs.py"]
+WINGS = ("watch", "panels", "generate", "evaluate", "export", "serve", "project", "lessons")
+# What makes the project, for those who write it: it speaks English. Hints and questions are constants of the catalog.
+MAKERS = {"bench", "canary", "catalogs", "chinese", "documents", "edition", "likeness", "measured", "messages", "pages"}
+MAKERS |= {"options", "pictures", "pieces", "quotes", "search", "shots", "slides", "source", "teaching", "written"}
+MADE = re.compile(r"answers_\d\d|questions(_\d\d)?")
+FILES = sorted(path for wing in WINGS for path in (HELPERS / wing).glob("*.py"))
+FILES = [path for path in FILES if path.stem not in MAKERS and not MADE.fullmatch(path.stem)]
+FILES += [HELPERS / name for name in ("run.py", "runs.py")]
 WORDS = re.compile(r"[A-Za-z]{2,}[,;:.]? [a-z]{2,}")  # two words side by side
 SHOWN = {"description", "tooltip", "placeholder", "label", "xlabel", "ylabel", "title"}  # arguments that are shown
 
@@ -44,6 +49,17 @@ ENGLISH = {
     "panels/layout.py": ["repeat(", "row wrap"],  # style
     "panels/next_token.py": ["row wrap"],
     "panels/site.py": ["default-src"],  # a policy
+    "lessons/check.py": ["not tried"],  # a state
+    "lessons/exercise.py": ["not tried", "not yet", "a whole number"],  # states, and a constant of the catalog
+    "lessons/pass_code.py": ["pass code {}"],  # what is hashed
+    "project/doctor.py": ["pip install"],  # a command
+    "project/explain.py": [  # in libraries' errors
+        *("out of memory", "disk quota", "file too large", "permission denied", "read-only file", "no space left"),
+    ],
+    "project/kit.py": ["# Everything for a class", "{} GB in all", "at least", ", and {} whose size"],  # its README
+    "project/needs.py": ["03's training", "GPU {} GiB", "(?m)^"],  # what is written into the notebooks' headers
+    "project/report.py": [":root{"],  # style
+    "project/series.py": ["import sys;", "questions answered"],  # code; in an English notebook's output
     "run.py": ["passed over"],  # in a sentence of read_json
     "runs.py": ["higher is", "lower is", "content of"],  # keys
     "serve/api.py": ["\nimport os"],  # code
@@ -101,6 +117,42 @@ def test_what_is_shown_is_said_through_the_catalog(path):
     assert [text for text in said if not any(text.startswith(begin) for begin in known)] == []
     assert [begin for begin in known if not any(text.startswith(begin) for text in said)] == [], "no longer there"
     assert set(labels(tree)) <= ALONE
+
+
+def tagged(tree):
+    """Words that stand alone between two tags of HTML."""
+    return [word for node in literals(tree) for word in re.findall(r">([A-Za-z]{2,})</", text_of(node))]
+
+
+def english_lists(tree):
+    """Lists that are joined with an English comma or semicolon, by their line."""
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute))
+    joins = (node for node in calls if node.func.attr == "join" and isinstance(node.func.value, ast.Constant))
+    return [node.lineno for node in joins if node.func.value.value in (", ", "; ", " and ", " or ")]
+
+
+# Where a list's English commas are right, by file: how many, and what they are.
+COMMAS = {
+    "machine/language.py": 1,  # `phrase`, which is English
+    "export/card.py": 1,  # a file, in English
+    "generate/generation.py": 1,  # a comment in code
+    "train/sweeps.py": 1,  # a name that is kept
+    "panels/controls.py": 1,  # what a reader types
+    "project/needs.py": 2,  # a header's row, which the catalog of the notebook has
+}
+SPEAKING = [path for path in sorted(HELPERS.rglob("*.py")) if path.stem not in MAKERS or path.parent.name != "project"]
+
+
+@pytest.mark.parametrize("path", SPEAKING, ids=lambda path: path.relative_to(HELPERS).as_posix())
+def test_lists_have_the_commas_of_the_readers_language_and_no_word_stands_in_markup(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert len(english_lists(tree)) == COMMAS.get(path.relative_to(HELPERS).as_posix(), 0), english_lists(tree)
+    assert tagged(tree) == []
+
+
+def test_a_list_with_english_commas_and_a_word_in_markup_are_found():
+    tree = ast.parse('x = tr("{names}", names=", ".join(names))\ny = f"<th>base</th><td>{tr(\'tuned\')}</td>"')
+    assert english_lists(tree) == [1] and tagged(tree) == ["base"]
 
 
 def test_a_sentence_that_is_not_for_the_catalog_is_found():

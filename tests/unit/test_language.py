@@ -13,7 +13,7 @@ from helpers.lessons import check, predict, quiz, revealed
 from helpers.lessons.check import verdict_on
 from helpers.lessons.pass_code import codes_table, make_code, pass_code
 from helpers.lessons.progress_map import progress_map
-from helpers.machine.language import SYSTEM, language, phrase, tr
+from helpers.machine.language import SYSTEM, language, listed, named, phrase, tr
 from helpers.machine.tables import Table
 
 
@@ -86,6 +86,14 @@ def test_a_phrase_is_english_as_data_and_chinese_where_it_is_shown(chinese):
     assert str(Table(("a",), [(both,)])).endswith("由你设置；配置档 laptop")
 
 
+def test_a_list_and_a_name_are_english_as_data_and_chinese_where_they_are_shown(chinese):
+    kept = phrase("its columns are {names}", names=["a", "b"])
+    assert kept == "its columns are a, b" and tr(kept) == "它的列是 a、b" and listed("ab", "; ") == "a；b"
+    assert named("shop alone, 0.001") == "只用店铺样本、0.001" and named("bm25") == "bm25"
+    assert Table(("x",), [("not found",), ("bm25",)], with_names=True).rows == [["没有找到"], ["bm25"]]
+    assert Table(("x",), [("not found",)]).rows == [["not found"]], "a reader's own words stay as they are"
+
+
 def test_a_row_error_is_counted_in_english_and_told_in_chinese(chinese):
     error = RowError("two {role}s in a row", "more than {most:,} characters", role="user", most=1000)
     assert error.reason == "two users in a row" and error.detail == "more than 1,000 characters"
@@ -108,7 +116,7 @@ def test_checks_hints_and_questions_are_chinese_and_their_states_are_not(chinese
     predict("01.falcon", 2)
     revealed("01.falcon", (0, 5, 5))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("03.1: 还没试") and "这里要的是“一个函数”" in lines[1] and "还不对。" in lines[2]
+    assert lines[0].startswith("03.1：还没试") and "这里要的是“一个函数”" in lines[1] and "还不对。" in lines[2]
     assert "记下了，选项 2" in lines[3] and "对了。实测：原样 0 层，修正后 5 层，共 5 层" in lines[4]
     assert verdict_on("03.1", 3).state == "not yet"
 

@@ -6,20 +6,22 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 
 from helpers.data.load import load_chat, load_chat_data
 from helpers.data.rows import DataError
 from helpers.machine.hardware import Choice, Machine
-from helpers.machine.language import tr
+from helpers.machine.language import phrase, tr
 from helpers.machine.memory import SMOLLM2_135M, forecast
-from helpers.machine.paths import PlaceError
+from helpers.machine.paths import PlaceError, write_json
 from helpers.machine.places import require_room
+from helpers.machine.recalled import recalled
 from helpers.models.load import load_model
 from helpers.models.source import ModelError
-from helpers.project import doctor
-from helpers.run import Run
+from helpers.project import doctor, explain, needs, report, series
+from helpers.run import Run, read_settings
 from helpers.settings import SettingsError, resolve
-from helpers.train.build import build_trainer
+from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.preflight import preflight
 from helpers.train.trainer import TrainingError
 
@@ -144,3 +146,72 @@ def test_a_model_that_cannot_be_used_is_told_in_chinese(tmp_path):
         load_model(replace(settings, target_modules="q_proj,none_such"))
     assert is_chinese(refused.value)
     assert is_chinese(load_model(settings).report.sentence())
+
+
+def test_a_full_memory_is_told_in_chinese(rows, tmp_path):
+    """First that the training goes on with smaller micro-batches, then, where a single row is too much, what to do."""
+    settings = resolve("smoke", machine=LAPTOP, max_steps=2)
+    loaded, said = load_model(settings), []
+    trainer = build_trainer(Run(settings, tmp_path), loaded.model, loaded.tokenizer, rows, rows)
+    trainer.report = said.append
+
+    def full(*inputs, **named):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer.compute_loss, trainer.checked = full, True
+    with pytest.raises(TrainingError) as refused:
+        train_or_resume(trainer, Run(settings, tmp_path))
+    assert is_chinese(refused.value) and "内存" in str(refused.value)
+    assert [line for line in said if not is_chinese(line)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("OutOfMemoryError", ""), ("RuntimeError", "out of memory"), ("OSError", "no space left"), ("X", "unknown")],
+)
+def test_what_to_do_about_an_error_is_chinese(name, message):
+    assert is_chinese(explain.remedy(name, message)) and is_chinese(explain.in_a_sentence(OSError(message)))
+
+
+def test_reasons_that_come_back_from_a_file_are_chinese(tmp_path):
+    """settings.json has them in English, with their numbers filled in."""
+    settings = resolve("laptop", machine=LAPTOP, hub=HUB, data="own.jsonl")
+    write_json(tmp_path / "settings.json", settings.as_dict())
+    again = read_settings(tmp_path / "settings.json")
+    assert again.table() == settings.table() and again.reasons == settings.reasons
+
+
+def test_a_sentence_within_a_sentence_comes_back_and_an_unknown_text_stays():
+    share = phrase("{share:.0%} of your rows have at most {wanted} tokens", share=0.99, wanted=1024)
+    both = phrase(
+        "{reason}; {longer} of {n:,} are longer, and lose turns or are left out", reason=share, longer=3, n=4000
+    )
+    assert tr(recalled(str(both))) == tr(both) and is_chinese(tr(both))
+    assert tr(recalled("my own: text; x")) == "my own: text; x" and recalled("") == ""
+
+
+def test_what_run_all_takes_is_chinese():
+    table = needs.what_it_takes(resolve("laptop", machine=LAPTOP, hub=HUB), LAPTOP)
+    assert is_chinese(table) and all(re.search(HAN, row[0]) and re.search(HAN, row[2]) for row in table.rows)
+
+
+def test_the_series_and_its_report_speak_chinese(tmp_path, capsys):
+    for profile, numbers in (("nosuch", None), ("smoke", ["99"])):
+        with pytest.raises(series.SeriesError) as refused:
+            series.run_series(profile, numbers)
+        assert is_chinese(refused.value)
+    assert is_chinese(series.expectation(series.chosen_notebooks(None)))
+    pair = {"base": 0.0, "tuned": 0.8}
+    card = {"fact_accuracy": pair, "model": "m", "device": "cpu", "profile": "laptop", "tokens_per_second": 9.0}
+    write_json(tmp_path / "run_card.json", card | {"first_loss": 3.0, "last_loss": 0.5, "steps": 9})
+    (tmp_path / "loss.png").write_bytes(b"\x89PNG")
+    answer = {"question": "q", "expected": "x", "base": "b", "base_right": False, "tuned": "t", "tuned_right": True}
+    write_json(tmp_path / "answers.json", {"worst": [answer], "best": [answer]})
+    summary = series.summarize(tmp_path, 1, {})
+    series.show_summary(tmp_path, summary)
+    said = capsys.readouterr().out
+    assert all(re.search(HAN, line) for line in said.splitlines() if line) and is_chinese(said)
+    page = report.write_report(tmp_path, summary).read_text(encoding="utf-8")
+    assert "lang='zh-CN'" in page and is_chinese(re.sub(r"(?s)<style>.*?</style>", "", page))
+    cells = re.findall(r"<(?:th|h\d|title)[^>]*>([^<]+)<", page)
+    assert len(cells) > 8 and [one for one in cells if len(one) > 1 and not re.search(HAN, one)] == []
