@@ -12,7 +12,7 @@ WORDS = re.compile(r"(?<!\S)[A-Za-z'-]{2,}[,:]?(?!\S)")  # plain ones, no names 
 
 def blanked(text: str) -> str:
     """A message or a quote of one, with blanks for what differs from time to time."""
-    return OPEN.sub(BLANK, text).strip(f"{BLANK} .。'“”\"")
+    return re.sub(f"{BLANK}+", BLANK, OPEN.sub(BLANK, text)).strip(f"{BLANK} .。'“”\"")
 
 
 def quotes(text: str) -> list[str]:
