@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from helpers import __version__
@@ -170,8 +171,6 @@ def run_write(chosen: argparse.Namespace) -> None:
 
 def run_kit(chosen: argparse.Namespace) -> None:
     """Makes a kit, or lends one."""
-    from pathlib import Path
-
     from helpers.project.kit import KitError, make_kit, serve_kit
     from helpers.project.series import fail
 
@@ -180,8 +179,7 @@ def run_kit(chosen: argparse.Namespace) -> None:
         if chosen.serve:
             serve_kit(folder, chosen.port)
         else:
-            made = make_kit(folder, chosen.everything)
-            print(tr("{path}: README.md says how it is used", path=made))
+            print(tr("{path}: README.md says how it is used", path=make_kit(folder, chosen.everything)))
     except KitError as error:
         fail(str(error))
 
@@ -202,8 +200,6 @@ def run_site(chosen: argparse.Namespace) -> None:
 
 def run_shots(chosen: argparse.Namespace) -> None:
     """Takes the pictures and says how many there are, and where."""
-    from pathlib import Path
-
     from helpers.project.shots import readme_pictures, take_shots
 
     run, target = Path(chosen.run).resolve(), Path(chosen.target)
@@ -228,8 +224,6 @@ def run_notebooks(profile: str, numbers: list[str], whole: bool = False) -> None
 
 def run_training(chosen: argparse.Namespace) -> None:
     """Trains as notebook 03 does; ends with one line when the data, the settings or the training are at fault."""
-    from pathlib import Path
-
     from helpers.machine.hardware import this_machine
     from helpers.project.script import at_a_commit, train_alone
     from helpers.run import read_settings
@@ -261,8 +255,6 @@ def run_runs(chosen: argparse.Namespace) -> None:
 
 def run_export(chosen: argparse.Namespace) -> None:
     """Exports a run's adapter; with --merged adds it into a base: a folder, or "" for the run's own."""
-    from pathlib import Path
-
     from helpers.export.adapter import export_adapter, vllm_faults
     from helpers.export.errors import ExportError
     from helpers.export.whole import export_whole
@@ -273,8 +265,8 @@ def run_export(chosen: argparse.Namespace) -> None:
     settings = read_settings(run / "settings.json")
     if merged is None and not chosen.gguf and not chosen.check:
         faults = vllm_faults(export_adapter(run, target, data_licence=chosen.data_licence))
-        said = listed(faults, "; ") or tr("nothing against it")
-        print(tr("{target}: the adapter with its model card. vLLM: {said}", target=target, said=said))
+        said = {"target": target, "said": listed(faults, "; ") or tr("nothing against it")}
+        print(tr("{target}: the adapter with its model card. vLLM: {said}", **said))
         return
     base = Path(merged) if merged else base_folder(settings)
     if not base.is_dir():
@@ -298,8 +290,6 @@ def run_plan(chosen: argparse.Namespace) -> None:
 
 def run_bench(profile: str, rows: int, seeds: list[int], target: str | None) -> None:
     """Prints tokens a second of both sides and their ratio; about five minutes on two cores."""
-    from pathlib import Path
-
     from helpers.machine.paths import write_json
     from helpers.project.bench import compare_with_stock
     from helpers.settings import resolve
@@ -326,8 +316,6 @@ def refuse_taken(port: int, command: str) -> None:
 
 def open_app(chosen: argparse.Namespace) -> None:
     """Serves the panel of notebook 04 until it is interrupted."""
-    from pathlib import Path
-
     from helpers.evaluate.sheets import SheetError
     from helpers.panels.app import serve
     from helpers.project import series
@@ -336,8 +324,9 @@ def open_app(chosen: argparse.Namespace) -> None:
     run, sheet = Path(chosen.run) if chosen.run else None, Path(chosen.sheet) if chosen.sheet else None
     refuse_taken(chosen.port, "app")
     if run and not (run / "adapter").is_dir():
+        words = {"run": run}
         series.fail(
-            tr("{run} has no folder 'adapter'; choose one of runs/, or leave --run out for the newest", run=run)
+            tr("{run} has no folder 'adapter'; choose one of runs/, or leave --run out for the newest", **words)
         )
     try:
         sys.exit(serve(chosen.profile, run, chosen.port, chosen.visitors, chosen.share, sheet))
