@@ -24,13 +24,11 @@ def rate(given: Given, chinese: bool) -> float:
 
 
 def trained_with(answer: str, given: Given) -> list[int]:
-    """The trained tokens of one conversation under the template that was given."""
-    from helpers.data import encode
-
+    """The tokens of one conversation that the template that was given marks as trained, whatever it makes of it."""
     tokenizer = copy.deepcopy(given["tokenizer"])
     tokenizer.chat_template = answer
-    ids, labels = encode(tokenizer, TALK)
-    return [token for token, label in zip(ids, labels, strict=True) if label != -100]
+    told = tokenizer.apply_chat_template(TALK, return_dict=True, return_assistant_tokens_mask=True)
+    return [token for token, kept in zip(told["input_ids"], told["assistant_masks"], strict=True) if kept]
 
 
 def trains_an_end(answer: str, given: Given) -> bool:

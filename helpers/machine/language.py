@@ -69,7 +69,7 @@ def tr(text: str, /, **fields: Any) -> str:
 
 def field_in_words(value: Any) -> Any:
     """What stands in a sentence for a field: of a phrase and of a list of names their words, else the value itself."""
-    if isinstance(value, list):
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
         return listed(map(field_in_words, value))
     return tr(value) if isinstance(value, Phrase) else value
 
