@@ -14,6 +14,7 @@ BESIDE = ("numpy", "ipython")  # kept as they are, too: others of Colab's librar
 PROJECT = Path(__file__).resolve().parent.parent
 DRIVE = Path("/content/drive")
 DRIVE_RUNS = "fine-tuning-runs"  # the folder on Drive
+REPLACED: set[str] = set()  # what this session has loaded in a version that is gone; only a restart helps
 
 
 def prepare(project: Path = PROJECT, language: str = "") -> None:
@@ -46,11 +47,12 @@ def prepare(project: Path = PROJECT, language: str = "") -> None:
         loaded = loaded_versions()
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-c", str(pins), *lacking], check=True)
         importlib.invalidate_caches()
-        if changed := sorted(name for name, old in loaded.items() if installed(name) != old):
-            from helpers.machine.language import listed, tr  # what runs nothing needs no helper
+        REPLACED.update(name for name, old in loaded.items() if installed(name) != old)
+    if REPLACED:
+        from helpers.machine.language import listed, tr  # what runs nothing needs no helper
 
-            why = tr("{names} had been loaded before and was replaced", names=listed(changed))
-            sys.exit(tr("Restart the session (menu Runtime), then run this cell again: {why}.", why=why))
+        why = tr("{names} had been loaded before and was replaced", names=listed(sorted(REPLACED)))
+        sys.exit(tr("Restart the session (menu Runtime), then run this cell again: {why}.", why=why))
 
 
 def runs_on_drive() -> None:

@@ -2,7 +2,8 @@
 
 It answers what huggingface_hub and datasets ask for, as they are; HF_ENDPOINT leads a process to it. `faults` says what
 goes wrong for a repository: a status, "breaks" (the connection ends in the middle of a file), "slow" (a file comes in
-eight pieces, over a second), or "zeros" or "one bit" (other bytes than were meant).
+eight pieces, over a second), "zeros" or "one bit" (other bytes than were meant), "config.json" (another number in it),
+or "a shard is gone".
 """
 
 import hashlib
@@ -45,8 +46,10 @@ class Repository:
         key = (name, about.st_size, about.st_mtime_ns)
         if key not in self.hashes:
             with open(self.folder / name, "rb") as file:
-                kind = "sha256" if name.endswith(".safetensors") else "sha1"
-                self.hashes[key] = hashlib.file_digest(file, kind).hexdigest()
+                if name.endswith(".safetensors"):
+                    self.hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
+                else:  # as git names it
+                    self.hashes[key] = hashlib.sha1(b"blob %d\0" % about.st_size + file.read()).hexdigest()
         oid, size = self.hashes[key], about.st_size
         entry = {"type": "file", "path": name, "size": size, "oid": oid[:40]}
         return {**entry, "lfs": {"oid": oid, "size": size, "pointerSize": 134}} if len(oid) == 64 else entry
@@ -95,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.refuse(404, body)
 
     def file(self, repository: Repository, name: str, body: bool, fault: object):
-        if name not in repository.files():
+        if name not in repository.files() or (fault == "a shard is gone" and name.startswith("model-00002")):
             return self.refuse(404, body, "EntryNotFound")
         entry = repository.entry(name)
         first = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0] or 0)
@@ -112,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
         if body:
             with open(repository.folder / name, "rb") as file:
                 file.seek(first)
-                self.send(file, length, fault if large else None)
+                self.send(file, length, fault if large or fault == name else None)
 
     def send(self, file: BinaryIO, length: int, fault: object):
         """The rest of a file, in what way a fault says; a whole one goes out piece by piece, whatever its size."""
@@ -124,6 +127,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(file.read(length * (at + 1) // 8 - length * at // 8))
                 self.wfile.flush()
                 time.sleep(0.15)
+        elif fault == "config.json":
+            self.wfile.write(file.read().replace(b"1e-06", b"1e-01"))
         elif fault in ("zeros", "one bit"):
             data = file.read()
             self.wfile.write(bytes(len(data)) if fault == "zeros" else data[:-1] + bytes([data[-1] ^ 1]))

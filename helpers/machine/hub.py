@@ -41,7 +41,8 @@ def hub_words(error: BaseException) -> str:
         if isinstance(one, errors.HfHubHTTPError) and one.response is not None:
             return answered(one.response.status_code, one.response.headers.get("Retry-After"))
         wire = type(one).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2")
-        if wire or isinstance(one, ConnectionError):
+        absent |= "OfflineModeIsEnabled" in str(one)  # datasets keeps its name alone
+        if (wire or isinstance(one, ConnectionError)) and not absent:
             return tr(
                 "the connection to the Hub ended ({kind}): load it again and it goes on; {kept}",
                 kind=type(one).__name__,

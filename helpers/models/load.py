@@ -83,8 +83,13 @@ def load_tokenizer(settings: Settings) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    with as_model_errors(settings):
-        tokenizer = AutoTokenizer.from_pretrained(**origin(settings))
+    try:
+        with as_model_errors(settings):
+            tokenizer = AutoTokenizer.from_pretrained(**origin(settings))
+    except ModelError:
+        check_fetched(settings)  # the download, if it is that, and not the model
+        raise
+    check_fetched(settings)
     if tokenizer.eos_token is None:
         raise ModelError(
             tr("the tokenizer of {model} has no end token, so the model could not learn to stop.", model=settings.model)
@@ -148,7 +153,7 @@ def load_model(settings: Settings) -> Loaded:
 
 
 def check_fetched(settings: Settings) -> None:
-    """Raises ModelError when a file of a Hub model's weights is not what the Hub has; it is fetched again next time."""
+    """Raises ModelError when a file of a Hub model is not what the Hub has; it is fetched again next time."""
     at_a_commit = settings.revision and is_hub_name(settings.model)
     if at_a_commit and (wrong := damaged_files(settings.model, settings.revision)):
         raise ModelError(

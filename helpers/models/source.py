@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -194,6 +195,10 @@ def in_words(error: Exception) -> str:
         return tr("one of its files is nested as no model's is; choose another")
     if kind == "SafetensorError" or "size mismatch" in said or "ignore_mismatched_sizes" in said:
         return tr("its weights are not what its configuration says ({said}); fetch it again", said=said[:160])
+    if lost := re.search(r"[\w.-]+-of-\d+\.safetensors", said):
+        return tr(
+            "one of its files is missing on the Hub ({file}): load it again later, or choose another", file=lost[0]
+        )
     if "safetensors" in said or "pytorch_model" in said:
         return tr("it has no weights as safetensors, and pickles may run code; convert it, or choose another")
     if isinstance(error, OSError):

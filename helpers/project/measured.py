@@ -8,7 +8,8 @@ import re
 
 from helpers.machine.paths import PROJECT
 
-MEASURED = PROJECT / "benchmarks" / "results" / "laptop-run.json"
+RESULTS = PROJECT / "benchmarks" / "results"
+MEASURED = RESULTS / "laptop-run.json"
 TITLES = {
     "00_start_here": "find out whether this machine is ready, what will run, and why",
     "01_load_a_quantized_model": "load a quantized model, and prove that it is quantized",
@@ -24,6 +25,19 @@ TITLES = {
 def measured_run() -> dict:
     """The measured run: notebooks (seconds, peak_gib), processor, date, and what was trained."""
     return json.loads(MEASURED.read_text(encoding="utf-8"))
+
+
+def measured_on_gpu(profile: str) -> dict:
+    """What 00 to 04 took on Falcon-7B's shape: card, date, minutes without 03, and GiB of host memory up to a merge.
+
+    held: what no file holds; peak: with the pages of the files that were read.
+    """
+    notebooks = json.loads((RESULTS / "gpu-notebooks.json").read_text(encoding="utf-8"))
+    steps = json.loads((RESULTS / "host-memory-falcon.json").read_text(encoding="utf-8"))["steps"].values()
+    run = next(one for one in notebooks["runs"] if one["profile"] == profile)
+    seconds = sum(one["seconds"] for number, one in run["notebooks"].items() if number != "03")
+    host = {name: max(step[f"{name}_gib"] for step in steps) for name in ("held", "peak")}
+    return {"card": notebooks["machine"]["gpu_name"], "date": notebooks["date"], "minutes": seconds / 60, **host}
 
 
 def took(name: str) -> tuple[str, str]:

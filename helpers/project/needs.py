@@ -13,7 +13,7 @@ from helpers.machine.paths import cache_folder
 from helpers.machine.places import free_disk_gib
 from helpers.machine.tables import Table
 from helpers.models.embedded import WHEEL
-from helpers.project.measured import measured_run
+from helpers.project.measured import measured_on_gpu, measured_run
 from helpers.settings import EMBEDDED, FALCON, Settings, resolve
 
 GIB, GB = 2**30, 1e9
@@ -55,7 +55,8 @@ def needs(settings: Settings) -> list[Need]:
     elif settings.model == FALCON:
         size = f"{parameters(FALCON_7B) * 2 / GB:.1f} GB"
         download = (size, phrase("calculated: 16 bits a parameter; and the data set, if it comes from the Hub"))
-        disk = (size, phrase("calculated: what is fetched stays in the Hub's cache"))
+        both = f"{parameters(FALCON_7B) * 4 / GB:.1f} GB"
+        disk = (both, phrase("calculated: what is fetched stays in the Hub's cache, and 06 merges as much again"))
     on_cpu, falcon = settings.device == "cpu", settings.model == FALCON
     host = (
         (f"{run['peak_gib']:.1f} GiB", phrase("{where}; 05 and 06 take most", where=where))
@@ -71,6 +72,8 @@ def needs(settings: Settings) -> list[Need]:
             phrase("{n:g} for 03's training", n=settings.minutes),
             phrase("MINUTES: as many steps as fit; the rest is not measured"),
         )
+    if settings.profile in CARDS and settings.minutes and not on_cpu and falcon:
+        host, minutes = on_a_card(settings)
     unmeasured = (phrase("not measured"), phrase("nothing like it was run"))
     return [
         Need(phrase("download, once"), *download),
@@ -79,6 +82,21 @@ def needs(settings: Settings) -> list[Need]:
         Need(phrase("memory of the GPU"), *(gpu or unmeasured)),
         Need(phrase("minutes, all notebooks"), *(minutes or unmeasured)),
     ]
+
+
+def on_a_card(settings: Settings) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Host memory and minutes of a GPU's profile with Falcon-7B, each with how it is known."""
+    card = measured_on_gpu(settings.profile)
+    like = phrase("measured with random weights of its shape on one {card}, {date}", **card)
+    host = (
+        phrase("{held:.1f} GiB, and {pages:.0f} of the model's files", pages=card["peak"] - card["held"], **card),
+        phrase("{like}; pages of files count where a system counts them", like=like),
+    )
+    minutes = (
+        phrase("{n:g} for 03's training, {rest:.0f} for 00, 01, 02 and 04", n=settings.minutes, rest=card["minutes"]),
+        phrase("MINUTES: as many steps as fit; the others {like}, from a Hub beside it", like=like),
+    )
+    return host, minutes
 
 
 def what_it_takes(settings: Settings, machine: Machine | None = None) -> Table:

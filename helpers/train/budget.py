@@ -46,7 +46,7 @@ def plan_for(seconds: float, done: int, wanted: int, step_seconds: float, evalua
         rounds = max(1, int(SHARE * seconds / evaluation_seconds))
     steps = done + max(1, int((seconds - rounds * evaluation_seconds) / step_seconds))
     steps = min(steps, wanted)
-    return Plan(steps, max(1, steps // rounds))
+    return Plan(steps, max(1, -(-steps // rounds)))  # rounded up: the last of the rounds is at the last step
 
 
 class TimeForecast(TrainerCallback):

@@ -16,9 +16,9 @@ PLANNED = replace(SMOKE, minutes=3.0, max_steps=24)
 @pytest.mark.parametrize(
     ("seconds", "wanted", "step", "evaluation", "expected"),
     [
-        (600, 5000, 2.0, 5.0, Plan(284, 35)),  # 8 evaluations, and 280 steps after the first 4
-        (600, 100, 2.0, 5.0, Plan(100, 12)),  # all fit
-        (600, 5000, 2.0, 50.0, Plan(229, 76)),  # 3 evaluations, a quarter of the time
+        (600, 5000, 2.0, 5.0, Plan(284, 36)),  # 8 evaluations, and 280 steps after the first 4
+        (600, 100, 2.0, 5.0, Plan(100, 13)),  # all fit
+        (600, 5000, 2.0, 50.0, Plan(229, 77)),  # 3 evaluations, a quarter of the time
         (600, 5000, 2.0, 400.0, Plan(104, 104)),  # one, however long it takes
         (600, 5000, 2.0, 0.0, Plan(304, 38)),
         (-10, 5000, 2.0, 5.0, Plan(5, 5)),  # the time is gone already

@@ -52,11 +52,24 @@ def hub(tmp_path_factory):
     tiny.build_llama().save_pretrained(folder, max_shard_size="100KB")
     tiny.build_tokenizer().save_pretrained(folder)
     with stand_in() as server:
-        for name in ("gated", "private", "busy", "down", "cut", "other", "blank", "fine", "full", "slow"):
+        for name in (
+            "gated",
+            "private",
+            "busy",
+            "down",
+            "cut",
+            "other",
+            "blank",
+            "small",
+            "half",
+            "fine",
+            "full",
+            "slow",
+        ):
             server.add("models", f"{name}/model", folder, COMMIT)
         server.faults |= {"gated/model": 403, "private/model": 401, "busy/model": 429, "down/model": 503}
         server.faults |= {"cut/model": "breaks", "other/model": "one bit", "blank/model": "zeros"}
-        server.faults["slow/model"] = "slow"
+        server.faults |= {"slow/model": "slow", "small/model": "config.json", "half/model": "a shard is gone"}
         for name in ("moving/model", "gpt2"):
             server.add("models", name, folder, COMMIT, ("main", "v1", COMMIT[:7]))
         both = tmp_path_factory.mktemp("both")
@@ -100,28 +113,30 @@ WORDS = {
 
 @pytest.mark.processes
 def test_what_goes_wrong_is_said_in_a_sentence_and_the_next_load_goes_on(hub, tmp_path):
-    names = [f"{name}@{COMMIT}" for name in (*WORDS, "other/model", "blank/model", "fine/model")] + [
-        f"fine/model@{'2' * 40}"
-    ]
+    damaged = ("other/model", "blank/model", "small/model", "half/model")
+    names = [f"{name}@{COMMIT}" for name in (*WORDS, *damaged, "fine/model")] + [f"fine/model@{'2' * 40}"]
     said = load(hub, tmp_path, *names, f"slow/model@{COMMIT}", FULL="full/model", TQDM_POSITION="-1")
     for name, words in WORDS.items():
         kind = "DataError" if name.startswith("data:") else "ModelError"
         assert re.match(f"{kind}: {name.removeprefix('data:')}.*{words}", said[f"{name}@{COMMIT}"]), said
         assert said[f"{name}@{COMMIT}"].count(". ") == 0, "one sentence"
     assert "not in this version: take a commit from its page" in said[f"fine/model@{'2' * 40}"]
-    for name in ("other/model", "blank/model"):
+    for name in ("other/model", "blank/model", "small/model"):
         assert "is not what the Hub has, its hash is another" in said[f"{name}@{COMMIT}"]
+    assert "config.json" in said[f"small/model@{COMMIT}"]
+    assert "one of its files is missing on the Hub (model-00002-of-" in said[f"half/model@{COMMIT}"]
     assert said[f"fine/model@{COMMIT}"] == said[f"slow/model@{COMMIT}"] == ""
     assert re.search(r" [1-9]\d?%\|.*\[00:\d\d<00:\d\d", load.shown), "the library's bar, with the time that is left"
 
     hub.faults.clear()
     hub.seen.clear()
-    again = [f"{name}@{COMMIT}" for name in ("cut/model", "other/model", "blank/model", "full/model")]
+    again = [f"{name}@{COMMIT}" for name in ("cut/model", *damaged, "full/model")]
     assert load(hub, tmp_path, *again) == dict.fromkeys(again, "")
     fetched = [line for line in hub.seen if line.startswith("GET") and "safetensors" in line]
     assert any("other/model" in line for line in fetched), "what was damaged is fetched anew"
-    offline = [f"fine/model@{COMMIT}", f"gated/model@{COMMIT}"]
+    offline = [f"fine/model@{COMMIT}", f"gated/model@{COMMIT}", f"data:far/rows@{COMMIT}"]
     said = load(hub, tmp_path, *offline, HF_HUB_OFFLINE="1")
+    assert "not all in the cache, and the Hub is out of reach" in said[offline[2]]
     assert said[offline[0]] == "" and "not all in the cache, and the Hub is out of reach" in said[offline[1]]
 
 

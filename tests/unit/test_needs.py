@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from helpers.machine.hardware import Choice, Machine
-from helpers.project.measured import measured_run
+from helpers.project.measured import measured_on_gpu, measured_run
 from helpers.project.needs import CARDS, needs, with_gpu_row
 from helpers.settings import resolve
 
@@ -18,7 +18,10 @@ def test_run_all_is_added_up_for_a_laptop_and_for_both_gpu_profiles():
         assert table["download, once"].much == "13.8 GB" and "calculated" in table["download, once"].known
         assert float(table["memory of the GPU"].much.split()[0]) < card.gpu_gib
         assert table["minutes, all notebooks"].much.startswith(f"{settings.minutes:g} ")
-        assert table["memory of the host"].much == "not measured"
+        card = measured_on_gpu(profile)
+        assert table["memory of the host"].much.startswith(f"{card['held']:.1f} GiB, and ")
+        assert f"one {card['card']}, {card['date']}" in table["memory of the host"].known
+        assert float(table["disk"].much.split()[0]) > 2 * 13.7
     other = needs(replace(resolve("laptop", machine=Machine(None, "", 0.0, 16.0, 2, True)), model="./own"))
     assert [need.much for need in other] == ["not known", "not known", "not measured", "none", "not measured"]
 
