@@ -38,7 +38,7 @@ class PanelWidgets:
         self.system.layout.width = "98%"
         choices = [*engine.models, *(["both"] if len(engine.models) > 1 else [])]
         self.which = widgets.ToggleButtons(options=[(tr(MODELS[one]), one) for one in choices], description=tr("Model"))
-        self.which.style = {"button_width": "84px", "description_width": "60px"}
+        self.which.style = {"button_width": "80px", "description_width": "60px"}
         self.controls = Controls(engine.own, max_new_tokens, (self.system,))
         self.generate = widgets.Button(description=tr("Generate"), button_style="primary")
         self.stop = widgets.Button(description=tr("Stop"), disabled=True)
