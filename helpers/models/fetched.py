@@ -1,6 +1,5 @@
 """Whether what was fetched from the Hub is what the Hub has. Fetches nothing."""
 
-import hashlib
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ def damaged_files(name: str, revision: str) -> list[str]:
     small one, but compares only the size of what it fetched. Each file is hashed once, and again when it has changed.
     """
     from huggingface_hub import constants
+    from huggingface_hub.utils.sha import git_hash
 
     folder = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
     seal = cache_folder() / "fetched.json"
@@ -27,7 +27,7 @@ def damaged_files(name: str, revision: str) -> list[str]:
         stamp = [blob.stat().st_size, blob.stat().st_mtime_ns]
         if not re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", blob.name) or known.get(str(blob)) == stamp:
             continue
-        if (sha256(blob) if len(blob.name) == 64 else git_hash(blob)) == blob.name:
+        if (sha256(blob) if len(blob.name) == 64 else git_hash(blob.read_bytes())) == blob.name:
             known[str(blob)] = stamp
         else:
             wrong.append(path.name)
@@ -36,9 +36,3 @@ def damaged_files(name: str, revision: str) -> list[str]:
     with suppress(OSError):  # a teacher's cache may be read-only: then they are hashed each time
         write_json(seal, known)
     return wrong
-
-
-def git_hash(path: Path) -> str:
-    """The name that git gives a file: SHA-1 of its kind, its size and its bytes."""
-    data = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
