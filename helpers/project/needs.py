@@ -58,7 +58,7 @@ def needs(settings: Settings) -> list[Need]:
         both = f"{parameters(FALCON_7B) * 4 / GB:.1f} GB"
         disk = (both, phrase("calculated: what is fetched stays in the Hub's cache, and 06 merges as much again"))
     on_cpu, falcon = settings.device == "cpu", settings.model == FALCON
-    host = (
+    host: tuple[str, str] | None = (
         (f"{run['peak_gib']:.1f} GiB", phrase("{where}; 05 and 06 take most", where=where))
         if on_cpu and embedded
         else None
