@@ -156,7 +156,10 @@ def main() -> None:
     shape = {"layers": chosen.layers, "hidden": chosen.hidden, "vocabulary": VOCABULARY, "weights": "random"}
     about = {"date": str(date.today()), "machine": this_machine()._asdict(), "versions": versions(), "shape": shape}
     asked = {"profile": chosen.profile, "data": chosen.data or GUANACO_ID, "minutes": chosen.minutes}
-    write_json(chosen.json, {**about, **asked, "notebooks": notebooks, "fetched": fetched, "not_known": unknown})
+    run = {**asked, "notebooks": notebooks, "fetched": fetched, "not_known": unknown}
+    earlier = json.loads(chosen.json.read_text(encoding="utf-8"))["runs"] if chosen.json.exists() else []
+    kept = [one for one in earlier if any(one.get(name) != value for name, value in asked.items())]
+    write_json(chosen.json, {**about, "runs": [*kept, run]})  # helpers/project/measured.py reads it
 
 
 if __name__ == "__main__":

@@ -205,7 +205,9 @@ def main(wanted: list[str]) -> None:
     (ARTIFACTS / "steps.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if failed := [result["step"] for result in results if not result["passed"]]:
         sys.exit("failed: " + ", ".join(failed))
-    print(f"\neverything passed, in {total / 60:.1f} minutes; by step and by test in test-artifacts/steps.json")
+    left_out = [result["step"] for result in results if result.get("left_out")]
+    passed = f"all passed but {', '.join(left_out)}, left out" if left_out else "everything passed"
+    print(f"\n{passed}, in {total / 60:.1f} minutes; by step and by test in test-artifacts/steps.json")
 
 
 if __name__ == "__main__":

@@ -288,7 +288,7 @@ def keep_secret(token: str) -> None:
 
     Upstream: jupyter_server pings pages itself, in ms, and closes a line whose last pong is older than the time-out
     before its first ping is sent; Tornado, told the same numbers, warns of a time-out longer than the interval.
-    Breaks: with a time-out of one interval every page loses its kernel after 30 s.
+    Breaks: with a time-out of one interval every page's line to its kernel is closed after 30 s.
     Drift: test_site.py::test_a_page_that_answers_pings_keeps_its_kernel_and_one_that_does_not_loses_it
     """
 

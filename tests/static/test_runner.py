@@ -75,7 +75,8 @@ def test_a_slow_machine_runs_less_of_the_series_and_says_so(seconds, fits, monke
     said = capfd.readouterr().out
     assert ("series: None" in said) == (fits == "whole")
     assert ("series: main" in said) == ("00 to 04 only" in said) == (fits == "main")
-    assert ("LEFT OUT" in said) == (fits == "none")
+    assert ("LEFT OUT" in said) == ("all passed but series, left out" in said) == (fits == "none")
+    assert ("everything passed" in said) == (fits != "none")
     (result,) = json.loads((artifacts / "steps.json").read_text())["steps"]
     assert result.get("left_out", False) == (fits == "none")
 
