@@ -10,10 +10,12 @@ from weakref import WeakKeyDictionary
 import torch
 
 from helpers.adapted import base_of
+from helpers.generate.four_bits import FourBits
 from helpers.generate.static_cache import Slots, can_be_static, placed_cache, size_for, windows
 from helpers.generate.step_lora import StepLora, adapter_state
 from helpers.machine.hardware import Choice
 from helpers.machine.language import tr
+from helpers.models.norm import fused_norms
 
 KEPT = 3  # steps of other sizes that are kept beside the latest
 WARM_UPS = 2  # eager runs before a recording: kernels choose their workspaces in them
@@ -57,7 +59,8 @@ class Step:
         self.tokens = torch.zeros(rows, 1, dtype=torch.long, device=self.device)
         self.numbers = torch.arange(size, device=self.device)
         self.logits = torch.empty(0)
-        self.lora = StepLora()
+        self.four_bits = FourBits()
+        self.lora = StepLora(self.four_bits)
         self.graphs: dict[tuple, torch.cuda.CUDAGraph] = {}
         self.state: tuple = ()
         self.proved: set[tuple] = set()
@@ -110,7 +113,7 @@ class Step:
 
     def eager(self, model: Any) -> None:
         """The step: masks, the model, and each row one position further."""
-        with self.lora.in_place(model):
+        with self.four_bits.in_place(model), self.lora.in_place(model), fused_norms(model):
             output = model(
                 input_ids=self.tokens,
                 position_ids=self.slots.position,

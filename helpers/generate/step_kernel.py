@@ -8,7 +8,8 @@ import torch
 import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-WIDTH, ROWS = 2048, 256  # numbers that a program reads at once; results that a program adds to
+WIDTH, ROWS = 32768, 256  # numbers that a program reads at once, at most; results that a program adds to
+A_WARP = 512  # numbers that a warp of the first kernel reads: few, so that all are under way at the same time
 
 
 @triton.jit
@@ -38,7 +39,9 @@ def _up_kernel(result, low, b, scale, height, rank, RANK: tl.constexpr, BLOCK: t
 def low_product(x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
     """x @ A.T, (1, r), for x (1, in_features) and A (r, in_features) of one dtype, added up in float32."""
     low = torch.empty((1, len(a)), dtype=x.dtype, device=x.device)
-    _down_kernel[(len(a),)](x.contiguous(), a.contiguous(), low, a.shape[1], BLOCK=WIDTH, num_warps=8)
+    block = min(triton.next_power_of_2(a.shape[1]), WIDTH)
+    warps = min(32, max(1, block // A_WARP))
+    _down_kernel[(len(a),)](x.contiguous(), a.contiguous(), low, a.shape[1], BLOCK=block, num_warps=warps)
     return low
 
 

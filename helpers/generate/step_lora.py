@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from helpers.adapted import lora_layers
+from helpers.generate.four_bits import FourBits, product
 
 HAS_TRITON = find_spec("triton") is not None  # it comes with PyTorch for CUDA, except on Windows
 
@@ -20,14 +21,19 @@ class StepLora:
 
     On a GPU they run beside the products of W, on a stream of their own. Layers that were given the same x in the
     eager runs before a recording (q, k and v; gate and up) are computed together when the first of them is called: the
-    last small product alone is waited for, and it follows W's on the same stream.
+    last small product alone is waited for, and it follows W's on the same stream. Where FourBits has W's product, the
+    first small products of all of them are one kernel, and the second is a part of W's.
     Upstream: PEFT casts the input to the dtype of A, scales and adds in passes of their own, and clones the result for
     4-bit layers (peft/tuners/lora/bnb.py and layer.py), in every layer and for every token. Breaks: nothing; once PEFT
     stops copying, measure again. Drift: test_lora.py::test_peft_still_clones_the_result_of_a_four_bit_layer
     """
 
-    def __init__(self) -> None:
+    def __init__(self, four_bits: FourBits) -> None:
+        self.four_bits = four_bits
         self.casts: dict[torch.nn.Parameter, torch.Tensor] = {}
+        self.stacks: dict[
+            tuple[torch.nn.Parameter, ...], torch.Tensor
+        ] = {}  # factors of one input, one below the other
         self.side: torch.cuda.Stream | None = None
         self.together: dict[Any, list[Any]] = {}  # by the first of them: layers that are given the same x
         self.calls: list[tuple[torch.Tensor, Any]] = []  # of this pass: (x, layer); they keep x, and so its id
@@ -37,6 +43,8 @@ class StepLora:
         """Takes the weights as they are now; the addresses stay, so a recorded step reads them."""
         for weight, cast in self.casts.items():
             cast.copy_(weight.detach())
+        for weights, stack in self.stacks.items():
+            torch.cat([weight.detach().to(stack.dtype) for weight in weights], out=stack)
 
     def factor(self, weight: torch.nn.Parameter, dtype: torch.dtype) -> torch.Tensor:
         """The weight in this dtype."""
@@ -45,6 +53,12 @@ class StepLora:
         if weight not in self.casts or self.casts[weight].dtype != dtype:
             self.casts[weight] = weight.detach().to(dtype)
         return self.casts[weight]
+
+    def stacked(self, weights: tuple[torch.nn.Parameter, ...], dtype: torch.dtype) -> torch.Tensor:
+        """These weights (r, in_features) in this dtype, one below the other."""
+        if weights not in self.stacks or self.stacks[weights].dtype != dtype:
+            self.stacks[weights] = torch.cat([weight.detach().to(dtype) for weight in weights])
+        return self.stacks[weights]
 
     @contextmanager
     def in_place(self, model: torch.nn.Module) -> Iterator[None]:
@@ -83,6 +97,14 @@ class StepLora:
         factors = [
             (layer.lora_A[name].weight, layer.lora_B[name].weight) for layer, name in zip(layers, names, strict=True)
         ]
+        if all(self.four_bits.serves(layer.base_layer, flat) for layer in layers):
+            lows = down(flat, self.stacked(tuple(a for a, _ in factors), x.dtype)).split(
+                [len(a) for a, _ in factors], 1
+            )
+            for layer, name, low, (_, b) in zip(layers, names, lows, factors, strict=True):
+                whole = product(layer.base_layer, flat, low, self.factor(b, x.dtype), layer.scaling[name])
+                self.ahead[layer] = x, whole
+            return
         with self.beside(x):
             lows = [down(flat, self.factor(a, x.dtype)) for a, _ in factors]
         for layer, name, low, (_, b) in zip(layers, names, lows, factors, strict=True):

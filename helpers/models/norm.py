@@ -1,5 +1,7 @@
 """RMSNorm as one kernel."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,6 +20,19 @@ def fuse_norms(model: torch.nn.Module) -> int:
     for norm in norms:
         norm.forward = partial(norm_forward, norm)
     return len(norms)
+
+
+@contextmanager
+def fused_norms(model: torch.nn.Module) -> Iterator[None]:
+    """While it is open, a model's frozen RMSNorms run so, but those that something else has changed."""
+    norms = [module for module in model.modules() if is_plain_rms_norm(module) and "forward" not in vars(module)]
+    for norm in norms:
+        norm.forward = partial(norm_forward, norm)
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward
 
 
 def is_plain_rms_norm(module: Any) -> bool:

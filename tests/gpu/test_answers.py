@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from helpers.generate.batch import greedy_answers
 from helpers.generate.choices import Choices
 from helpers.generate.decode import Decoder
+from helpers.generate.four_bits import FourBits, product
 from helpers.generate.sampling import Sampling
 from helpers.generate.step import Step, can_step, steps_of
 from helpers.models import attention, falcon, tiny
@@ -115,3 +116,48 @@ def test_a_family_without_a_static_cache_says_so():
 
     model = MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, state_size=4)).cuda()
     assert not can_step(model).value and "a pass for each token" in can_step(model).reason
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("form", ["nf4", "nf4 nested", "fp4 nested"])
+@pytest.mark.parametrize("shape", [(4096, 4096), (96, 64), (1009, 71 * 64), (1024, 14336), (4672, 4544)], ids=str)
+def test_a_four_bit_product_is_as_near_to_the_true_one_as_that_of_bitsandbytes(shape, form, dtype):
+    """W x + scale * B low + bias in float64, of the weights as bitsandbytes gives them back."""
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+
+    torch.manual_seed(0)
+    height, width = shape
+    layer = Linear4bit(width, height, True, dtype, compress_statistics="nested" in form, quant_type=form[:3])
+    layer.weight.data.normal_(std=0.02)
+    layer = layer.cuda().requires_grad_(False)
+    x, low, b = (torch.randn(*of, device="cuda", dtype=dtype) for of in ((1, width), (1, 5), (height, 5)))
+    four_bits = FourBits()
+    with torch.no_grad(), four_bits.in_place(layer):
+        assert four_bits.serves(layer, x) and not four_bits.serves(layer, x.repeat(2, 1))
+        mine, with_lora = layer(x), product(layer, x, low, b, 0.5)
+    weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).double()
+    true = x.double() @ weight.T + layer.bias.double()
+    added = 0.5 * low.double() @ b.double().T
+    theirs = layer(x)
+
+    def error(result, wanted):
+        return float((result.double() - wanted).norm() / wanted.norm())
+
+    assert error(mine, true) <= 1.1 * error(theirs, true) and error(mine, true) < 0.01
+    assert error(with_lora, true + added) < 0.01
+
+
+def test_layers_in_another_form_are_left_to_bitsandbytes():
+    from bitsandbytes.nn import Linear4bit
+
+    def served(width=64, **options):
+        layer = Linear4bit(width, 16, False, **{"compute_dtype": torch.bfloat16, "quant_type": "nf4", **options}).cuda()
+        four_bits = FourBits()
+        with four_bits.in_place(layer):
+            return layer in four_bits.layers
+
+    assert served()
+    assert not served(compute_dtype=torch.float32)
+    assert not served(width=96)
+    assert not served(compute_dtype=None)

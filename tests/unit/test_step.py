@@ -1,5 +1,7 @@
 """A decoding step over a cache of fixed size: its tokens are those of `generate` with the library's own cache."""
 
+import sys
+
 import pytest
 import torch
 import transformers
@@ -8,10 +10,11 @@ from families import FAMILIES, Family, build
 from transformers import AutoModelForCausalLM
 from transformers.cache_utils import StaticLayer
 
-from helpers.generate import batch
+from helpers.generate import batch, step_lora
 from helpers.generate.batch import greedy_answers, recorded_answers, rows_that_fit
 from helpers.generate.choices import Choices
 from helpers.generate.decode import Decoder
+from helpers.generate.four_bits import FourBits
 from helpers.generate.sampling import Sampling
 from helpers.generate.static_cache import size_for
 from helpers.generate.step import Step, StepError, Steps, can_step, steps_of
@@ -85,6 +88,30 @@ def test_rows_are_answered_as_each_alone_and_refilled(tiny_llama):
     end = alone[2][5]
     ended = [ids[: ids.index(end) + 1] if end in ids else ids for ids in alone]
     assert greedy_answers(tiny_llama, step, prompts, rooms, [end]) == ended
+
+
+def test_layers_whose_product_has_lora_in_it_answer_with_the_adapter_as_it_is_now(tuned_llama, monkeypatch):
+    """The kernel needs a GPU; here its place is taken by the same product in plain PyTorch."""
+    asked = []
+
+    def product(layer, x, low, b, scale):
+        asked.append(layer)
+        return x @ layer.weight.T + scale * low @ b.T
+
+    def answers():
+        return stepped(tuned_llama, PROMPT, 12), wanted(tuned_llama, PROMPT, 12)
+
+    move_adapter(tuned_llama)
+    before = answers()
+    monkeypatch.setattr(step_lora, "product", product)
+    monkeypatch.setattr(FourBits, "serves", lambda self, layer, x: x.shape[0] == 1)
+    step = Step(tuned_llama, 1, 256, record=False)
+    monkeypatch.setattr(sys.modules[__name__], "Step", lambda *given, **named: step)
+    assert answers() == before and asked
+    for weight in (w for name, w in tuned_llama.named_parameters() if "lora_A" in name):
+        weight.data.mul_(-3)
+    mine, theirs = answers()
+    assert mine == theirs != before[1]
 
 
 def test_a_step_that_fails_is_given_up_in_the_middle_of_an_answer(tiny_llama, monkeypatch):

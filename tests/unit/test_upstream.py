@@ -284,3 +284,12 @@ def test_the_trainer_still_clips_through_this_name(tiny_llama, tmp_path):
     total = sum(parameter.grad.square().sum() for parameter in tiny_llama.parameters())
     assert length > 1 and float(total) ** 0.5 == pytest.approx(1e-3, rel=0.01)
     assert "_clip_grad_norm(" in inspect.getsource(Trainer)
+
+
+def test_torch_still_compiles_a_kernel_from_its_source():
+    """Drift: when this fails, 4-bit products of an answer run through bitsandbytes again, slower."""
+    asked = inspect.signature(torch.cuda._compile_kernel).parameters
+    assert list(asked)[:2] == ["kernel_source", "kernel_name"]
+    called = inspect.signature(torch.cuda._utils._CudaKernel.__call__).parameters
+    assert list(called)[1:5] == ["grid", "block", "args", "shared_mem"]
+    assert hasattr(torch.ops.bitsandbytes, "gemm_4bit")
