@@ -10,14 +10,16 @@ from families import FAMILIES, FREE, GROUPED, SIZE, Family, build, build_tokeniz
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration
 
-from helpers.behaviour import moved_by_a_neighbour, moved_by_what_follows
-from helpers.evaluate.evaluation import evaluate
+from helpers.behaviour import moved_by_a_neighbour, moved_by_what_follows, some_ids, takes_padding
+from helpers.evaluate.evaluation import evaluate, folds
 from helpers.export.merge import merge
-from helpers.generate.generation import generate
+from helpers.generate.generation import generate, inference
+from helpers.models.folding import folded_adapter
 from helpers.models.load import load_model
 from helpers.models.source import ModelError
 from helpers.models.tiny import seeded
 from helpers.run import Run
+from helpers.settings import resolve
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.preflight import preflight, proofs
 
@@ -219,3 +221,21 @@ def test_a_mixture_still_fails_behind_a_cache_while_its_router_has_a_loss(tmp_pa
     mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
     with pytest.raises(RuntimeError):
         model.generate(ids, attention_mask=mask, max_new_tokens=3, do_sample=False, eos_token_id=None)
+
+
+@pytest.mark.embedded
+def test_the_embedded_model_is_evaluated_in_batches_with_weights_of_16_bits():
+    """After its special tokens rounding moves its logits by half of their spread: it was answered one by one then."""
+    model = load_model(resolve("laptop")).model
+    assert folds(model, torch.bfloat16)
+    with folded_adapter(model, torch.bfloat16), inference(model):
+        assert takes_padding(model)
+
+
+@pytest.mark.parametrize("length", [1, 12, 1000])
+def test_ids_to_try_are_neither_special_tokens_nor_rare_ones(length, tiny_llama):
+    size = len(tiny_llama.get_input_embeddings().weight)
+    ids, others = some_ids(tiny_llama, length), some_ids(tiny_llama, length, 1)
+    assert ids.shape == (1, length) and (length == 1000 or not torch.equal(ids, others))
+    assert size // 16 <= ids.min() and ids.max() < size // 4
+    assert len(ids.unique()) == min(length, size // 4 - size // 16)
