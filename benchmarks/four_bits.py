@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from bitsandbytes.nn import Linear4bit
 
-from helpers.generate.four_bits import FourBits, product
+from helpers.generate.four_bits import FourBits, four_bit_product
 from helpers.machine.hardware import this_machine
 from helpers.machine.paths import write_json
 from helpers.machine.versions import versions
@@ -56,7 +56,7 @@ def of_shape(height: int, width: int) -> dict:
     with four_bits.in_place(torch.nn.ModuleList(layers)):
         if not four_bits.serves(layers[0], x):
             raise SystemExit("this GPU or PyTorch does not run the kernel")
-        ours = microseconds([lambda layer=layer: product(layer, x, low, b, 2.0) for layer in layers])
+        ours = microseconds([lambda layer=layer: four_bit_product(layer, x, low, b, 2.0) for layer in layers])
     speed = size * (1 + 1 / 32) / ours / 1000
     return {
         "shape": [height, width],

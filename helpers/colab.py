@@ -58,15 +58,30 @@ def prepare(project: Path = PROJECT, language: str = "") -> None:
 def runs_on_drive() -> None:
     """Keeps runs on Google Drive, and finds those of earlier sessions there: asks Colab to mount it, once a session.
 
-    Later notebooks of the session need nothing: `prepare` finds the folder. Source: google.colab.drive.mount.
+    Later notebooks of the session need nothing: `prepare` finds the folder. Where Drive is not mounted (the reader says
+    no, or Google does), or something else has the folder's name, it says so, and runs stay where they are.
+    Source: google.colab.drive.mount.
     """
-    if not (DRIVE / "MyDrive").is_dir():
-        from google.colab import drive  # Colab's own, installed nowhere else
+    from helpers.machine.language import tr
 
-        drive.mount(str(DRIVE))
     folder = DRIVE / "MyDrive" / DRIVE_RUNS
-    folder.mkdir(exist_ok=True)
-    use_runs(folder)
+    try:
+        if not (DRIVE / "MyDrive").is_dir():
+            from google.colab import drive  # Colab's own, installed nowhere else
+
+            drive.mount(str(DRIVE))
+        folder.mkdir(exist_ok=True)
+    except FileExistsError:
+        print(tr("{folder} is no folder: rename it on Drive, and run this again.", folder=folder))
+    except Exception as error:  # Colab raises ValueError and errors of its own, by version
+        print(
+            tr(
+                "Drive was not mounted, and runs go to this machine ({error}).",
+                error=str(error) or type(error).__name__,
+            )
+        )
+    else:
+        use_runs(folder)
 
 
 def use_runs(folder: Path, unwritable: Path | None = None) -> None:

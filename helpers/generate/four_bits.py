@@ -53,7 +53,7 @@ class FourBits:
         """The layer's result for x (rows, tokens, in_features)."""
         if not self.serves(layer, x):
             return type(layer).forward(layer, x)
-        return product(layer, x).view(*x.shape[:-1], -1)
+        return four_bit_product(layer, x).view(*x.shape[:-1], -1)
 
 
 def can_serve(layer: Any) -> bool:
@@ -80,7 +80,7 @@ def kernel(half: bool, nested: bool) -> Any:
         return None
 
 
-def product(
+def four_bit_product(
     layer: Any, x: torch.Tensor, low: torch.Tensor | None = None, b: torch.Tensor | None = None, scale: float = 0.0
 ) -> torch.Tensor:
     """W x + scale * B low, with the bias, (1, out_features), for x (1, in_features).

@@ -15,7 +15,7 @@ from helpers.generate.static_cache import Slots, can_be_static, placed_cache, si
 from helpers.generate.step_lora import StepLora, adapter_state
 from helpers.machine.hardware import Choice
 from helpers.machine.language import tr
-from helpers.models.norm import fused_norms
+from helpers.norm import fused_norms
 
 KEPT = 3  # steps of other sizes that are kept beside the latest
 WARM_UPS = 2  # eager runs before a recording: kernels choose their workspaces in them

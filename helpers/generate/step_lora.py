@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from helpers.adapted import lora_layers
-from helpers.generate.four_bits import FourBits, product
+from helpers.generate.four_bits import FourBits, four_bit_product
 
 HAS_TRITON = find_spec("triton") is not None  # it comes with PyTorch for CUDA, except on Windows
 
@@ -102,7 +102,7 @@ class StepLora:
                 [len(a) for a, _ in factors], 1
             )
             for layer, name, low, (_, b) in zip(layers, names, lows, factors, strict=True):
-                whole = product(layer.base_layer, flat, low, self.factor(b, x.dtype), layer.scaling[name])
+                whole = four_bit_product(layer.base_layer, flat, low, self.factor(b, x.dtype), layer.scaling[name])
                 self.ahead[layer] = x, whole
             return
         with self.beside(x):

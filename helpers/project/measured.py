@@ -40,12 +40,21 @@ def measured_on_gpu(profile: str) -> dict:
     return {"card": notebooks["machine"]["gpu_name"], "date": notebooks["date"], "minutes": seconds / 60, **host}
 
 
+def measured_notebooks(number: str, profiles: tuple[str, ...]) -> tuple[list[dict], str]:
+    """What a notebook took on a GPU with each profile (seconds, host_peak_gib, gpu_peak_gib), and on what, in words."""
+    measured = json.loads((RESULTS / "gpu-notebooks.json").read_text(encoding="utf-8"))
+    runs = [next(run for run in measured["runs"] if run["profile"] == profile) for profile in profiles]
+    seen = [run["notebooks"][number] for run in runs if number in run["notebooks"]]
+    return seen, f"one H100, random weights, {measured['date']}"
+
+
 def took(name: str) -> tuple[str, str]:
     """(minutes, memory at the peak) of one notebook, as they are shown."""
     one = measured_run()["notebooks"].get(name)
     if one is None:  # newer than the measured run
         return "not measured", "not measured"
-    return f"{one['seconds'] / 60:.1f}", f"{one['peak_gib']:.1f} GiB"
+    elsewhere = f" ({one['on']})" if "on" in one else ""  # not with the others
+    return f"{one['seconds'] / 60:.1f}{elsewhere}", f"{one['peak_gib']:.1f} GiB"
 
 
 def notebooks_table() -> str:
@@ -55,7 +64,9 @@ def notebooks_table() -> str:
     rows += [f"| [{n[:2]}](notebooks/{n}.ipynb) | {title} | {' | '.join(took(n))} |" for n, title in TITLES.items()]
     main_job = sum(run["notebooks"][name]["seconds"] for name in TITLES if name[:2] <= "04") / 60
     where = f"two cores of an {run['processor']}, {run['date']}, at {run['tokens_per_second']:.0f} tokens a second"
+    later = [name[:2] for name, one in run["notebooks"].items() if "on" in one]
     whole = f"`make run` (00 to 04) takes {main_job:.1f} minutes, `make run-all` {run['minutes']:.1f}"
+    whole += f" without {' and '.join(later)}" if later else ""
     return "\n".join(rows) + f"\n\nMeasured on {where}: {whole}, after the installation.\n"
 
 

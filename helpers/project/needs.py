@@ -4,6 +4,7 @@ Measures nothing and loads nothing: figures are of the measured run, of a model'
 """
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 from helpers.machine.hardware import Choice, Machine, this_machine
@@ -13,7 +14,7 @@ from helpers.machine.paths import cache_folder
 from helpers.machine.places import free_disk_gib
 from helpers.machine.tables import Table
 from helpers.models.embedded import WHEEL
-from helpers.project.measured import measured_on_gpu, measured_run
+from helpers.project.measured import measured_notebooks, measured_on_gpu, measured_run
 from helpers.settings import EMBEDDED, FALCON, Settings, resolve
 
 GIB, GB = 2**30, 1e9
@@ -99,10 +100,19 @@ def on_a_card(settings: Settings) -> tuple[tuple[str, str], tuple[str, str]]:
     return host, minutes
 
 
+def models_folder(settings: Settings) -> Path:
+    """Where the model will lie: the cache of the project, or the Hub's for all but the embedded one."""
+    if settings.model == EMBEDDED:
+        return cache_folder()
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
 def what_it_takes(settings: Settings, machine: Machine | None = None) -> Table:
     """The needs of Run All, with what this machine has of each below them."""
     machine = machine or this_machine()
-    has = {"disk": free_disk_gib(cache_folder()), "memory": machine.ram_gib, "gpu": machine.gpu_gib}
+    has = {"disk": free_disk_gib(models_folder(settings)), "memory": machine.ram_gib, "gpu": machine.gpu_gib}
     words = tr("This machine has {disk:.0f} GiB of free disk, {memory:.0f} GiB of memory and no GPU.", **has)
     if machine.capability:
         words = tr(
@@ -112,19 +122,26 @@ def what_it_takes(settings: Settings, machine: Machine | None = None) -> Table:
     return Table((tr("Run All takes"), tr("how much"), tr("how it is known")), needs(settings), notes=[words])
 
 
-def gpu_row() -> tuple[str, str]:
-    """(minutes, memory) of the header's row for the GPU profiles, as they are shown."""
+def gpu_row(number: str) -> tuple[str, str]:
+    """(minutes, memory) of a notebook's row for the GPU profiles, as they are shown: colab's or datacenter's."""
     both = [resolve(name, machine=card, hub=Choice(True, "assumed")) for name, card in CARDS.items()]
     size = f"{parameters(FALCON_7B) * 2 / GB:.1f} GB"
-    memory = " or ".join(f"{gpu_gib(settings):.1f}" for settings in both)
-    minutes = " or ".join(f"{settings.minutes:g}" for settings in both)
-    return (
-        f"03's training at most {minutes} (MINUTES); not measured: Falcon-7B is {size} from the Hub",
-        f"GPU {memory} GiB (calculated, for 03's training)",
-    )
+    seen, like = measured_notebooks(number, tuple(CARDS))
+    if not seen:
+        return "not measured" + f"; a merged copy is {size} of disk" * (number == "06"), "not measured"
+    host = f"host {max(one['host_peak_gib'] for one in seen):.1f} GiB"
+    if number == "03":
+        minutes = " or ".join(f"{settings.minutes:g}" for settings in both)
+        memory = " or ".join(f"{gpu_gib(settings):.1f}" for settings in both)
+        return f"training takes {minutes} at most (MINUTES)", f"{host} ({like}), GPU {memory} GiB (calculated)"
+    minutes = " or ".join(f"{one['seconds'] / 60:.1f}" for one in seen)
+    gpu = [f"{one['gpu_peak_gib']:.1f}" for one in seen]
+    memory = f"{host}, " + ("no GPU" if set(gpu) == {"0.0"} else f"GPU {' or '.join(gpu)} GiB")
+    fetched = f"; first {size} come from the Hub" * (number in ("00", "01"))
+    return f"{minutes} ({like}){fetched}", memory
 
 
-def with_gpu_row(text: str) -> str:
+def with_gpu_row(text: str, number: str) -> str:
     """A notebook's text with its header's row for the GPU profiles filled in."""
-    minutes, memory = gpu_row()
+    minutes, memory = gpu_row(number)
     return re.sub(r"(?m)^(\| colab, datacenter[^|\n]*\|)[^|\n]*\|[^|\n]*\|$", rf"\1 {minutes} | {memory} |", text)

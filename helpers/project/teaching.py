@@ -129,9 +129,11 @@ def untimed(number: str) -> float:
 def running_words(number: str) -> str:
     """What is known of the minutes of running, in a sentence."""
     run = measured_run()
-    if notebook_of(number).stem not in run["notebooks"]:
+    one = run["notebooks"].get(notebook_of(number).stem)
+    if one is None:
         return "Running was not measured, and is not among them."
-    where = f"measured on two cores of an {run['processor']}, {run['date']}, with the laptop profile"
+    where = one.get("on", f"two cores of an {run['processor']}, {run['date']}")
+    where = f"measured on {where}, with the laptop profile"
     whole = untimed(number)
     return (
         f"Running takes {whole:.1f} of them ({where}); its parts were not timed." if whole else f"Running was {where}."

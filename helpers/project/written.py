@@ -113,7 +113,7 @@ def with_first_cell(path: Path) -> str:
             cell["source"] = [pictures.markdown(name)]
         elif cell["cell_type"] == "markdown" and path.parent == NOTEBOOKS:
             text = "".join(cell["source"])
-            if (new := needs.with_gpu_row(measured.with_figures(text, path.stem))) != text:
+            if (new := needs.with_gpu_row(measured.with_figures(text, path.stem), path.stem[:2])) != text:
                 cell["source"] = new.splitlines(keepends=True)
     if path.parent in (NOTEBOOKS, NOTEBOOKS / "solutions"):
         notebook["cells"] = with_exercises(notebook["cells"], path.stem[:2], path.parent != NOTEBOOKS)

@@ -110,6 +110,16 @@ class TimeForecast(TrainerCallback):
         if self.trainer.args.world_size > 1:
             every_rank = self.trainer.accelerator.gather(torch.tensor([plan], device=self.trainer.args.device))
             plan = Plan(*every_rank[0].tolist())  # the first process decides
+        rounds = -(-plan.steps // plan.every)
+        late = (plan.steps - done) * step_seconds + rounds * self.evaluation - left - SPARE * self.minutes * 60
+        if late > 0:
+            self.report(
+                tr(
+                    "MINUTES = {minutes:g} is too short: one more step and an evaluation end about {late:.0f} s later",
+                    minutes=self.minutes,
+                    late=late,
+                )
+            )
         whole = step_seconds * wanted / 60
         if plan.steps == wanted:
             self.report(tr("all {wanted:,} steps fit into MINUTES = {minutes:g}", wanted=wanted, minutes=self.minutes))

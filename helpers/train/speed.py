@@ -11,7 +11,7 @@ from helpers.models.attention import kernel_of
 from helpers.models.float8 import refuse_merges
 from helpers.models.load import keep_gradients_on_cpu, keep_stream_in_float32
 from helpers.models.lora import use_fast_product
-from helpers.models.norm import fuse_norms
+from helpers.norm import fuse_norms
 from helpers.train.recorded import RecordedDecoder
 from helpers.train.trainer import LoraTrainer
 

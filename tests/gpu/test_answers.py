@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from helpers.generate.batch import greedy_answers
 from helpers.generate.choices import Choices
 from helpers.generate.decode import Decoder
-from helpers.generate.four_bits import FourBits, product
+from helpers.generate.four_bits import FourBits, four_bit_product
 from helpers.generate.sampling import Sampling
 from helpers.generate.step import Step, can_step, steps_of
 from helpers.models import attention, falcon, tiny
@@ -135,7 +135,7 @@ def test_a_four_bit_product_is_as_near_to_the_true_one_as_that_of_bitsandbytes(s
     four_bits = FourBits()
     with torch.no_grad(), four_bits.in_place(layer):
         assert four_bits.serves(layer, x) and not four_bits.serves(layer, x.repeat(2, 1))
-        mine, with_lora = layer(x), product(layer, x, low, b, 0.5)
+        mine, with_lora = layer(x), four_bit_product(layer, x, low, b, 0.5)
     weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).double()
     true = x.double() @ weight.T + layer.bias.double()
     added = 0.5 * low.double() @ b.double().T

@@ -98,6 +98,6 @@ def test_03_without_them_keeps_the_last_step_and_facts_can_be_the_judge(tmp_path
     given = {"EARLY_STOPPING": None, "KEEP_BEST": None, "LEARNING_RATE": None, "MORE": {}}
     plain = run_03(tmp_path / "plain", monkeypatch, MAX_STEPS=2, **given)
     assert "best" not in plain.card() and "stopped_early" not in plain.card() and plain.card()["steps"] == 2
-    given |= {"KEEP_BEST": True, "BEST_BY": "fact_accuracy", "MORE": {"seed": 3}}
+    given |= {"BEST_BY": "fact_accuracy", "MORE": {"seed": 3, "keep_best": True}}  # MORE may name what the cell has
     judged = run_03(tmp_path / "judged", monkeypatch, MAX_STEPS=2, **given)
     assert judged.card()["best"]["by"] == "fact_accuracy" and judged.settings.seed == 3

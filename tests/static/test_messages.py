@@ -64,5 +64,10 @@ def test_gettext_reads_what_the_catalog_says():
 
 def test_the_package_has_its_catalog_with_it():
     pyproject = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
-    (pattern,) = pyproject["tool"]["setuptools"]["package-data"]["helpers"]
-    assert [path.with_suffix(".po") for path in (PROJECT / "helpers").glob(pattern)] == [CATALOG]
+    patterns = pyproject["tool"]["setuptools"]["package-data"]["helpers"]
+    files = {path for pattern in patterns for path in (PROJECT / "helpers").glob(pattern)}
+    assert CATALOG.with_suffix(".mo") in files
+    others = {
+        path for path in (PROJECT / "helpers").rglob("*.*") if path.suffix in (".mo", ".cu", ".html", ".js", ".css")
+    }
+    assert files == others, "what is no Python has to be named in pyproject.toml"

@@ -14,7 +14,7 @@ from helpers.machine.paths import PROJECT
 PACKAGE = PROJECT / "helpers"
 # From the bottom up: a wing imports from those before it; those of one line do not know each other.
 FLOORS = (
-    ("machine", "adapted", "behaviour", "seeds"),
+    ("machine", "adapted", "behaviour", "norm", "seeds"),
     ("data", "watch", "runs", "reasons", "limits", "colab"),
     ("generate",),
     ("settings",),

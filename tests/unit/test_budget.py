@@ -56,8 +56,16 @@ def test_the_steps_that_fit_are_a_training_of_their_own(tmp_path, asked, capsys)
 def test_where_all_steps_fit_nothing_changes(tmp_path, capsys):
     settings = replace(SMOKE, minutes=1000.0)
     card, history, _ = run(tmp_path / "planned", settings)
-    assert card["steps"] == 8 and "all 8 steps fit into MINUTES = 1000" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert card["steps"] == 8 and "all 8 steps fit into MINUTES = 1000" in said and "too short" not in said
     assert losses(history) == pytest.approx(losses(run(tmp_path / "whole", SMOKE)[1]), abs=1e-5)
+
+
+def test_minutes_that_are_over_already_are_told(tmp_path, capsys):
+    card, _, _ = run(tmp_path / "planned", replace(SMOKE, minutes=1e-4, max_steps=24))
+    said = capsys.readouterr().out
+    assert "MINUTES = 0.0001 is too short: one more step and an evaluation end about" in said
+    assert (card["steps"], card["finished"]) == (5, True)
 
 
 def test_a_resumed_run_keeps_its_plan_and_one_with_other_minutes_makes_a_new_one(tmp_path, asked, capsys):

@@ -218,6 +218,28 @@ def test_runs_go_to_drive_by_one_line_and_are_found_in_the_next_session(drive, t
     assert os.environ["FT_RUNS"] == str(tmp_path), "what the reader set stays"
 
 
+@pytest.mark.parametrize("kind", ["file", "shortcut to nothing"])
+def test_something_else_of_the_name_on_drive_is_told(kind, drive, tmp_path, capsys):
+    there = tmp_path / "drive" / "MyDrive" / colab.DRIVE_RUNS
+    there.parent.mkdir(parents=True)
+    there.write_text("mine") if kind == "file" else there.symlink_to(tmp_path / "gone")
+    colab.runs_on_drive()
+    assert "fine-tuning-runs is no folder: rename it on Drive" in capsys.readouterr().out
+    assert "FT_RUNS" not in os.environ
+
+
+@pytest.mark.parametrize("error", [ValueError("mount failed"), RuntimeError()], ids=repr)
+def test_a_drive_that_is_not_mounted_leaves_runs_where_they_are(error, drive, monkeypatch, capsys):
+    def refuse(place):
+        raise error
+
+    monkeypatch.setattr(sys.modules["google.colab"].drive, "mount", refuse)
+    colab.runs_on_drive()
+    shown = capsys.readouterr().out
+    assert "Drive was not mounted" in shown and (str(error) or "RuntimeError") in shown
+    assert "FT_RUNS" not in os.environ
+
+
 @pytest.mark.parametrize("new", ["2.0", "3.0"], ids=["not loaded before", "loaded before"])
 def test_a_restart_is_asked_for_only_when_something_loaded_was_replaced(new, tmp_path, monkeypatch):
     (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["nowhere-to-be-found>=1"]\n')

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from helpers.machine.hardware import Choice, Machine
-from helpers.project.measured import measured_on_gpu, measured_run
-from helpers.project.needs import CARDS, needs, with_gpu_row
+from helpers.machine.paths import cache_folder
+from helpers.project.measured import measured_notebooks, measured_on_gpu, measured_run
+from helpers.project.needs import CARDS, models_folder, needs, with_gpu_row
 from helpers.settings import resolve
 
 
@@ -26,7 +27,23 @@ def test_run_all_is_added_up_for_a_laptop_and_for_both_gpu_profiles():
     assert [need.much for need in other] == ["not known", "not known", "not measured", "none", "not measured"]
 
 
-def test_a_headers_row_for_gpus_says_what_is_calculated():
-    text = with_gpu_row("| laptop | 1 | 2 |\n| colab, datacenter | x | y |\nfurther")
-    assert text.startswith("| laptop | 1 | 2 |\n| colab, datacenter | 03's training at most 20 or 10 (MINUTES)")
-    assert "calculated" in text and text.endswith("|\nfurther")
+def test_a_headers_row_for_gpus_says_what_was_measured_and_what_is_calculated():
+    def row(number):
+        text = with_gpu_row("| laptop | 1 | 2 |\n| colab, datacenter | x | y |\nfurther", number)
+        assert text.startswith("| laptop | 1 | 2 |\n| colab, datacenter | ") and text.endswith(" |\nfurther")
+        return text.split("\n")[1]
+
+    (one, other), _ = measured_notebooks("04", tuple(CARDS))
+    assert f" {one['seconds'] / 60:.1f} or {other['seconds'] / 60:.1f} (one H100, random weights" in row("04")
+    assert "training takes 20 or 10 at most (MINUTES)" in row("03") and "calculated" in row("03")
+    assert "no GPU" in row("02") and "13.8 GB" in row("00") and row("00") != row("01")
+    assert "not measured" in row("07") and "13.8 GB of disk" in row("06")
+
+
+def test_the_free_disk_is_that_of_the_cache_in_which_the_model_will_lie(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    embedded = resolve("laptop", machine=Machine(None, "", 0.0, 16.0, 2, True))
+    assert models_folder(embedded) == cache_folder()
+    assert models_folder(replace(embedded, model="tiiuae/falcon-7b")) == tmp_path / "hub"

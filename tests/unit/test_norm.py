@@ -1,7 +1,7 @@
 import torch
 
 from helpers.models import tiny
-from helpers.models.norm import fuse_norms
+from helpers.norm import fuse_norms
 
 
 def test_a_fused_norm_gives_the_same_logits_and_gradients():

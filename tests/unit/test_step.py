@@ -103,7 +103,7 @@ def test_layers_whose_product_has_lora_in_it_answer_with_the_adapter_as_it_is_no
 
     move_adapter(tuned_llama)
     before = answers()
-    monkeypatch.setattr(step_lora, "product", product)
+    monkeypatch.setattr(step_lora, "four_bit_product", product)
     monkeypatch.setattr(FourBits, "serves", lambda self, layer, x: x.shape[0] == 1)
     step = Step(tuned_llama, 1, 256, record=False)
     monkeypatch.setattr(sys.modules[__name__], "Step", lambda *given, **named: step)
