@@ -205,7 +205,7 @@ def answered_by_llama_cpp(file: Path) -> Iterator[None]:
 def served_form(folder: Path, max_new_tokens: int = 40) -> Form | None:
     """A saved folder behind `transformers serve`, which runs while it is asked; None where its client is missing.
 
-    It answers in text, and says how many tokens it read.
+    It answers in text, and says how many tokens it read. Raises ExportError when it does not start, or fails.
     """
     try:
         from openai import OpenAI
@@ -219,7 +219,8 @@ def served_form(folder: Path, max_new_tokens: int = 40) -> Form | None:
         return Reply([], choice.finish_reason == "stop", None, read, choice.message.content or "")
 
     def ask(talks: Sequence[Talk]) -> list[Reply]:
-        with Api(folder, dtype="float32") as api, OpenAI(base_url=api.address, api_key="none") as client:
+        api = Api(folder, dtype="float32")
+        with readable(folder), api, OpenAI(base_url=api.address, api_key="none") as client:
             return [one(client.chat.completions, api.model, talk) for talk in talks]
 
     return Form(ask)

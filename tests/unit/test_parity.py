@@ -310,6 +310,18 @@ def test_transformers_serve_is_asked_as_well(trained, tmp_path):
     assert found.differences == {"served": []}
 
 
+def test_a_server_that_does_not_start_ends_in_a_sentence(exported, monkeypatch):
+    from helpers.serve import api
+
+    out = exported[1]
+    monkeypatch.setattr(api, "CHILD", "raise SystemExit('port is\\ntaken')")
+    with pytest.raises(ExportError, match=r"^out cannot be asked: .*did not start: port is taken; ApiError\)"):
+        served_form(out, 12).ask([TALK])
+    monkeypatch.setattr(api.Api, "start", lambda server: server)
+    with pytest.raises(ExportError, match=r"^out cannot be asked: .*Connection error\."):
+        served_form(out, 12).ask([TALK])
+
+
 @pytest.mark.parametrize(
     ("name", "content"), [("a.txt", b"\n\n"), ("b.jsonl", b"{}"), ("c.txt", None), ("d.txt", b"\xff")]
 )
