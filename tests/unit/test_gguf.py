@@ -212,6 +212,7 @@ def test_every_kind_can_be_read_back(kind, tmp_path):
         reader.fields["general.file_type"].contents()
         == gguf.LlamaFileType["ALL_F32" if kind == "F32" else f"MOSTLY_{kind}"]
     )
+    assert reader.fields["general.quantization_version"].contents() == gguf.GGML_QUANT_VERSION
 
 
 def test_a_file_says_how_texts_begin_and_where_answers_end(tmp_path):
