@@ -341,11 +341,15 @@ QUIET = ("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--L
 
 
 def open_lab(port: int) -> None:
-    """Becomes JupyterLab on the notebooks' folder; ends with one line when the port is taken."""
+    """Becomes JupyterLab on the notebooks in the reader's language; ends with one line when the port is taken."""
     import subprocess
+
+    from helpers.project.series import notebooks_folder
 
     refuse_taken(port, "lab")
     command = [sys.executable, "-m", "jupyter", "lab", f"--port={port}", "--ip=127.0.0.1", *QUIET, str(NOTEBOOKS)]
+    if (edition := notebooks_folder()) != NOTEBOOKS:  # the others lie one folder higher
+        command.append(f"--LabApp.default_url=/lab/tree/{edition.name}")
     sys.exit(subprocess.run(command, check=False).returncode)
 
 

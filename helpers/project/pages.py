@@ -206,7 +206,7 @@ def sources(edition: Edition, run: Path | None) -> Iterator[tuple[str, Path]]:
         if edition.code == "en" and not any(other.notebooks.glob("[0-9]*.ipynb")):
             yield other.front.name, other.front  # a language that has but this page
     for path in sorted(edition.notebooks.glob("[0-9]*.ipynb")):
-        yield f"notebooks/{path.name}", executed(path, run) if run and edition.code == "en" else path
+        yield f"notebooks/{path.name}", executed(path, run) if run else path
     for path in sorted((edition.notebooks / "solutions").glob("[0-9]*.ipynb")):
         yield f"notebooks/solutions/{path.name}", path
     documents = {path.relative_to(DOCS).as_posix(): path for path in DOCS.rglob("*.md")}
@@ -216,7 +216,10 @@ def sources(edition: Edition, run: Path | None) -> Iterator[tuple[str, Path]]:
 
 
 def executed(path: Path, run: Path, report: Callable[[str], None] = print) -> Path:
-    """A run's executed copy of a notebook, or the notebook where it has none; a damaged copy is said, and not used."""
+    """A run's executed copy of a notebook, or the notebook where it has none in this language.
+
+    A damaged copy is said, and not used.
+    """
     import nbformat
 
     copy = run / "executed" / path.name
@@ -227,11 +230,17 @@ def executed(path: Path, run: Path, report: Callable[[str], None] = print) -> Pa
         notebook = json_in(copy)
         nbformat.validate(notebook)
         if any(cell["cell_type"] == "markdown" for cell in notebook["cells"]):
-            return copy
+            return copy if spoken_in(notebook) == spoken_in(json_in(path)) else path
     except Exception as error:  # a validator puts what is damaged in its own way
         wrong = type(error).__name__
     report(f"{run.name}/executed/{copy.name} is passed over: it is no whole notebook ({wrong})")
     return path
+
+
+def spoken_in(notebook: dict) -> str:
+    """The language that a notebook's first cell sets: "zh_CN", or "" for English."""
+    code = "".join("".join(cell["source"]) for cell in notebook["cells"] if "setup" in cell["metadata"].get("tags", []))
+    return "".join(re.findall(r"\.prepare\(language=\"(\w+)\"\)", code))
 
 
 def lies(name: str, edition: Edition) -> Path:

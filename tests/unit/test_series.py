@@ -6,13 +6,22 @@ import nbformat
 import pytest
 
 from helpers.__main__ import main
+from helpers.machine.language import SYSTEM
 from helpers.machine.meter import PeakMemory, children_bytes
-from helpers.machine.paths import write_json
+from helpers.machine.paths import NOTEBOOKS, PROJECT, write_json
 from helpers.project import report, series
+from helpers.project.catalogs import entries, read_catalog
+from helpers.project.messages import CATALOG
+from helpers.watch.pace import progress_sentence
+
+HELPERS = PROJECT / "helpers"
 
 
-def notebook(path, *sources):
-    cells = [nbformat.v4.new_markdown_cell("## The heading"), *map(nbformat.v4.new_code_cell, sources)]
+STEP = "step 3 of 9: loss 1.000, at the start 3.000; about 1 min left"
+
+
+def notebook(path, *sources, heading="The heading"):
+    cells = [nbformat.v4.new_markdown_cell(f"## {heading}", id="heading"), *map(nbformat.v4.new_code_cell, sources)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     return path
 
@@ -34,10 +43,10 @@ def test_a_kernel_that_dies_is_said_in_one_line(tmp_path, monkeypatch):
 
 def test_progress_names_the_heading_and_passes_training_lines_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(series, "NOTEBOOKS", tmp_path)
-    source = notebook(tmp_path / "07_x.ipynb", "print('step 3 of 9: loss 1.0')", "print('noise')")
+    source = notebook(tmp_path / "07_x.ipynb", f"print({STEP!r})", "print('step by step')")
     series.run_notebook(source, tmp_path / "out.ipynb", 0.0)
     out = capsys.readouterr().out
-    assert "07_x, cell 2: The heading" in out and "step 3 of 9" in out and "noise" not in out
+    assert "07_x, cell 2: The heading" in out and f"        {STEP}\n" in out and "step by step" not in out
 
 
 @pytest.mark.parametrize(("numbers", "minutes"), [(["07"], 4.0), (["07", "08"], 1.0)])
@@ -46,7 +55,7 @@ def test_beside_others_the_sweep_takes_a_minute(numbers, minutes, tmp_path, monk
         source = notebook(
             tmp_path / f"{number}_x.ipynb",
             "MINUTES = 4.0",
-            "print('step', MINUTES, [1e-5, 1e-3] if MINUTES > 1 else LEARNING_RATES)",
+            "print(MINUTES, 'of 9 questions answered', [1e-5, 1e-3] if MINUTES > 1 else LEARNING_RATES)",
         )
         written = nbformat.read(source, 4)
         written.cells[1].metadata["tags"], written.metadata["language_info"] = ["parameters"], {"name": "python"}
@@ -56,7 +65,7 @@ def test_beside_others_the_sweep_takes_a_minute(numbers, minutes, tmp_path, monk
     monkeypatch.setattr(series, "summarize", lambda *given, **more: sys.exit(0))
     with pytest.raises(SystemExit):
         series.run_series("smoke", numbers)
-    assert f"step {minutes} [" in capsys.readouterr().out
+    assert f"{minutes} of 9 questions answered [" in capsys.readouterr().out
 
 
 def test_the_seconds_of_each_part_are_the_sum_of_its_cells(tmp_path, monkeypatch):
@@ -67,9 +76,58 @@ def test_the_seconds_of_each_part_are_the_sum_of_its_cells(tmp_path, monkeypatch
     written.cells.insert(0, nbformat.v4.new_code_cell("1"))
     nbformat.write(written, source)
     series.run_notebook(source, tmp_path / "out.ipynb", 0.0)
-    parts = series.seconds_of_parts(tmp_path / "out.ipynb")
+    parts = series.seconds_of_parts(tmp_path / "out.ipynb", source)
     assert list(parts) == ["", "The heading", "Another"]
     assert parts[""] < 0.4 and all(0.4 <= parts[name] < 3 for name in ("The heading", "Another"))
+
+
+@pytest.mark.parametrize(
+    ("said", "folder"),
+    [
+        ({"FT_LANGUAGE": "zh_CN"}, "zh"),
+        ({"LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "zh_CN.UTF-8", "FT_LANGUAGE": "en"}, ""),
+        ({"LANG": "de_DE.UTF-8"}, ""),
+    ],
+)
+def test_the_notebooks_and_jupyterlab_are_those_of_the_readers_language(said, folder, monkeypatch):
+    for name in ("FT_LANGUAGE", *SYSTEM):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    notebooks = series.chosen_notebooks(None)
+    assert len(notebooks) == 8 and {path.parent for path in notebooks} == {NOTEBOOKS / folder}
+    started = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **more: started.append(command) or sys.exit(0))
+    with pytest.raises(SystemExit):
+        main(["lab", "--port", "8899"])
+    assert str(NOTEBOOKS) in started[0]
+    assert ("--LabApp.default_url=/lab/tree/zh" in started[0]) == bool(folder)
+
+
+def test_a_chinese_run_says_so_passes_its_lines_on_and_names_parts_in_english(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FT_LANGUAGE", "zh_CN")
+    step = progress_sentence([{"step": n, "loss": 3.0 / n, "seconds": n} for n in (1, 3)], 9)
+    source = "import os; assert os.path.basename(os.getcwd()) == 'zh'"
+    (tmp_path / "zh").mkdir()
+    notebook(tmp_path / "03_x.ipynb", "raise SystemError('the English one')")
+    notebook(tmp_path / "zh" / "03_x.ipynb", source, f"print({step!r})", "print('第 3 步做什么')", heading="标题")
+    monkeypatch.setattr(series, "NOTEBOOKS", tmp_path)
+    monkeypatch.setenv("FT_RUNS", str(tmp_path / "runs"))
+    folder = series.run_series("smoke", ["03"])
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'zh'}" in said.splitlines()[0] and "FT_LANGUAGE=en" in said.splitlines()[0]
+    assert f"        {step}\n" in said and "标题" in said and "做什么" not in said
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert list(summary["notebooks"]["03_x"]["parts"]) == ["", "The heading"]
+    assert "标题" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_lines_that_are_passed_on_are_those_that_helpers_say():
+    known = {str(one.id) for one in entries(read_catalog(CATALOG))}
+    elsewhere = [path.read_text(encoding="utf-8") for path in HELPERS.rglob("*.py") if path.name != "series.py"]
+    for sentence in series.PASSED_ON:
+        assert sentence in known and any(sentence in text for text in elsewhere), sentence
 
 
 def test_an_executed_notebook_keeps_no_progress_bar(tmp_path):
