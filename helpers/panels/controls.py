@@ -97,8 +97,9 @@ class Controls:
         self.seed.layout.width = "98%"
         self.seed_note, self.preset_note = widgets.HTML(), widgets.HTML()
         self.stop = widgets.Text("", description=tr("stop strings"), style=DESCRIBED, layout={"width": "98%"})
-        self.stop.placeholder = tr("texts that end an answer, with commas")
-        advanced = widgets.Accordion([widgets.VBox([*more, self.numbers["no_repeat_ngram_size"].row, self.stop])])
+        stop_note = widgets.HTML(small(tr("texts that end an answer, with commas")))
+        rare = [*more, self.numbers["no_repeat_ngram_size"].row, self.stop, stop_note]
+        advanced = widgets.Accordion([widgets.VBox(rare)])
         advanced.set_title(0, tr("advanced"))
         advanced.selected_index = None
         rows = [number.row for name, number in self.numbers.items() if name != "no_repeat_ngram_size"]

@@ -15,6 +15,7 @@ CHINESE = NOTEBOOKS / "zh"
 CATALOGS = CHINESE / "catalogs"
 README, CHINESE_README = PROJECT / "README.md", PROJECT / "README.zh-CN.md"
 DOCS = PROJECT / "docs"
+SLIDES = DOCS / "teaching" / "slides.html"
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)[^)\s]+(?=\))")
 
 
@@ -75,7 +76,7 @@ def moved_link(target: str, source: Path, translated: dict[Path, str]) -> str:
     there = Path(os.path.normpath(source.parent / file))
     if there == CHINESE_README:  # the way to the other language
         there = README
-    elif there in translated or (there.suffix == ".ipynb" and catalog_of(there).exists()):
+    elif there in translated or there == SLIDES or (there.suffix == ".ipynb" and catalog_of(there).exists()):
         if anchor and there in translated:
             english = headings(there.read_text(encoding="utf-8"))
             anchor = headings(translated[there])[english.index(anchor)] if anchor in english else anchor

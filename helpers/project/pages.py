@@ -9,11 +9,12 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from helpers.machine.paths import NOTEBOOKS, PROJECT, file_bytes, home, json_in, runs_folder
+from helpers.machine.paths import PROJECT, file_bytes, home, json_in, runs_folder
 from helpers.machine.versions import pyproject
 from helpers.project.search import use_in_sphinx
+from helpers.project.site_languages import EDITIONS, Edition
 
 DOCS = PROJECT / "docs"
 FOLDED = {"setup", "proof"}  # cells that a reader opens on a click
@@ -22,37 +23,6 @@ FOLDED = {"setup", "proof"}  # cells that a reader opens on a click
 class SiteError(RuntimeError):
     """The site cannot be built; the message says what is missing."""
 
-
-class Edition(NamedTuple):
-    """One language's pages. code: as Sphinx writes it. folder: in the site, "" for the first.
-
-    short: the title, as far as it fits beside the buttons on a page of 390 px. report, picture: words on the pages.
-    """
-
-    code: str
-    folder: str
-    front: Path
-    notebooks: Path
-    parts: tuple[str, str]
-    name: str
-    title: str
-    short: str
-    report: str
-    picture: str
-
-
-EDITIONS = (
-    Edition(
-        *("en", "", PROJECT / "README.md", NOTEBOOKS, ("Notebooks", "Documents"), "English"),
-        *("How do I fine-tune an LLM?", "Fine-tune an LLM"),
-        *("The report of the run that these pages show", "a picture; the text beside it says what it shows"),
-    ),
-    Edition(
-        *("zh_CN", "zh", PROJECT / "README.zh-CN.md", NOTEBOOKS / "zh", ("笔记本", "文档"), "中文"),
-        *("怎样微调大语言模型？", "微调大语言模型"),
-        *("这些页面所展示的那次运行的报告", "一张图；旁边的文字说明了它画的是什么"),
-    ),
-)
 
 SETTINGS: dict = {
     "extensions": ["myst_nb"],
@@ -70,6 +40,7 @@ SETTINGS: dict = {
     "html_css_files": ["site.css"],
     "html_show_sourcelink": False,
     "html_copy_source": False,
+    "html_use_index": False,  # no page has entries for it
     "nb_execution_mode": "off",
     "nb_ipywidgets_js": {},  # without it, pages with a widget's state ask two other hosts for scripts
     "nb_mime_priority_overrides": [("html", "text/html", 5)],  # a panel's picture, in place of a widget without kernel
@@ -134,6 +105,7 @@ def build_site(target: Path, run: Path | None = None) -> Path:
             status=None,
             warningiserror=True,
         )
+        app.connect("html-page-context", marked_as(english_in(edition)))
         app.build()
         if app.statuscode:
             raise SiteError("Sphinx warned, see its lines above: a link or a picture of the site leads nowhere.")
@@ -146,9 +118,29 @@ def in_language(edition: Edition) -> dict:
         "language": edition.code,
         "project": edition.title,
         "html_title": edition.title,
-        "html_theme_options": {**SETTINGS["html_theme_options"], "logo": {"text": edition.short}},
+        "html_theme_options": SETTINGS["html_theme_options"]
+        | {"logo": {"text": edition.short}, "search_bar_text": edition.search},
+        "nb_code_prompt_show": edition.code_shown,
+        "nb_code_prompt_hide": edition.code_hidden,
         "nb_render_image_options": {"alt": edition.picture},
     }
+
+
+def english_in(edition: Edition) -> set[str]:
+    """The pages of an edition that are there in English alone, by Sphinx's names."""
+    pages = sources(edition, None) if edition.folder else ()
+    own = (edition.notebooks, DOCS / edition.folder, edition.front)
+    return {os.path.splitext(name)[0] for name, source in pages if not any(map(source.is_relative_to, own))}
+
+
+def marked_as(english: set[str]) -> Callable[..., None]:
+    """For Sphinx's event html-page-context: the text of these pages says that it is English, to those who hear it."""
+
+    def mark(app: Any, page: str, template: str, context: dict, doctree: Any) -> None:
+        if page in english:
+            context["body"] = context["body"].replace("<section", '<section lang="en"', 1)
+
+    return mark
 
 
 def make_anew(folder: Path) -> None:
@@ -181,10 +173,11 @@ def stage(folder: Path, edition: Edition, editions: list[Edition], run: Path | N
         way = way_over(name, edition, editions) if name != "index.md" else ""
         staged = staged_notebook(text, name, here, places, way) if notebook else linked(text, name, here, places) + way
         path.write_text(staged, encoding="utf-8")
-    shutil.copytree(DOCS, folder / "docs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.md"))
-    for path in DOCS.rglob("*.html"):  # pages of their own, as they are
-        (folder / "extra" / path.relative_to(PROJECT)).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, folder / "extra" / path.relative_to(PROJECT))
+    shutil.copytree(DOCS, folder / "docs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.md", "zh"))
+    for path in (folder / "docs").rglob("*.html"):  # pages of their own, as they are
+        name = path.relative_to(folder)
+        (folder / "extra" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(lies(name.as_posix(), edition), folder / "extra" / name)
     (folder / "favicon.svg").write_text(FAVICON, encoding="utf-8")
     (folder / "_static").mkdir()
     (folder / "_static" / "site.css").write_text(STYLE, encoding="utf-8")
@@ -195,7 +188,8 @@ def stage(folder: Path, edition: Edition, editions: list[Edition], run: Path | N
     for part, title in zip(("notebooks", "docs"), edition.parts, strict=True):
         names = [Path(name).relative_to(part) for name in pages if name.startswith(part + "/")]
         listed = "\n".join(str(name.with_suffix("").as_posix()) for name in names)
-        (folder / part / "index.md").write_text(f"# {title}\n\n```{{toctree}}\n{listed}\n```\n", encoding="utf-8")
+        text = f"# {title}\n\n```{{toctree}}\n{listed}\n```\n" + way_over(f"{part}/index.md", edition, editions)
+        (folder / part / "index.md").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -257,9 +251,16 @@ def lies(name: str, edition: Edition) -> Path:
 def way_over(name: str, edition: Edition, editions: list[Edition]) -> str:
     """The last line of a page: the same page in the other languages."""
     up, page = "../" * name.count("/"), name.rsplit(".", 1)[0] + ".html"
-    others = [one for one in editions if one is not edition and name in dict(sources(one, None))]
+    there = lambda one: name in ("notebooks/index.md", "docs/index.md") or name in dict(sources(one, None))
+    others = [one for one in editions if one is not edition and there(one)]
     ways = [f"{up}{'../' if edition.folder else ''}{one.folder + '/' if one.folder else ''}{page}" for one in others]
-    return "".join(f"\n\n<p><a href='{way}'>{one.name}</a></p>\n" for way, one in zip(ways, others, strict=True))
+    return "".join(f"\n\n{way_to(way, one)}\n" for way, one in zip(ways, others, strict=True))
+
+
+def way_to(way: str, edition: Edition) -> str:
+    """A link to a page of another language, in its own word for itself."""
+    code = edition.code.replace("_", "-")
+    return f"<p><a href='{way}' lang='{code}' hreflang='{code}'>{edition.name}</a></p>"
 
 
 def staged_notebook(text: str, name: str, here: Path, places: dict[Path, str], way: str) -> str:
@@ -302,6 +303,7 @@ def linked(text: str, name: str, here: Path, places: dict[Path, str]) -> str:
         file, _, part = target.partition("#")
         there = Path(os.path.normpath(here.parent / file))
         page = places.get(there) or (there.is_relative_to(DOCS) and there.is_file() and place_of(there))
+        page = re.sub("^docs/zh/", "docs/", page) if page else page
         if page:
             way = os.path.relpath(page, os.path.dirname(name)).replace(os.sep, "/")
             if page.endswith(".html"):  # as Markdown it would be fetched, not shown
@@ -327,7 +329,7 @@ def way_on(edition: Edition, editions: list[Edition], run: Path | None) -> str:
     for other in editions:
         if other is not edition:
             way = f"{'../' if edition.folder else ''}{other.folder + '/' if other.folder else ''}index.html"
-            lines += [f"<p><a href='{way}'>{other.name}</a></p>", ""]
+            lines += [way_to(way, other), ""]
     return "\n".join(lines)
 
 

@@ -1,19 +1,20 @@
 """Slides for the wall: the notebooks' own pictures with their texts, and what to ask the room, as one HTML file.
 
-`python -m helpers write` makes docs/teaching/slides.html. It asks no other host; arrow keys go from slide to slide.
+`python -m helpers write` makes docs/teaching/slides.html, and docs/zh/teaching/slides.html from the Chinese edition's
+files. They ask no other host; arrow keys go from slide to slide. The words inside the pictures are English in both.
 """
 
 import html
 import json
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
-from helpers.machine.paths import PROJECT
+from helpers.project.documents import DOCS, README, SLIDES, chinese_of
 from helpers.project.measured import TITLES
-from helpers.project.pictures import picture_words
 from helpers.project.teaching import notebook_of
 
-TARGET = PROJECT / "docs" / "teaching" / "slides.html"
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --ground: #fff; --line: #767676 }
 @media (prefers-color-scheme: dark) { :root { --ink: #f0f0f0; --ground: #151515; --line: #9a9a9a } }
@@ -38,6 +39,32 @@ addEventListener('keydown', event => {
 """
 
 
+class Words(NamedTuple):
+    """What a deck says besides the words of the files that it is made from; named by what it stands for.
+
+    ask: the heading of a teacher's page below which the questions stand. place: where one is, of how many.
+    """
+
+    lang: str
+    page: str
+    title: str
+    keys: str
+    will: str
+    ask: str
+    say: str
+    place: str
+
+
+ENGLISH = Words(
+    *("en", "Slides: fine-tune a language model", "Fine-tune a language model", "Arrow keys go from slide to slide."),
+    *("You will {}.", "Ask the room", "What do you say?", "slide {} of {}"),
+)
+CHINESE = Words(
+    *("zh-CN", "幻灯片：微调大语言模型", "微调大语言模型", "按方向键翻页。图里的字是英文，意思写在图的下面。"),
+    *("你会做什么：{}。", "向全班提问", "你怎么看？", "第 {} 张，共 {} 张"),
+)
+
+
 class Slide(NamedTuple):
     """title, and what stands below it as HTML."""
 
@@ -45,59 +72,83 @@ class Slide(NamedTuple):
     body: str
 
 
-def slides() -> list[Slide]:
-    """The slides in order: for each notebook what people will do, its pictures, and what to ask the room."""
-    deck = [Slide("Fine-tune a language model", "<p>Arrow keys go from slide to slide.</p>")]
-    for name, will in TITLES.items():
-        number = name[:2]
-        deck.append(Slide(title_of(number), f"<p>You will {html.escape(will)}.</p>"))
-        deck += [Slide(heading, figure(picture)) for heading, picture in pictures_of(number)]
-        asked = "".join(f"<li>{html.escape(one)}</li>" for one in questions_of(number))
-        deck.append(Slide(f"{number} · What do you say?", f"<ul>{asked}</ul>"))
-    return deck
+class Deck:
+    """The slides of one edition, from its README, notebooks and teacher's pages.
 
+    texts: those that have just been made, by path; the others are read.
+    """
 
-def title_of(number: str) -> str:
-    """The notebook's first heading."""
-    first = json.loads(notebook_of(number).read_text(encoding="utf-8"))["cells"][0]
-    return re.findall(r"(?m)^# (.*)$", "".join(first["source"]))[0]
+    def __init__(self, words: Words, texts: Mapping[Path, str] | None = None):
+        self.words, self.texts, self.english = words, texts or {}, words is ENGLISH
+        self.target = self.edition(SLIDES)
 
+    def edition(self, path: Path) -> Path:
+        """An English file's place in this edition."""
+        return path if self.english else chinese_of(path)
 
-def pictures_of(number: str) -> list[tuple[str, str]]:
-    """(heading above it, name) of each picture in a notebook."""
-    pictures, heading = [], title_of(number)
-    for cell in json.loads(notebook_of(number).read_text(encoding="utf-8"))["cells"]:
-        headings = re.findall(r"(?m)^#{2,3} (.*)$", "".join(cell["source"])) if cell["cell_type"] == "markdown" else []
-        heading = headings[-1].replace("`", "") if headings else heading
-        if cell["id"].startswith("picture-"):
-            pictures.append((heading, cell["id"].removeprefix("picture-")))
-    return pictures
+    def text(self, path: Path) -> str:
+        """What stands in the file of an English one in this edition."""
+        own = self.edition(path)
+        return self.texts.get(own) or own.read_text(encoding="utf-8")
 
+    def cells(self, number: str) -> list[dict]:
+        """A notebook's Markdown cells."""
+        cells = json.loads(self.text(notebook_of(number)))["cells"]
+        return [cell for cell in cells if cell["cell_type"] == "markdown"]
 
-def figure(picture: str) -> str:
-    """A picture as SVG inside the page, with its text below it."""
-    svg = (PROJECT / "docs" / "pictures" / f"{picture}.svg").read_text(encoding="utf-8").strip()
-    return f"<figure>{svg}<figcaption>{html.escape(picture_words()[picture]['alt'])}</figcaption></figure>"
+    def slides(self) -> list[Slide]:
+        """The slides in order: for each notebook what people will do, its pictures, and what to ask the room."""
+        deck = [Slide(self.words.title, f"<p>{self.words.keys}</p>")]
+        for number in (name[:2] for name in TITLES):
+            will = self.words.will.format(html.escape(self.will(number)))
+            deck.append(Slide(self.title(number), f"<p>{will}</p>"))
+            deck += [Slide(heading, self.figure(name, text)) for heading, name, text in self.pictures(number)]
+            asked = "".join(f"<li>{html.escape(one)}</li>" for one in self.questions(number))
+            deck.append(Slide(f"{number} · {self.words.say}", f"<ul>{asked}</ul>"))
+        return deck
 
+    def will(self, number: str) -> str:
+        """What people will do in a notebook, from README's table."""
+        return re.findall(rf"(?m)^\| \[{number}\]\([^)]*\) \| ([^|]*) \|", self.text(README))[0]
 
-def questions_of(number: str) -> list[str]:
-    """What the teacher's page asks the room, as plain text."""
-    page = (PROJECT / "docs" / "teaching" / f"{number}.md").read_text(encoding="utf-8")
-    part = page.split("## Ask the room\n")[1].split("\n## ")[0]
-    return [re.sub(r"[*`]", "", line[2:]).strip() for line in part.splitlines() if line.startswith("- ")]
+    def title(self, number: str) -> str:
+        """The notebook's first heading."""
+        return re.findall(r"(?m)^# (.*)$", "".join(self.cells(number)[0]["source"]))[0]
 
+    def pictures(self, number: str) -> list[tuple[str, str, str]]:
+        """(heading above it, name, its text) of each picture in a notebook."""
+        pictures, heading = [], self.title(number)
+        for cell in self.cells(number):
+            source = "".join(cell["source"])
+            headings = re.findall(r"(?m)^#{2,3} (.*)$", source)
+            heading = headings[-1].replace("`", "") if headings else heading
+            if cell["id"].startswith("picture-"):
+                pictures.append((heading, cell["id"].removeprefix("picture-"), source[2 : source.index("](")]))
+        return pictures
 
-def slides_html() -> str:
-    """The whole file."""
-    deck = slides()
-    sections = [
-        f'<section tabindex="-1" aria-label="slide {at} of {len(deck)}"><h{1 + (at > 1)}>{html.escape(one.title)}'
-        f"</h{1 + (at > 1)}>{one.body}<small>{at} of {len(deck)}</small></section>"
-        for at, one in enumerate(deck, 1)
-    ]
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    head += f"<link rel='icon' href='data:,'><title>Slides: fine-tune a language model</title><style>{STYLE}</style>"
-    body = "\n".join(sections)
-    return (
-        f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n<script>{SCRIPT}</script></body></html>\n'
-    )
+    def figure(self, picture: str, text: str) -> str:
+        """A picture as SVG inside the page, with its text in it for those who hear it, and below it."""
+        svg = (DOCS / "pictures" / f"{picture}.svg").read_text(encoding="utf-8").strip()
+        told = html.escape(text)
+        svg = re.sub(r"<title>.*?</title>", lambda _: f"<title>{told}</title>", svg, flags=re.DOTALL)
+        return f"<figure>{svg}<figcaption>{told}</figcaption></figure>"
+
+    def questions(self, number: str) -> list[str]:
+        """What the teacher's page asks the room, as plain text."""
+        page = self.text(DOCS / "teaching" / f"{number}.md")
+        part = page.split(f"## {self.words.ask}\n")[1].split("\n## ")[0]
+        return [re.sub(r"[*`]", "", line[2:]).strip() for line in part.splitlines() if line.startswith("- ")]
+
+    def html(self) -> str:
+        """The whole file."""
+        deck, sections = self.slides(), []
+        for at, one in enumerate(deck, 1):
+            level, place = 1 + (at > 1), self.words.place.format(at, len(deck))
+            heading = f"<h{level}>{html.escape(one.title)}</h{level}>"
+            sections.append(
+                f'<section tabindex="-1" aria-label="{place}">{heading}{one.body}<small>{place}</small></section>'
+            )
+        head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        head += f"<link rel='icon' href='data:,'><title>{self.words.page}</title><style>{STYLE}</style>"
+        body = "\n".join(sections) + f"\n<script>{SCRIPT}</script>"
+        return f'<!doctype html>\n<html lang="{self.words.lang}"><head>{head}</head><body>\n{body}</body></html>\n'

@@ -45,11 +45,12 @@ def written() -> dict[Path, str]:
     readme = PROJECT / "README.md"
     files[readme] = measured.filled(readme.read_text(encoding="utf-8"), "notebooks", measured.notebooks_table())
     files |= teaching.teaching_pages() | messages.message_files()
-    files[slides.TARGET] = slides.slides_html()
     files |= {pictures.FOLDER / f"{name}.svg": pictures.picture_svg(name) for name in pictures.DRAWN}
     english = {path: with_first_cell(path) for path in english_notebooks()}
     documents = {path: files.get(path) or path.read_text(encoding="utf-8") for path in english_documents()}
-    return files | english | edition_files(english | documents)
+    files |= english | edition_files(english | documents)
+    decks = [slides.Deck(words, files) for words in (slides.ENGLISH, slides.CHINESE)]
+    return files | {deck.target: deck.html() for deck in decks}
 
 
 def write(check: bool = False) -> list[str]:

@@ -1,4 +1,7 @@
-"""The panels in Chinese, in real front ends: no label, button or title is cut off; its pictures are to be looked at."""
+"""The panels in Chinese, in real front ends: no label, button, title or placeholder is cut off.
+
+Its pictures are to be looked at.
+"""
 
 import json
 import re
@@ -48,6 +51,16 @@ CUT = """selector => { const shown = [...document.querySelectorAll(selector)]
   const over = one => one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight + 2;
   return [shown.length, shown.filter(over).map(one => one.textContent.trim())] }"""
 
+# Placeholders that are wider than their field, or than all lines of it.
+CUT_INSIDE = """() => { const pen = document.createElement('canvas').getContext('2d');
+  const fields = [...document.querySelectorAll('input, textarea')]
+    .filter(one => one.getClientRects().length && one.placeholder && /\\S/.test(one.placeholder.replace('\u200b', '')));
+  const over = one => { const style = getComputedStyle(one), room = parseFloat(style.width) * (one.rows || 1);
+    const sides = style.boxSizing == 'border-box' ? parseFloat(style.paddingLeft) + parseFloat(style.paddingRight) : 0;
+    pen.font = `${style.fontSize} ${style.fontFamily}`;
+    return pen.measureText(one.placeholder).width > room - sides };
+  return [fields.length, fields.filter(over).map(one => one.placeholder)] }"""
+
 
 def code(number, source):
     cell = {"cell_type": "code", "id": f"cell-{number}", "metadata": {}, "outputs": [], "execution_count": None}
@@ -77,7 +90,7 @@ def chinese(served, browser):
     page.close()
 
 
-def test_no_label_button_or_title_is_cut_off(chinese):
+def test_no_label_button_title_or_placeholder_is_cut_off(chinese):
     page, served = chinese
     for width in (1100, 820):
         page.set_viewport_size({"width": width, "height": 1000})
@@ -88,6 +101,8 @@ def test_no_label_button_or_title_is_cut_off(chinese):
                 page.screenshot(path=ARTIFACTS / f"chinese-{served.front_end.name}-{width}-{number}.png")
         count, cut = page.evaluate(CUT, FITTED)
         assert count > 40 and cut == [], cut
+        count, cut = page.evaluate(CUT_INSIDE)
+        assert count and cut == [], cut
 
 
 def test_a_label_that_is_too_narrow_is_found(chinese):
@@ -98,6 +113,13 @@ def test_a_label_that_is_too_narrow_is_found(chinese):
     )
     _, cut = page.evaluate(CUT, FITTED)
     assert cut
+
+
+def test_a_placeholder_that_is_too_long_is_found(chinese):
+    page, _ = chinese
+    page.evaluate("() => { document.querySelector('.widget-text input').placeholder = '让回答结束的文字'.repeat(20) }")
+    _, cut = page.evaluate(CUT_INSIDE)
+    assert len(cut) == 1
 
 
 def test_the_panels_have_no_english_sentence(chinese):

@@ -10,7 +10,7 @@ from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.project import pages
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
-ENGLISH = pages.EDITIONS[0]
+ENGLISH, CHINESE = pages.EDITIONS
 
 
 @pytest.fixture(scope="module")
@@ -114,26 +114,65 @@ def test_another_language_is_another_place_with_a_way_back(staged, tmp_path):
     notebooks = tmp_path / "zh"
     notebooks.mkdir()
     (notebooks / "00_start_here.ipynb").write_bytes((NOTEBOOKS / "00_start_here.ipynb").read_bytes())
-    chinese = pages.EDITIONS[1]._replace(notebooks=notebooks)
+    chinese = CHINESE._replace(notebooks=notebooks)
     (tmp_path / "source").mkdir()
     folder = pages.stage(tmp_path / "source", chinese, list(pages.EDITIONS), None)
     assert "# 笔记本\n" in (folder / "notebooks" / "index.md").read_text(encoding="utf-8")
-    assert "href='../index.html'>English" in (folder / "index.md").read_text(encoding="utf-8")
-    assert "href='zh/index.html'>中文" in (staged / "index.md").read_text(encoding="utf-8")
+    assert pages.way_to("../index.html", ENGLISH) in (folder / "index.md").read_text(encoding="utf-8")
+    assert pages.way_to("zh/index.html", CHINESE) in (staged / "index.md").read_text(encoding="utf-8")
 
 
 def test_each_page_of_both_languages_leads_to_the_other_and_to_pages_of_its_own(staged, tmp_path):
-    chinese = pages.stage(tmp_path / "zh_CN", pages.EDITIONS[1], list(pages.EDITIONS), None)
+    chinese = pages.stage(tmp_path / "zh_CN", CHINESE, list(pages.EDITIONS), None)
     names = {path.relative_to(chinese).as_posix() for path in chinese.rglob("*.md")}
     assert names == {path.relative_to(staged).as_posix() for path in staged.rglob("*.md")}
-    assert "<a href='../zh/docs/data.html'>中文" in (staged / "docs" / "data.md").read_text(encoding="utf-8")
+    assert pages.way_to("../zh/docs/data.html", CHINESE) in (staged / "docs" / "data.md").read_text(encoding="utf-8")
     data = (chinese / "docs" / "data.md").read_text(encoding="utf-8")
-    assert "<a href='../../docs/data.html'>English" in data and data.startswith("# ") and not data.startswith("# Data")
+    assert (
+        pages.way_to("../../docs/data.html", ENGLISH) in data
+        and data.startswith("# ")
+        and not data.startswith("# Data")
+    )
     for path in chinese.rglob("[0-9]*.ipynb"):
         up = "../../.." if path.parent.name == "solutions" else "../.."
         way = f"{up}/{path.relative_to(chinese).with_suffix('.html').as_posix()}"
-        assert f"<a href='{way}'>English</a>" in path.read_text(encoding="utf-8")
+        assert pages.way_to(way, ENGLISH) in path.read_text(encoding="utf-8")
     assert "](../docs/data.md" in (chinese / "notebooks" / "02_inspect_the_dataset.ipynb").read_text(encoding="utf-8")
+
+
+def test_the_contents_lead_to_the_other_language_and_a_title_is_that_of_its_front_page(staged, tmp_path):
+    chinese = pages.stage(tmp_path / "zh_CN", CHINESE, list(pages.EDITIONS), None)
+    for part in ("notebooks", "docs"):
+        assert pages.way_to(f"../zh/{part}/index.html", CHINESE) in (staged / part / "index.md").read_text(
+            encoding="utf-8"
+        )
+        assert pages.way_to(f"../../{part}/index.html", ENGLISH) in (chinese / part / "index.md").read_text(
+            encoding="utf-8"
+        )
+    assert pages.way_to("x.html", CHINESE) == "<p><a href='x.html' lang='zh-CN' hreflang='zh-CN'>中文</a></p>"
+    for edition in pages.EDITIONS:
+        assert edition.front.read_text(encoding="utf-8").startswith(f"# {edition.title}\n")
+
+
+def test_an_english_page_of_the_chinese_edition_says_so_to_those_who_hear_it():
+    found = pages.english_in(CHINESE)
+    assert "docs/models" in found and not pages.english_in(ENGLISH)
+    for name, source in pages.sources(CHINESE, None):
+        title = re.findall(r"(?:^|\")# ([^\n]+)", source.read_text(encoding="utf-8"))[0]
+        assert (name.removesuffix(".md") in found) != bool(re.search("[一-鿿]", title)), name
+    for page, expected in (("docs/models", '<section lang="en" id="a">'), ("docs/data", '<section id="a">')):
+        context = {"body": '<section id="a"><section id="b"></section></section>'}
+        pages.marked_as(found)(None, page, "", context, None)
+        assert context["body"] == expected + '<section id="b"></section></section>'
+
+
+def test_each_edition_has_the_slides_in_its_language(staged, tmp_path):
+    chinese = pages.stage(tmp_path / "zh_CN", CHINESE, list(pages.EDITIONS), None)
+    for folder, code in ((staged, "en"), (chinese, "zh-CN")):
+        found = list((folder / "extra").rglob("slides.html"))
+        assert found == [folder / "extra" / "docs" / "teaching" / "slides.html"]
+        assert f'<html lang="{code}">' in found[0].read_text(encoding="utf-8")
+        assert '<a href="slides.html">' in (folder / "docs" / "teaching" / "index.md").read_text(encoding="utf-8")
 
 
 def test_a_chinese_word_is_found_inside_of_a_run_of_characters():

@@ -12,7 +12,8 @@ HELPERS = PROJECT / "helpers"
 WINGS = ("watch", "panels", "generate", "evaluate", "export", "serve", "project", "lessons")
 # What makes the project, for those who write it: it speaks English. Hints and questions are constants of the catalog.
 MAKERS = {"bench", "canary", "catalogs", "chinese", "documents", "edition", "likeness", "measured", "messages", "pages"}
-MAKERS |= {"options", "pictures", "pieces", "quotes", "search", "shots", "slides", "source", "teaching", "written"}
+MAKERS |= {"options", "pictures", "pieces", "quotes", "search", "shots", "site_languages", "slides", "source"}
+MAKERS |= {"teaching", "written"}
 MADE = re.compile(r"answers_\d\d|questions(_\d\d)?")
 FILES = sorted(path for wing in WINGS for path in (HELPERS / wing).glob("*.py"))
 FILES = [path for path in FILES if path.stem not in MAKERS and not MADE.fullmatch(path.stem)]

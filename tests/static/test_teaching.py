@@ -11,6 +11,7 @@ from helpers.project import pictures, slides, teaching
 from helpers.project.measured import TITLES
 
 NUMBERS = [name[:2] for name in TITLES]
+DECKS = (slides.ENGLISH, slides.CHINESE)
 HEADINGS = ["Aims", "What it takes", "Ask the room", "The three commonest mistakes", "What to skip"]
 
 
@@ -62,18 +63,31 @@ def test_what_a_laptop_run_took_part_by_part_fits_into_the_plan_of_90_minutes():
     assert f"{running:.1f} minutes of running, so {whole:.0f} of 90" in words and "*Train, watch, stop*" in words
 
 
-def test_the_slides_have_every_notebook_with_its_pictures_their_texts_and_its_questions():
-    page, found = slides.slides_html(), []
+@pytest.mark.parametrize("words", DECKS, ids=lambda words: words.lang)
+def test_the_slides_have_every_notebook_with_its_pictures_their_texts_and_its_questions(words):
+    deck = slides.Deck(words)
+    page, found = deck.html(), {}
     for number in NUMBERS:
-        assert f">{slides.title_of(number)}</h2>" in page and len(slides.questions_of(number)) >= 3
-        found += [name for _, name in slides.pictures_of(number)]
+        assert f">{deck.title(number)}</h2>" in page and len(deck.questions(number)) >= 3
+        assert html.escape(deck.will(number)) in page
+        found |= {name: text for _, name, text in deck.pictures(number)}
     assert sorted(found) == sorted(pictures.picture_words())
-    for name in found:
-        text = html.escape(pictures.picture_words()[name]["alt"])
-        assert f"<figcaption>{text}</figcaption>" in page and f"<title>{text}</title>" in page
+    for name, text in found.items():
+        assert words is slides.CHINESE or text == pictures.picture_words()[name]["alt"]
+        told = html.escape(text)
+        assert f"<figcaption>{told}</figcaption>" in page and f"<title>{told}</title>" in page
     assert page.count("<svg") == page.count('role="img"') == len(found)
+    assert f'<html lang="{words.lang}">' in page and deck.target.read_text(encoding="utf-8") == page
 
 
-def test_the_slides_ask_no_other_host():
-    page = slides.slides_html()
+def test_the_chinese_slides_have_no_english_sentence():
+    page = re.sub(r"(?s)<(style|script|svg)\b.*?</\1>", "", slides.Deck(slides.CHINESE).html())
+    shown = re.findall(r">([^<>]+)<|aria-label=\"([^\"]+)", page)
+    said = [text for pair in shown for text in pair if text.strip()]
+    assert len(said) > 60 and [text for text in said if not re.search("[一-鿿]", text)] == []
+
+
+@pytest.mark.parametrize("words", DECKS, ids=lambda words: words.lang)
+def test_the_slides_ask_no_other_host(words):
+    page = slides.Deck(words).html()
     assert re.findall(r"""(?:src|href)=["'](?!data:)|@import|url\(|https?://(?!www\.w3\.org/2000/svg)""", page) == []
