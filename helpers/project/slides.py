@@ -39,7 +39,7 @@ addEventListener('keydown', event => {
 """
 
 
-class Words(NamedTuple):
+class SlideWords(NamedTuple):
     """What a deck says besides the words of the files that it is made from; named by what it stands for.
 
     ask: the heading of a teacher's page below which the questions stand. place: where one is, of how many.
@@ -55,11 +55,11 @@ class Words(NamedTuple):
     place: str
 
 
-ENGLISH = Words(
+ENGLISH = SlideWords(
     *("en", "Slides: fine-tune a language model", "Fine-tune a language model", "Arrow keys go from slide to slide."),
     *("You will {}.", "Ask the room", "What do you say?", "slide {} of {}"),
 )
-CHINESE = Words(
+CHINESE = SlideWords(
     *("zh-CN", "幻灯片：微调大语言模型", "微调大语言模型", "按方向键翻页。图里的字是英文，意思写在图的下面。"),
     *("你会做什么：{}。", "向全班提问", "你怎么看？", "第 {} 张，共 {} 张"),
 )
@@ -78,7 +78,7 @@ class Deck:
     texts: those that have just been made, by path; the others are read.
     """
 
-    def __init__(self, words: Words, texts: Mapping[Path, str] | None = None):
+    def __init__(self, words: SlideWords, texts: Mapping[Path, str] | None = None):
         self.words, self.texts, self.english = words, texts or {}, words is ENGLISH
         self.target = self.edition(SLIDES)
 
