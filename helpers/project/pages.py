@@ -175,9 +175,9 @@ def stage(folder: Path, edition: Edition, editions: list[Edition], run: Path | N
         path.write_text(staged, encoding="utf-8")
     shutil.copytree(DOCS, folder / "docs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.md", "zh"))
     for path in (folder / "docs").rglob("*.html"):  # pages of their own, as they are
-        name = path.relative_to(folder)
-        (folder / "extra" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(lies(name.as_posix(), edition), folder / "extra" / name)
+        place = path.relative_to(folder)
+        (folder / "extra" / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(lies(place.as_posix(), edition), folder / "extra" / place)
     (folder / "favicon.svg").write_text(FAVICON, encoding="utf-8")
     (folder / "_static").mkdir()
     (folder / "_static" / "site.css").write_text(STYLE, encoding="utf-8")
