@@ -204,7 +204,7 @@ def test_nothing_executes_what_it_loads():
 
 # They read files of the project itself, or of a process that they have started.
 OWN_JSON = {"evaluate/shop", "serve/remote", "project/teaching", "project/pictures", "project/series"}
-OWN_JSON |= {"project/written", "project/measured", "project/edition", "project/slides"}
+OWN_JSON |= {"project/written", "project/measured", "project/edition"}
 
 
 def test_json_of_others_is_read_in_one_place():
