@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     if wrong := options.no_value(sys.argv[1:] if arguments is None else arguments):
         parser.error(wrong)
     chosen = parser.parse_args(arguments)
-    if wrong := odd_text(vars(chosen)):
+    if wrong := odd_text(vars(chosen)) or options.said_twice(chosen):
         parser.error(wrong)
     with one_net(chosen.debug):
         chosen.run_command(chosen)
@@ -108,9 +108,14 @@ def add_training(commands: Any) -> None:
     bench.add_argument("--json", metavar="FILE", type=options.output_file, help="write the figures to this file")
     text = "notebook 03's training as a script, on your own data if you like"
     train = command(commands, "train", run_training, text, profile=True)
-    train.add_argument("--data", help="a JSONL, JSON, CSV or Parquet file, or a data set of the Hub as name@commit")
-    train.add_argument("--format", help="a name of docs/data.md's table; without it, what the columns say")
-    train.add_argument("--model", help="a model id, or a folder with a saved model")
+    data, text = options.checked(options.data_there), "a JSONL, JSON, CSV or Parquet file, or a data set of the Hub as "
+    train.add_argument("--data", type=data, help=f"{text}name@commit")
+    text, model = (
+        "a name of docs/data.md's table; without it, what the columns say",
+        options.checked(options.model_there),
+    )
+    train.add_argument("--format", type=options.format_there, help=text)
+    train.add_argument("--model", type=model, help="a model id, or a folder with a saved model")
     for name, kind, text in options.TRAINING:
         train.add_argument(f"--{name.replace('_', '-')}", type=options.setting(name, kind), help=text)
     text = "a run's settings.json: trains in that run's folder"
@@ -135,9 +140,11 @@ def add_after(commands: Any) -> None:
     text = "ask base + adapter and the exports the same: a text file, a question a line, or a data file"
     export.add_argument("--check", metavar="QUESTIONS", type=options.file_there, help=text)
     export.add_argument("--data-licence", default="", help="of your own data, for the model card")
-    export.add_argument("--merged", metavar="BASE", nargs="?", const="", help="merge it into the base's 16-bit weights")
+    base, text = options.folder_of_base, "merge it into the base's 16-bit weights"
+    export.add_argument("--merged", metavar="BASE", nargs="?", const="", type=base, help=text)
     plan = command(commands, "plan", run_plan, "memory, time and cost on GPUs that are not here")
-    plan.add_argument("--model", default="tiiuae/falcon-7b", help="a known model, a folder or a model id")
+    model, text = options.checked(options.model_there), "a known model, a folder or a model id"
+    plan.add_argument("--model", default="tiiuae/falcon-7b", type=model, help=text)
     plan.add_argument("--gpus", type=COUNT, default=1)
     plan.add_argument("--gpu-memory", type=argument(float, 0, 1e5, above=True), default=80, help="GiB of each (80)")
     text = "to train on, all epochs together (10 million)"
@@ -227,7 +234,7 @@ def run_training(chosen: argparse.Namespace) -> None:
     from helpers.machine.hardware import this_machine
     from helpers.project.script import at_a_commit, train_alone
     from helpers.run import read_settings
-    from helpers.settings import SettingsError, check_settings, resolve
+    from helpers.settings import check_settings, resolve
 
     given = {"data": chosen.data, "data_format": chosen.format, "model": chosen.model}
     given |= {name: getattr(chosen, name) for name, *_ in options.TRAINING}
@@ -235,8 +242,6 @@ def run_training(chosen: argparse.Namespace) -> None:
     if not chosen.settings:
         train_alone(resolve(chosen.profile, **given), resume=not chosen.new, allow=allow)
         return
-    if any(value is not None for value in given.values()):
-        raise SettingsError(tr("--settings already says everything: leave out what else was set."))
     path = Path(chosen.settings).resolve()
     settings = at_a_commit(read_settings(path))
     check_settings(settings, this_machine())
@@ -256,7 +261,6 @@ def run_runs(chosen: argparse.Namespace) -> None:
 def run_export(chosen: argparse.Namespace) -> None:
     """Exports a run's adapter; with --merged adds it into a base: a folder, or "" for the run's own."""
     from helpers.export.adapter import export_adapter, vllm_faults
-    from helpers.export.errors import ExportError
     from helpers.export.whole import export_whole
     from helpers.models.source import base_folder
     from helpers.run import read_settings
@@ -269,8 +273,6 @@ def run_export(chosen: argparse.Namespace) -> None:
         print(tr("{target}: the adapter with its model card. vLLM: {said}", **said))
         return
     base = Path(merged) if merged else base_folder(settings)
-    if not base.is_dir():
-        raise ExportError(tr("{base} is no folder here: name that of the base model, or leave it out.", base=base))
     more = {"gguf": chosen.gguf, "llama_cpp": chosen.llama_cpp, "questions": chosen.check}
     export_whole(run, base, target, data_licence=chosen.data_licence, **more)
 

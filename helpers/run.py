@@ -19,6 +19,7 @@ MOST = LIMITS["r"].most
 MOST_HEAD = 100_000_000  # bytes of a safetensors file's head, which the library refuses to read beyond
 A = (".lora_A.weight", ".lora_embedding_A")  # matrices whose first dimension is the rank
 SUBSTITUTE = "-substitute"  # in the folder's name
+NEEDED = ("profile", "model", "data")  # a settings.json without these is no run's
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,10 @@ def read_settings(path: Path) -> Settings:
     """
     said: list[str] = []
     content = read_json(path, said.append)
-    if content is None:
+    missing = [name for name in NEEDED if name not in (content or {})]
+    if content is None or missing:  # {} would be another model's run
         wrong = (said[0].partition("passed over: ")[2] or said[0]) if said else tr("there is no such file")
+        wrong = wrong if content is None else tr("it has no {names}", names=listed(missing))
         raise SettingsError(
             tr("{path} does not hold settings: {wrong}. Use the settings.json of a run.", path=path, wrong=wrong)
         )

@@ -140,11 +140,7 @@ def rows_of(source: Any, chosen: str = "") -> tuple[str, Iterator[Row], str]:
         source = f"{GUANACO_ID}@{GUANACO_REVISION}"
     if isinstance(source, str) and HUB_ID.fullmatch(source):
         return source, *part_rows(hub_rows(source))
-    path = Path(source).expanduser()
-    if isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.exists() and not path.suffix:
-        raise DataError(
-            tr("{source} looks like a data set of the Hub: pin its revision, as in {source}@<commit>.", source=source)
-        )
+    path = local_file(source)
     rows, encoding = read_file(path, chosen)
     other = encoding.removesuffix("-sig") not in ("", "utf-8")
     return (
@@ -303,6 +299,16 @@ def load_chat_data(
         )
     loaded.report.notes.append(note)
     return Splits(train, test, str(source) if isinstance(source, (str, Path)) else loaded.report.source, loaded.report)
+
+
+def local_file(source: str | Path) -> Path:
+    """The file that is meant. Raises DataError for a name of the Hub without its commit."""
+    path = Path(source).expanduser()
+    if isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.exists() and not path.suffix:
+        raise DataError(
+            tr("{source} looks like a data set of the Hub: pin its revision, as in {source}@<commit>.", source=source)
+        )
+    return path
 
 
 def columns_in(columns: Mapping[str, str] | str | None) -> Mapping[str, str]:

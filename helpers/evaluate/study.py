@@ -51,7 +51,7 @@ def read_study(path: Path = STUDY) -> Study:
         where = tr("{name}, {n} trainings side by side", name=name, n=side)
         seeds = {name: list(map(int, row["seeds"])) for name, row in summary.items()}
         return Study(values, where, content["date"], parameters, seeds)
-    except (AttributeError, TypeError, KeyError, ValueError) as error:
+    except (AttributeError, TypeError, KeyError, ValueError, OverflowError) as error:
         words = tr(
             "{name} holds no study ({error!r}): python benchmarks/settings_study.py makes one",
             name=path.name,

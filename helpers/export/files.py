@@ -65,7 +65,7 @@ def refuse_links(folder: Path, names: Iterable[str]) -> None:
 def copy_tokenizer(source: Path, target: Path) -> None:
     """The tokenizer's files, without the names of code that is not run and does not lie beside them.
 
-    Raises ExportError for a link out of the folder, and for a damaged tokenizer_config.json.
+    Raises ExportError for a link out of the folder, and for a damaged file.
     """
     refuse_links(source, TOKENIZER_FILES)
     for name in TOKENIZER_FILES:
@@ -73,12 +73,19 @@ def copy_tokenizer(source: Path, target: Path) -> None:
             shutil.copytree(source / name, target / name)
         elif (source / name).exists():
             shutil.copyfile(source / name, target / name)
-    file = target / "tokenizer_config.json"
-    try:
-        settings = json_in(file) if file.exists() else {}
-    except (OSError, ValueError) as error:
-        raise ExportError(
-            tr("{source}/{file} is damaged ({error}).", source=source.name, file=file.name, error=error)
-        ) from None
-    if isinstance(settings, dict) and "auto_map" in settings:
-        shared_json(file, {key: value for key, value in settings.items() if key != "auto_map"})
+    contents: dict[str, dict] = {}
+    for file in [target / name for name in TOKENIZER_FILES if name.endswith(".json") and (target / name).is_file()]:
+        try:
+            contents[file.name] = json_in(file)
+            kind = type(contents[file.name]).__name__
+            wrong = "" if kind == "dict" else tr("it holds a {kind}, no object", kind=kind)
+        except (OSError, ValueError) as error:
+            wrong = str(error)
+        if wrong:
+            raise ExportError(
+                tr("{source}/{file} is damaged ({error}).", source=source.name, file=file.name, error=wrong)
+            )
+    settings = contents.get("tokenizer_config.json", {})
+    if "auto_map" in settings:
+        plain = {key: value for key, value in settings.items() if key != "auto_map"}
+        shared_json(target / "tokenizer_config.json", plain)

@@ -17,6 +17,7 @@ from helpers.export.agreement import Agreement, logits_agreement
 from helpers.export.by_library import write_merged
 from helpers.export.errors import ExportError, StoredOtherwise
 from helpers.export.files import copy_tokenizer, read_config, shared_json
+from helpers.export.forms import saved_tokenizer
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.language import joined, listed, tr
 from helpers.machine.paths import json_in
@@ -322,9 +323,7 @@ def write_rest(base: Path, adapter: Path, target: Path, dtype: torch.dtype, grow
         inner = config.get("text_config")
         (inner if isinstance(inner, dict) else config)["vocab_size"] = next(iter(grown.values()))
     if (own / "tokenizer_config.json").exists():
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(own, trust_remote_code=False)
+        tokenizer = saved_tokenizer(own)
         source = adapter if (adapter / "generation_config.json").exists() else base
         generation = generation_config(tokenizer, SimpleNamespace(generation_config=saved_generation(source, config)))
         generation.save_pretrained(target)

@@ -40,6 +40,8 @@ FIGURES = {
     "ended": (phrase("answers that end"), "{:.0%}"),
     "style": (phrase("in the style asked for"), "{:.0%}"),
 }
+COUNTS = ("steps", "tokens", "processes", "seconds", "tokens_per_second", "peak_gib")  # of these none is below 0
+MOST = 1e15  # of any of them; what is above it, or NaN, no machine has counted
 NEEDED = ("profile", "data", "steps", "seconds")  # without these it is no card of this project
 
 
@@ -47,6 +49,7 @@ def read_card(folder: Path, report: Callable[[str], None] = print) -> dict:
     """What run_card.json says, each value of its type; empty when it is missing or damaged, which is said."""
     card = read_json(folder / "run_card.json", report, CARD) or {}
     odd = [name for name in FIGURES if name in card and not is_comparison(card[name])]
+    odd += [name for name in COUNTS if not 0 <= card.get(name, 0) <= MOST]
     if odd:
         report(
             tr(

@@ -47,14 +47,14 @@ def value_fault(value: Any, kind: type, limits: Limits | None = None) -> str:
     fits = number and (kind is float or isinstance(value, int)) if kind in (int, float) else isinstance(value, kind)
     if not fits:
         near = ""
-        if kind in (int, float) and isinstance(value, str) and is_number(value):
+        if kind in (int, float) and isinstance(value, str) and len(value) < 80 and is_number(value):
             near = tr(": write {value} without quotation marks", value=value)
         elif kind is bool and str(value).lower() in ("true", "false", "yes", "no", "0", "1"):
             near = tr(": write true or false, without quotation marks")
         elif kind is int and isinstance(value, float) and math.isfinite(value):
             near = tr(": write {number}", number=round(value))
         elif kind is str and isinstance(value, list) and all(isinstance(one, str) for one in value):
-            near = tr(": write {text!r}", text=",".join(value))
+            near = tr(": write {text!r}", text=",".join(value)) if len(",".join(value)) < 200 else ""
         return tr("it must be {what}, not {kind}{near}", what=WORDS[kind], kind=type(value).__name__, near=near)
     if isinstance(value, float) and not math.isfinite(value):
         return tr("it must be {what}, and {value} is none", what=WORDS[kind], value=value)

@@ -12,7 +12,8 @@ from helpers.machine.language import tr
 from helpers.machine.paths import runs_folder
 from helpers.machine.places import write_fault
 from helpers.machine.tables import printable
-from helpers.machine.values import LONGEST, argument, one_of
+from helpers.machine.values import LONGEST, argument, one_of, text_fault
+from helpers.project.explain import is_own
 
 PROFILE_NAMES = ("auto", "smoke", "laptop", "colab", "datacenter")  # settings.PROFILES, which would load torch
 
@@ -29,6 +30,15 @@ def no_value(arguments: Iterable[str]) -> str:
     """What is wrong with an option whose value is "--", for argparse the end of all options; "" where none is."""
     odd = [one.removesuffix("=--") for one in arguments if one.startswith("-") and one.endswith("=--")]
     return tr("argument {name}: {wrong}", name=odd[0], wrong=tr("'--' is no value")) if odd else ""
+
+
+def said_twice(chosen: argparse.Namespace) -> str:
+    """What is wrong where a training is given a settings.json, and settings beside it; "" for nothing."""
+    names = ("data", "format", "model", *(name for name, *_ in TRAINING))
+    if not getattr(chosen, "settings", None) or all(getattr(chosen, name) is None for name in names):
+        return ""
+    wrong = tr("it already says everything: leave out what else was set.")
+    return tr("argument {name}: {wrong}", name="--settings", wrong=wrong)
 
 
 def switch(text: str) -> bool:
@@ -104,6 +114,69 @@ def there(text: str) -> str:
     return text
 
 
+def folder_of_base(text: str) -> str:
+    """The path of a base model's folder, for argparse's `type`; "" is the run's own."""
+    wrong = path_fault(text) if text else ""
+    if not wrong and text and not text_fault("", text) and not os.path.isdir(text):
+        wrong = tr("{base} is no folder here: name that of the base model, or leave it out.", base=text)
+    if wrong:
+        raise argparse.ArgumentTypeError(wrong)
+    return text
+
+
+def checked(check: Callable[[str], object]) -> Callable[[str], str]:
+    """A text that a function of this project refuses by raising its own error, for argparse's `type`."""
+
+    def convert(text: str) -> str:
+        if text_fault("", text):
+            return text  # said of every option
+        try:
+            check(text)
+        except Exception as error:
+            if not is_own(error) and not isinstance(error, OSError):
+                raise
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    return convert
+
+
+def data_there(text: str) -> None:
+    """Raises DataError unless this may be a source of rows: a file that is there, or a name of the Hub."""
+    from helpers.data.load import GUANACO_ID, HUB_ID, SHOP, local_file
+    from helpers.data.readers import beginning
+
+    if text not in (SHOP, GUANACO_ID) and not HUB_ID.fullmatch(text):
+        beginning(local_file(text))
+
+
+def columns_meant(text: str) -> None:
+    """Raises DataError unless this is a mapping of columns whose meanings there are."""
+    from helpers.data.columns import NAMES, check_mapping
+    from helpers.data.load import DataError, columns_in
+
+    mapping = columns_in(text)
+    if wrong := check_mapping({name: "" for name in mapping if name not in (*NAMES, "rows")}, [""]):
+        raise DataError(wrong)
+
+
+def model_there(text: str) -> None:
+    """Raises ModelError unless this may be a model: of this project, a saved model's folder, or a name of the Hub."""
+    from helpers.models import tiny
+    from helpers.models.source import locate
+    from helpers.settings import EMBEDDED
+
+    if text not in (EMBEDDED, *tiny.NAMES):
+        locate(text)
+
+
+def format_there(text: str) -> str:
+    """The name of a form of rows, for argparse's `type`."""
+    from helpers.data.formats import FORMATS
+
+    return text if text_fault("", text) else choice(FORMATS)(text)
+
+
 def path_fault(text: str) -> str:
     """What no path can be; "" for nothing."""
     if not text.strip():
@@ -130,7 +203,7 @@ def output_file(text: str) -> str:
 
 # Settings that `train` takes, those of notebook 03's parameters cell among them: name, type, help.
 TRAINING: tuple[tuple[str, Callable[[str], Any], str], ...] = (
-    ("columns", str, "your names of columns: question=ask,answer=reply"),
+    ("columns", checked(columns_meant), "your names of columns: question=ask,answer=reply"),
     ("template", str, "guanaco, chatml, or model: the tokenizer's own"),
     ("thinking", str, "of rows that have some: trained, or 'left out'"),
     ("quantization", str, "nf4, fp8 or none"),

@@ -49,7 +49,8 @@ def write_report(folder: Path, summary: dict) -> Path:
     parts.append(f"<table><tr><th></th><th>{tr('base')}</th><th>{tr('tuned')}</th></tr>{cells}</table>")
     parts += [loss_picture(folder), answers_html(folder)]
     for notebook in sorted((folder / "executed").glob("*.ipynb")):
-        parts.append(f"<details><summary>{html.escape(notebook.stem)}</summary>{notebook_frame(notebook)}</details>")
+        if frame := notebook_frame(notebook):
+            parts.append(f"<details><summary>{html.escape(notebook.stem)}</summary>{frame}</details>")
     path = folder / "report.html"
     path.write_text(html_page("".join(parts)), encoding="utf-8", errors="replace")
     return path
@@ -103,11 +104,17 @@ def answers_html(folder: Path) -> str:
 
 
 def notebook_frame(notebook: Path) -> str:
-    """The executed notebook as a frame that runs no script and cannot reach the page around it."""
+    """The executed notebook as a frame that runs no script and cannot reach the page around it; "" for a damaged one,
+    which is said."""
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(embed_images=True, exclude_anchor_links=True)
     exporter.mathjax_url = exporter.require_js_url = exporter.jquery_url = ""
-    body, _ = exporter.from_filename(str(notebook))
+    try:
+        body, _ = exporter.from_filename(str(notebook))
+    except Exception as error:  # each library of nbconvert puts what is damaged in its own way
+        wrong = tr("it cannot be read ({kind})", kind=type(error).__name__)
+        print(tr("{file} is passed over: {wrong}", file=f"executed/{notebook.name}", wrong=wrong))
+        return ""
     body = re.sub(r"<script\b.*?</script>", "", body, flags=re.DOTALL | re.IGNORECASE)  # none would run in there
     return f'<iframe sandbox="" title="{html.escape(notebook.stem)}" srcdoc="{html.escape(body, quote=True)}"></iframe>'

@@ -15,7 +15,7 @@ from helpers.__main__ import main
 from helpers.limits import CHOICES, LIMITS
 from helpers.machine.paths import PROJECT
 from helpers.project import ending, explain
-from helpers.settings import Settings
+from helpers.settings import Settings, SettingsError, check_values
 
 ODD = ("", "-1", "0", "nan", "1e400", "9" * 400, "a\0b", "../..", "数据", "--", "[]", "true")
 NUMBERS = ("", "-1", "nan", "9" * 30)
@@ -125,6 +125,19 @@ WRONG = {  # arguments, what is said of them: the option, and the near miss
     "a name too long": (["kit", "y" * 300], "argument folder: a name in it has 300 bytes"),
     "a sheet": (["app", "--sheet=nowhere.md"], "argument --sheet: there is no nowhere.md"),
     "questions": (["export", "runs/20260101-000000-smoke", "new", "--check=."], "argument --check: . is no file"),
+    "a base": (
+        ["export", "runs/20260101-000000-smoke", "new", "--merged=nowhere"],
+        "argument --merged: nowhere is no ",
+    ),
+    "data": (["train", "--data=nowhere.jsonl"], "argument --data: there is no file nowhere.jsonl"),
+    "data without a commit": (["train", "--data=a/b"], "argument --data: a/b looks like .* pin its revision"),
+    "a folder for data": (["train", "--data=."], "argument --data: . is not a file of data"),
+    "a format": (["train", "--format=alpcaa"], "argument --format: .*did you mean 'alpaca'"),
+    "a model's folder": (["train", "--model=./nowhere"], "argument --model: ./nowhere: no config.json there"),
+    "a model's name": (["plan", "--model=falcon 7b"], "argument --model: .*no name of the Hub"),
+    "columns": (["train", "--columns=question"], "argument --columns: "),
+    "columns of no meaning": (["train", "--columns=quest=ask"], "argument --columns: .*'quest' is no part of a row"),
+    "settings twice": (["train", f"--settings={__file__}", "--r=8"], "argument --settings: it already says everything"),
     "a model's address": (["plan", "--model=https://huggingface.co/a/b"], "argument model: .* Write a/b"),
 }
 
@@ -229,6 +242,15 @@ def test_the_near_miss_is_named(name, value, near, tmp_path):
     path.write_text(json.dumps(Settings().as_dict() | {name: value}))
     with pytest.raises(SystemExit, match=near):
         main(["train", "--settings", str(path)])
+
+
+@pytest.mark.parametrize("odd", ["9" * 5000, ["a" * 5000], 10**400])
+def test_a_value_of_any_length_is_refused_in_a_short_sentence(odd):
+    for name in ("max_length", "learning_rate", "model"):
+        if (name, type(odd)) != ("model", str):
+            with pytest.raises(SettingsError) as refused:
+                check_values({name: odd})
+            assert name in str(refused.value) and len(str(refused.value)) < 500
 
 
 def test_a_console_that_lacks_a_letter_shows_something_else(monkeypatch):

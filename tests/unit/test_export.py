@@ -43,7 +43,6 @@ def test_merged_into_the_runs_own_base_or_a_named_one(run, tmp_path, capsys, nam
     ("options", "said"),
     [
         (["--gguf", "F16"], "the tokenizer has no merges"),
-        (["--merged", "nowhere"], "nowhere is no folder here"),
     ],
 )
 def test_what_cannot_be_exported_ends_with_one_line(run, tmp_path, capsys, options, said):

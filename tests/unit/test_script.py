@@ -71,12 +71,9 @@ def test_an_unfinished_run_is_taken_up_unless_a_new_one_is_asked_for(own_file):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--data", "nowhere.jsonl"), "there is no file"),
         (("--data", "{own}", "--format", "alpaca"), "no row can be used"),
-        (("--data", "{own}", "--format", "poem"), "there is no format"),
         (("--data", "{own}", "--allow", "los"), "there is no proof los;"),
         (("--settings", "{own}"), "does not hold settings"),
-        (("--settings", "{own}", "--max-steps", "3"), "already says everything"),
     ],
 )
 def test_a_mistake_ends_with_one_line(own_file, arguments, words, capsys):
