@@ -125,6 +125,10 @@ def read_settings(path: Path) -> Settings:
     """
     said: list[str] = []
     content = read_json(path, said.append)
+    try:
+        check_values(content or {})
+    except SettingsError as error:
+        raise SettingsError(f"{path.parent.name}/{path.name}: {error}") from None
     missing = [name for name in NEEDED if name not in (content or {})]
     if content is None or missing:  # {} would be another model's run
         wrong = (said[0].partition("passed over: ")[2] or said[0]) if said else tr("there is no such file")
@@ -132,10 +136,6 @@ def read_settings(path: Path) -> Settings:
         raise SettingsError(
             tr("{path} does not hold settings: {wrong}. Use the settings.json of a run.", path=path, wrong=wrong)
         )
-    try:
-        check_values(content)
-    except SettingsError as error:
-        raise SettingsError(f"{path.parent.name}/{path.name}: {error}") from None
     given = content.get("reasons")
     reasons = {str(key): recalled(str(value)) for key, value in given.items()} if isinstance(given, dict) else {}
     return Settings(**{**content, "reasons": reasons})
