@@ -120,7 +120,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 def vllm_command(adapter: Path) -> str:
     """The command that would serve an exported adapter with vLLM, which has not been run here."""
     config = read_adapter(adapter).config
-    rank = next(step for step in (8, 16, 32, 64, 128, 256, 320, 512) if step >= config["r"])
+    rank = next((step for step in (8, 16, 32, 64, 128, 256, 320, 512) if step >= config["r"]), config["r"])
     form = f"--chat-template {adapter.name}/chat_template.jinja"
     lora = f"--enable-lora --max-lora-rank {rank} --lora-modules tuned={adapter.name}"
     return f"vllm serve {config['base_model_name_or_path']} --host 127.0.0.1 {lora} {form}"

@@ -31,9 +31,7 @@ class StepLora:
     def __init__(self, four_bits: FourBits) -> None:
         self.four_bits = four_bits
         self.casts: dict[torch.nn.Parameter, torch.Tensor] = {}
-        self.stacks: dict[
-            tuple[torch.nn.Parameter, ...], torch.Tensor
-        ] = {}  # factors of one input, one below the other
+        self.stacks: dict[tuple[torch.nn.Parameter, ...], torch.Tensor] = {}  # A of layers of one input
         self.side: torch.cuda.Stream | None = None
         self.together: dict[Any, list[Any]] = {}  # by the first of them: layers that are given the same x
         self.calls: list[tuple[torch.Tensor, Any]] = []  # of this pass: (x, layer); they keep x, and so its id

@@ -139,11 +139,12 @@ def test_a_disk_without_hard_links_gets_copies(saved, tmp_path, monkeypatch):
         assert (both / path.name).read_bytes() == path.read_bytes()
 
 
-def test_vllm_is_told_of_the_rank(tmp_path, tiny_llama):
+@pytest.mark.parametrize(("r", "told"), [(24, 32), (600, 600)])
+def test_vllm_is_told_of_the_rank(r, told, tmp_path, tiny_llama):
     adapter = tmp_path / "adapter"
-    get_peft_model(tiny_llama, LoraConfig(r=24, task_type="CAUSAL_LM")).save_pretrained(adapter)
+    get_peft_model(tiny_llama, LoraConfig(r=r, task_type="CAUSAL_LM")).save_pretrained(adapter)
     config = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "a/b"}))
     command = vllm_command(adapter)
-    assert command.startswith("vllm serve a/b ") and "--max-lora-rank 32 " in command
+    assert command.startswith("vllm serve a/b ") and f"--max-lora-rank {told} " in command
     assert "--lora-modules tuned=adapter" in command and "--host 127.0.0.1" in command
