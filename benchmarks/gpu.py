@@ -131,6 +131,7 @@ def full_rows(settings, count: int = 8000):
 
 def forbid_what_a_t4_lacks() -> None:
     """Leaves only the kernels of compute capability 7.5, and 14.5 GiB; bfloat16 parameters are asserted away later."""
+    from helpers.generate import four_bits
     from helpers.models import attention
 
     def missing(*args, **kwargs):
@@ -139,6 +140,7 @@ def forbid_what_a_t4_lacks() -> None:
     torch.backends.cuda.enable_flash_sdp(False)
     torch.backends.cuda.enable_cudnn_sdp(False)
     attention.varlen_attention = missing
+    four_bits.kernel = lambda *_: None  # its instruction is of compute capability 8.0
     torch.cuda.set_per_process_memory_fraction(14.5 * 2**30 / torch.cuda.get_device_properties(0).total_memory)
 
 

@@ -108,11 +108,14 @@ def add_training(commands: Any) -> None:
     bench.add_argument("--json", metavar="FILE", type=options.output_file, help="write the figures to this file")
     text = "notebook 03's training as a script, on your own data if you like"
     train = command(commands, "train", run_training, text, profile=True)
-    data, text = options.checked(options.data_there), "a JSONL, JSON, CSV or Parquet file, or a data set of the Hub as "
+    data, text = (
+        options.as_argument(options.data_there),
+        "a JSONL, JSON, CSV or Parquet file, or a data set of the Hub as ",
+    )
     train.add_argument("--data", type=data, help=f"{text}name@commit")
     text, model = (
         "a name of docs/data.md's table; without it, what the columns say",
-        options.checked(options.model_there),
+        options.as_argument(options.model_there),
     )
     train.add_argument("--format", type=options.format_there, help=text)
     train.add_argument("--model", type=model, help="a model id, or a folder with a saved model")
@@ -143,7 +146,7 @@ def add_after(commands: Any) -> None:
     base, text = options.folder_of_base, "merge it into the base's 16-bit weights"
     export.add_argument("--merged", metavar="BASE", nargs="?", const="", type=base, help=text)
     plan = command(commands, "plan", run_plan, "memory, time and cost on GPUs that are not here")
-    model, text = options.checked(options.model_there), "a known model, a folder or a model id"
+    model, text = options.as_argument(options.model_there), "a known model, a folder or a model id"
     plan.add_argument("--model", default="tiiuae/falcon-7b", type=model, help=text)
     plan.add_argument("--gpus", type=COUNT, default=1)
     plan.add_argument("--gpu-memory", type=argument(float, 0, 1e5, above=True), default=80, help="GiB of each (80)")

@@ -102,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(404, body, "EntryNotFound")
         entry = repository.entry(name)
         first = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0] or 0)
-        large = name.endswith(".safetensors")
+        large = name.endswith(".safetensors") or repository.kind == "datasets"
         length = entry["size"] - first
         self.send_response(206 if first else 200)
         self.send_header("X-Repo-Commit", repository.commit)

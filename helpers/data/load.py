@@ -20,6 +20,7 @@ from helpers.data.columns import is_held_out, plain_name, valued
 from helpers.data.conversation import extras_of
 from helpers.data.duplicates import digest, normalised, question_of
 from helpers.data.formats import FORMATS, NEITHER, UNWANTED_ANSWER, Conversation, to_conversation
+from helpers.data.from_hub import hub_rows
 from helpers.data.json_shapes import refuse_choice
 from helpers.data.readers import read_file
 from helpers.data.recognition import recognised
@@ -30,7 +31,6 @@ from helpers.data.tables import unique_header
 from helpers.data.templated import NO_TURN
 from helpers.data.threads import conversations, thread_column
 from helpers.data.turns import NOT_TEXT
-from helpers.machine.hub import hub_words
 from helpers.machine.language import listed, phrase, tr
 from helpers.machine.paths import DATA
 
@@ -163,20 +163,6 @@ def part_rows(parts: Any) -> tuple[Iterator[Row], str]:
     size = lambda name: f" ({len(parts[name]):,})" if hasattr(parts[name], "__len__") else ""
     left = [f"{name}{size(name)}" for name in names if name not in (train, test)]
     return numbered, phrase("not used: the part {names}", names=left) if left else ""
-
-
-def hub_rows(source: str) -> Any:
-    """A data set of the Hub at the commit that its name ends with. No code of the data set is run."""
-    from datasets import load_dataset
-
-    name, revision = source.split("@")
-    try:
-        return load_dataset(name, revision=revision)
-    except Exception as error:  # the Hub, a connection, a disk, a file: all end here
-        words = hub_words(error) or tr(
-            "it could not be loaded ({kind}: {error})", kind=type(error).__name__, error=str(error)[:150]
-        )
-        raise DataError(tr("{source}: {words}.", source=source, words=words)) from error
 
 
 def usable(

@@ -21,8 +21,8 @@ TENSOR_CORES = (8, 0)  # the first compute capability with the instruction that 
 class FourBits:
     """W x of bitsandbytes' 4-bit layers for one token, by a kernel of this project.
 
-    It reads W at 1.5 TB/s on an H100, where bitsandbytes' own reads 1.0 (14336 x 4096; benchmarks/results), and adds
-    LoRA's product before anything is rounded.
+    It reads a large W at 1.4 to 1.5 TB/s on an H100, bitsandbytes' own at 1.0 (benchmarks/results/gpu-four-bits.json),
+    and adds LoRA's product before anything is rounded.
     Upstream: bitsandbytes multiplies one row in a kernel for up to 32 of them (bitsandbytes::gemm_4bit), and PyTorch
     compiles a CUDA source by torch.cuda._compile_kernel, which is private. Breaks: nothing; where it is gone or fails,
     bitsandbytes multiplies. Drift: test_upstream.py::test_torch_still_compiles_a_kernel_from_its_source
@@ -58,26 +58,63 @@ class FourBits:
 
 def can_serve(layer: Any) -> bool:
     """Whether a layer is bitsandbytes' with 4 bits, in a form that the kernel reads, on a GPU that can run it."""
-    state = getattr(getattr(layer, "weight", None), "quant_state", None)
-    if state is None or "forward" in vars(layer) or not layer.weight.is_cuda:
+    from bitsandbytes.nn import Linear4bit
+
+    if not isinstance(layer, Linear4bit) or "forward" in vars(layer) or not layer.weight.is_cuda:
         return False
-    nested = state.nested and state.state2.blocksize == NESTED_BLOCK
-    whole = state.blocksize == BLOCK and state.shape[1] % BLOCK == 0 and layer.in_features == state.shape[1]
-    whole = whole and layer.weight.data_ptr() % ALIGNED == 0
-    dtype = getattr(layer, "compute_dtype", None)
-    known = whole and (nested or not state.nested) and dtype in (torch.bfloat16, torch.float16)
-    able = torch.cuda.get_device_capability(layer.weight.device) >= TENSOR_CORES
-    return known and able and kernel(dtype == torch.float16, nested) is not None
+    weight: Any = layer.weight
+    device, half = weight.device, layer.compute_dtype == torch.float16
+    able = torch.cuda.get_device_capability(device) >= TENSOR_CORES and device.index == torch.cuda.current_device()
+    return able and is_readable(layer) and kernel(half, weight.quant_state.nested, device.index) is not None
+
+
+def is_readable(layer: Any) -> bool:
+    """Whether a Linear4bit's weights are there in the form that the kernel reads."""
+    weight: Any = layer.weight
+    state, count = weight.quant_state, layer.in_features * layer.out_features
+    if state is None or tuple(state.shape) != (layer.out_features, layer.in_features) or layer.in_features % BLOCK:
+        return False
+    packed = weight.numel() * weight.element_size() == count // 2 and weight.data_ptr() % ALIGNED == 0
+    scaled = state.blocksize == BLOCK and state.absmax.numel() == count // BLOCK and scales_are_known(state)
+    return packed and scaled and layer.compute_dtype in (torch.bfloat16, torch.float16)
+
+
+def scales_are_known(state: Any) -> bool:
+    """Whether the scales of a weight's blocks, and the 16 levels, are of the types that the kernel reads."""
+    if state.code.dtype != torch.float32 or not state.nested:
+        return state.code.dtype == state.absmax.dtype == torch.float32
+    second = state.state2
+    kinds = {second.code.dtype, second.absmax.dtype, state.offset.dtype}
+    return second.blocksize == NESTED_BLOCK and state.absmax.dtype == torch.uint8 and kinds == {torch.float32}
 
 
 @cache
-def kernel(half: bool, nested: bool) -> Any:
-    """The compiled kernel, or None where it cannot be compiled; takes a second."""
+def kernel(half: bool, nested: bool, device: int) -> Any:
+    """The compiled kernel, or None where it cannot be compiled; takes a second. device: the current one's number."""
     defined = f"#define HALF {int(half)}\n#define NESTED {int(nested)}\n#define WARPS {WARPS}\n"
     try:
-        return torch.cuda._compile_kernel(defined + SOURCE.read_text(encoding="utf-8"), "product")
-    except (AttributeError, OSError, RuntimeError):
+        with some_toolkit():
+            return torch.cuda._compile_kernel(defined + SOURCE.read_text(encoding="utf-8"), "product")
+    except (AttributeError, ImportError, OSError, RuntimeError):
         return None
+
+
+@contextmanager
+def some_toolkit() -> Iterator[None]:
+    """While it is open, PyTorch has a folder to look for CUDA's headers in, which the source does not include.
+
+    Upstream: _compile_kernel asks for the headers of a toolkit, which few have beside PyTorch's own libraries, and ends
+    in an OSError where CUDA_HOME is not set. Breaks: bitsandbytes multiplies.
+    Drift: test_upstream.py::test_torch_still_asks_for_a_toolkit_whose_headers_nobody_includes
+    """
+    from torch.utils import cpp_extension
+
+    home = cpp_extension.CUDA_HOME
+    cpp_extension.CUDA_HOME = home or str(SOURCE.parent)
+    try:
+        yield
+    finally:
+        cpp_extension.CUDA_HOME = home
 
 
 def four_bit_product(
@@ -94,10 +131,10 @@ def four_bit_product(
     scales = (
         [state.absmax, second.code, second.absmax, state.offset] if second else [x, x, state.absmax, x]  # x: not read
     )
-    added = [low, b, scale] if low is not None and b is not None else [x, x, 0.0]
+    added = [low, b, float(scale)] if low is not None and b is not None else [x, x, 0.0]
     processors = torch.cuda.get_device_properties(x.device).multi_processor_count
     grid = min(-(-height // RESULTS), BLOCKS_A_PROCESSOR * processors)
     rank = b.shape[1] if b is not None else 0
     arguments = [out, x, layer.weight.data, *scales, state.code, *added, height, width, rank]
-    kernel(x.dtype == torch.float16, state.nested)((grid, 1, 1), (WARPS * 32, 1, 1), arguments, TABLE)
+    kernel(x.dtype == torch.float16, state.nested, x.device.index)((grid, 1, 1), (WARPS * 32, 1, 1), arguments, TABLE)
     return out if layer.bias is None else out + layer.bias.to(out.dtype)

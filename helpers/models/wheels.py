@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from helpers.machine.fetched import sha256
 from helpers.machine.language import tr
 from helpers.machine.paths import cache_folder
-from helpers.models.manifest import sha256
 
 
 class Wheel(NamedTuple):

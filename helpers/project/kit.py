@@ -102,7 +102,7 @@ def make_kit(folder: Path, everything: bool = False, report: Callable[[str], Non
 
     Raises KitError when something cannot be resolved or fetched.
     """
-    from helpers.models.manifest import sha256
+    from helpers.machine.fetched import sha256
 
     wheels, listed = folder / "wheels", {}
     wheels.mkdir(parents=True, exist_ok=True)

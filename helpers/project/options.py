@@ -124,7 +124,7 @@ def folder_of_base(text: str) -> str:
     return text
 
 
-def checked(check: Callable[[str], object]) -> Callable[[str], str]:
+def as_argument(check: Callable[[str], object]) -> Callable[[str], str]:
     """A text that a function of this project refuses by raising its own error, for argparse's `type`."""
 
     def convert(text: str) -> str:
@@ -203,7 +203,7 @@ def output_file(text: str) -> str:
 
 # Settings that `train` takes, those of notebook 03's parameters cell among them: name, type, help.
 TRAINING: tuple[tuple[str, Callable[[str], Any], str], ...] = (
-    ("columns", checked(columns_meant), "your names of columns: question=ask,answer=reply"),
+    ("columns", as_argument(columns_meant), "your names of columns: question=ask,answer=reply"),
     ("template", str, "guanaco, chatml, or model: the tokenizer's own"),
     ("thinking", str, "of rows that have some: trained, or 'left out'"),
     ("quantization", str, "nf4, fp8 or none"),

@@ -127,7 +127,7 @@ class Best(TrainerCallback):
         if not self.active:
             return
         if self.settings.best_by != "loss":
-            self.trainer.log({LOGGED[self.settings.best_by]: self.share_right()})
+            self.trainer.log({LOGGED[self.settings.best_by]: self.facts_right()})
         points = points_of(self.settings, state.log_history)
         if self.settings.keep_best and points[-1] == best_of(self.settings, points):
             self.keep(state.global_step)
@@ -162,6 +162,19 @@ class Best(TrainerCallback):
                     error=error,
                 )
             )
+
+    def facts_right(self) -> float:
+        """`share_right`. Raises TrainingError where no watched row says which facts its answer must have."""
+        from helpers.train.trainer import TrainingError
+
+        if math.isnan(share := self.share_right()):
+            raise TrainingError(
+                tr(
+                    "best_by='fact_accuracy' needs held-out rows with `match`, the facts of their answers "
+                    "(docs/data.md): give them, or let the loss decide (best_by='loss')."
+                )
+            )
+        return share
 
     def share_right(self) -> float:
         """The share of the watched questions whose answers have their facts; the first process decides for all."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from helpers.machine.inits import init_fault
-from helpers.machine.language import tr
+from helpers.machine.language import listed, tr
 from helpers.machine.paths import keep, made, read_json, runs_folder, write_json
 from helpers.machine.tables import Table
 from helpers.run import Run, make_run
@@ -58,7 +58,8 @@ class Sweep(NamedTuple):
         rows = []
         for trial in self.trials:
             low, high = over_seeds(list(trial.losses.values()))
-            spread = tr("{low:.3f} to {high:.3f}", low=low, high=high) if math.isfinite(low) else tr("one seed")
+            alone = tr("one seed") if len(trial.losses) < 2 else tr("a seed without a loss")
+            spread = tr("{low:.3f} to {high:.3f}", low=low, high=high) if math.isfinite(low) else alone
             loss = statistics.fmean(trial.losses.values())
             rows.append((*map(str, trial.changes.values()), trial.steps, len(trial.losses), f"{loss:.3f}", spread))
         names = list(self.trials[0].changes)
@@ -75,6 +76,8 @@ class Sweep(NamedTuple):
         gaps = [second.losses[seed] - loss for seed, loss in first.losses.items() if seed in second.losses]
         low, high = over_seeds(gaps)
         facts = {"first": first.name, "second": second.name, "gap": statistics.fmean(gaps)}
+        if not all(map(math.isfinite, gaps)):
+            return tr("{first} came first: a training of one of the two had no loss that is a number.", **facts)
         if not math.isfinite(low):
             return tr(
                 "{first} is ahead of {second} by {gap:.3f} with one seed: nobody can say whether that is noise.",
@@ -89,8 +92,46 @@ class Sweep(NamedTuple):
         )
 
 
+# What the trainings of a sweep share: their base, rows and template, how long they are, and their seeds.
+SHARED = frozenset(
+    [
+        "profile",
+        "model",
+        "revision",
+        "data",
+        "data_format",
+        "columns",
+        "template",
+        "thinking",
+        "quantization",
+        "dtype",
+        "device",
+        "attention",
+        "seed",
+        "max_steps",
+        "num_train_epochs",
+        "minutes",
+        "early_stopping",
+        "early_stopping_threshold",
+        "keep_best",
+        "best_by",
+        "evaluation_questions",
+        "max_new_tokens",
+        "tracking",
+    ]
+)
+
+
 def combinations(settings: Settings, grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Every combination of the grid's values. Raises SettingsError for a name or a value that cannot work."""
+    if shared := sorted(SHARED & set(grid)):
+        raise SettingsError(
+            tr(
+                "a sweep cannot compare {names}: its trainings share a base, rows and a template, are as long as "
+                "`minutes` or `steps` say, and have the seeds of `seeds`.",
+                names=listed(shared),
+            )
+        )
     combined = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     for changes in combined:
         check_values(changes)

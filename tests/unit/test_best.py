@@ -180,6 +180,12 @@ def test_facts_can_decide_instead_of_the_loss(tmp_path, monkeypatch):
     assert (card["best"]["step"], card["best"]["by"], card["best"]["value"]) == (2, "fact_accuracy", 0.5)
 
 
+def test_rows_without_facts_cannot_be_judged_by_them(tmp_path):
+    """It was "stopping early at step 1: facts right has not improved", and the last step was kept."""
+    with pytest.raises(TrainingError, match="needs held-out rows with `match`"):
+        run(tmp_path / "run", replace(WILD, best_by="fact_accuracy", early_stopping=2))
+
+
 def test_the_share_of_facts_is_counted_on_the_watched_rows(tmp_path, monkeypatch):
     trainer, made = build(tmp_path / "run", replace(WILD, best_by="fact_accuracy", max_new_tokens=2))
     trainer.model.train()

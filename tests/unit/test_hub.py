@@ -44,6 +44,11 @@ for name in sys.argv[1:]:
 print(json.dumps(pinned))
 print(json.dumps(said))
 """
+# Files whose last byte comes as another: one can be read all the same, one cannot.
+DAMAGED = {
+    "train.csv": "question,answer\nWhere is it?,In the box\nWhen is it?,At nine",
+    "train.jsonl": '{"question": "Where is it?", "answer": "Here"}\n{"question": "When is it?", "answer": "Now"}',
+}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +75,11 @@ def hub(tmp_path_factory):
         server.faults |= {"gated/model": 403, "private/model": 401, "busy/model": 429, "down/model": 503}
         server.faults |= {"cut/model": "breaks", "other/model": "one bit", "blank/model": "zeros"}
         server.faults |= {"slow/model": "slow", "small/model": "config.json", "half/model": "a shard is gone"}
+        for name, text in DAMAGED.items():
+            rows = tmp_path_factory.mktemp("rows")
+            (rows / name).write_text(text)
+            server.add("datasets", f"{name.partition('.')[2]}/rows", rows, COMMIT)
+            server.faults[f"{name.partition('.')[2]}/rows"] = "one bit"
         for name in ("moving/model", "gpt2"):
             server.add("models", name, folder, COMMIT, ("main", "v1", COMMIT[:7]))
         both = tmp_path_factory.mktemp("both")
@@ -113,7 +123,8 @@ WORDS = {
 
 @pytest.mark.processes
 def test_what_goes_wrong_is_said_in_a_sentence_and_the_next_load_goes_on(hub, tmp_path):
-    damaged = ("other/model", "blank/model", "small/model", "half/model")
+    rows = tuple(f"data:{name.partition('.')[2]}/rows" for name in DAMAGED)
+    damaged = ("other/model", "blank/model", "small/model", "half/model", *rows)
     names = [f"{name}@{COMMIT}" for name in (*WORDS, *damaged, "fine/model")] + [f"fine/model@{'2' * 40}"]
     said = load(hub, tmp_path, *names, f"slow/model@{COMMIT}", FULL="full/model", TQDM_POSITION="-1")
     for name, words in WORDS.items():
@@ -121,7 +132,7 @@ def test_what_goes_wrong_is_said_in_a_sentence_and_the_next_load_goes_on(hub, tm
         assert re.match(f"{kind}: {name.removeprefix('data:')}.*{words}", said[f"{name}@{COMMIT}"]), said
         assert said[f"{name}@{COMMIT}"].count(". ") == 0, "one sentence"
     assert "not in this version: take a commit from its page" in said[f"fine/model@{'2' * 40}"]
-    for name in ("other/model", "blank/model", "small/model"):
+    for name in ("other/model", "blank/model", "small/model", *rows):
         assert "is not what the Hub has, its hash is another" in said[f"{name}@{COMMIT}"]
     assert "config.json" in said[f"small/model@{COMMIT}"]
     assert "one of its files is missing on the Hub (model-00002-of-" in said[f"half/model@{COMMIT}"]
@@ -134,6 +145,8 @@ def test_what_goes_wrong_is_said_in_a_sentence_and_the_next_load_goes_on(hub, tm
     assert load(hub, tmp_path, *again) == dict.fromkeys(again, "")
     fetched = [line for line in hub.seen if line.startswith("GET") and "safetensors" in line]
     assert any("other/model" in line for line in fetched), "what was damaged is fetched anew"
+    for name in DAMAGED:
+        assert any(line.startswith("GET") and line.split("?")[0].endswith(name) for line in hub.seen)
     offline = [f"fine/model@{COMMIT}", f"gated/model@{COMMIT}", f"data:far/rows@{COMMIT}"]
     said = load(hub, tmp_path, *offline, HF_HUB_OFFLINE="1")
     assert "not all in the cache, and the Hub is out of reach" in said[offline[2]]

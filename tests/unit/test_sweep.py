@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,18 @@ from helpers.train import trials
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.checkpoints import newest_unfinished
 from helpers.train.crew import Child, ProcessGone
-from helpers.train.sweeps import SPARE, Sweep, Trial, count_gpus, planned, steps_for, sweep, with_changes, work_of
+from helpers.train.sweeps import (
+    SHARED,
+    SPARE,
+    Sweep,
+    Trial,
+    count_gpus,
+    planned,
+    steps_for,
+    sweep,
+    with_changes,
+    work_of,
+)
 from helpers.train.trainer import TrainingError
 from helpers.train.trials import Bench, StopAt, Timing
 from helpers.watch.history import read_history, series
@@ -208,6 +219,24 @@ def test_a_stop_ends_the_sweep_and_the_next_call_goes_on(monkeypatch, step):
     assert [trial.changes for trial in again.trials] == [trial.changes for trial in whole.trials]
     for one, other in zip(again.trials, whole.trials, strict=True):
         assert one.losses == pytest.approx(other.losses, abs=1e-4) and all(map(math.isfinite, one.losses.values()))
+
+
+@pytest.mark.parametrize(
+    "name", ["num_train_epochs", "max_steps", "seed", "minutes", "model", "data", "template", "keep_best"]
+)
+def test_what_the_trainings_of_a_sweep_share_cannot_be_compared(name):
+    """All of them trained the same, and the table said that one value was ahead of the other, within noise."""
+    values = {"model": ["a", "b"], "data": ["a", "b"], "template": ["guanaco", "chatml"], "keep_best": [True, False]}
+    with pytest.raises(SettingsError, match=f"a sweep cannot compare {name}: its trainings share"):
+        sweep(SMOKE, {name: values.get(name, [1, 2]), "r": [2, 4]}, steps=8)
+    assert {field.name for field in fields(SMOKE)} >= SHARED
+
+
+def test_a_finalist_with_a_seed_that_diverged_is_told_in_table_and_sentence(tmp_path):
+    good, bad = Trial({"r": 2}, {0: 1.0, 1: 1.2}, 8), Trial({"r": 4}, {0: 1.1, 1: math.inf}, 8)
+    found = Sweep(tmp_path, [good, bad], 8, 1.0)
+    assert "a training of one of the two had no loss that is a number" in found.sentence()
+    assert "a seed without a loss" in str(found.table().rows)
 
 
 def test_a_training_whose_loss_is_no_number_loses_and_the_sweep_goes_on(monkeypatch):

@@ -44,9 +44,12 @@ def test_a_kind_made_for_another_task_is_refused_before_its_weights_are_read(kin
 
 
 def test_a_kind_that_generate_reads_otherwise_is_refused(smoke):
-    config = transformers.CamembertConfig(**SMALL, is_decoder=True)  # generate counts its positions from another number
+    short = transformers.CamembertConfig(**SMALL, is_decoder=True)  # it counts positions from the padding's id on
+    with pytest.raises(ModelError, match=r"camembert\) cannot read a text of 512 tokens.*set MAX_LENGTH to fewer"):
+        check_twin(smoke, short)
+    config = transformers.CamembertConfig(**{**SMALL, "max_position_embeddings": 520}, is_decoder=True)
     with pytest.raises(ModelError, match="gives other logits than the model itself"):
-        check_twin(smoke, config)
+        check_twin(smoke, config)  # generate counts from another number
     check_twin(smoke, transformers.BertConfig(**SMALL, is_decoder=True))
 
 

@@ -11,6 +11,7 @@ from transformers import DynamicCache, MixtralConfig, MixtralForCausalLM, Traine
 from trl import SFTTrainer
 
 from helpers.export.adapter import with_base
+from helpers.generate.four_bits import SOURCE, some_toolkit
 from helpers.generate.products import GROUP, in_blocks, in_eight, in_four
 from helpers.models import falcon
 from helpers.models.load import load_model, load_tokenizer
@@ -293,3 +294,17 @@ def test_torch_still_compiles_a_kernel_from_its_source():
     called = inspect.signature(torch.cuda._utils._CudaKernel.__call__).parameters
     assert list(called)[1:5] == ["grid", "block", "args", "shared_mem"]
     assert hasattr(torch.ops.bitsandbytes, "gemm_4bit")
+
+
+def test_torch_still_asks_for_a_toolkit_whose_headers_nobody_includes(monkeypatch):
+    """Drift: when this fails, four_bits.some_toolkit can be removed."""
+    from torch.utils import cpp_extension
+
+    assert 'include_paths("cuda")' in inspect.getsource(torch.cuda._utils._nvrtc_compile)
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
+    with pytest.raises(OSError):
+        cpp_extension.include_paths("cuda")
+    with some_toolkit():
+        assert cpp_extension.include_paths("cuda")
+    assert cpp_extension.CUDA_HOME is None
+    assert "#include" not in SOURCE.read_text(encoding="utf-8")
