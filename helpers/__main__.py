@@ -108,15 +108,10 @@ def add_training(commands: Any) -> None:
     bench.add_argument("--json", metavar="FILE", type=options.output_file, help="write the figures to this file")
     text = "notebook 03's training as a script, on your own data if you like"
     train = command(commands, "train", run_training, text, profile=True)
-    data, text = (
-        options.as_argument(options.data_there),
-        "a JSONL, JSON, CSV or Parquet file, or a data set of the Hub as ",
-    )
-    train.add_argument("--data", type=data, help=f"{text}name@commit")
-    text, model = (
-        "a name of docs/data.md's table; without it, what the columns say",
-        options.as_argument(options.model_there),
-    )
+    data, model = (options.as_argument(check) for check in (options.data_there, options.model_there))
+    text = "a JSONL, JSON, CSV or Parquet file, or a data set of the Hub as name@commit"
+    train.add_argument("--data", type=data, help=text)
+    text = "a name of docs/data.md's table; without it, what the columns say"
     train.add_argument("--format", type=options.format_there, help=text)
     train.add_argument("--model", type=model, help="a model id, or a folder with a saved model")
     for name, kind, text in options.TRAINING:
