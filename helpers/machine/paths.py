@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -186,6 +187,13 @@ def json_text(content: Any, indent: int | None = None) -> str:
     """JSON that UTF-8 can hold: what it cannot, as in a file's name that the locale could not read, is escaped."""
     text = json.dumps(content, indent=indent, ensure_ascii=False)
     return text if fits_utf8(text) else json.dumps(content, indent=indent)
+
+
+def without_folders(text: str) -> str:
+    """A text of which others may read that came from a program of this machine: of each path its last part alone."""
+    own = str(home())
+    text = text.replace(own + os.sep, os.sep) if len(own) > 1 else text
+    return re.sub(r"""(?<![\w.:/\\])(?:~|[A-Za-z]:)?[\\/](?:[^\s'"<>|()]*[\\/])""", "", text)
 
 
 def fits_utf8(text: str) -> bool:
