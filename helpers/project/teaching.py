@@ -186,8 +186,8 @@ def rehearsal_words() -> str:
         f"- One restarted the kernel after the training and ran everything again: {used}exercises that were right "
         f"({', '.join(restarts['exercises kept'])}) were still right.\n"
         f"- One came late and opened 04 first: the notebook made a run of its own, and {late['right']} of "
-        f"{late['not tried']} exercises were right after {late['hints']} hints; running took {late['seconds'] / 60:.1f} minutes.\n\n"
-        + laptop_words()
+        f"{late['not tried']} exercises were right after {late['hints']} hints; running took "
+        f"{late['seconds'] / 60:.1f} minutes.\n\n" + laptop_words()
     )
 
 
