@@ -95,12 +95,13 @@ def in_config(file: Path) -> Licence | None:
 
 def licence(short: Any, name: Any, link: Any) -> Licence | None:
     """A licence of what a file says of it; None for nothing. What is no short name becomes "other" with that name."""
-    short = ", ".join(filter(None, map(text, short))) if isinstance(short, list) else text(short)
+    short = ", ".join(filter(None, map(short_text, short))) if isinstance(short, list) else short_text(short)
     if not short:
         return None
-    return Licence(short, text(name), text(link)) if SHORT.fullmatch(short) else Licence("other", short, text(link))
+    name, link = (short_text(name), short_text(link)) if SHORT.fullmatch(short) else (short, short_text(link))
+    return Licence(short if SHORT.fullmatch(short) else "other", name, link)
 
 
-def text(value: Any) -> str:
+def short_text(value: Any) -> str:
     """A value of a stranger's file as a short line; "" for what is no text."""
     return " ".join(value.split())[:MOST] if isinstance(value, str) else ""

@@ -119,6 +119,36 @@ def check_biases(empty: Any, adapter: Adapter) -> None:
         )
 
 
+class Planned(NamedTuple):
+    """What is to be done to a base's weights: the changes by name, its tied head, and whether its files have the names
+    that the model has."""
+
+    wanted: dict[str, list[Change]]
+    tied: Tied | None
+    as_files: bool
+
+
+def planned(base: Path, adapter: Path) -> Planned:
+    """How an adapter is merged into a base, found out without its weights. Raises ExportError where it cannot be."""
+    from transformers import AutoConfig
+
+    adapted = read_adapter(adapter)
+    stored = {key for keys in base_files(base).values() for key in keys}
+    with as_export_errors(base, adapter):
+        empty = adapters.check_fits(AutoConfig.from_pretrained(base, trust_remote_code=False), adapter)
+        check_biases(empty, adapted)
+        tied = tied_weights(empty, adapted)
+        tied = stored_as(tied, base, stored) if tied else None
+    try:
+        if tied and tied.changes is not None:
+            named_as_stored({tied.embedding: []}, stored)
+        alone = {name: how for name, how in adapted.changes.items() if not tied or name != tied.head}
+        return Planned(named_as_stored(alone, stored), tied, True)
+    except StoredOtherwise:  # the adapter fits the model, as check_fits has found: the files are what is different
+        refuse_apart(tied)
+        return Planned(adapted.changes, tied, False)
+
+
 def merge(
     base: Path,
     adapter: Path,
@@ -137,24 +167,8 @@ def merge(
     base + adapter.
     """
     base, adapter, target = Path(base), Path(adapter), Path(target)
-    from transformers import AutoConfig
-
-    changes = read_adapter(adapter)
     check_folders(base, target)
-    stored = {key for keys in base_files(base).values() for key in keys}
-    with as_export_errors(base, adapter):
-        empty = adapters.check_fits(AutoConfig.from_pretrained(base, trust_remote_code=False), adapter)
-        check_biases(empty, changes)
-        tied = tied_weights(empty, changes)
-        tied = stored_as(tied, base, stored) if tied else None
-    try:
-        alone = {name: how for name, how in changes.changes.items() if not tied or name != tied.head}
-        if tied and tied.changes is not None:
-            named_as_stored({tied.embedding: []}, stored)
-        wanted, as_files = named_as_stored(alone, stored), True
-    except StoredOtherwise:  # the adapter fits the model, as check_fits has found: the files are what is different
-        refuse_apart(tied)
-        wanted, as_files = changes.changes, False
+    wanted, tied, as_files = planned(base, adapter)
     half_done = target.with_name(target.name + ".part")
     shutil.rmtree(half_done, ignore_errors=True)
     half_done.mkdir(parents=True)

@@ -41,16 +41,9 @@ def export_whole(
     settings, card = read_run(run)
     asked = read_questions(Path(questions)) if questions else []
     done = merge(base, run / "adapter", target)
-    before, after = done.base_bytes / 2**20, done.bytes / 2**20
-    report(
-        tr(
-            "{target}: {changed} layers changed; {before:,.0f} MiB before, {after:,.0f} MiB now",
-            target=target,
-            changed=done.changed,
-            before=before,
-            after=after,
-        )
-    )
+    facts = {"target": target, "changed": done.changed}
+    facts |= {"before": done.base_bytes / 2**20, "after": done.bytes / 2**20}
+    report(tr("{target}: {changed} layers changed; {before:,.0f} MiB before, {after:,.0f} MiB now", **facts))
     alone = phrase("not compared with base + adapter: two do not fit here")
     agreement = done.agreement.english if done.agreement else alone
     report(tr(agreement))
@@ -59,9 +52,8 @@ def export_whole(
         file = write_gguf(target, target / f"model-{gguf}.gguf", gguf, Path(llama_cpp) if llama_cpp else None)
         report(about_gguf(file))
     name = BASE_MODEL if settings["model"] == EMBEDDED else settings["model"]
-    described = lambda table: merged_card(
-        name, settings, card, data_licence, f"## Compared\n- {agreement}\n{table}", base
-    )
+    head = f"## Compared\n- {agreement}\n"
+    described = lambda table: merged_card(name, settings, card, data_licence, head + table, base)
     shared_card(target, described(""))  # before the questions: whatever becomes of them, the folder has a card
     if not asked:
         return None
