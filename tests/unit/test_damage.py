@@ -28,7 +28,7 @@ from helpers.settings import resolve
 from helpers.train.adapters import load_tuned
 from helpers.train.checkpoints import run_to_use
 from helpers.train.short import load_and_train
-from helpers.train.sweeps import planned
+from helpers.train.sweep_plan import planned
 from helpers.train.trials import known_loss
 from helpers.watch.history import read_history, write_csv
 from helpers.watch.plot import replay
