@@ -237,6 +237,9 @@ def test_tables_pictures_and_fences_that_differ_are_found():
     assert likeness.markdown_faults(table, table.replace("| c | d |", "| c | d |\n| e | f |"))[0].startswith("tables")
     assert likeness.markdown_faults("![a](b.png)", "![a](c.png)")[0].startswith("pictures")
     assert likeness.markdown_faults("```sh\na\n```", "```sh\na\nb\n```")[0].startswith("code blocks")
+    code = "```python\nx = 'y'  # the rows\n```"
+    assert likeness.markdown_faults(code, code.replace("the rows", "样本")) == []
+    assert likeness.markdown_faults(code, code.replace("'y'", "'z'"))[0].startswith("code blocks")
 
 
 TABLE = "| rows | `r` |\n|---|---|\n| 3 | 0.84 |\n| four | `x` |\n\n1. five\n2. [a](a.md) 6\n3. [b](b.md)\n"
