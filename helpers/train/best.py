@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerState
 
+from helpers.adapter_file import adapter_fault
 from helpers.data.facts import has_facts
 from helpers.generate.generation import generate
 from helpers.machine.card import read_card
@@ -22,7 +23,7 @@ from helpers.machine.language import phrase, tr
 from helpers.machine.paths import atomic
 from helpers.machine.processes import here, sharded
 from helpers.models.starts import start_of
-from helpers.run import Run, adapter_fault
+from helpers.run import Run
 
 if TYPE_CHECKING:
     from helpers.settings import Settings

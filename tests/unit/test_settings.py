@@ -3,6 +3,7 @@ from dataclasses import fields
 import pytest
 
 from helpers import settings as module
+from helpers.data.load import SHOP
 from helpers.machine.hardware import Choice, Machine
 from helpers.settings import PROFILES, Settings, SettingsError, resolve
 
@@ -173,3 +174,7 @@ def test_a_readers_own_data_is_asked_a_stated_number_of_questions():
     own = resolve("laptop", data="mine.jsonl", **laptop)
     assert own.evaluation_questions == 100 and "0 is all" in own.reasons["evaluation_questions"]
     assert resolve("laptop", data="mine.jsonl", evaluation_questions=7, **laptop).evaluation_questions == 7
+
+
+def test_the_data_of_no_profile_is_the_shops():
+    assert Settings().data == SHOP
