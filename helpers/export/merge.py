@@ -119,7 +119,7 @@ def check_biases(empty: Any, adapter: Adapter) -> None:
         )
 
 
-class Planned(NamedTuple):
+class MergePlan(NamedTuple):
     """What is to be done to a base's weights: the changes by name, its tied head, and whether its files have the names
     that the model has."""
 
@@ -128,7 +128,7 @@ class Planned(NamedTuple):
     as_files: bool
 
 
-def planned(base: Path, adapter: Path) -> Planned:
+def merge_plan(base: Path, adapter: Path) -> MergePlan:
     """How an adapter is merged into a base, found out without its weights. Raises ExportError where it cannot be."""
     from transformers import AutoConfig
 
@@ -143,10 +143,10 @@ def planned(base: Path, adapter: Path) -> Planned:
         if tied and tied.changes is not None:
             named_as_stored({tied.embedding: []}, stored)
         alone = {name: how for name, how in adapted.changes.items() if not tied or name != tied.head}
-        return Planned(named_as_stored(alone, stored), tied, True)
+        return MergePlan(named_as_stored(alone, stored), tied, True)
     except StoredOtherwise:  # the adapter fits the model, as check_fits has found: the files are what is different
         refuse_apart(tied)
-        return Planned(adapted.changes, tied, False)
+        return MergePlan(adapted.changes, tied, False)
 
 
 def merge(
@@ -168,7 +168,7 @@ def merge(
     """
     base, adapter, target = Path(base), Path(adapter), Path(target)
     check_folders(base, target)
-    wanted, tied, as_files = planned(base, adapter)
+    wanted, tied, as_files = merge_plan(base, adapter)
     half_done = target.with_name(target.name + ".part")
     shutil.rmtree(half_done, ignore_errors=True)
     half_done.mkdir(parents=True)
