@@ -20,7 +20,7 @@ from helpers.export.files import copy_tokenizer, read_config, shared_json
 from helpers.export.forms import saved_tokenizer
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.language import joined, listed, tr
-from helpers.machine.paths import json_in
+from helpers.machine.paths import PlaceError, json_in, writes_to
 from helpers.models import adapter as adapters
 from helpers.models.adapter import Adapter, Change
 from helpers.models.load import generation_config
@@ -61,7 +61,7 @@ def as_export_errors(base: Path, adapter: Path) -> Iterator[None]:
     try:
         with panics_as_errors():
             yield
-    except ExportError:
+    except (ExportError, PlaceError):
         raise
     except ModelError as error:
         raise ExportError(str(error)) from None
@@ -238,9 +238,9 @@ def merge(
         as_files = False
     half_done = target.with_name(target.name + ".part")
     shutil.rmtree(half_done, ignore_errors=True)
-    half_done.mkdir(parents=True)
     try:
-        with as_export_errors(base, adapter):
+        with as_export_errors(base, adapter), writes_to(target, ""):
+            half_done.mkdir(parents=True)
             total, old, grown = (
                 write_named_shards(base, half_done, wanted, dtype, shard_bytes)
                 if as_files
@@ -248,7 +248,7 @@ def merge(
             )
             write_rest(base, adapter, half_done, dtype, grown)
             agreement = logits_agreement(base, adapter, half_done, dtype == torch.float32) if check else None
-        half_done.replace(target)
+            half_done.replace(target)
     finally:
         shutil.rmtree(half_done, ignore_errors=True)
     return Merged(target, total, old, len(wanted), agreement)

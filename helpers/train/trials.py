@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers import TrainerCallback
 
 from helpers.data.load import load_chat_data
 from helpers.machine.meter import release_memory
+from helpers.machine.paths import scratch_folder
 from helpers.machine.quiet import silent
 from helpers.models.load import Loaded, load_model
 from helpers.models.starts import put_base_back
@@ -108,7 +108,7 @@ class Bench:
 
     def timed(self, settings: Settings) -> Timing:
         """What a training of these settings takes, found out by a few steps."""
-        with TemporaryDirectory() as scratch:
+        with scratch_folder() as scratch:
             run = make_run(replace(settings, max_steps=ROUND, minutes=0.0), scratch)
             with self.trainer(run, ROUND) as trainer:
                 preflight(trainer, report=silent)  # once for each kind of adapter, so it is no part of a building
@@ -128,12 +128,12 @@ def open_bench(settings: Settings) -> Bench:
 def known_loss(run: Run, step: int) -> float | None:
     """The held-out loss of a run at a step, where it was trained as far as that before; None elsewhere."""
     done = newest(run.folder / "checkpoints", silent)
-    return None if done is None or done.step < step else evaluations(run).get(step)
+    return None if done is None or done.step < step else evaluations(run, print).get(step)
 
 
-def evaluations(run: Run) -> dict[int, float]:
+def evaluations(run: Run, report: Callable[[str], None] = silent) -> dict[int, float]:
     """The held-out losses in a run's log, by step; those that are finite."""
-    return {step: value for step, value in logged(run, "eval_loss") if math.isfinite(value)}
+    return {step: value for step, value in logged(run, "eval_loss", report) if math.isfinite(value)}
 
 
 def has_diverged(run: Run) -> bool:
@@ -142,7 +142,7 @@ def has_diverged(run: Run) -> bool:
     return bool(losses) and not math.isfinite(losses[-1][1])
 
 
-def logged(run: Run, name: str) -> list[tuple[int, float]]:
+def logged(run: Run, name: str, report: Callable[[str], None] = silent) -> list[tuple[int, float]]:
     """(step, value) of a name in a run's log; nothing before there is one."""
     path = run.folder / "history.jsonl"
-    return series(read_history(path, silent), name) if path.exists() else []
+    return series(read_history(path, report), name) if path.exists() else []

@@ -15,8 +15,8 @@ PACKAGE = PROJECT / "helpers"
 # From the bottom up: a wing imports from those before it; those of one line do not know each other.
 FLOORS = (
     ("machine", "adapted", "behaviour", "norm", "seeds"),
-    ("data", "watch", "runs", "reasons", "limits", "colab"),
-    ("generate",),
+    ("data", "watch", "runs", "reasons", "colab"),
+    ("generate", "limits"),
     ("settings",),
     ("run",),
     ("models", "serve"),

@@ -15,6 +15,7 @@ from helpers.__main__ import main
 from helpers.limits import CHOICES, LIMITS
 from helpers.machine.paths import PROJECT
 from helpers.project import ending, explain
+from helpers.project.options import TRAINING
 from helpers.settings import Settings, SettingsError, check_values
 
 ODD = ("", "-1", "0", "nan", "1e400", "9" * 400, "a\0b", "../..", "数据", "--", "[]", "true")
@@ -48,25 +49,31 @@ def test_an_odd_value_ends_with_a_sentence(arguments, capsys, tmp_path, monkeypa
         assert ended.code and said.strip() and "Traceback" not in said and len(said) < 3000
 
 
-def options():
-    """(command, words that name an option or an argument with a text): every one of every command."""
-    found: list[tuple[str, tuple[str, ...]]] = []
+def named_options():
+    """(command, words that name an option or an argument with a value, its own name): every one of every command."""
+    found: list[tuple[str, tuple[str, ...], str]] = []
 
     def collect(parser, *rest):
         (commands,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
         for name, command in commands.choices.items():
-            texts = [one for one in command._actions if one.nargs != 0 and not one.choices]
+            texts = [one for one in command._actions if one.nargs != 0]
             needed = [one for one in texts if not one.option_strings and one.nargs != "*"]
             for one in texts:
                 others = tuple("x" for other in needed if other is not one)
                 flag = (f"{one.option_strings[0]}=",) if one.option_strings else ("",)
-                found.append((name, ((*others, *flag) if one.nargs != 2 else (*others, one.option_strings[0], ""))))
+                words = (*others, *flag) if one.nargs != 2 else (*others, one.option_strings[0], "")
+                found.append((name, words, one.option_strings[0] if one.option_strings else one.dest))
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(argparse.ArgumentParser, "parse_args", collect)
         main([])
     return found
+
+
+def options():
+    """(command, words): those with a text; what a fixed list of names does not hold is refused by argparse."""
+    return [(command, words) for command, words, _ in named_options() if words[-1] not in ("--sort=", "--gguf=")]
 
 
 NO_TEXT = {  # what no text of any option can be; some say something by being empty, and a code is a row of a table
@@ -146,11 +153,135 @@ WRONG = {  # arguments, what is said of them: the option, and the near miss
 def test_an_odd_value_is_refused_with_its_option_and_the_near_miss(arguments, said, capsys, monkeypatch, tmp_path):
     (tmp_path / "runs" / "20260101-000000-smoke").mkdir(parents=True)
     (tmp_path / "runs" / "20260101-000000-smoke" / "settings.json").touch()
+    (tmp_path / "runs" / "20260101-000000-smoke" / "executed").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("helpers.__main__.one_net", lambda debug: pytest.fail("the command began"))
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2 and re.search(said, capsys.readouterr().err)
+
+
+# What each option and argument of each command cannot be: a text, or words with others that make it wrong. Whole
+# numbers and shares are tried at both sides of their limits. None: any text has a meaning, for the reason beside it.
+RUN = "runs/20260101-000000-smoke"
+NONSENSE = {
+    ("write", "drafts"): "nowhere.json",
+    ("kit", "folder"): __file__,
+    ("verify", "codes"): None,  # a code that is none is a row of the table
+    ("site", "--run"): RUN,  # nothing was executed in it
+    ("site", "--target"): __file__,
+    ("shots", "run"): RUN,
+    ("shots", "--target"): __file__,
+    ("run", "--profile"): "mainframe",
+    ("run", "numbers"): "99",
+    ("app", "--profile"): "mainframe",
+    ("app", "--run"): RUN,  # it has no adapter
+    ("app", "--share"): None,  # a further name of this machine, which only its network knows
+    ("app", "--sheet"): "nowhere.md",
+    ("bench", "--profile"): "mainframe",
+    ("bench", "--json"): ".",
+    ("train", "--profile"): "mainframe",
+    ("train", "--data"): "nowhere.jsonl",
+    ("train", "--format"): "sideways",
+    ("train", "--model"): "./nowhere",
+    ("train", "--columns"): "quest=ask",
+    ("train", "--target-modules"): "q proj",
+    ("train", "--settings"): "nowhere.json",
+    ("train", "--allow"): "speed",
+    ("runs", "--sort"): "beauty",
+    ("runs", "--compare"): ["20260101-000000-smoke", "nowhere"],
+    ("export", "run"): "runs",  # it holds runs, and is none
+    ("export", "target"): __file__,
+    ("export", "--gguf"): "Q3",
+    ("export", "--llama-cpp"): ".",
+    ("export", "--check"): ".",
+    ("export", "--data-licence"): None,  # a licence is any text
+    ("export", "--merged"): ".",
+    ("plan", "--model"): "./nowhere",
+    **{("train", f"--{name.replace('_', '-')}"): "sideways" for name, *_ in TRAINING if name in CHOICES},
+    **{("train", f"--{name}"): "perhaps" for name in ("gradient-checkpointing", "keep-best", "use-rslora", "use-dora")},
+    **{(name, "--port"): ["0", "65536", "x", "1.5"] for name in ("kit", "lab", "app")},
+    **{("plan", f"--{name}"): ["0", "nan", "x", "1e400"] for name in ("gpu-memory", "tokens")},
+    **{("plan", f"--{name}"): ["0", "0.5", "9" * 30] for name in ("gpus", "rows", "max-length")},
+    ("plan", "--price"): ["-1", "x", "1e10"],
+    ("app", "--visitors"): ["0", "x"],
+    ("bench", "--rows"): ["0", "x"],
+    ("bench", "--seeds"): ["-1", "x"],
+}
+NONSENSE |= {
+    ("train", f"--{name.replace('_', '-')}"): ["x", "nan", repr(limits.least - 1), repr(limits.most * 2)]
+    for name, limits in LIMITS.items()
+    if name in [one for one, *_ in TRAINING]
+}
+
+
+def every_option():
+    """(command, name) of each option with a value and each argument, as the parser itself has them."""
+    return sorted({(command, name) for command, _, name in named_options()})
+
+
+def test_every_option_with_a_value_says_what_it_cannot_be():
+    assert every_option() == sorted(NONSENSE), "a new option is given here what it cannot be"
+
+
+@pytest.mark.parametrize(("command", "name"), sorted(name for name, value in NONSENSE.items() if value))
+def test_an_option_used_wrongly_ends_with_status_2_before_anything_begins(command, name, capsys, monkeypatch, tmp_path):
+    (tmp_path / RUN).mkdir(parents=True)
+    (tmp_path / "runs" / "whole" / "executed").mkdir(parents=True)
+    (tmp_path / "runs" / "whole" / "settings.json").touch()
+    (tmp_path / RUN / "settings.json").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr("helpers.__main__.one_net", lambda debug: pytest.fail("the command began"))
+    values, needed = NONSENSE[command, name], {"export": ["run", "target"], "shots": ["run"], "kit": ["folder"]}
+    whole = {"run": "runs/whole", "target": "new", "folder": "new"}
+    for value in values if isinstance(values, list) and name != "--compare" else [values]:
+        words = [value if one == name else whole[one] for one in needed.get(command, [])]
+        if name.startswith("-"):
+            words += [name, *value] if isinstance(value, list) else [f"{name}={value}"]
+        elif name not in needed.get(command, []):
+            words += [value]
+        with pytest.raises(SystemExit) as ended:
+            main([command, *words])
+        said = capsys.readouterr().err
+        told = {"drafts": "DRAFT"}.get(name, name)
+        assert ended.value.code == 2 and re.search(rf"error: argument (--\S+/)?{told}\b", said), (words, said)
+        assert len(said) < 3000 and "Traceback" not in said
+
+
+def test_options_that_only_this_machine_makes_wrong_end_with_status_2_before_anything_begins(capsys, monkeypatch):
+    monkeypatch.setattr("helpers.project.script.train_alone", lambda *given, **named: pytest.fail("it began"))
+    monkeypatch.setattr("helpers.settings.can_import", lambda name: False)
+    for words, said in {
+        "--attention=varlen": "varlen.*needs a GPU",
+        "--tracking=trackio": "pip install trackio",
+        "--use-dora=True --init-lora-weights=pissa": "init_lora_weights",
+        "--target-modules=q_prj": "has no linear layer q_prj.*It has: .*q_proj",
+    }.items():
+        with pytest.raises(SystemExit) as ended:
+            main(["train", "--profile=smoke", *words.split()])
+        printed = capsys.readouterr().err
+        assert ended.value.code == 2 and re.search(f"error: .*{said}", printed), printed
+
+
+TOGETHER = {
+    "a converter of no file": (["export", RUN, "new", "--llama-cpp=llama"], "--llama-cpp"),
+    "a converter that lacks a kind": (["export", RUN, "new", "--llama-cpp=llama", "--gguf=Q4_0"], "--llama-cpp"),
+    "a folder that is no kit": (["kit", "runs", "--serve"], "folder"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "name"), TOGETHER.values(), ids=TOGETHER)
+def test_options_that_cannot_go_together_end_with_status_2(arguments, name, capsys, monkeypatch, tmp_path):
+    (tmp_path / RUN).mkdir(parents=True)
+    (tmp_path / RUN / "settings.json").touch()
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama" / "convert_hf_to_gguf.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("helpers.__main__.one_net", lambda debug: pytest.fail("the command began"))
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2 and f"error: argument {name}: " in capsys.readouterr().err
 
 
 def test_a_file_of_figures_that_cannot_be_written_is_said_before_the_work(tmp_path, capsys, monkeypatch):
