@@ -19,8 +19,8 @@ from transformers import TrainerCallback
 
 from helpers.machine.card import read_card
 from helpers.machine.language import listed, phrase, tr
-from helpers.machine.paths import fixed_run, read_json, runs_folder, write_json
-from helpers.machine.processes import agree
+from helpers.machine.paths import fixed_run, keep, read_json, runs_folder, write_json
+from helpers.machine.processes import agree, here
 from helpers.machine.versions import versions
 from helpers.models.manifest import sampled_hash
 from helpers.run import Run, adapter_fault, changed_at, make_run, open_run
@@ -160,6 +160,22 @@ def seal(aside: Path, folder: Path, step: int, tokens: int, identity: dict) -> N
     os.replace(checkpoint, target)
     for old in by_step(folder)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def add_log(checkpoint: Checkpoint, state: Any) -> None:
+    """Keeps an evaluation that a stop had left out in its checkpoint, so that it is made once. state: the Trainer's."""
+    if not here().first:
+        return
+    folder = checkpoint.folder.parent
+
+    def write() -> None:
+        with staged(folder) as aside:
+            copy = aside / checkpoint.folder.name
+            shutil.copytree(checkpoint.folder, copy, ignore=shutil.ignore_patterns(SEAL))
+            state.save_to_json(str(copy / STATE))
+            seal(aside, folder, checkpoint.step, checkpoint.tokens, checkpoint.identity)
+
+    keep(checkpoint.folder / STATE, write)
 
 
 def size_and_hash(path: Path) -> list:

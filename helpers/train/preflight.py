@@ -81,7 +81,7 @@ def show_checks(checks: list[Check], allowed: set[str], report: Callable[[str], 
         padded = [cell + " " * (width - columns_of(cell)) for cell, width in zip(cells, widths, strict=True)]
         lines.append(f"{mark} {'  '.join(padded)}  {tr('needed: {what}', what=needed)}")
     if report is None:
-        show(Table(("", tr("check"), tr("found"), tr("needed")), rows, text="\n".join(lines)))
+        show(Table(("", tr("check"), tr("actual"), tr("needed")), rows, text="\n".join(lines)))
     else:
         for line in lines:
             report(line)

@@ -65,6 +65,18 @@ class History(TrainerCallback):
         """Adds a row for something that happened at a step."""
         self.add({"step": step, "seconds": self.seconds(), "event": event, **more})
 
+    def recall(self) -> None:
+        """Reads the rows of the file where nothing was trained, so that there are none in memory."""
+        if not self.rows and self.path.exists():
+            self.rows = read_history(self.path)
+
+    def mark_kept(self, step: int | None) -> None:
+        """Notes whose weights were saved in the end where the marks so far say another: of a step, None of the last."""
+        if kept_steps(self.rows) != ([] if step is None else [step]):
+            last = self.rows[-1] if self.rows else {"step": 0, "seconds": 0.0}
+            at, event = (last["step"], "last") if step is None else (step, "best")
+            self.add({"step": at, "seconds": last["seconds"], "event": event})
+
     def seconds(self) -> float:
         """Of training so far, without the time between a stop and a resume."""
         return round(time.perf_counter() - self.start, 2)
@@ -169,6 +181,12 @@ def series(rows: list[dict], name: str) -> list[tuple[int, float]]:
 def marks(rows: list[dict], event: str) -> list[int]:
     """The steps at which something happened."""
     return [row["step"] for row in rows if row.get("event") == event]
+
+
+def kept_steps(rows: list[dict]) -> list[int]:
+    """The step of the evaluation whose weights are kept; none where those of the last step are."""
+    named = [row for row in rows if row.get("event") in ("best", "last")][-1:]
+    return [row["step"] for row in named if row["event"] == "best"]
 
 
 def smoothed(values: list[float], weight: float = 0.6) -> list[float]:

@@ -8,6 +8,7 @@ import unicodedata
 import nbformat
 import pytest
 
+from helpers.lessons.questions import QUESTIONS
 from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.project import chinese, documents, edition, likeness, quotes
 from helpers.project.catalogs import (
@@ -131,6 +132,14 @@ SAID = {str(one.id): str(one.string) for one in entries(read_catalog(CATALOG))}
 @source
 def test_messages_that_are_quoted_are_quoted_in_the_words_that_a_chinese_reader_sees(path):
     assert named((one, quotes.quote_faults(*texts, SAID)) for one, *texts in pairs(path, "markdown")) == {}
+
+
+def test_where_a_quiz_points_is_named_as_a_chinese_reader_sees_it():
+    """A column, a row: quoted in English, and in Chinese by the word that its table shows."""
+    for where in (question.where for question in QUESTIONS.values()):
+        assert not re.search(r"(?<!first )(?<!its )\b(?:column|rows?) (?!')", where), where
+        for word in re.findall(r"'([^']+)'", where):
+            assert f"“{SAID.get(word, word)}”" in SAID[where], where
 
 
 def test_what_the_troubleshooting_quotes_is_said_by_a_helper_or_by_the_installation():
@@ -291,6 +300,9 @@ def test_numbers_in_words_are_read_in_both_languages(english, good, bad):
             "普通文本",
             "在基座上",
             "“只有一半",
+            "9 条样本中留出 3 个。",
+            "样本只有 3 个",
+            "9 条样本没有一个能用",
         ),
     ],
 )

@@ -78,6 +78,28 @@ def test_what_is_written_from_other_files_is_up_to_date():
     assert write(check=True) == []
 
 
+def test_one_call_writes_what_is_made_from_what_it_writes(tmp_path, monkeypatch):
+    """docs/teaching is made from a notebook's words, and a table is written into that: it took two calls."""
+    from helpers.project import written
+
+    table, notebook, page = (tmp_path / name for name in ("table", "notebook", "page"))
+    table.write_text("new")
+    texts = lambda: {page: f"page of {notebook.read_text()}", notebook: f"with {table.read_text()}"}
+    notebook.write_text("with old")
+    monkeypatch.setattr(written, "PROJECT", tmp_path)
+    monkeypatch.setattr(written, "written", texts)
+    monkeypatch.setattr(written.messages, "CATALOG", tmp_path / "helpers.po")
+    monkeypatch.setattr(written.messages, "compiled", lambda: b"")
+    monkeypatch.setattr(written, "show_stale", lambda: None)
+    assert set(written.write(check=True)) == {"page", "notebook", "helpers.mo"} and notebook.read_text() == "with old"
+    assert set(written.write()) == {"page", "notebook", "helpers.mo"} and page.read_text() == "page of with new"
+    assert written.write() == []
+    count = iter(range(100))
+    monkeypatch.setattr(written, "written", lambda: {page: str(next(count))})
+    with pytest.raises(RuntimeError, match=r"these still change: .*page"):
+        written.write()
+
+
 def test_every_upstream_row_has_a_drift_test_that_exists():
     from helpers.project.written import upstream_marks
 

@@ -29,7 +29,7 @@ from helpers.settings import resolve
 from helpers.train.adapters import load_tuned
 from helpers.train.checkpoints import run_to_use
 from helpers.train.short import load_and_train
-from helpers.train.sweeps import planned
+from helpers.train.sweep_plan import planned
 from helpers.train.trials import known_loss
 from helpers.watch.history import read_history, write_csv
 from helpers.watch.plot import replay
@@ -166,7 +166,7 @@ def trained_again(folder):
 def swept(folder):
     """07."""
     planned(folder)
-    known_loss(Run(SMOKE, folder), 2)
+    known_loss(Run(SMOKE, folder), 2, print)
 
 
 def practised(folder):
