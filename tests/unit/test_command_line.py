@@ -50,19 +50,22 @@ def test_an_odd_value_ends_with_a_sentence(arguments, capsys, tmp_path, monkeypa
 
 
 def named_options():
-    """(command, words that name an option or an argument with a value, its own name): every one of every command."""
+    """(command, its words with {} for the value, name) of every option and argument with a value, of every command."""
     found: list[tuple[str, tuple[str, ...], str]] = []
 
     def collect(parser, *rest):
         (commands,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
-        for name, command in commands.choices.items():
-            texts = [one for one in command._actions if one.nargs != 0]
+        for command, its in commands.choices.items():
+            texts = [one for one in its._actions if one.nargs != 0]
             needed = [one for one in texts if not one.option_strings and one.nargs != "*"]
             for one in texts:
-                others = tuple("x" for other in needed if other is not one)
-                flag = (f"{one.option_strings[0]}=",) if one.option_strings else ("",)
-                words = (*others, *flag) if one.nargs != 2 else (*others, one.option_strings[0], "")
-                found.append((name, words, one.option_strings[0] if one.option_strings else one.dest))
+                words = ["{}" if other is one else "x" for other in needed]
+                if one.option_strings:
+                    flag = one.option_strings[0]
+                    words += [flag, "{}", "x"] if one.nargs == 2 else [f"{flag}={{}}"]
+                elif one not in needed:
+                    words += ["{}"]
+                found.append((command, tuple(words), one.option_strings[0] if one.option_strings else one.dest))
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -72,10 +75,11 @@ def named_options():
 
 
 def options():
-    """(command, words): those with a text; what a fixed list of names does not hold is refused by argparse."""
-    return [(command, words) for command, words, _ in named_options() if words[-1] not in ("--sort=", "--gguf=")]
+    """Those with a text; what a fixed list of names does not hold is refused by argparse."""
+    return [one for one in named_options() if one[2] not in ("--sort", "--gguf")]
 
 
+SHOWN = {"drafts": "(DRAFT|drafts)", "codes": "(CODE|codes)"}  # as the usage names them
 NO_TEXT = {  # what no text of any option can be; some say something by being empty, and a code is a row of a table
     "zero byte": "a\0b",
     "long": "x" * 5000,
@@ -87,25 +91,33 @@ NO_TEXT = {  # what no text of any option can be; some say something by being em
     "an order to the terminal": "\x1b[2J",
     "address": "https://example.org/x/y",
 }
-ALLOWED = {
-    (name, kind) for name in ("--share=", "--merged=", "--allow=", "--data-licence=") for kind in ("empty", "blank")
-}
-ALLOWED |= {("--data-licence=", kind) for kind in ("a pipe", "line break", "an order to the terminal", "address")}
+ALLOWED = {(name, kind) for name in ("--share", "--merged", "--allow", "--data-licence") for kind in ("empty", "blank")}
+ALLOWED |= {("--data-licence", kind) for kind in ("a pipe", "line break", "an order to the terminal", "address")}
+
+
+@pytest.fixture
+def whole_run(tmp_path, monkeypatch):
+    """A folder x that is a run with all that a command may want of it, so that only what is tried can be wrong."""
+    for name in ("executed", "adapter"):
+        (tmp_path / "x" / name).mkdir(parents=True)
+    (tmp_path / "x" / "settings.json").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("helpers.__main__.one_net", lambda debug: pytest.fail("the command began"))
 
 
 @pytest.mark.parametrize("kind", NO_TEXT)
-@pytest.mark.parametrize(("command", "words"), options(), ids=lambda given: ascii(given)[:50])
-def test_what_no_text_can_be_is_refused_for_every_option_of_every_command(command, words, kind, capsys, monkeypatch):
-    value, positional = NO_TEXT[kind], not words[-1] and words[-2:-1] != ("--compare",)
-    if (words[-1], kind) in ALLOWED or (positional and (command == "verify" or kind == "the end of options")):
+@pytest.mark.parametrize(("command", "words", "name"), options(), ids=lambda given: ascii(given)[:50])
+def test_what_no_text_can_be_is_refused_for_every_option_of_every_command(
+    command, words, name, kind, capsys, whole_run
+):
+    value, alone = NO_TEXT[kind], "{}" in words  # no option's with =
+    if (name, kind) in ALLOWED or command == "verify" or (alone and kind == "the end of options"):
         value = "a\0b"
-    monkeypatch.setattr("helpers.__main__.one_net", lambda debug: pytest.fail("the command began"))
-    last = [words[-1] + value] if words[-1] else [value, "x"][: 2 if words[-2:-1] == ("--compare",) else 1]
     with pytest.raises(SystemExit) as ended:
-        main([command, *words[:-1], *last])
+        main([command, *(word.replace("{}", value) for word in words)])
     said = capsys.readouterr().err
-    assert ended.value.code == 2 and "error: argument" in said and len(said) < 3000
-    assert not any(word.startswith("--") and word.strip("-=") not in said for word in words), "the option is named"
+    assert ended.value.code == 2 and len(said) < 3000
+    assert re.search(rf"error: argument (--\S+/|--)?{SHOWN.get(name, name.strip('-'))}: ", said), said
 
 
 WRONG = {  # arguments, what is said of them: the option, and the near miss
@@ -244,8 +256,8 @@ def test_an_option_used_wrongly_ends_with_status_2_before_anything_begins(comman
         with pytest.raises(SystemExit) as ended:
             main([command, *words])
         said = capsys.readouterr().err
-        told = {"drafts": "DRAFT"}.get(name, name)
-        assert ended.value.code == 2 and re.search(rf"error: argument (--\S+/)?{told}\b", said), (words, said)
+        told = SHOWN.get(name, name)
+        assert ended.value.code == 2 and re.search(rf"error: argument (--\S+/)?{told}: ", said), (words, said)
         assert len(said) < 3000 and "Traceback" not in said
 
 
