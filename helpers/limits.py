@@ -1,11 +1,9 @@
 """What a setting may be: the names to choose from, the bounds of numbers. Knows no values."""
 
-from typing import Any
-
 from helpers.machine.inits import INITS
-from helpers.machine.language import phrase, tr
+from helpers.machine.language import phrase
 from helpers.machine.memory import LAYERS
-from helpers.machine.values import Limits, home_fault, layers_fault, long_part, one_of, text_fault, value_fault
+from helpers.machine.values import Limits
 
 TRACKERS = {"none": (), "tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",)}  # packages, one of
 KERNELS = ("varlen", "efficient", "rows", "sdpa", "eager")  # of attention; the first three are this project's
@@ -15,7 +13,9 @@ PROOFS = (  # rows of the preflight, as train/preflight.py has them
     *(phrase("quantized"), phrase("end tokens"), phrase("human tokens"), phrase("begin and end"), phrase("isolated")),
     *(phrase("loss"), phrase("gradient"), phrase("kernel"), phrase("adapter")),
 )
+FORMATS_OF_ROWS = ("messages", "sharegpt", "alpaca", "prompt_completion", "question_answer", "preference", "guanaco")
 CHOICES = {
+    "data_format": ("", *FORMATS_OF_ROWS),  # data/formats.py, which loads more
     "profile": ("smoke", "laptop", "colab", "datacenter"),  # settings.PROFILES, which loads more
     "template": ("auto", "model", "guanaco", "chatml"),  # data/chat.py, which loads more
     "quantization": ("nf4", "fp8", "none"),
@@ -49,21 +49,3 @@ LIMITS = {  # far beyond what makes sense, and short of what no machine can allo
     "max_new_tokens": Limits(1, 2**17),
     "seed": Limits(0, 2**32 - 1),
 }
-
-
-def setting_fault(name: str, value: Any, kind: type) -> str:
-    """What is wrong with a setting's value, with what it can be; "" for nothing. kind: str, int, float or bool."""
-    from helpers.data.formats import FORMATS
-    from helpers.data.load import columns_fault
-
-    wrong = value_fault(value, kind, LIMITS.get(name))
-    if wrong or name in CHOICES:
-        return wrong or one_of(value, CHOICES[name])
-    if kind is not str:
-        return ""
-    if not value.strip():
-        return tr("it is empty") if value or name in ("model", "data", "target_modules") else ""
-    if name == "data_format":
-        return one_of(value, FORMATS)
-    more = {"target_modules": layers_fault, "columns": columns_fault}.get(name, home_fault)
-    return text_fault(name, value) or ("" if name == "columns" else long_part(value)) or more(value)

@@ -252,12 +252,13 @@ def keep(path: Path, write: Callable[[], Any]) -> None:
     try:
         write()
     except OSError as error:
+        why = error.strerror or " ".join(str(error).split())[:120]
         moves = setting_of(path) if kind_of_fault(error) else ""
         if moves:
-            facts = {"file": path.name, "why": error.strerror, "setting": moves, "folder": path.parent}
+            facts = {"file": path.name, "why": why, "setting": moves, "folder": path.parent}
             print(tr("not kept in {file}: {why} ({folder}; {setting} moves it)", **facts))
         else:
-            print(tr("not kept in {file}: {why}", file=path.name, why=error.strerror))
+            print(tr("not kept in {file}: {why}", file=path.name, why=why))
 
 
 def json_text(content: Any, indent: int | None = None) -> str:

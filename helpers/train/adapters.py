@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from helpers.adapter_file import adapter_fault
 from helpers.data.load import Splits
 from helpers.machine.language import tr
 from helpers.machine.meter import release_memory
@@ -15,7 +16,7 @@ from helpers.machine.paths import made
 from helpers.machine.quiet import silent
 from helpers.models.adapter import loaded_onto
 from helpers.models.load import load_model
-from helpers.run import Run, adapter_fault, find_run, make_run
+from helpers.run import Run, find_run, make_run
 from helpers.settings import Settings, resolve
 from helpers.train.short import load_and_train
 

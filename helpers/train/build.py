@@ -14,6 +14,7 @@ from trl import SFTTrainer
 
 from helpers.behaviour import is_random
 from helpers.data.rendering import has_marks
+from helpers.machine.card import ROWS, TOLD_OF
 from helpers.machine.language import tr
 from helpers.machine.memory import Forecast
 from helpers.machine.meter import PeakMemory
@@ -280,7 +281,8 @@ def finish(
         "resumed_from": checkpoint.step if checkpoint else None,
         "substitute": run.substitute,
         "data_hash": (trainer.identity or {}).get("content of the data", ""),
-        "rows_hash": "" if trainer.conversations is None else hash_of_rows(trainer.conversations),
+        "rows_hash": (trainer.identity or {}).get(TOLD_OF, {}).get(ROWS, ""),
+        "watched_hash": "" if trainer.watched_rows is None else hash_of_rows(trainer.watched_rows),
         "tokens": trainer._total_train_tokens,
         "tokens_per_second": round(trainer._total_train_tokens / measured["seconds"], 1),
         **measured,

@@ -169,6 +169,16 @@ def test_a_quoted_message_that_is_not_what_the_helper_says_is_found():
     assert quotes.quote_faults("`pip config list`", "`pip config list`", said) == [], "a command is no message"
 
 
+def test_an_exercise_is_set_in_the_same_words_in_its_notebook_and_in_its_solution():
+    """It is written once in English; its Chinese stands in two catalogs."""
+    tasks = {}
+    for path in ENGLISH:
+        for one in entries(catalog(path)):
+            if "/exercise-" in one.context:
+                tasks.setdefault(one.context, set()).add(one.string.lstrip("# "))
+    assert len(tasks) == 31 and {name: words for name, words in tasks.items() if len(words) > 1} == {}
+
+
 @every
 def test_the_cells_are_the_same_but_for_their_words(path):
     """Ids, kinds, tags and other metadata; no outputs; code the same when shown strings are blank."""
@@ -227,6 +237,9 @@ def test_tables_pictures_and_fences_that_differ_are_found():
     assert likeness.markdown_faults(table, table.replace("| c | d |", "| c | d |\n| e | f |"))[0].startswith("tables")
     assert likeness.markdown_faults("![a](b.png)", "![a](c.png)")[0].startswith("pictures")
     assert likeness.markdown_faults("```sh\na\n```", "```sh\na\nb\n```")[0].startswith("code blocks")
+    code = "```python\nx = 'y'  # the rows\n```"
+    assert likeness.markdown_faults(code, code.replace("the rows", "样本")) == []
+    assert likeness.markdown_faults(code, code.replace("'y'", "'z'"))[0].startswith("code blocks")
 
 
 TABLE = "| rows | `r` |\n|---|---|\n| 3 | 0.84 |\n| four | `x` |\n\n1. five\n2. [a](a.md) 6\n3. [b](b.md)\n"

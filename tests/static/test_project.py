@@ -240,7 +240,9 @@ OTHERWISE = {
     "project/pages": {"staged_notebook": "a text that executed() has read and looked through"},
     "data/conversation": {"": "columns that data/load.py has written into each row"},
     "watch/history": {"row_of": "a line of a file that file_bytes has read; each value is looked at"},
-    "run": {"adapter_fault": "the head of a safetensors file, at most MOST_HEAD bytes; whatever it holds is a fault"},
+    "adapter_file": {
+        "adapter_fault": "the head of a safetensors file, at most MOST_HEAD bytes; whatever it holds is a fault"
+    },
     **{name: {"": SENT} for name in ("serve/remote", "train/crew", "panels/site")},
     "serve/serving": {"Handler.stop": "a request with the key; what is no number of a job stops nothing"},
     "serve/api": {"Api.healthy": "what the server answers that was started here; what is no JSON is no answer"},

@@ -10,7 +10,8 @@ from helpers.machine.paths import PROJECT
 from helpers.project.messages import SAY
 
 WINGS = ("machine", "data", "models", "train")
-ALONE = ("settings.py", "reasons.py", "limits.py", "colab.py", "adapted.py", "behaviour.py", "project/doctor.py")
+ALONE = ("settings.py", "fields.py", "reasons.py", "limits.py", "adapter_file.py", "colab.py", "adapted.py")
+ALONE += ("behaviour.py", "project/doctor.py")
 MODULES = [path for wing in WINGS for path in sorted((PROJECT / "helpers" / wing).glob("*.py"))]
 MODULES += [PROJECT / "helpers" / name for name in ALONE]
 FIELDS = string.Formatter().parse

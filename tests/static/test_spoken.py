@@ -17,7 +17,7 @@ MAKERS |= {"teaching", "written"}
 MADE = re.compile(r"answers_\d\d|questions(_\d\d)?")
 FILES = sorted(path for wing in WINGS for path in (HELPERS / wing).glob("*.py"))
 FILES = [path for path in FILES if path.stem not in MAKERS and not MADE.fullmatch(path.stem)]
-FILES += [HELPERS / name for name in ("run.py", "runs.py")]
+FILES += [HELPERS / name for name in ("run.py", "runs.py", "adapter_file.py", "fields.py")]
 WORDS = re.compile(r"[A-Za-z]{2,}[,;:.]? [a-z]{2,}")  # two words side by side
 SHOWN = {"description", "tooltip", "placeholder", "label", "xlabel", "ylabel", "title"}  # arguments that are shown
 
@@ -68,7 +68,7 @@ ENGLISH = {
     "project/report.py": [":root{"],  # style
     "project/series.py": ["import sys;"],  # code
     "run.py": ["passed over"],  # in a sentence of read_json
-    "runs.py": ["higher is", "lower is", "content of"],  # keys
+    "runs.py": ["higher is", "lower is"],  # keys
     "serve/api.py": ["\nimport os"],  # code
     "serve/serving.py": ["the key is not", "there is no {}"],  # from one process to another
     "watch/figures.py": ["Glyph"],  # a library's warning

@@ -15,8 +15,10 @@ PACKAGE = PROJECT / "helpers"
 # From the bottom up: a wing imports from those before it; those of one line do not know each other.
 FLOORS = (
     ("machine", "adapted", "behaviour", "norm", "seeds"),
-    ("data", "watch", "runs", "reasons", "colab"),
-    ("generate", "limits"),
+    ("data", "watch", "reasons", "limits", "colab"),
+    ("fields", "adapter_file"),
+    ("runs",),
+    ("generate",),
     ("settings",),
     ("run",),
     ("models", "serve"),

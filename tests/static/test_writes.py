@@ -63,7 +63,7 @@ def calls(tree):
 
 def writes(call):
     """Whether a call writes to a disk."""
-    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    name = called_alone(call)
     owner = getattr(getattr(call.func, "value", None), "id", "")
     if name == "open":
         given = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
@@ -76,7 +76,7 @@ def writes(call):
 
 def called(node):
     """The names of what is called in an expression."""
-    return {getattr(n.func, "attr", getattr(n.func, "id", "")) for n in ast.walk(node) if isinstance(n, ast.Call)}
+    return {called_alone(one) for one in ast.walk(node) if isinstance(one, ast.Call)}
 
 
 def answered(call, above):
@@ -93,11 +93,24 @@ def answered(call, above):
             return True
         if isinstance(node, ast.Call) and isinstance(inside, ast.Lambda) and called(node) & set(GIVEN_TO):
             return True
+        if isinstance(node, ast.FunctionDef) and any(hands_on(other, node.name) for other in above):
+            return True
         if isinstance(node, ast.withitem):
             inside = node.context_expr
             continue
         inside = node
     return False
+
+
+def hands_on(node, name):
+    """Whether a function gives an inner one of this name to what answers for what it writes."""
+    given = [one for one in ast.walk(node) if isinstance(one, ast.Call) and called_alone(one) in GIVEN_TO]
+    return any(isinstance(arg, ast.Name) and arg.id == name for one in given for arg in one.args)
+
+
+def called_alone(call):
+    """The name of what a call calls."""
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
 
 
 def answers(item):

@@ -16,6 +16,7 @@ from helpers.data.load import load_chat_data
 from helpers.machine.hardware import Machine
 from helpers.models.load import load_model
 from helpers.run import Run
+from helpers.runs import row_of_run
 from helpers.settings import SettingsError, resolve
 from helpers.train import build as training
 from helpers.train.best import Best, Point, best_of, waited
@@ -329,6 +330,15 @@ def test_a_value_that_cannot_work_is_refused(wrong):
 def test_the_log_is_json_throughout(tmp_path):
     run(tmp_path / "run", WILD)
     assert all(json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines())
+
+
+def test_an_unfinished_run_is_known_by_its_rows_as_a_finished_one(tmp_path):
+    card, _ = run(tmp_path / "whole", SMOKE)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", replace(SMOKE, max_length=96), [KilledAt(5)])
+    whole, killed = (row_of_run(tmp_path / name) for name in ("whole", "killed"))
+    assert whole.data == killed.data and "unknown" not in whole.data and card["watched_hash"] == whole.watched
+    assert not whole.wrong and not killed.wrong and not killed.card
 
 
 @pytest.mark.parametrize("given", [{"use_dora": True}, {"use_rslora": True}, {"init_lora_weights": "gaussian"}])

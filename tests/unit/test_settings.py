@@ -7,6 +7,8 @@ import pytest
 
 from helpers import settings as module
 from helpers.data import chat
+from helpers.data.formats import FORMATS
+from helpers.data.load import SHOP
 from helpers.limits import CHOICES
 from helpers.machine.hardware import Choice, Machine
 from helpers.machine.values import in_short
@@ -182,6 +184,10 @@ def test_a_readers_own_data_is_asked_a_stated_number_of_questions():
     assert resolve("laptop", data="mine.jsonl", evaluation_questions=7, **laptop).evaluation_questions == 7
 
 
+def test_the_data_of_no_profile_is_the_shops():
+    assert Settings().data == SHOP
+
+
 ODD = [
     *(None, "", " ", "nan", "inf", "8", "1e3", "../../x", "x" * 300, "x/" * 150, "x" * 100_000, "\ud800", "a\0b"),
     *("a\nb", "\x1b[2J", "数据", "/dev/zero", "/proc/self/mem", "https://example.org/y/z", "~nobody-of-this-name/x"),
@@ -237,6 +243,7 @@ def test_any_value_in_a_settings_file_is_meant_or_refused_in_a_sentence_that_nam
 
 def test_names_that_are_written_twice_so_that_less_is_loaded_are_the_same():
     assert CHOICES["profile"] == tuple(PROFILES)
+    assert CHOICES["data_format"] == ("", *FORMATS)
     assert set(CHOICES["template"]) == {chat.AUTO, chat.MODEL, *chat.TEMPLATES}
 
 
