@@ -27,10 +27,7 @@ def convert_with_llama_cpp(llama_cpp: Path, model: Path, target: Path, kind: str
     script = llama_cpp.expanduser() / "convert_hf_to_gguf.py"
     if not script.is_file():
         raise ExportError(
-            tr(
-                "{llama_cpp} has no convert_hf_to_gguf.py: name the folder of llama.cpp's repository.",
-                llama_cpp=llama_cpp,
-            )
+            tr("{folder} has no convert_hf_to_gguf.py: name the folder of llama.cpp's repository", folder=llama_cpp)
         )
     if kind == "Q4_0":
         raise ExportError(tr("llama.cpp's converter makes no Q4_0: take F16, then its llama-quantize."))

@@ -12,12 +12,13 @@ from safetensors import safe_open
 
 from helpers.export.converter import convert_with_llama_cpp
 from helpers.export.errors import ExportError
-from helpers.export.files import read_config
+from helpers.export.files import read_config, shared_text
 from helpers.export.gguf_tokenizer import add_tokenizer, read_words
 from helpers.export.merge import saved_generation
 from helpers.export.modelfile import modelfile
 from helpers.export.weights import base_files, base_tensors
 from helpers.machine.language import listed, tr
+from helpers.machine.paths import writes_to
 from helpers.models.source import panics_as_errors
 
 if TYPE_CHECKING:
@@ -53,17 +54,18 @@ def write_gguf(model: Path, target: Path, kind: str = "F16", llama_cpp: Path | N
         check_shape(config)
         check_tensors(model, config)
         check_ends(model, len(tokenizer))
-    target.parent.mkdir(parents=True, exist_ok=True)
     half_done = target.with_name(target.name + ".part")
-    try:
-        if llama_cpp:
-            convert_with_llama_cpp(Path(llama_cpp), model, half_done, kind)
-        else:
-            write_natively(model, half_done, kind, config, tokenizer)
-        half_done.replace(target)
-    finally:
-        half_done.unlink(missing_ok=True)
-    (target.parent / "Modelfile").write_text(modelfile(target.name, tokenizer, end_tokens(model)), encoding="utf-8")
+    with writes_to(target, ""):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if llama_cpp:
+                convert_with_llama_cpp(Path(llama_cpp), model, half_done, kind)
+            else:
+                write_natively(model, half_done, kind, config, tokenizer)
+            half_done.replace(target)
+        finally:
+            half_done.unlink(missing_ok=True)
+    shared_text(target.parent / "Modelfile", modelfile(target.name, tokenizer, end_tokens(model)))
     return target
 
 
@@ -326,8 +328,7 @@ def as_gguf(
         kind = "F16"
     largest = weight.abs().max().item()
     if not math.isfinite(largest) or (kind not in ("F32", "BF16") and largest > torch.finfo(torch.float16).max):
-        room, again = tr("BF16 has room for it"), tr("take an older checkpoint, or train again")
-        hint = room if math.isfinite(largest) else again
+        hint = tr("BF16 has room for it") if math.isfinite(largest) else tr("take an older checkpoint, or train again")
         raise ExportError(
             tr(
                 "{key} holds {largest:.3g}, which is no number in {kind}: {hint}.",

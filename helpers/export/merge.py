@@ -21,6 +21,7 @@ from helpers.export.tied import Tied, refuse_apart, stored_as, tied_weights
 from helpers.export.weights import base_files, base_tensors, stored_name
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.language import listed, tr
+from helpers.machine.paths import PlaceError, writes_to
 from helpers.models import adapter as adapters
 from helpers.models.adapter import PREFIX, Adapter, Change
 from helpers.models.load import generation_config
@@ -61,7 +62,7 @@ def as_export_errors(base: Path, adapter: Path) -> Iterator[None]:
     try:
         with panics_as_errors():
             yield
-    except ExportError:
+    except (ExportError, PlaceError):
         raise
     except ModelError as error:
         raise ExportError(str(error)) from None
@@ -171,9 +172,9 @@ def merge(
     wanted, tied, as_files = merge_plan(base, adapter)
     half_done = target.with_name(target.name + ".part")
     shutil.rmtree(half_done, ignore_errors=True)
-    half_done.mkdir(parents=True)
     try:
-        with as_export_errors(base, adapter):
+        with as_export_errors(base, adapter), writes_to(target, ""):
+            half_done.mkdir(parents=True)
             total, old, grown = (
                 write_named_shards(base, half_done, wanted, tied, dtype, shard_bytes)
                 if as_files
@@ -181,7 +182,7 @@ def merge(
             )
             write_rest(base, adapter, half_done, dtype, grown, tied)
             agreement = logits_agreement(base, adapter, half_done, dtype == torch.float32) if check else None
-        half_done.replace(target)
+            half_done.replace(target)
     finally:
         shutil.rmtree(half_done, ignore_errors=True)
     return Merged(target, total, old, len(wanted) + bool(tied and tied.changes), agreement)
