@@ -49,7 +49,8 @@ def catalog_from(text: str) -> "Catalog":
     catalog = read_po(io.BytesIO(text.encode()), locale="zh_CN", abort_invalid=True)
     blocks = text.strip().split("\n\n")[1:]
     for block, message in zip(blocks, entries(catalog), strict=False):
-        if before := re.findall(r"(?m)^#\| (?:msgid )?(\".*)$", block):
+        pieces = [re.findall(r'"(?:[^"\\]|\\.)*"', line) for line in re.findall(r"(?m)^#\| (.*)$", block)]
+        if before := [piece for line in pieces for piece in line]:  # several stand on one line
             message.previous_id = [denormalize("\n".join(before))]
     return catalog
 
