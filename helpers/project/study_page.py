@@ -1,29 +1,13 @@
 """docs/settings.md's sentences on two variants of the study, made anew from its file. Writes no other sentence."""
 
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from helpers.machine.language import speaking_english
 from helpers.machine.paths import PROJECT
 
 PAGE = PROJECT / "docs" / "settings.md"
 SENTENCE = re.compile(r"(?m)^- (?P<label>[^:\n]+): (?P<first>[\w.-]+) [\d.]+%?, (?P<second>[\w.-]+) [\d.]+%?\..*$")
-
-
-@contextmanager
-def in_english() -> Iterator[None]:
-    """While it is open, helpers speak English whatever the system's language is."""
-    before = os.environ.get("FT_LANGUAGE")
-    os.environ["FT_LANGUAGE"] = "en"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["FT_LANGUAGE"]
-        else:
-            os.environ["FT_LANGUAGE"] = before
 
 
 def study_page() -> dict[Path, str]:
@@ -32,5 +16,5 @@ def study_page() -> dict[Path, str]:
 
     study, figures = read_study(), {str(label): figure for figure, (label, _, _) in LABELS.items()}
     said = lambda match: f"- {verdict(study, match['first'], match['second'], figures[match['label']])}"
-    with in_english():
+    with speaking_english():
         return {PAGE: SENTENCE.sub(said, PAGE.read_text(encoding="utf-8"))}
