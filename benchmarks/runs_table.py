@@ -1,7 +1,7 @@
 """How long 200 runs side by side take to open: `python benchmarks/runs_table.py [--runs 200] [--json FILE]`.
 
-Made-up runs of the size of real ones (settings, card, a log of 400 steps, a checkpoint's list). Measures the command in
-a process of its own, and the panel in one that has its libraries loaded already.
+Made-up runs of the size of real ones (settings, card, an adapter, a log of 400 steps, a checkpoint's list). Measures
+the command in a process of its own, and the panel in one that has its libraries loaded already.
 """
 
 import argparse
@@ -14,6 +14,9 @@ import time
 from datetime import date
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from helpers.machine.hardware import this_machine
 from helpers.machine.paths import PROJECT, write_json
 from helpers.machine.versions import versions
@@ -24,15 +27,20 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def write_runs(folder: Path, count: int) -> None:
-    """As many run folders, each with settings of its own."""
+    """As many run folders, each with settings of its own; a quarter of them are of a sweep."""
     for number in range(count):
         settings = resolve("laptop", r=4 + number % 60, learning_rate=1e-3 + number * 1e-5, seed=number % 3)
-        run = folder / f"20260101-{number:06}-laptop"
-        run.mkdir()
+        place = f"sweeps/{number % 4:012}/seed-{number}" if number % 4 == 0 else f"20260101-{number:06}-laptop"
+        run = folder / place
+        run.mkdir(parents=True)
         write_json(run / "settings.json", settings.as_dict())
         card = {"profile": "laptop", "data": "shop_support", "steps": 400, "tokens": 80_000, "seconds": 120.0}
+        card |= {"rows_hash": "0123456789abcdef", "evaluation_loss": 0.5 + number / 1000}
         card |= {"nll": {"base": 3.0, "tuned": 0.5 + number / 1000}, "fact_accuracy": {"base": 0.1, "tuned": 0.8}}
         write_json(run / "run_card.json", card)
+        write_json(run / "adapter" / "adapter_config.json", {"peft_type": "LORA", "r": settings.r})
+        weights = {f"layers.{i}.lora_A.weight": np.zeros((settings.r, 64), np.float32) for i in range(210)}
+        save_file(weights, run / "adapter" / "adapter_model.safetensors")
         rows = [{"step": step, "seconds": step / 4, "loss": 1.0, "grad_norm": 0.5} for step in range(1, 401)]
         rows += [{"step": step, "seconds": step / 4, "eval_loss": 3.0 - step / 200} for step in range(0, 401, 50)]
         (run / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

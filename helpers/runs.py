@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from helpers.machine.card import card_fault, read_card
+from helpers.adapter_file import adapter_fault
+from helpers.fields import SettingsError, check_values
+from helpers.machine.card import ROWS, TOLD_OF, card_fault, read_card
 from helpers.machine.language import joined, listed, phrase, tr
 from helpers.machine.paths import is_kind, read_json, runs_folder
 from helpers.machine.tables import Table
@@ -19,46 +22,51 @@ ASIDE = (
     "attention",
     "gradient_checkpointing",
 )  # of the machine, not the task
+DIVIDED = ("per_device_train_batch_size", "gradient_accumulation_steps")  # a step
 PARTS = ("settings.json", "run_card.json", "history.jsonl")  # a folder with one of these is a run's
+SWEEPS = "sweeps"  # the folder of runs/ that holds a folder for each sweep
 HEADER = (
-    *(phrase("steps"), phrase("tokens"), phrase("min"), phrase("loss"), phrase("facts")),
+    *(phrase("steps"), phrase("tokens"), phrase("min"), phrase("loss"), "NLL", phrase("facts")),
     *(phrase("style"), phrase("forgot"), "GiB"),
 )
-CHECKS = ("facts", "style", "forgot")  # columns of the table that not every data set has
+CHECKS = ("NLL", "facts", "style", "forgot")  # columns of the table that not every run has
 SORTS = (
-    *(phrase("newest"), phrase("loss"), phrase("facts"), phrase("minutes"), phrase("tokens")),
+    *(phrase("newest"), phrase("loss"), "nll", phrase("facts"), phrase("minutes"), phrase("tokens")),
     *(phrase("memory"), phrase("forgetting")),
 )
 LOWER, HIGHER = "lower is better", "higher is better"
 STATES: dict[str, str] = {"unfinished": phrase("{run} (unfinished)"), "substitute": phrase("{run} (substitute)")}
-STATES |= {"stopped": phrase("{run} (stopped)"), "": "{run}"}
+STATES |= {"stopped": phrase("{run} (stopped)"), "gone": phrase("{run} (without its adapter)"), "": "{run}"}
 
 
 class RunRow(NamedTuple):
     """One run. settings, card: as their files have them. data: what it was trained on, by content where that is known.
 
-    wrong: what is damaged, in words; "" for nothing.
+    name: its folder's, from that of all runs on. watched: the hash of the rows of its held-out loss; "" if not known.
+    sweep: the name of the sweep that it is of, or "". wrong: what is damaged, in words; "" for nothing.
     """
 
     folder: Path
+    name: str
     settings: dict
     card: dict
     data: str
+    watched: str
+    sweep: str
     wrong: str
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.folder.name
 
 
 class Figures(NamedTuple):
-    """What is compared; None where it was not measured. loss in nats a token, memory in GiB, forgetting in nats."""
+    """What is compared; None where it was not measured. loss, nll in nats a token, memory in GiB, forgetting in nats.
+
+    loss: of the few held-out rows that are watched while it trains; nll: of all that the evaluation asks afterwards.
+    """
 
     steps: float | None
     tokens: float | None
     minutes: float | None
     loss: float | None
+    nll: float | None
     facts: float | None
     style: float | None
     forgetting: float | None
@@ -66,42 +74,63 @@ class Figures(NamedTuple):
 
 
 def read_runs(folder: Path | None = None) -> list[RunRow]:
-    """Every run in a folder (the runs' own without one), newest first; damaged ones are among them, with what is wrong.
+    """Every run in a folder (the runs' own without one), newest first, then those of its sweeps, sweep by sweep.
 
-    Reads two small files and a checkpoint's list of a run: no log, no weights.
+    Damaged ones are among them, with what is wrong. Reads two small files, the head of an adapter and, of a run
+    without a card, a checkpoint's list: no log, no weights.
     """
     folder = folder or runs_folder()
-    folders = (
-        [path for path in folder.iterdir() if any((path / part).exists() for part in PARTS)] if folder.is_dir() else []
-    )
-    return [row_of_run(path) for path in sorted(folders, key=lambda path: path.name, reverse=True)]
+    rows = [row_of_run(path) for path in sorted(runs_in(folder), key=lambda path: path.name, reverse=True)]
+    sweeps = folder / SWEEPS
+    rows += [row_of_run(path, f"{SWEEPS}/{path.name}") for path in sorted(runs_in(sweeps))]
+    for sweep in sorted(folders_in(sweeps), key=lambda path: path.stat().st_mtime, reverse=True):
+        rows += [row_of_run(path, f"{SWEEPS}/{sweep.name}/{path.name}", sweep.name) for path in sorted(runs_in(sweep))]
+    return rows
 
 
-def row_of_run(folder: Path) -> RunRow:
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder; none where it is not there."""
+    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The folders of runs in a folder."""
+    return [path for path in folders_in(folder) if any((path / part).exists() for part in PARTS)]
+
+
+def row_of_run(folder: Path, name: str = "", sweep: str = "") -> RunRow:
     """One run, whatever state its files are in."""
     said: list[str] = []
-    texts = {"profile": str, "model": str, "data": str}
-    settings = read_json(folder / "settings.json", said.append, texts)
-    card = read_card(folder, said.append)
-    wrong = listed(said, "; ")
-    if settings is None and not wrong:
-        wrong = tr("it has no settings.json")
-    elif missing := [name for name in texts if settings is not None and name not in settings]:
-        wrong = wrong or tr("its settings.json has no {names}", names=listed(missing))
-    elif card and (fault := card_fault(card)):
-        wrong = wrong or fault
-    settings = settings or {}
-    return RunRow(folder, settings, card, data_of(folder, settings, card), wrong.replace(f"{folder.name}/", ""))
+    settings, card = read_json(folder / "settings.json", said.append), read_card(folder, said.append)
+    wrong = listed(said, "; ") or settings_fault(settings) or (card_fault(card) if card else "")
+    if (folder / "adapter").exists():
+        wrong = wrong or adapter_fault(folder / "adapter")
+    settings, wrong = settings or {}, wrong.replace(f"{folder.name}/", "")
+    watched = str(card.get("watched_hash", ""))
+    return RunRow(folder, name or folder.name, settings, card, data_of(folder, settings, card), watched, sweep, wrong)
+
+
+def settings_fault(settings: dict | None) -> str:
+    """What is wrong with a run's settings; "" for nothing."""
+    if settings is None:
+        return tr("it has no settings.json")
+    try:
+        check_values(settings)
+    except SettingsError as error:
+        return tr("its settings.json: {wrong}", wrong=error)
+    missing = [name for name in ("profile", "model", "data") if name not in settings]
+    return tr("its settings.json has no {names}", names=listed(missing)) if missing else ""
 
 
 def data_of(folder: Path, settings: dict, card: dict) -> str:
-    """The data's name with a hash of the tokens that were trained on, from the card or a checkpoint's identity."""
-    known = card.get("data_hash")
-    for seal in sorted(folder.glob("checkpoints/checkpoint-*/complete.json")):
+    """The data's name with a hash of its rows, from the card or else from a checkpoint."""
+    known = card.get("rows_hash")
+    for seal in () if known else folder.glob("checkpoints/checkpoint-*/complete.json"):
         identity = (read_json(seal, lambda text: None, {"identity": dict}) or {}).get("identity", {})
-        known = known or identity.get("content of the data")
-    name = str(settings.get("data") or card.get("data") or "?")
-    return f"{Path(name).name} {known[:8]}" if isinstance(known, str) and known else Path(name).name
+        told = identity.get(TOLD_OF)
+        known = known or (told.get(ROWS) if isinstance(told, dict) else None)
+    name = Path(str(settings.get("data") or card.get("data") or "?")).name
+    return f"{name} {known[:8]}" if isinstance(known, str) and known else tr("{name}, rows unknown", name=name)
 
 
 def figures(run: RunRow) -> Figures:
@@ -109,12 +138,13 @@ def figures(run: RunRow) -> Figures:
     card = run.card
     number = lambda name: number_in(card, name)
     tuned = lambda name: number_in(card.get(name), "tuned")
-    seconds, measured = number("seconds"), tuned("nll")
+    seconds = number("seconds")
     return Figures(
         steps=number("steps"),
         tokens=number("tokens"),
         minutes=None if seconds is None else seconds / 60,
-        loss=number("evaluation_loss") if measured is None else measured,
+        loss=number("evaluation_loss"),
+        nll=tuned("nll"),
         facts=tuned("fact_accuracy"),
         style=tuned("style"),
         forgetting=forgotten(card.get("forgetting")),
@@ -129,7 +159,7 @@ def number_in(values: Any, name: str) -> float | None:
 
 
 def forgotten(values: Any) -> float | None:
-    """By how much the NLL of ordinary text has risen, as notebook 05 or a sweep has measured it."""
+    """By how much the NLL of ordinary text has risen, as notebook 05 has measured it."""
     base = number_in(values, "base")
     tuned = [number_in(values, name) for name in ("tuned", "notebook 03's run")]
     known = [value for value in tuned if value is not None]
@@ -137,26 +167,36 @@ def forgotten(values: Any) -> float | None:
 
 
 def differing(runs: Sequence[RunRow]) -> list[str]:
-    """The settings in which these runs differ; those that follow from the machine are left out."""
-    names = dict.fromkeys(name for run in runs for name in run.settings if name not in ASIDE)
-    values = lambda name: {repr(run.settings.get(name)) for run in runs if run.settings}
-    return [name for name in names if len(values(name)) > 1]
+    """The settings in which these runs differ; those that follow from the machine are left out.
+
+    How a step is divided is one of them, as long as all have as many rows a step.
+    """
+    known = [run.settings for run in runs if run.settings]
+    aside = {*ASIDE, *(DIVIDED if len({rows_a_step(settings) for settings in known}) < 2 else ())}
+    names = dict.fromkeys(name for settings in known for name in settings if name not in aside)
+    return [name for name in names if any(settings.get(name) != known[0].get(name) for settings in known)]
+
+
+def rows_a_step(settings: dict) -> float:
+    """Rows of an optimizer step."""
+    return math.prod(number_in(settings, name) or 1.0 for name in DIVIDED)
 
 
 def sorted_runs(runs: Sequence[RunRow], sort: str) -> list[RunRow]:
-    """The runs by one figure, the best first, those without it last; by another figure than the time, data by data.
+    """The runs by one figure, the best first, those without it last, data by data; "newest": as `read_runs` has them.
 
     Raises ValueError for a figure that there is not.
     """
     if sort not in SORTS:
         raise ValueError(tr("sort={sort!r}: there are {names}", sort=sort, names=listed(SORTS)))
     if sort == "newest":
-        return sorted(runs, key=lambda run: run.name, reverse=True)
+        return list(runs)
     sign = -1 if sort == "facts" else 1
 
     def key(run: RunRow) -> tuple:
         value = getattr(figures(run), sort)
-        return (run.data, value is None, sign * (value or 0.0), run.name)
+        rows = run.watched if sort == "loss" else ""
+        return (run.data, value is None, rows, sign * (value or 0.0), run.name)
 
     return sorted(runs, key=key)
 
@@ -165,7 +205,7 @@ def runs_table(runs: Sequence[RunRow], sort: str = "newest") -> Table:
     """The whole runs as a table; damaged ones are named below it, and runs of other data are said to be such."""
     whole = sorted_runs([run for run in runs if not run.wrong], sort)
     names = [name for name in differing(whole) if name != "data"]
-    forms = ("{:.0f}", "{:,.0f}", "{:.1f}", "{:.3f}", "{:.0%}", "{:.0%}", "{:+.2f}", "{:.1f}")
+    forms = ("{:.0f}", "{:,.0f}", "{:.1f}", "{:.3f}", "{:.3f}", "{:.0%}", "{:.0%}", "{:+.2f}", "{:.1f}")
     kept = [
         i for i, name in enumerate(HEADER) if name not in CHECKS or any(figures(run)[i] is not None for run in whole)
     ]
@@ -185,7 +225,9 @@ def state(run: RunRow) -> str:
         return "unfinished"
     if run.card.get("substitute"):
         return "substitute"
-    return "" if run.card.get("finished", True) else "stopped"
+    if not run.card.get("finished", True):
+        return "stopped"
+    return "" if (run.folder / "adapter").exists() else "gone"
 
 
 def notes(runs: Sequence[RunRow], whole: Sequence[RunRow]) -> list[str]:
@@ -200,10 +242,23 @@ def notes(runs: Sequence[RunRow], whole: Sequence[RunRow]) -> list[str]:
                 names=listed(kinds),
             )
         )
+    if len({(run.data, run.watched) for run in whole if figures(run).loss is not None}) > len(kinds):
+        said.append(tr("The losses are not all of the same held-out rows: the table has those of one kind together."))
     if whole:
         said.append(
-            tr("loss: held-out, in nats a token, lower is better. forgot: how far the NLL of ordinary text rose.")
+            tr(
+                "loss: of the held-out rows that are watched while it trains; NLL: of the evaluation's held-out "
+                "questions; both in nats a token, lower is better. forgot: how far the NLL of ordinary text rose."
+            )
         )
+    if sweeps := {run.sweep for run in whole if run.sweep}:
+        words = tr(
+            "{n} runs are of {sweeps} sweeps, and say so in their names: short trainings, of which the worse were "
+            "stopped early.",
+            n=sum(bool(run.sweep) for run in whole),
+            sweeps=len(sweeps),
+        )
+        said.append(words)
     said += [damaged_run(run) for run in runs if run.wrong]
     return said or [tr("no run yet in {folder}/: notebook 03 trains one", folder=runs_folder().name)]
 
@@ -229,8 +284,12 @@ def changed_between(one: RunRow, other: RunRow) -> str:
         )
         return joined([*said, words])
     before, after = figures(one), figures(other)
+    if one.watched == other.watched:
+        said.append(outcome(tr("held-out loss"), before.loss, after.loss, "{:.3f}", LOWER))
+    elif before.loss is not None and after.loss is not None:
+        said.append(tr("Their held-out losses are of other rows, so they are not compared."))
     said += [
-        outcome(tr("held-out loss"), before.loss, after.loss, "{:.3f}", LOWER),
+        outcome(tr("NLL (nats a token)"), before.nll, after.nll, "{:.3f}", LOWER),
         outcome(tr("facts right"), before.facts, after.facts, "{:.0%}", HIGHER),
         outcome(tr("forgetting"), before.forgetting, after.forgetting, "{:+.2f}", LOWER),
         outcome(tr("minutes"), before.minutes, after.minutes, "{:.1f}", LOWER),

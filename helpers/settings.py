@@ -1,12 +1,13 @@
 """The settings of a run: profiles, overrides and the reason for every value. Loads nothing, trains nothing."""
 
 import os
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from helpers.data.load import GUANACO_ID, SHOP
-from helpers.limits import CHOICES, LIMITS, TRACKERS
+from helpers.fields import EMBEDDED, Settings, SettingsError, check_values, wrong_value
+from helpers.limits import TRACKERS
 from helpers.machine.hardware import (
     Choice,
     Machine,
@@ -19,15 +20,13 @@ from helpers.machine.hardware import (
     this_machine,
 )
 from helpers.machine.inits import init_fault
-from helpers.machine.language import listed, phrase, tr
+from helpers.machine.language import phrase, tr
 from helpers.machine.memory import FALCON_7B, SMOLLM2_135M, Batch, choose_batch, shape_in
 from helpers.machine.pins import is_hub_name, pinned, split_name
-from helpers.machine.tables import Table
-from helpers.machine.values import near, one_of, value_fault
+from helpers.machine.values import one_of, value_fault
 from helpers.machine.versions import can_import
 from helpers.reasons import REASONS
 
-EMBEDDED = "embedded"
 DIVISION = {"per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"}  # of a step
 SET = phrase("set by you")  # the reason of what was set in a notebook's parameters or on the command line
 OWN_DATA = (SHOP, GUANACO_ID)  # data sets that the profiles know
@@ -35,77 +34,6 @@ HELD_OUT = phrase("of your held-out rows: enough to see a change, in a minute or
 OWN_QUESTIONS = 100  # held-out questions of a reader's own data in an evaluation, where nothing else is said
 FALCON = "tiiuae/falcon-7b"
 FALCON_REVISION = "ec89142b67d748a1865ea4451372db8313ada0d8"
-
-
-class SettingsError(ValueError):
-    """A setting cannot work; the message names it, the value and what can."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that a run depends on. Lengths are in tokens; dtypes are names ("bfloat16") or "" for none."""
-
-    profile: str = "laptop"
-    model: str = EMBEDDED
-    revision: str = ""
-    data: str = SHOP
-    data_format: str = ""  # a name of formats.FORMATS; "": what the columns say
-    columns: str = ""  # the reader's own names of columns: "question=ask,answer=reply"
-    template: str = "guanaco"  # or "chatml", or "model": the tokenizer's own; "auto": that one where there is one
-    thinking: str = "trained"  # of rows that have some; or "left out"
-    quantization: str = "none"  # "nf4", "fp8" or "none"
-    device: str = "cpu"
-    dtype: str = "float32"  # of weights that are not quantized, and of the 4-bit compute
-    autocast: str = ""  # mixed precision in training
-    attention: str = "sdpa"  # kernel for packed rows and all others, see helpers/models/attention.py
-    max_length: int = 256
-    packing: bool = False
-    assistant_only_loss: bool = True
-    per_device_train_batch_size: int = 8
-    gradient_accumulation_steps: int = 1
-    gradient_checkpointing: bool = False
-    num_train_epochs: float = 1.25
-    max_steps: int = -1  # -1: as many as num_train_epochs make
-    minutes: float = 0.0  # of training and its evaluations, into which the steps must fit; 0: no such limit
-    learning_rate: float = 2e-3
-    lr_scheduler_type: str = "linear"
-    warmup_steps: float = 0.03  # below 1: a share of all steps
-    max_grad_norm: float = 1.0
-    early_stopping: int = 0  # evaluations without improvement after which it stops; 0: never
-    early_stopping_threshold: float = 0.0  # an improvement is more than this, in nats or as a share
-    keep_best: bool = False  # the adapter that is saved is that of the best evaluation
-    best_by: str = "loss"  # or "fact_accuracy", of the held-out rows that are watched
-    r: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.0
-    target_modules: str = "all-linear"
-    layers_to_transform: str = "all"  # or "upper half"
-    use_rslora: bool = False  # LoRA's scale is lora_alpha / sqrt(r) then, not lora_alpha / r
-    use_dora: bool = False  # a weight's size is trained apart from its direction
-    init_lora_weights: str = "default"  # how A and B begin: a name of INITS
-    evaluation_questions: int = 0  # of each slice; 0: all
-    max_new_tokens: int = 64  # of an answer in the evaluation
-    seed: int = 0
-    tracking: str = "none"  # or "tensorboard", "trackio": files on this machine
-    reasons: dict[str, str] = field(default_factory=dict, compare=False)
-
-    def table(self) -> str:
-        """Every setting, its value and its reason, as aligned text."""
-        rows = [(f.name, str(getattr(self, f.name)) or '""') for f in fields(self) if f.name != "reasons"]
-        width, value_width = (max(len(row[i]) for row in rows) for i in (0, 1))
-        return "\n".join(f"{n:{width}}  {v:{value_width}}  {tr(self.reasons.get(n, ''))}".rstrip() for n, v in rows)
-
-    def shown(self, *names: str) -> Table:
-        """The settings that are named, with their reasons; all others folded below them."""
-        every = [f.name for f in fields(self) if f.name != "reasons"]
-        row = lambda name: (name, f"{getattr(self, name)}" or '""', tr(self.reasons.get(name, "")))
-        rest = [row(name) for name in every if name not in names]
-        words = tr("the other {n} settings", n=len(rest))
-        return Table((tr("setting"), tr("value"), tr("why")), [row(name) for name in names], rest, words)
-
-    def as_dict(self) -> dict:
-        """The settings as plain values, for JSON."""
-        return asdict(self)
 
 
 TINY = {"packing": True, "per_device_train_batch_size": 2, "max_length": 512, "max_steps": 8}
@@ -178,13 +106,10 @@ def resolve(
     named = named_profile(profile, here=machine is None)
     machine = machine or this_machine()
     chosen = named or choose_profile(machine, hub or ask_hub(machine))
-    if chosen.value not in PROFILES:
-        raise SettingsError(
-            tr("there is no profile {name!r}; there are: auto, {names}.", name=chosen.value, names=listed(PROFILES))
-        )
     given = {name: value for name, value in overrides.items() if value is not None}
-    if isinstance(given.get("columns"), dict):
-        given["columns"] = ",".join(f"{meaning}={name}" for meaning, name in given["columns"].items())
+    columns = given.get("columns")
+    if isinstance(columns, dict) and all(isinstance(name, str) for pair in columns.items() for name in pair):
+        given["columns"] = ",".join(f"{meaning}={name}" for meaning, name in columns.items())
     given |= {name: os.fspath(given[name]) for name in ("model", "data") if isinstance(given.get(name), Path)}
     if given.get("init_lora_weights") is True:  # as PEFT spells it
         given["init_lora_weights"] = "default"
@@ -194,6 +119,7 @@ def resolve(
     settings = Settings(profile=chosen.value, **PROFILES[chosen.value])
     settings, reasons = fit_to_machine(settings, reasons, machine)
     if from_environment := os.environ.get("FT_MODEL"):
+        check_values({"model": from_environment})
         settings = replace(settings, model=from_environment)
         reasons["model"] = phrase("the environment variable FT_MODEL")
     settings = replace(settings, **given)
@@ -221,7 +147,7 @@ def own_model(settings: Settings, reasons: dict[str, str], model: str) -> tuple[
         why = tr("a folder or a model of this project has none")
         if wanted:
             why = tr("{name} names {wanted} already", name=name, wanted=wanted)
-        raise SettingsError(tr("revision={asked!r}: {why}; leave it out.", asked=asked, why=why))
+        raise wrong_value("revision", asked, tr("{why}; leave it out", why=why))
     chosen: dict[str, Any] = {"model": name}
     if is_hub_name(name) and (settings.model != model or asked):
         pin = pinned(name, wanted or asked or "main")
@@ -236,12 +162,16 @@ def own_model(settings: Settings, reasons: dict[str, str], model: str) -> tuple[
 
 
 def named_profile(profile: str, here: bool = True) -> Choice | None:
-    """The profile that the parameter or, for this machine, $FT_PROFILE names; None means: detect it."""
-    if profile != "auto":
-        return Choice(profile, SET)
-    if here and (from_environment := os.environ.get("FT_PROFILE")):
-        return Choice(from_environment, phrase("the environment variable FT_PROFILE"))
-    return None
+    """The profile that the parameter or, for this machine, $FT_PROFILE names; None means: detect it.
+
+    Raises SettingsError for another name.
+    """
+    reason, asked = SET, profile
+    if profile == "auto" and here and (from_environment := os.environ.get("FT_PROFILE")):
+        reason, asked = phrase("the environment variable FT_PROFILE"), from_environment
+    if wrong := value_fault(asked, str) or one_of(asked, ("auto", *PROFILES)):
+        raise wrong_value("profile", asked, wrong)
+    return None if asked == "auto" else Choice(asked, reason)
 
 
 def ask_hub(machine: Machine) -> Choice:
@@ -322,20 +252,3 @@ def check_settings(settings: Settings, machine: Machine) -> None:
         raise SettingsError(
             tr("tracking={name!r} is not installed here: pip install {package}", name=name, package=name)
         )
-
-
-def check_values(content: dict[str, Any]) -> None:
-    """Raises SettingsError unless every name is a setting's and every value of its type and within its limits."""
-    kinds: dict[str, Any] = {f.name: f.type for f in fields(Settings)}
-    for name, value in content.items():
-        if name not in kinds:
-            raise SettingsError(tr("no such setting: {name}{near}.", name=name, near=near(name, kinds)))
-        wrong = "" if name == "reasons" else value_fault(value, kinds[name], LIMITS.get(name))
-        if not wrong and name in CHOICES:
-            wrong = one_of(value, CHOICES[name])
-        if not wrong and name in ("profile", "model", "data", "template", "target_modules") and not value.strip():
-            wrong = tr("it is empty")
-        if wrong:
-            shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
-            hint = tr("; LoRA wants 1e-4 to 4e-3") if name == "learning_rate" else ""
-            raise SettingsError(tr("{name}={shown}: {wrong}{hint}.", name=name, shown=shown, wrong=wrong, hint=hint))

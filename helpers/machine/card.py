@@ -23,6 +23,7 @@ CARD = {
             "stopped_early",
             "data_hash",
             "rows_hash",
+            "watched_hash",
         ),
         str,
     ),
@@ -33,6 +34,8 @@ CARD = {
     **dict.fromkeys(("finished", "substitute"), bool),
     **dict.fromkeys(("versions", "best", "fact_accuracy", "nll", "ended", "style"), NAMED),
 }
+# Under these names an unfinished run's checkpoint keeps the hash of its rows: TOLD_OF has what may differ, and is told.
+TOLD_OF, ROWS = phrase("other settings"), phrase("rows of the data")
 # The figures to judge a run by, as people read them: (label, form of the number).
 FIGURES = {
     "fact_accuracy": (phrase("facts right"), "{:.0%}"),

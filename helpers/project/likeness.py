@@ -60,13 +60,21 @@ def structure(text: str) -> dict[str, Any]:
         "headings": [node["attrs"]["level"] for node in of("heading")],
         "lists": [(node["attrs"]["ordered"], len(node["children"])) for node in of("list")],
         "tables": [table_shape(node) for node in of("table")],
-        "code blocks": [(node.get("attrs", {}).get("info", ""), node["raw"].count("\n")) for node in of("block_code")],
+        "code blocks": [bare_code(node) for node in of("block_code")],
         "links": Counter(node["attrs"]["url"] for node in of("link")),
         "pictures": Counter(node["attrs"]["url"] for node in of("image")),
         "HTML": Counter(re.findall(r"</?[a-z][^>]*>|<!--.*?-->", "".join(node["raw"] for node in html))),
         "bold words": len(of("strong")),
         "struck through": len(of("strikethrough")),
     }
+
+
+def bare_code(block: dict[str, Any]) -> tuple[str, str | int]:
+    """A code block's language, and its code but for what the comments say; of other text how many lines it has."""
+    language, code = block.get("attrs", {}).get("info", ""), block["raw"]
+    if language in ("python", "sh"):
+        return language, re.sub(r"(?m)(?<!\S)# .*$", "#", code)
+    return language, code.count("\n")
 
 
 def table_shape(table: dict[str, Any]) -> list[int]:

@@ -7,14 +7,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from helpers.machine.paths import PROJECT, file_bytes, home, json_in, runs_folder
 from helpers.machine.versions import pyproject
 from helpers.project.search import use_in_sphinx
-from helpers.project.site_languages import EDITIONS, Edition
+from helpers.project.site_languages import EDITIONS, Edition, theme_words
 
 DOCS = PROJECT / "docs"
 FOLDED = {"setup", "proof"}  # cells that a reader opens on a click
@@ -105,7 +105,7 @@ def build_site(target: Path, run: Path | None = None) -> Path:
             status=None,
             warningiserror=True,
         )
-        app.connect("html-page-context", marked_as(english_in(edition)))
+        app.connect("html-page-context", marked_as(english_in(edition), edition.theme))
         app.build()
         if app.statuscode:
             raise SiteError("Sphinx warned, see its lines above: a link or a picture of the site leads nowhere.")
@@ -116,6 +116,7 @@ def in_language(edition: Edition) -> dict:
     """Sphinx's settings that have words in them, in an edition's language."""
     return {
         "language": edition.code,
+        "locale_dirs": ["locale"],
         "project": edition.title,
         "html_title": edition.title,
         "html_theme_options": SETTINGS["html_theme_options"]
@@ -133,10 +134,17 @@ def english_in(edition: Edition) -> set[str]:
     return {os.path.splitext(name)[0] for name, source in pages if not any(map(source.is_relative_to, own))}
 
 
-def marked_as(english: set[str]) -> Callable[..., None]:
-    """For Sphinx's event html-page-context: the text of these pages says that it is English, to those who hear it."""
+def marked_as(english: set[str], theme: Mapping[str, str]) -> Callable[..., None]:
+    """For Sphinx's event html-page-context: what a page says of itself to those who hear it.
+
+    english: pages whose text says that it is English. theme: an edition's words, for labels of folded cells.
+    Upstream: myst-nb writes "Toggle hidden content" past gettext, sphinx_.py. Breaks: the label of a folded cell is
+    English on Chinese pages. Drift: test_pages.py::test_myst_nb_still_writes_a_label_past_gettext
+    """
 
     def mark(app: Any, page: str, template: str, context: dict, doctree: Any) -> None:
+        for word, own in theme.items():
+            context["body"] = context.get("body", "").replace(f'aria-label="{word}"', f'aria-label="{own}"')
         if page in english:
             context["body"] = context["body"].replace("<section", '<section lang="en"', 1)
 
@@ -183,6 +191,9 @@ def stage(folder: Path, edition: Edition, editions: list[Edition], run: Path | N
     (folder / "_static" / "site.css").write_text(STYLE, encoding="utf-8")
     if run and (run / "report.html").is_file():
         (folder / "extra" / "report.html").write_text(private(run / "report.html"), encoding="utf-8")
+    words = folder / "locale" / edition.code / "LC_MESSAGES" / "sphinx.po"
+    words.parent.mkdir(parents=True)
+    words.write_text(theme_words(edition), encoding="utf-8")
     index = folder / "index.md"
     index.write_text(index.read_text(encoding="utf-8") + way_on(edition, editions, run), encoding="utf-8")
     for part, title in zip(("notebooks", "docs"), edition.parts, strict=True):

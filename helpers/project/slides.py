@@ -134,9 +134,9 @@ class Deck:
         return f"<figure>{svg}<figcaption>{told}</figcaption></figure>"
 
     def questions(self, number: str) -> list[str]:
-        """What the teacher's page asks the room, as plain text."""
+        """What the teacher's page asks the room, as plain text: in English while its Chinese is stale."""
         page = self.text(DOCS / "teaching" / f"{number}.md")
-        part = page.split(f"## {self.words.ask}\n")[1].split("\n## ")[0]
+        part = re.split(rf"## (?:{self.words.ask}|{ENGLISH.ask})\n", page)[1].split("\n## ")[0]
         return [re.sub(r"[*`]", "", line[2:]).strip() for line in part.splitlines() if line.startswith("- ")]
 
     def html(self) -> str:

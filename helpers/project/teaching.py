@@ -112,11 +112,11 @@ def parts_table(number: str) -> str:
     for part in parts:
         running = "not timed" if part.running is None else f"{part.running:.1f}"
         cells = (f"{part.reading:.1f}", f"{part.questions:.0f}", running, f"{part.exercises:.0f}")
-        rows.append(f"| {part.title or 'its beginning'} | {' | '.join(cells)} |")
+        rows.append(f"| {part.title or 'opening'} | {' | '.join(cells)} |")
     total = sum(map(part_minutes, parts)) + untimed(number)
     return "\n".join(rows) + (
-        f"\n\nMinutes; {total:.0f} in all. {running_words(number)} Reading is calculated: {WORDS_A_MINUTE} words a "
-        f"minute, and {QUESTION_MINUTES:.0f} for a question.\n"
+        f"\n\nIn minutes; {total:.0f} in all. {running_words(number)} Reading is calculated: {WORDS_A_MINUTE} words a "
+        f"minute, and {QUESTION_MINUTES:.0f} minute for a question.\n"
     )
 
 
@@ -131,12 +131,14 @@ def running_words(number: str) -> str:
     run = measured_run()
     one = run["notebooks"].get(notebook_of(number).stem)
     if one is None:
-        return "Running was not measured, and is not among them."
+        return "Running was not measured, and is not included."
     where = one.get("on", f"two cores of an {run['processor']}, {run['date']}")
     where = f"measured on {where}, with the laptop profile"
     whole = untimed(number)
     return (
-        f"Running takes {whole:.1f} of them ({where}); its parts were not timed." if whole else f"Running was {where}."
+        f"Running takes {whole:.1f} of them ({where}); the parts were not timed one by one."
+        if whole
+        else f"Running was {where}."
     )
 
 
@@ -156,8 +158,8 @@ def plan_table(plan: Lesson) -> str:
         rows.append(f"| {number} | {'; '.join(left_out) or 'nothing'} | {', '.join(done) or 'none'} | {minutes:.0f} |")
     total = sum(minutes for _, minutes in plan_minutes(plan))
     return "\n".join(rows) + (
-        f"\n\n{total:.0f} minutes of {plan.minutes}; the other {plan.minutes - total:.0f} are for talking, and for "
-        f"those who come late.\n"
+        f"\n\nThat is {total:.0f} of {plan.minutes} minutes; the other {plan.minutes - total:.0f} are for talking, and "
+        f"for people who come late.\n"
     )
 
 
@@ -175,19 +177,20 @@ def rehearsal_words() -> str:
     exercises = diligent["not tried"]
     before, after = restarts["runs"]
     used = "the finished run was used again, and nothing was trained a second time. The " if before == after else "the "
-    model = " on a tiny model, so that its training says nothing of 03's minutes" * (played["profile"] == "smoke")
+    model = " on a tiny model, so its training says nothing about how long 03 takes" * (played["profile"] == "smoke")
     return "\n".join(rows) + (
-        f"\n\nMinutes; {whole:.0f} of 90. {played['machine']}, {played['date']}, {played['profile']} profile{model} "
+        f"\n\nIn minutes; {whole:.0f} of 90. {played['machine']}, {played['date']}, {played['profile']} profile{model} "
         f"(`python -m benchmarks.rehearsal`).\n\n"
-        f"- One did all {exercises} exercises of 00 to 04, with wrong answers first: {diligent['hints']} hints, then "
-        f"{diligent['right']} right; all {diligent['questions']} questions were answered.\n"
-        f"- One pressed stop after step {stops['stopped at']} of 03's training and ran the cell again: it went on from "
+        f"- One learner did all {exercises} exercises of 00 to 04 and gave wrong answers first: {diligent['hints']} "
+        f"hints, then {diligent['right']} right answers; all {diligent['questions']} quiz questions were answered.\n"
+        f"- One stopped 03's training after step {stops['stopped at']} and ran the cell again: it went on from "
         f"step {stops['resumed from']} to {stops['steps']}.\n"
-        f"- One restarted the kernel after the training and ran all again: {used}exercises that were right "
-        f"({', '.join(restarts['exercises kept'])}) still were.\n"
-        f"- One came late and opened 04 first: it made a run of its own, and {late['right']} of {late['not tried']} "
-        f"exercises were right after {late['hints']} hints; {late['seconds'] / 60:.1f} minutes of running.\n\n"
-        f"The longest parts, in minutes of running: {told}.\n"
+        f"- One restarted the kernel after the training and ran everything again: {used}exercises that were right "
+        f"({', '.join(restarts['exercises kept'])}) were still right.\n"
+        f"- One came late and opened 04 first: the notebook made a run of its own, and {late['right']} of "
+        f"{late['not tried']} exercises were right after {late['hints']} hints; running took "
+        f"{late['seconds'] / 60:.1f} minutes.\n\n"
+        f"The parts that ran longest, in minutes: {told}.\n"
     )
 
 

@@ -20,7 +20,10 @@ READING_ORDER: tuple[str, ...] = (
     "behaviour",
     "data",
     "reasons",
+    "limits",
+    "fields",
     "settings",
+    "adapter_file",
     "run",
     "runs",
     "seeds",
@@ -32,6 +35,7 @@ READING_ORDER: tuple[str, ...] = (
     "export",
 )
 READING_ORDER += ("serve", "panels", "lessons", "project", "colab", "__main__")
+PASSES = 5  # of writing, until nothing differs: README, a page made from it, its Chinese
 SHOWN = (  # the packages that people look for in environment.yml; pyproject.toml has their bounds
     *("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "jupyterlab", "ipywidgets", "matplotlib"),
     *("nbval", "papermill"),
@@ -54,22 +58,32 @@ def written() -> dict[Path, str]:
 
 
 def write(check: bool = False) -> list[str]:
-    """Writes the files that differ from what they should be, or with `check` only names them."""
-    changed = []
-    for path, content in written().items():
-        if not path.exists() or path.read_text(encoding="utf-8") != content:
-            changed.append(str(path.relative_to(PROJECT)))
-            if not check:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(content, encoding="utf-8")
-    catalog, compiled = messages.CATALOG.with_suffix(".mo"), messages.compiled()
-    if not catalog.exists() or catalog.read_bytes() != compiled:
-        changed.append(str(catalog.relative_to(PROJECT)))
-        if not check:
-            catalog.write_bytes(compiled)
+    """Writes the files that differ from what they should be, or with `check` only names them.
+
+    What is written may be what another file is made from, so it goes on until nothing differs. Raises RuntimeError
+    for files that change each other without end.
+    """
+    changed: dict[str, None] = {}
+    for _ in range(PASSES):
+        now = out_of_date()
+        changed |= dict.fromkeys(str(path.relative_to(PROJECT)) for path in now)
+        if check or not now:
+            break
+        for path, content in now.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    else:
+        raise RuntimeError(f"after {PASSES} passes these still change: {', '.join(map(str, now))}")
     if not check:
         show_stale()
-    return changed
+    return list(changed)
+
+
+def out_of_date() -> dict[Path, bytes]:
+    """The files that are not what they should be, with what they should be."""
+    files = {path: content.encode() for path, content in written().items()}
+    files[messages.CATALOG.with_suffix(".mo")] = messages.compiled()
+    return {path: content for path, content in files.items() if not path.exists() or path.read_bytes() != content}
 
 
 ADVICE = "Upload the project; !unzip -qn '*.zip'"  # for a project that is nowhere; Colab and Kaggle have unzip

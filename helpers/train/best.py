@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerState
 
+from helpers.adapter_file import adapter_fault
 from helpers.data.facts import has_facts
 from helpers.generate.generation import generate
+from helpers.machine.card import read_card
 from helpers.machine.language import phrase, tr
-from helpers.machine.paths import atomic
+from helpers.machine.paths import atomic, writes_to
 from helpers.machine.processes import here, sharded
+from helpers.models.starts import start_of
 from helpers.run import Run
 
 if TYPE_CHECKING:
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
 
 LOGGED = {"loss": "eval_loss", "fact_accuracy": "eval_fact_accuracy"}  # settings.best_by, and its name in the log
 WORDS = {"loss": phrase("evaluation loss"), "fact_accuracy": phrase("facts right")}
+UNREADABLE = (OSError, SafetensorError, KeyError, ValueError, RuntimeError)  # of weights that are not whole
 
 
 class Point(NamedTuple):
@@ -139,14 +145,18 @@ class Best(TrainerCallback):
                 raise AlreadyOver
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if best := best_of(self.settings, points_of(self.settings, state.log_history)):
+        best = best_of(self.settings, points_of(self.settings, state.log_history))
+        if best and self.file(best.step).exists():
             self.remove(lambda step: step == best.step)
 
     def keep(self, step: int) -> None:
-        """Writes what is trained, whole or not at all; a full disk does not end the training."""
-        if not here().first:
-            return
-        self.run.history.mark(step, "best")
+        """Writes what is trained, and marks it in the log; a full disk does not end the training."""
+        if here().first:
+            self.run.history.mark(step, "best")
+            self.write(step)
+
+    def write(self, step: int) -> None:
+        """Writes what is trained, whole or not at all."""
         weights = {
             n: p.detach().cpu().contiguous() for n, p in self.trainer.model.named_parameters() if p.requires_grad
         }
@@ -196,12 +206,14 @@ class Best(TrainerCallback):
         """New tokens of an answer, at most."""
         return self.settings.max_new_tokens
 
-    def left_out(self, checkpoint: Checkpoint) -> bool:
+    def left_out(self, checkpoint: Checkpoint, total: int) -> bool:
         """Whether a stop kept the evaluation at a checkpoint's step from being made: it is counted, so it is due."""
-        if not self.active or checkpoint.step % max(1, int(self.trainer.args.eval_steps or 1)):
+        last = self.active and checkpoint.step >= total
+        if checkpoint.step % max(1, int(self.trainer.args.eval_steps or 1)) and not last:
             return False
         state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
-        return checkpoint.step not in [point.step for point in points_of(self.settings, state.log_history)]
+        name = LOGGED[self.settings.best_by] if self.active else LOGGED["loss"]
+        return checkpoint.step not in [entry["step"] for entry in state.log_history if name in entry]
 
     def is_over(self, checkpoint: Checkpoint | None) -> bool:
         """Whether a checkpoint is of a training that has stopped early: then nothing is left to train."""
@@ -231,19 +243,16 @@ class Best(TrainerCallback):
         if not self.settings.keep_best or best is None:
             return said
         try:
-            weights = load_file(self.file(best.step))
-            with torch.no_grad():
-                trained = {n: p for n, p in self.trainer.model.named_parameters() if p.requires_grad}
-                for name, parameter in trained.items():
-                    parameter.copy_(weights[name])
-        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            self.give(best)
+        except UNREADABLE as error:
             self.report(
                 tr(
-                    "the best weights, of step {step}, cannot be read ({error}): those of the last step are",
+                    "the best weights, of step {step}, cannot be read ({error}): those of the last step are saved",
                     step=best.step,
                     error=error,
                 )
             )
+            self.set_aside()
             return said
         facts = {"by": WORDS[self.settings.best_by], "n": len(points), "best": best.value, "last": points[-1].value}
         why = phrase("the best {by} of {n} evaluations, {best:.4g}; the last was {last:.4g}", **facts)
@@ -251,3 +260,66 @@ class Best(TrainerCallback):
         losses = {entry["step"]: entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry}
         kept = {"step": best.step, "by": self.settings.best_by, "value": best.value, "why": why}
         return {**said, "best": kept, "evaluation_loss": losses.get(best.step)}
+
+    def give(self, best: Point) -> None:
+        """Gives the model the best weights: those that were kept, or those of the run's adapter if its card has them.
+
+        Raises one of UNREADABLE, and leaves the model as it is, where neither is whole.
+        """
+        model, file = self.trainer.model, self.file(best.step)
+        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        try:
+            weights = load_file(file)
+            check_same_shapes(weights, trained)
+        except UNREADABLE:
+            if not self.is_saved(best):
+                raise
+            load_adapter_into(model, self.run.adapter)
+            if here().first:
+                self.write(best.step)  # again, so that the next call finds it
+            return
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(weights[name])
+
+    def is_saved(self, best: Point) -> bool:
+        """Whether the adapter in the run's folder is whole, and of the best evaluation, as the run's card says."""
+        said = read_card(self.run.folder, lambda text: None).get("best", {})
+        same = (said.get("step"), said.get("by"), said.get("value")) == (best.step, self.settings.best_by, best.value)
+        return same and not adapter_fault(self.run.adapter)
+
+    def set_aside(self) -> None:
+        """Keeps the adapter that lies in the run's folder beside the one that will take its place, and says so.
+
+        It may be that of the best evaluation. One that is of the last step, as its card says, is just written again.
+        """
+        card = read_card(self.run.folder, lambda text: None)
+        same = card.get("steps") == self.trainer.state.global_step and "best" not in card
+        if same or not here().first or adapter_fault(self.run.adapter):
+            return
+        places = (self.run.folder / f"adapter-before-{number}" for number in itertools.count(1))
+        place = next(path for path in places if not path.exists())
+        with writes_to(place):
+            self.run.adapter.rename(place)
+        self.report(tr("the adapter that was there is kept as {name}", name=place.name))
+
+
+def check_same_shapes(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    """Raises ValueError unless these weights have the names and shapes that are wanted."""
+    shapes = [{name: tuple(one.shape) for name, one in tensors.items()} for tensors in (weights, wanted)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(tr("they are of another adapter"))
+
+
+def load_adapter_into(model: Any, folder: Path) -> None:
+    """Gives a model that is trained the weights of an adapter that was saved of it. Raises one of UNREADABLE.
+
+    One that began as a part of the base was saved with its start behind it (models/starts.py), which is left out.
+    """
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    kept = load_file(folder / "adapter_model.safetensors")
+    if start_of(model) is not None:
+        is_a = lambda name: ".lora_A." in name
+        kept = {n: t[: len(own[n])] if is_a(n) else t[:, : own[n].shape[1]].contiguous() for n, t in kept.items()}
+    check_same_shapes(kept, own)
+    set_peft_model_state_dict(model, kept)

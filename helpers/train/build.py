@@ -14,6 +14,7 @@ from trl import SFTTrainer
 
 from helpers.behaviour import is_random
 from helpers.data.rendering import has_marks
+from helpers.machine.card import ROWS, TOLD_OF
 from helpers.machine.language import tr
 from helpers.machine.memory import Forecast
 from helpers.machine.meter import PeakMemory
@@ -23,7 +24,7 @@ from helpers.models.lora import lora_config
 from helpers.run import Run
 from helpers.train.best import AlreadyOver, Best
 from helpers.train.budget import EVALUATIONS, TimeForecast, evaluation_seconds
-from helpers.train.checkpoints import Checkpoint, Saver, by_step, hash_of_rows
+from helpers.train.checkpoints import STATE, Checkpoint, Saver, add_log, by_step, hash_of_rows
 from helpers.train.config import keeps_apart, router_share, sft_config
 from helpers.train.fitting import fitting, watchable
 from helpers.train.interrupt import StopGuard
@@ -33,7 +34,7 @@ from helpers.train.resume import held_alone, resume_point, total_steps
 from helpers.train.saving import check_losses, check_room, describe, save_adapter, save_rest, write_adapter
 from helpers.train.speed import speed_up
 from helpers.train.trainer import LoraTrainer, TrainingError
-from helpers.watch.history import read_history, write_csv
+from helpers.watch.history import write_csv
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -169,7 +170,7 @@ def train_or_resume(
             trainer.add_callback(callback)
         try:
             with PeakMemory() as peak:
-                run_loop(trainer, checkpoint, guard, best)
+                run_loop(trainer, checkpoint, guard, best, run)
             chosen = best.put_back()
             whole = trainer.accelerator.get_state_dict(trainer.model) if sharded() else None
         finally:
@@ -194,10 +195,11 @@ def measured_of(seconds: float, peak: PeakMemory, forecast: Forecast | None, exp
     }
 
 
-def run_loop(trainer: LoraTrainer, checkpoint: Checkpoint | None, guard: StopGuard, best: Best) -> None:
+def run_loop(trainer: LoraTrainer, checkpoint: Checkpoint | None, guard: StopGuard, best: Best, run: Run) -> None:
     """The Trainer's own loop, from the checkpoint if there is one; only explains what is known.
 
-    best: knows whether the checkpoint's training has stopped early, so that it is only loaded, or lacks an evaluation.
+    best: knows whether the checkpoint's training has stopped early, so that it is only loaded, or lacks an evaluation,
+    which is then made first and kept in the checkpoint.
 
     Upstream: a finished run is loaded without a step through the private Trainer._load_from_checkpoint.
     Breaks: a run that was killed after its last checkpoint gets no adapter.
@@ -207,15 +209,20 @@ def run_loop(trainer: LoraTrainer, checkpoint: Checkpoint | None, guard: StopGua
         return
     trainer._total_train_tokens = checkpoint.tokens if checkpoint else 0
     try:
-        due = checkpoint is None or best.left_out(checkpoint)
-        trainer.args.eval_on_start = due and trainer.args.eval_strategy != "no"
+        due = checkpoint is None or best.left_out(checkpoint, total_steps(trainer))
+        trainer.args.eval_on_start = due = due and trainer.args.eval_strategy != "no"
         if checkpoint and (best.is_over(checkpoint) or checkpoint.step >= total_steps(trainer)):
             trainer._load_from_checkpoint(str(checkpoint.folder))
-            trainer.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
+            trainer.state = TrainerState.load_from_json(str(checkpoint.folder / STATE))
+            if due:
+                run.history.recall()
+                trainer.evaluate()
+                add_log(checkpoint, trainer.state)
             return
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     except AlreadyOver:
-        return
+        if checkpoint:
+            add_log(checkpoint, trainer.state)
     except Exception as error:
         if words := what_failed(error, trainer, checkpoint):
             raise TrainingError(words) from error
@@ -249,20 +256,22 @@ def finish(
 ) -> dict:
     """Saves the adapter, the log as CSV and the run card, and says what was kept. whole: the weights that FSDP has.
 
-    When nothing was left to train, the card of the same step keeps what it says, with what others added to it.
+    When nothing was left to train, the card of the same step and adapter keeps what it says, with what others added.
     """
     settings, folder, history = run.settings, run.folder, run.history
-    if not history.rows and history.path.exists():
-        history.rows = read_history(history.path)
+    history.recall()
     step, total = trainer.state.global_step, total_steps(trainer)
     if not step:
         raise TrainingError(tr("stopped before the first step: nothing was trained, and nothing needs to be kept."))
     check_losses(history, settings)
     save_adapter(folder, lambda aside: write_adapter(trainer, aside, whole), report)
+    kept = (measured.get("best") or {}).get("step")
+    history.mark_kept(kept)
     save_rest(folder, "history.csv", lambda: write_csv(history.rows, folder / "history.csv"))
     before = run.card()
     is_over = measured.get("finished", step >= total)  # a training that has stopped early is finished, too
-    if checkpoint and checkpoint.step == step == before.get("steps") and before.get("finished") == is_over:
+    same = (before.get("finished"), (before.get("best") or {}).get("step")) == (is_over, kept)
+    if checkpoint and checkpoint.step == step == before.get("steps") and same:
         save_rest(folder, "run_card.json", lambda: run.save_card(before))  # now the newest run: 04 takes it
         return before
     card = describe(settings, history) | {
@@ -272,24 +281,33 @@ def finish(
         "resumed_from": checkpoint.step if checkpoint else None,
         "substitute": run.substitute,
         "data_hash": (trainer.identity or {}).get("content of the data", ""),
-        "rows_hash": "" if trainer.conversations is None else hash_of_rows(trainer.conversations),
+        "rows_hash": (trainer.identity or {}).get(TOLD_OF, {}).get(ROWS, ""),
+        "watched_hash": "" if trainer.watched_rows is None else hash_of_rows(trainer.watched_rows),
         "tokens": trainer._total_train_tokens,
         "tokens_per_second": round(trainer._total_train_tokens / measured["seconds"], 1),
         **measured,
     }
     save_rest(folder, "run_card.json", lambda: run.save_card(card))
     if not card["finished"]:
-        report(words_of_stop(folder, step, total))
+        report(words_of_stop(folder, step, total, kept))
     return card
 
 
-def words_of_stop(folder: Path, step: int, total: int) -> str:
-    """What is said of a training that was stopped: what is kept in the run's folder, and how it goes on."""
+def words_of_stop(folder: Path, step: int, total: int, best: int | None) -> str:
+    """What is said of a training that was stopped: what is kept in the run's folder, and how it goes on.
+
+    best: the step whose weights are kept and in the model; None for those of the last.
+    """
     kept = "".join(tr(", and {name}", name=path.name) for path in by_step(folder / "checkpoints")[:1])
+    facts = {"step": step, "total": total, "kept": kept, "best": best}
+    if best is not None:
+        return tr(
+            "stopped at step {step} of {total}. Kept: the adapter of step {best}{kept}. The model answers as of step "
+            "{best}; run this cell again to go on from where it was stopped.",
+            **facts,
+        )
     return tr(
         "stopped at step {step} of {total}. Kept: the adapter as it is now{kept}. The model answers; run this cell "
         "again to go on.",
-        step=step,
-        total=total,
-        kept=kept,
+        **facts,
     )

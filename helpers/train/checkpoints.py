@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
-from helpers.machine.card import read_card
+from helpers.adapter_file import adapter_fault
+from helpers.machine.card import ROWS, TOLD_OF, read_card
 from helpers.machine.language import listed, phrase, tr
-from helpers.machine.paths import fixed_run, read_json, runs_folder, write_json
-from helpers.machine.processes import agree
+from helpers.machine.paths import fixed_run, keep, read_json, runs_folder, write_json
+from helpers.machine.processes import agree, here
 from helpers.machine.versions import versions
 from helpers.models.manifest import sampled_hash
-from helpers.run import Run, adapter_fault, changed_at, make_run, open_run
+from helpers.run import Run, changed_at, make_run, open_run
 from helpers.settings import DIVISION, Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -42,10 +43,7 @@ SAME = (
 )
 # What may be another, and is told: how long it goes on, what is looked at meanwhile, on which machine.
 TOLD = tuple(f.name for f in fields(Settings) if f.name not in {*SAME, *DIVISION, "profile", "reasons"})
-TOLD_OF, WEIGHTS = (
-    phrase("other settings"),
-    phrase("weights of the model"),
-)  # where an identity keeps these, and a folder's hash
+WEIGHTS = phrase("weights of the model")  # where an identity keeps a folder's hash
 # What does not change what is trained: how a step is divided, what is asked afterwards, who watches.
 BESIDE = DIVISION | {"reasons", "evaluation_questions", "max_new_tokens", "tracking"}
 NEW = phrase("RESUME = False (on the command line: --new) would start a new one")
@@ -60,8 +58,10 @@ class Checkpoint(NamedTuple):
     identity: dict
 
 
-def identity(settings: Settings, rows: Dataset | None = None) -> dict:
+def identity(settings: Settings, rows: Dataset | None = None, given: Dataset | None = None) -> dict:
     """What decides whether a run can go on; rows: the tokenized training set, of which the hash is taken.
+
+    given: the rows as they were before, by whose hash runs of the same data are known; a run goes on with others.
 
     The weights in a reader's folder have no commit: samples of them are hashed, where there are rows. The number of
     processes is not in it: they share out the rows of a step, which stay the same.
@@ -71,6 +71,8 @@ def identity(settings: Settings, rows: Dataset | None = None) -> dict:
     if rows is None:
         return values
     values[TOLD_OF] = {name: getattr(settings, name) for name in TOLD}
+    if given is not None:
+        values[TOLD_OF][ROWS] = hash_of_rows(given)
     values[phrase("content of the data")] = hash_of(rows["input_ids"])
     if "labels" in rows.column_names:
         values[phrase("trained tokens of the data")] = hash_of(
@@ -162,6 +164,22 @@ def seal(aside: Path, folder: Path, step: int, tokens: int, identity: dict) -> N
         shutil.rmtree(old, ignore_errors=True)
 
 
+def add_log(checkpoint: Checkpoint, state: Any) -> None:
+    """Keeps an evaluation that a stop had left out in its checkpoint, so that it is made once. state: the Trainer's."""
+    if not here().first:
+        return
+    folder = checkpoint.folder.parent
+
+    def write() -> None:
+        with staged(folder) as aside:
+            copy = aside / checkpoint.folder.name
+            shutil.copytree(checkpoint.folder, copy, ignore=shutil.ignore_patterns(SEAL))
+            state.save_to_json(str(copy / STATE))
+            seal(aside, folder, checkpoint.step, checkpoint.tokens, checkpoint.identity)
+
+    keep(checkpoint.folder / STATE, write)
+
+
 def size_and_hash(path: Path) -> list:
     """Size in bytes and hash of a file."""
     with path.open("rb") as file:
@@ -232,7 +250,7 @@ def run_to_use(
     """
     if fixed := fixed_run():
         return make_run(settings, fixed)
-    unfinished = newest_unfinished(settings.profile) if resume else None
+    unfinished = newest_unfinished(settings.profile, report) if resume else None
     if unfinished is not None:
         wrong = differences(identity(unfinished.settings), identity(settings))
         if not wrong:
@@ -287,21 +305,23 @@ def finished_run(settings: Settings, rows: Dataset) -> Run | None:
     return None
 
 
-def newest_unfinished(profile: str) -> Run | None:
+def newest_unfinished(profile: str, report: Callable[[str], None]) -> Run | None:
     """The newest run of this profile that has a checkpoint but did not reach its last step, and that nobody trains.
 
-    Substitutes and runs whose settings are damaged are passed over; one whose card is damaged can still go on.
+    Substitutes are passed over, and runs of damaged settings, which is said; one whose card is damaged can go on.
     """
     for path in sorted(runs_folder().glob("*/settings.json"), key=lambda path: -path.stat().st_mtime):
         try:
             run = open_run(path.parent)
             with FileLock(run.folder / "run.lock").acquire(timeout=0):
                 pass
-        except (OSError, SettingsError, Timeout):
+        except SettingsError as error:
+            report(tr("{run} is passed over: {why}", run=path.parent.name, why=error))
+            continue
+        except (OSError, Timeout):
             continue
         if run.settings.profile == profile and not run.substitute:
-            card = run.card()
-            finished = bool(card) and card.get("finished", True)
+            finished = bool(card := run.card()) and card.get("finished", True)
             return run if not finished and by_step(run.folder / "checkpoints") else None
     return None
 

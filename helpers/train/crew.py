@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from helpers.machine.language import tr
-from helpers.machine.paths import json_text
+from helpers.machine.paths import json_text, writes_to
 from helpers.machine.processes import child_environment, module_path, visible_gpus
 from helpers.models.source import origin
 from helpers.run import Run, make_run
 from helpers.settings import Settings
 from helpers.train.trainer import TrainingError
-from helpers.train.trials import Timing, known_loss, open_bench
+from helpers.train.trials import Timing, forget_lost, known_loss, once, open_bench
 
 ATTEMPTS = 3  # processes that one task may cost
 PATIENCE = 60  # seconds in which a process may save what it trains
@@ -49,7 +49,7 @@ class Child:
     def start(self) -> None:
         """Starts the process, which loads the base when the first task comes."""
         own = {"CUDA_VISIBLE_DEVICES": self.gpu, "OMP_NUM_THREADS": str(self.threads), "PYTHONPATH": module_path()}
-        with self.log.open("a", encoding="utf-8") as log:
+        with writes_to(self.log), self.log.open("a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "helpers.train.crew"],
                 env=child_environment(**own),
@@ -109,6 +109,7 @@ class Crew:
         threads = max(1, (os.cpu_count() or 1) // count)
         logs = [folder / f"process-{number}.log" for number in range(count)]
         self.children = [Child(settings, gpus[n % len(gpus)], threads, log) for n, log in enumerate(logs)]
+        self.say = once(report)
         self.idle: queue.Queue[Child] = queue.Queue()
         for child in self.children:
             self.idle.put(child)
@@ -130,8 +131,10 @@ class Crew:
     def losses(self, runs: Sequence[Run], step: int) -> list[float]:
         """The held-out losses of runs at a step, in their order; as many at a time as there are processes."""
         folder_of = lambda run: str(run.folder.resolve())
-        known = [known_loss(run, step) for run in runs]
+        known = [known_loss(run, step, self.say) for run in runs]
         left = [run for run, loss in zip(runs, known, strict=True) if loss is None]
+        for run in left:
+            forget_lost(run, step, self.say)
         tasks = [{"settings": run.settings.as_dict(), "folder": folder_of(run), "step": step} for run in left]
         answered = iter([float(answer["loss"]) for answer in self.pool.map(self.answer, tasks)])
         return [next(answered) if loss is None else loss for loss in known]

@@ -63,7 +63,7 @@ def resume_point(trainer: LoraTrainer, run: Run, report: Callable[[str], None]) 
     another run.
     """
     check_built_for(trainer, run)
-    trainer.identity = identity(run.settings, trainer.train_dataset)
+    trainer.identity = identity(run.settings, trainer.train_dataset, trainer.conversations)
     checkpoint = newest(run.folder / "checkpoints", report)
     if checkpoint is None:
         report(tr("a new run: there is no checkpoint to go on from"))

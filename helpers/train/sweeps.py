@@ -7,9 +7,6 @@ and the two best to the end, then again with other seeds.
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import json
 import math
 import statistics
 import time
@@ -18,18 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from helpers.machine.inits import init_fault
-from helpers.machine.language import listed, tr
-from helpers.machine.paths import keep, made, read_json, runs_folder, write_json
+from helpers.machine.language import tr
+from helpers.machine.paths import keep, made, write_json
 from helpers.machine.tables import Table
 from helpers.run import Run, make_run
 from helpers.seeds import over_seeds
-from helpers.settings import Settings, SettingsError, check_values
-from helpers.train.trials import ROUND, SHARES, open_bench
-
-FINALISTS = 2
-MOST_STEPS = 1_000_000  # of a training; a file that says more is damaged
-SPARE = 0.8  # of the minutes is planned: for saving, and steps that are not all alike
+from helpers.settings import Settings
+from helpers.train.grid import as_meant, combinations, with_changes
+from helpers.train.sweep_plan import FINALISTS, Asked, planned, run_name, steps_for, sweep_folder
+from helpers.train.trials import SHARES, open_bench
 
 
 class Trial(NamedTuple):
@@ -92,63 +86,6 @@ class Sweep(NamedTuple):
         )
 
 
-# What the trainings of a sweep share: their base, rows and template, how long they are, and their seeds.
-SHARED = frozenset(
-    [
-        "profile",
-        "model",
-        "revision",
-        "data",
-        "data_format",
-        "columns",
-        "template",
-        "thinking",
-        "quantization",
-        "dtype",
-        "device",
-        "attention",
-        "seed",
-        "max_steps",
-        "num_train_epochs",
-        "minutes",
-        "early_stopping",
-        "early_stopping_threshold",
-        "keep_best",
-        "best_by",
-        "evaluation_questions",
-        "max_new_tokens",
-        "tracking",
-    ]
-)
-
-
-def combinations(settings: Settings, grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Every combination of the grid's values. Raises SettingsError for a name or a value that cannot work."""
-    if shared := sorted(SHARED & set(grid)):
-        raise SettingsError(
-            tr(
-                "a sweep cannot compare {names}: its trainings share a base, rows and a template, are as long as "
-                "`minutes` or `steps` say, and have the seeds of `seeds`.",
-                names=listed(shared),
-            )
-        )
-    combined = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    for changes in combined:
-        check_values(changes)
-        if wrong := init_fault(replace(settings, **changes)):
-            raise SettingsError(wrong)
-    return combined
-
-
-def with_changes(settings: Settings, changes: dict[str, Any], seed: int, steps: int) -> Settings:
-    """The settings of one training. lora_alpha follows r unless the grid has it, so that LoRA's scale stays."""
-    alpha = {}
-    if "r" in changes and "lora_alpha" not in changes:
-        alpha = {"lora_alpha": max(1, round(settings.lora_alpha * changes["r"] / settings.r))}
-    fixed = {"seed": seed, "max_steps": steps, "minutes": 0.0, "early_stopping": 0, "keep_best": False}
-    return replace(settings, **{**changes, **alpha, **fixed})
-
-
 def sweep(
     settings: Settings,
     grid: Mapping[str, Sequence[Any]],
@@ -163,21 +100,24 @@ def sweep(
 
     minutes: of the whole on this machine, from which the steps of a training follow after a few timed ones; steps: how
     many instead. seeds: of the finalists; the first is that of the others, too. processes: how many train at a time;
-    None is one for each GPU that is visible, each with a base of its own. The same call again goes on where an earlier
-    one was stopped. Raises SettingsError for a grid that cannot work, ValueError for an empty one, and
+    None is one for each GPU that is visible, each with a base of its own. A sweep that asks for the same goes on where
+    an earlier one was stopped. Raises SettingsError for a grid that cannot work, ValueError for an empty one, and
     KeyboardInterrupt when it is stopped.
     """
-    start, tried = time.perf_counter(), combinations(settings, grid)
+    start, settings = time.perf_counter(), replace(settings, **as_meant(settings.as_dict()))
+    tried = combinations(settings, grid)
     if not tried or not seeds:
         raise ValueError(
             tr("an empty grid: name settings with their values, such as {example}", example="{'r': [4, 16]}")
         )
-    folder = sweep_folder(settings, grid, seeds, minutes, steps)
+    if steps < 0:
+        raise ValueError(tr("steps={steps}: it is 0, or how many steps a whole training has", steps=steps))
+    asked = Asked(settings, tried, list(seeds), minutes, steps)
+    folder = sweep_folder(asked)
     at_once = max(len(tried), FINALISTS * (len(seeds) - 1))
     count = min(at_once, processes or count_gpus(settings))
     with bench_of(settings, count, folder, report) as bench:
-        work = work_of(len(tried), len(seeds), count)
-        total = planned(folder) or steps_for(bench, settings, work, minutes, steps)
+        total = planned(folder) or steps_for(bench, asked, count, report)
         plan = {"steps": total, "grid": {name: list(v) for name, v in grid.items()}}
         keep(folder / "sweep.json", lambda: write_json(folder / "sweep.json", plan))
         facts = {"n": len(tried), "total": total, "count": count}
@@ -233,61 +173,12 @@ def count_gpus(settings: Settings) -> int:
 def bench_of(settings: Settings, count: int, folder: Path, report: Callable[[str], None]) -> Any:
     """What trains: this process, or so many others."""
     if count == 1:
-        return open_bench(settings)
+        return open_bench(settings, report)
     from helpers.train.crew import Crew
 
     return Crew(settings, count, folder, report)
 
 
-def planned(folder: Path) -> int:
-    """The steps that an earlier call of the same sweep has fixed; 0 without one, or where the file is damaged."""
-    steps = int((read_json(folder / "sweep.json", kinds={"steps": int}) or {}).get("steps", 0))
-    return steps if 0 < steps <= MOST_STEPS and steps % ROUND == 0 else 0
-
-
-def sweep_folder(settings: Settings, *asked: Any) -> Path:
-    """The folder of a sweep, the same for the same settings and grid; below runs/sweeps, where 03 looks for no run."""
-    content = json.dumps([{**settings.as_dict(), "reasons": {}}, *map(str, asked)], sort_keys=True)
-    return made(runs_folder() / "sweeps" / hashlib.sha256(content.encode()).hexdigest()[:12], "FT_RUNS")
-
-
 def run_of(folder: Path, settings: Settings, changes: dict) -> Run:
     """The run of one training, in a folder that says what it changes."""
-    name = "-".join(f"{name}-{value}".replace("/", "_") for name, value in changes.items())
-    return make_run(settings, made(folder / f"{name}-seed-{settings.seed}", "FT_RUNS"))
-
-
-def steps_for(bench: Any, settings: Settings, work: Work, minutes: float, steps: int) -> int:
-    """Steps of a whole training, so that all of them fit into the minutes; found out by a few timed steps."""
-    if steps:
-        return max(ROUND, steps // ROUND * ROUND)
-    timing = bench.timed(settings)
-    left = minutes * 60 * SPARE - work.builds * timing.building - work.checks * timing.check
-    return max(ROUND, int(left / work.trainings / max(0.001, timing.step)) // ROUND * ROUND)
-
-
-class Work(NamedTuple):
-    """What a sweep does, one after the other. trainings: of the whole length; builds: of trainers; checks: evaluations.
-
-    Of what several processes do at the same time, the longest counts.
-    """
-
-    trainings: float
-    builds: int
-    checks: float
-
-
-def work_of(count: int, seeds: int, processes: int = 1) -> Work:
-    """The work of a sweep over `count` settings with so many seeds for its finalists."""
-    rounds = lambda trainings: math.ceil(trainings / processes)
-    more = rounds(FINALISTS * (seeds - 1))
-    alive, reached, begun = count, 0.0, rounds(count) + more
-    trainings = builds = float(more)
-    for share in SHARES:
-        trainings, builds, reached = (
-            trainings + rounds(alive) * (1 / share - reached),
-            builds + rounds(alive),
-            1 / share,
-        )
-        alive = max(FINALISTS, math.ceil(alive / 2))
-    return Work(trainings, int(builds), trainings * SHARES[0] + begun)  # each begins with an evaluation
+    return make_run(settings, made(folder / run_name(changes, settings.seed), "FT_RUNS"))

@@ -10,7 +10,7 @@ import math
 from datetime import datetime
 
 from helpers.machine.language import phrase, tr
-from helpers.watch.history import marks, series, smoothed
+from helpers.watch.history import kept_steps, marks, series, smoothed
 from helpers.watch.pace import header, progress_sentence, slower
 from helpers.watch.reading import read
 
@@ -142,7 +142,7 @@ def events(rows: list[dict], steps: int) -> tuple[list[str], list[str]]:
     lines, labels, base = [], [], UPPER[1]
     saved = marks(rows, "checkpoint")
     labels += [text(f"{percent_across(step, steps)}%", base - 2, "▲", "middle") for step in saved]
-    for step in marks(rows, "best")[-1:]:  # the evaluation whose weights are kept (settings.keep_best)
+    for step in kept_steps(rows):  # the evaluation whose weights are kept (settings.keep_best)
         side = "end" if step > 0.8 * steps else "start" if step < 0.2 * steps else "middle"
         labels.append(text(f"{percent_across(step, steps)}%", base - 16, tr("★ kept"), side))
     for event, height in (("stop", 20), ("resume", 34)):
@@ -236,7 +236,7 @@ def upper_keys(rows: list[dict]) -> list[str]:
         keys.append(key(EVAL, 2, "6 4", tr("evaluation loss")))
     if marks(rows, "checkpoint"):
         keys.append(f"<span>{tr('▲ checkpoint')}</span>")
-    if marks(rows, "best"):
+    if kept_steps(rows):
         keys.append(f"<span>{tr('★ evaluation whose adapter is kept')}</span>")
     return keys
 

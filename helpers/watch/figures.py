@@ -14,7 +14,7 @@ from helpers.machine.language import tr
 from helpers.machine.paths import keep
 from helpers.watch.chart import EVAL, EVENTS, TRAIN
 from helpers.watch.fonts import chinese_font, has_chinese, in_english, in_figure, use_font
-from helpers.watch.history import marks, series, smoothed
+from helpers.watch.history import kept_steps, marks, series, smoothed
 from helpers.watch.reading import read
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def loss_figure(rows: list[dict]) -> Figure:
     for event, style in (("stop", ":"), ("resume", "-.")):
         for step in marks(rows, event):
             axis.axvline(step, color="gray", linestyle=style, label=in_figure(EVENTS[event]))
-    for step in marks(rows, "best")[-1:]:
+    for step in kept_steps(rows):
         axis.axvline(step, color=EVAL, alpha=0.5, label=in_figure("kept"))
     axis.set(xlabel=in_figure("step"), ylabel=in_figure("loss (nats a trained token)"), ylim=(0, None))
     axis.grid(alpha=0.2)
@@ -56,7 +56,7 @@ def loss_alt(rows: list[dict]) -> str:
     if len(evaluations) > 1:
         before, now = evaluations[0][1], evaluations[-1][1]
         words.append(tr("evaluation loss from {first:.2f} to {last:.2f}", first=before, last=now))
-    words += [tr("the adapter of step {step} is kept", step=step) for step in marks(rows, "best")[-1:]]
+    words += [tr("the adapter of step {step} is kept", step=step) for step in kept_steps(rows)]
     return tr("{shown}. {what}", shown=tr("; ").join(words), what=read(rows).sentence)
 
 

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from helpers.machine.language import tr
 from helpers.machine.meter import GIB, used_bytes
-from helpers.machine.paths import atomic, file_bytes, is_kind, keep, replace_text
+from helpers.machine.paths import atomic, file_bytes, is_kind, keep, replace_text, unwritable
 
 COLUMNS = (
     *("step", "seconds", "epoch", "event", "loss", "eval_loss", "learning_rate", "grad_norm"),
@@ -34,6 +34,7 @@ class History(TrainerCallback):
     def __init__(self, path: Path):
         self.path, self.start, self.peak = path, time.perf_counter(), 0.0
         self.rows: list[dict] = []
+        self.told = False  # that it cannot be written
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
@@ -64,6 +65,18 @@ class History(TrainerCallback):
         """Adds a row for something that happened at a step."""
         self.add({"step": step, "seconds": self.seconds(), "event": event, **more})
 
+    def recall(self) -> None:
+        """Reads the rows of the file where nothing was trained, so that there are none in memory."""
+        if not self.rows and self.path.exists():
+            self.rows = read_history(self.path)
+
+    def mark_kept(self, step: int | None) -> None:
+        """Notes whose weights were saved in the end where the marks so far say another: of a step, None of the last."""
+        if kept_steps(self.rows) != ([] if step is None else [step]):
+            last = self.rows[-1] if self.rows else {"step": 0, "seconds": 0.0}
+            at, event = (last["step"], "last") if step is None else (step, "best")
+            self.add({"step": at, "seconds": last["seconds"], "event": event})
+
     def seconds(self) -> float:
         """Of training so far, without the time between a stop and a resume."""
         return round(time.perf_counter() - self.start, 2)
@@ -75,7 +88,9 @@ class History(TrainerCallback):
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            print(tr("{name} cannot be written ({error}); the log goes on in memory", name=self.path.name, error=error))
+            if not self.told:
+                print(tr("{why} The log goes on in memory.", why=unwritable(self.path, error)))
+            self.told = True
 
     def rewrite(self) -> None:
         """Writes all rows anew, in one step; then appending goes on."""
@@ -166,6 +181,12 @@ def series(rows: list[dict], name: str) -> list[tuple[int, float]]:
 def marks(rows: list[dict], event: str) -> list[int]:
     """The steps at which something happened."""
     return [row["step"] for row in rows if row.get("event") == event]
+
+
+def kept_steps(rows: list[dict]) -> list[int]:
+    """The step of the evaluation whose weights are kept; none where those of the last step are."""
+    named = [row for row in rows if row.get("event") in ("best", "last")][-1:]
+    return [row["step"] for row in named if row["event"] == "best"]
 
 
 def smoothed(values: list[float], weight: float = 0.6) -> list[float]:

@@ -3,7 +3,9 @@
 import json
 
 import nbformat
+import numpy as np
 from conftest import bring_into_view, overhang
+from safetensors.numpy import save_file
 
 from helpers.machine.paths import write_json
 from helpers.settings import resolve
@@ -18,7 +20,9 @@ def write_runs(folder):
         run = folder / f"20260101-00000{list(RUNS).index(name)}-{name}"
         run.mkdir(parents=True)
         write_json(run / "settings.json", resolve("smoke", r=r).as_dict())
-        card = {"profile": "smoke", "data": "shop_support", "data_hash": data, "steps": 8, "evaluation_loss": loss}
+        card = {"profile": "smoke", "data": "shop_support", "rows_hash": data, "steps": 8, "evaluation_loss": loss}
+        write_json(run / "adapter" / "adapter_config.json", {"r": r})
+        save_file({"lora_A.weight": np.zeros((r, 1), np.float32)}, run / "adapter" / "adapter_model.safetensors")
         write_json(run / "run_card.json", card | {"tokens": 900, "seconds": 60.0 * r})
         rows = [{"step": step, "eval_loss": 3.0 - (3.0 - loss) * step / 8} for step in range(0, 9, 2)]
         (run / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

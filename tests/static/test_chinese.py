@@ -8,6 +8,7 @@ import unicodedata
 import nbformat
 import pytest
 
+from helpers.lessons.questions import QUESTIONS
 from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.project import chinese, documents, edition, likeness, quotes
 from helpers.project.catalogs import (
@@ -133,6 +134,14 @@ def test_messages_that_are_quoted_are_quoted_in_the_words_that_a_chinese_reader_
     assert named((one, quotes.quote_faults(*texts, SAID)) for one, *texts in pairs(path, "markdown")) == {}
 
 
+def test_where_a_quiz_points_is_named_as_a_chinese_reader_sees_it():
+    """A column, a row: quoted in English, and in Chinese by the word that its table shows."""
+    for where in (question.where for question in QUESTIONS.values()):
+        assert not re.search(r"(?<!first )(?<!its )\b(?:column|rows?) (?!')", where), where
+        for word in re.findall(r"'([^']+)'", where):
+            assert f"“{SAID.get(word, word)}”" in SAID[where], where
+
+
 def test_what_the_troubleshooting_quotes_is_said_by_a_helper_or_by_the_installation():
     table = (PROJECT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     seen = [
@@ -158,6 +167,16 @@ def test_a_quoted_message_that_is_not_what_the_helper_says_is_found():
         assert quotes.quote_faults("`checkpoint-N is passed over` here", f"这里的 {good}", said) == []
         assert quotes.quote_faults("`checkpoint-N is passed over` here", f"这里的 {bad}", said)
     assert quotes.quote_faults("`pip config list`", "`pip config list`", said) == [], "a command is no message"
+
+
+def test_an_exercise_is_set_in_the_same_words_in_its_notebook_and_in_its_solution():
+    """It is written once in English; its Chinese stands in two catalogs."""
+    tasks = {}
+    for path in ENGLISH:
+        for one in entries(catalog(path)):
+            if "/exercise-" in one.context:
+                tasks.setdefault(one.context, set()).add(one.string.lstrip("# "))
+    assert len(tasks) == 31 and {name: words for name, words in tasks.items() if len(words) > 1} == {}
 
 
 @every
@@ -218,6 +237,9 @@ def test_tables_pictures_and_fences_that_differ_are_found():
     assert likeness.markdown_faults(table, table.replace("| c | d |", "| c | d |\n| e | f |"))[0].startswith("tables")
     assert likeness.markdown_faults("![a](b.png)", "![a](c.png)")[0].startswith("pictures")
     assert likeness.markdown_faults("```sh\na\n```", "```sh\na\nb\n```")[0].startswith("code blocks")
+    code = "```python\nx = 'y'  # the rows\n```"
+    assert likeness.markdown_faults(code, code.replace("the rows", "样本")) == []
+    assert likeness.markdown_faults(code, code.replace("'y'", "'z'"))[0].startswith("code blocks")
 
 
 TABLE = "| rows | `r` |\n|---|---|\n| 3 | 0.84 |\n| four | `x` |\n\n1. five\n2. [a](a.md) 6\n3. [b](b.md)\n"
@@ -291,6 +313,9 @@ def test_numbers_in_words_are_read_in_both_languages(english, good, bad):
             "普通文本",
             "在基座上",
             "“只有一半",
+            "9 条样本中留出 3 个。",
+            "样本只有 3 个",
+            "9 条样本没有一个能用",
         ),
     ],
 )

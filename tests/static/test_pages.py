@@ -162,7 +162,7 @@ def test_an_english_page_of_the_chinese_edition_says_so_to_those_who_hear_it():
         assert (name.removesuffix(".md") in found) != bool(re.search("[一-鿿]", title)), name
     for page, expected in (("docs/models", '<section lang="en" id="a">'), ("docs/data", '<section id="a">')):
         context = {"body": '<section id="a"><section id="b"></section></section>'}
-        pages.marked_as(found)(None, page, "", context, None)
+        pages.marked_as(found, CHINESE.theme)(None, page, "", context, None)
         assert context["body"] == expected + '<section id="b"></section></section>'
 
 

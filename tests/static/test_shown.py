@@ -10,7 +10,8 @@ from helpers.machine.paths import PROJECT
 from helpers.project.messages import SAY
 
 WINGS = ("machine", "data", "models", "train")
-ALONE = ("settings.py", "reasons.py", "limits.py", "colab.py", "adapted.py", "behaviour.py", "project/doctor.py")
+ALONE = ("settings.py", "fields.py", "reasons.py", "limits.py", "adapter_file.py", "colab.py", "adapted.py")
+ALONE += ("behaviour.py", "project/doctor.py")
 MODULES = [path for wing in WINGS for path in sorted((PROJECT / "helpers" / wing).glob("*.py"))]
 MODULES += [PROJECT / "helpers" / name for name in ALONE]
 FIELDS = string.Formatter().parse
@@ -21,6 +22,7 @@ WORDS = ("an object instead of text", "another schema", "no answer", "no questio
 ENGLISH = {
     # What libraries say, and is looked for in their words.
     "machine/hardware": ("out of memory", "can't allocate memory", "not enough memory"),
+    "machine/paths": ("No space left", "Read-only file system"),
     "machine/quiet": (
         *(r"`(is_)?gradient_checkpointing\w*` is deprecated", "TRL passes the old name; both do the same"),
         *("Failed to load CPU gemm_4bit_forward", "an optional package is absent"),

@@ -17,7 +17,7 @@ MAKERS |= {"teaching", "written"}
 MADE = re.compile(r"answers_\d\d|questions(_\d\d)?")
 FILES = sorted(path for wing in WINGS for path in (HELPERS / wing).glob("*.py"))
 FILES = [path for path in FILES if path.stem not in MAKERS and not MADE.fullmatch(path.stem)]
-FILES += [HELPERS / name for name in ("run.py", "runs.py")]
+FILES += [HELPERS / name for name in ("run.py", "runs.py", "adapter_file.py", "fields.py")]
 WORDS = re.compile(r"[A-Za-z]{2,}[,;:.]? [a-z]{2,}")  # two words side by side
 SHOWN = {"description", "tooltip", "placeholder", "label", "xlabel", "ylabel", "title"}  # arguments that are shown
 
@@ -35,9 +35,11 @@ ENGLISH = {
     "evaluate/uses.py": ["take (", "(\\d+) x"],  # what a model says
     "export/adapter.py": ["--enable-lora", "vllm serve"],  # a command
     "export/card.py": [
-        *("A LoRA adapter", "## Trained on", "- licence", "not stated", "- base weights", "That of the"),
+        *("A LoRA adapter", "## Trained on", "- licence", "not stated", "- base weights"),
         *("- the adapter: of", "- stopped early"),
     ],
+    "export/converter.py": ["No module named", "`{} -m pip"],  # what Python says, and a command
+    "export/licence.py": ["Unknown: neither", "That of the"],  # a card
     "export/modelfile.py": ["# This chat", "PARAMETER", "else if", "{{ if"],  # a file, as the card is
     "export/plan.py": ["one card"],  # a key, named in `way_named`
     "export/push.py": ["Add the adapter"],  # the message of a commit
@@ -68,7 +70,7 @@ ENGLISH = {
     "project/report.py": [":root{"],  # style
     "project/series.py": ["import sys;"],  # code
     "run.py": ["passed over"],  # in a sentence of read_json
-    "runs.py": ["higher is", "lower is", "content of"],  # keys
+    "runs.py": ["higher is", "lower is"],  # keys
     "serve/api.py": ["\nimport os"],  # code
     "serve/serving.py": ["the key is not", "there is no {}"],  # from one process to another
     "watch/figures.py": ["Glyph"],  # a library's warning
@@ -142,6 +144,7 @@ def english_lists(tree):
 COMMAS = {
     "machine/language.py": 1,  # `phrase`, which is English
     "export/card.py": 1,  # a file, in English
+    "export/licence.py": 2,  # of a card
     "generate/generation.py": 1,  # a comment in code
     "train/sweeps.py": 1,  # a name that is kept
     "panels/controls.py": 1,  # what a reader types

@@ -80,6 +80,14 @@ def test_the_slides_have_every_notebook_with_its_pictures_their_texts_and_its_qu
     assert f'<html lang="{words.lang}">' in page and deck.target.read_text(encoding="utf-8") == page
 
 
+def test_a_question_that_is_changed_is_on_the_chinese_slides_in_english_until_it_is_translated():
+    """The block is English on the Chinese page then, heading and all: `write` ended in an IndexError."""
+    page = slides.DOCS / "teaching" / "00.md"
+    stale = {slides.chinese_of(page): page.read_text(encoding="utf-8")}
+    deck = slides.Deck(slides.CHINESE, stale)
+    assert deck.questions("00") == slides.Deck(slides.ENGLISH).questions("00") and len(deck.questions("01")) >= 3
+
+
 def test_the_chinese_slides_have_no_english_sentence():
     page = re.sub(r"(?s)<(style|script|svg)\b.*?</\1>", "", slides.Deck(slides.CHINESE).html())
     shown = re.findall(r">([^<>]+)<|aria-label=\"([^\"]+)", page)

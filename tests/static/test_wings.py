@@ -15,7 +15,9 @@ PACKAGE = PROJECT / "helpers"
 # From the bottom up: a wing imports from those before it; those of one line do not know each other.
 FLOORS = (
     ("machine", "adapted", "behaviour", "norm", "seeds"),
-    ("data", "watch", "runs", "reasons", "limits", "colab"),
+    ("data", "watch", "reasons", "limits", "colab"),
+    ("fields", "adapter_file"),
+    ("runs",),
     ("generate",),
     ("settings",),
     ("run",),

@@ -2,19 +2,21 @@
 
 import json
 import math
+import shutil
 import signal
 from dataclasses import replace
 
 import pytest
 import torch
 from conftest import unchecked
-from safetensors.torch import load_file
-from transformers import TrainerCallback
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, TrainerState
 
 from helpers.data.load import load_chat_data
 from helpers.machine.hardware import Machine
 from helpers.models.load import load_model
 from helpers.run import Run
+from helpers.runs import row_of_run
 from helpers.settings import SettingsError, resolve
 from helpers.train import build as training
 from helpers.train.best import Best, Point, best_of, waited
@@ -70,8 +72,11 @@ def run(folder, settings, also=()):
     return training.train_or_resume(unchecked(trainer), made), trainer
 
 
+NAME = "adapter_model.safetensors"
+
+
 def adapter(folder):
-    return load_file(folder / "adapter" / "adapter_model.safetensors")
+    return load_file(folder / "adapter" / NAME)
 
 
 def test_the_saved_adapter_is_that_of_the_best_evaluation(tmp_path):
@@ -198,13 +203,83 @@ def test_the_share_of_facts_is_counted_on_the_watched_rows(tmp_path, monkeypatch
     assert best.share_right() == pytest.approx(1 / 3)
 
 
-def test_a_damaged_file_of_the_best_weights_costs_the_choice_alone(tmp_path, capsys):
+@pytest.mark.parametrize("kind", [{}, {"init_lora_weights": "pissa", "max_steps": 2}])
+def test_the_best_adapter_outlives_its_folder_of_best_weights(tmp_path, capsys, kind):
+    """A finished run that was called again saved the last step's adapter over the best, and its card said the best."""
+    settings = replace(WILD, **kind)
+    card, _ = run(tmp_path / "run", settings)
+    saved, best = adapter(tmp_path / "run"), card["best"]["step"]
+    assert best < settings.max_steps
+    shutil.rmtree(tmp_path / "run" / "best")
+    again, trainer = run(tmp_path / "run", settings)
+    assert again == card and "cannot be read" not in capsys.readouterr().out
+    torch.testing.assert_close(adapter(tmp_path / "run"), saved, rtol=0, atol=0)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(card["evaluation_loss"], rel=1e-3), "and in the model"
+    assert (tmp_path / "run" / "best" / f"step-{best}.safetensors").exists(), "and it is there for the next call"
+
+
+def test_a_damaged_file_of_the_best_weights_costs_the_choice_and_no_adapter(tmp_path, capsys):
     run(tmp_path / "run", WILD)
+    saved = adapter(tmp_path / "run")
     (path,) = (tmp_path / "run" / "best").iterdir()
     path.write_bytes(path.read_bytes()[:100])
-    (tmp_path / "run" / "run_card.json").unlink()
+    (tmp_path / "run" / "run_card.json").unlink()  # which would say that the adapter is the best one
     card, _ = run(tmp_path / "run", WILD)
-    assert "best" not in card and card["finished"] and "cannot be read" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "best" not in card and card["finished"] and "cannot be read" in said
+    assert "the adapter that was there is kept as adapter-before-1" in said
+    torch.testing.assert_close(load_file(tmp_path / "run" / "adapter-before-1" / NAME), saved, rtol=0, atol=0)
+    assert "★" not in svg(read_history(tmp_path / "run" / "history.jsonl"), 8), "no evaluation's weights are kept"
+    run(tmp_path / "run", WILD)
+    assert not (tmp_path / "run" / "adapter-before-2").exists(), "the last step's adapter is only written again"
+
+
+def test_a_file_of_other_weights_leaves_the_model_as_it_is(tmp_path):
+    """The first matrices were those of the file, the others the last step's."""
+    trainer, made = build(tmp_path / "run", WILD)
+    best = Best(trainer, made)
+    weights = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
+    best.folder.mkdir()
+    save_file({n: w + 1 if n != max(weights) else w[:1] for n, w in weights.items()}, best.file(3))
+    with pytest.raises(ValueError, match="of another adapter"):
+        best.give(Point(3, 1.0))
+    torch.testing.assert_close({n: p for n, p in trainer.model.named_parameters() if n in weights}, weights)
+
+
+def test_without_room_for_the_best_weights_those_of_the_one_before_stay(tmp_path):
+    trainer, made = build(tmp_path / "run", WILD)
+    best = Best(trainer, made)
+    best.write(2)
+    log = [{"step": 2, "eval_loss": 2.0}, {"step": 4, "eval_loss": 1.0}]  # step 4 could not be written
+    state = TrainerState(log_history=log, global_step=4)
+    best.on_save(None, state, None)
+    assert list(best.kept()) == [2]
+
+
+def test_the_card_says_whose_adapter_is_saved_when_the_choice_is_changed(tmp_path):
+    """With KEEP_BEST set back, the last step's adapter was saved, and the card still said the best one."""
+    first, _ = run(tmp_path / "run", WILD)
+    best = adapter(tmp_path / "run")
+    last, _ = run(tmp_path / "run", replace(WILD, keep_best=False))
+    assert "best" not in last and last["steps"] == first["steps"] and "★" not in svg(trainer_rows(tmp_path), 8)
+    again, _ = run(tmp_path / "run", WILD)
+    assert again["best"] == first["best"] and "★ kept" in svg(trainer_rows(tmp_path), 8)
+    torch.testing.assert_close(adapter(tmp_path / "run"), best, rtol=0, atol=0)
+
+
+def trainer_rows(tmp_path):
+    return read_history(tmp_path / "run" / "history.jsonl")
+
+
+def test_what_is_said_of_a_stop_is_what_is_kept(tmp_path, capsys):
+    """It was "the adapter is that of step 1" and, one line below, "Kept: the adapter as it is now"."""
+    card, _ = run(tmp_path / "run", WILD, [StopAt(5)])
+    said, best = capsys.readouterr().out, card["best"]["step"]
+    assert best < 5 and f"the adapter is that of step {best}" in said
+    assert f"stopped at step 5 of 8. Kept: the adapter of step {best}, and checkpoint-5" in said
+    assert "as it is now" not in said
+    run(tmp_path / "other", replace(WILD, keep_best=False), [StopAt(5)])
+    assert "Kept: the adapter as it is now, and checkpoint-5" in capsys.readouterr().out
 
 
 def test_it_needs_held_out_rows(tmp_path):
@@ -255,6 +330,15 @@ def test_a_value_that_cannot_work_is_refused(wrong):
 def test_the_log_is_json_throughout(tmp_path):
     run(tmp_path / "run", WILD)
     assert all(json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines())
+
+
+def test_an_unfinished_run_is_known_by_its_rows_as_a_finished_one(tmp_path):
+    card, _ = run(tmp_path / "whole", SMOKE)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", replace(SMOKE, max_length=96), [KilledAt(5)])
+    whole, killed = (row_of_run(tmp_path / name) for name in ("whole", "killed"))
+    assert whole.data == killed.data and "unknown" not in whole.data and card["watched_hash"] == whole.watched
+    assert not whole.wrong and not killed.wrong and not killed.card
 
 
 @pytest.mark.parametrize("given", [{"use_dora": True}, {"use_rslora": True}, {"init_lora_weights": "gaussian"}])

@@ -22,7 +22,7 @@ from helpers.models.starts import save_pretrained, start_of, weights_before
 from helpers.run import Run
 from helpers.settings import SettingsError, resolve
 from helpers.train import build as training
-from helpers.train.sweeps import with_changes
+from helpers.train.grid import with_changes
 from helpers.train.trainer import TrainingError
 from helpers.train.trials import Bench
 

@@ -27,18 +27,9 @@ from helpers.train import trials
 from helpers.train.build import build_trainer, train_or_resume
 from helpers.train.checkpoints import newest_unfinished
 from helpers.train.crew import Child, ProcessGone
-from helpers.train.sweeps import (
-    SHARED,
-    SPARE,
-    Sweep,
-    Trial,
-    count_gpus,
-    planned,
-    steps_for,
-    sweep,
-    with_changes,
-    work_of,
-)
+from helpers.train.grid import SHARED, as_meant, combinations, with_changes
+from helpers.train.sweep_plan import SPARE, Asked, planned, run_name, steps_for, timings_of, work_of
+from helpers.train.sweeps import Sweep, Trial, count_gpus, sweep
 from helpers.train.trainer import TrainingError
 from helpers.train.trials import Bench, StopAt, Timing
 from helpers.watch.history import read_history, series
@@ -139,16 +130,109 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(monkeypatch):
     assert sweep(SMOKE, GRID, steps=8, seeds=(0, 1)).trials == again.trials and not trained, "nothing is trained twice"
 
 
+class Timed:
+    """A bench whose steps take as long as a test says. asked: the settings that were timed."""
+
+    def __init__(self, seconds=lambda settings: 0.1):
+        self.seconds, self.asked = seconds, []
+
+    def timed(self, settings):
+        self.asked.append(settings)
+        return Timing(step=self.seconds(settings), check=0.5, building=1.0)
+
+
+def asked_for(grid, seeds=(0,), minutes=1.0, steps=0, settings=SMOKE):
+    return Asked(settings, combinations(settings, grid), seeds, minutes, steps)
+
+
 def test_the_minutes_decide_how_many_steps_there_are(tmp_path, few_rows):
     timing = Bench(load_model(SMOKE), few_rows.train, few_rows.test).timed(SMOKE)
     assert all(0 < seconds < 600 for seconds in timing), "a few steps were trained"
-    work, timed = work_of(2, 1), lambda settings: Timing(step=0.1, check=0.5, building=1.0)
-    bench = type("Timed", (), {"timed": staticmethod(timed)})
-    assert steps_for(bench, SMOKE, work, minutes=0.001, steps=0) == 8, "one round at least"
+    work, said, grid = work_of(2, 1), [], {"r": [2, 4]}
     wanted = (60 * SPARE - work.builds - 0.5 * work.checks) / work.trainings / 0.1
-    assert wanted - 8 < steps_for(bench, SMOKE, work, minutes=1.0, steps=0) <= wanted
-    assert steps_for(bench, SMOKE, work, minutes=1.0, steps=20) == 16
-    assert sweep(SMOKE, {"r": [2, 4]}, minutes=0.001, seeds=(0,)).steps == 8
+    assert wanted - 8 < steps_for(Timed(), asked_for(grid), 1, said.append) <= wanted and not said
+
+
+def test_steps_that_are_not_those_asked_for_are_told():
+    """Five steps became eight, twenty sixteen, and a minute three, without a word."""
+    said, grid = [], {"r": [2, 4]}
+    assert steps_for(Timed(), asked_for(grid, steps=20), 1, said.append) == 16
+    assert steps_for(Timed(), asked_for(grid, steps=5), 1, said.append) == 8
+    assert (
+        said.pop() == "steps=5: it is 8, a multiple of 8, so that each round ends with an evaluation" and len(said) == 1
+    )
+    assert steps_for(Timed(), asked_for(grid, steps=16), 1, said.append) == 16 and len(said) == 1
+    assert steps_for(Timed(), asked_for(grid, minutes=0.001), 1, said.append) == 8, "one round at least"
+    work = work_of(2, 1)
+    needed = (8 * 0.1 * work.trainings + work.builds + 0.5 * work.checks) / SPARE / 60
+    words = "0.001 minutes are too few for 2 settings and 1 seeds: with 8 steps each, the fewest, it will take about"
+    assert f"{words} {needed:.1f} minutes" in said[-1]
+    with pytest.raises(ValueError, match="steps=-8: it is 0"):
+        sweep(SMOKE, grid, steps=-8)
+
+
+def test_each_kind_of_adapter_is_timed_and_the_slow_ones_have_room():
+    """The base's own steps were timed alone, so a sweep with DoRA took longer than its minutes."""
+    bench = Timed(lambda settings: 0.3 if settings.use_dora else 0.1)
+    asked = asked_for({"learning_rate": [1e-3, 1e-2], "use_dora": [False, True]})
+    assert [timing.step for timing in timings_of(bench, asked)] == [0.3, 0.3, 0.1, 0.1]
+    assert [settings.use_dora for settings in bench.asked] == [True, False], "each kind once, whatever its rate"
+    work = work_of(4, 1, 1, [1, 1, 1 / 3, 1 / 3])
+    assert work.trainings == pytest.approx((1 + 1 + 2 / 3) / 4 + 2 / 4 + 2 / 2)  # the two slow ones to the end
+    assert work_of(4, 1).checks == work.checks and work_of(4, 1).builds == work.builds
+    steps = steps_for(bench, asked, 1, pytest.fail)
+    assert steps * work.trainings * 0.3 <= 60 * SPARE and steps < steps_for(Timed(), asked, 1, pytest.fail)
+
+
+def test_timing_itself_ends_after_a_share_of_the_minutes(monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("helpers.train.sweep_plan.time.perf_counter", lambda: float(next(clock)))
+    bench = Timed(lambda settings: settings.r / 100)
+    timings = timings_of(bench, asked_for({"r": [2, 4, 8, 16]}, minutes=2.0))  # 12 seconds of timing, 10 a look
+    assert [settings.r for settings in bench.asked] == [16, 8], "those that are probably slow come first"
+    assert [timing.step for timing in timings] == [0.16, 0.16, 0.16, 0.08]
+
+
+MACHINES = (Machine(None, "", 0.0, 16.0, 2, False), Machine(None, "", 0.0, 1.4, 16, True))
+
+
+def test_a_sweep_is_found_again_whatever_the_machine_decides():
+    """Its folder's name held the batch that fits into the free memory: another day's sweep began anew."""
+    one, other = (resolve("laptop", machine=machine) for machine in MACHINES)
+    assert one.per_device_train_batch_size != other.per_device_train_batch_size and one.autocast != other.autocast
+    keys = {asked_for({"r": [4, 8]}, settings=settings).key() for settings in (one, other)}
+    assert len(keys) == 1
+    set_by_hand = resolve("laptop", machine=MACHINES[0], attention="eager")
+    assert asked_for({"r": [4, 8]}, settings=set_by_hand).key() not in keys, "what the reader sets counts"
+
+
+def test_a_sweep_is_found_again_however_it_is_spelled(tmp_path, monkeypatch):
+    rates = asked_for({"warmup_steps": [0, 1], "r": [4, 8]}, (0, 1), 8).key()
+    assert rates == asked_for({"r": (8, 4), "warmup_steps": (1.0, 0.0)}, [0, 1], 8.0).key()
+    assert rates != asked_for({"warmup_steps": [0, 1], "r": [4, 8]}, (1, 0), 8).key(), "the first seed is everybody's"
+    assert rates != asked_for({"warmup_steps": [0, 1], "r": [4, 8]}, (0, 1), 9).key()
+    assert asked_for({"r": [4]}, steps=17).key() == asked_for({"r": [4]}, steps=16, minutes=3.0).key()
+    assert combinations(SMOKE, {"warmup_steps": [1, 1.0]}) == [{"warmup_steps": 1.0}], "trained once"
+    assert run_name({"r": 4, "learning_rate": 1e-3}, 2) == "learning_rate-0.001-r-4-seed-2"
+    odd = {"target_modules": f"model/layers.*({'|'.join(map(str, range(99)))})"}
+    assert "/" not in run_name(odd, 0) and len(run_name(odd, 0)) < 120
+    assert run_name(odd, 0) != run_name({"target_modules": odd["target_modules"] + "x"}, 0)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    spelled = [replace(SMOKE, data=name) for name in ("rows.jsonl", str(rows), "./rows.jsonl")]
+    keys = [asked_for({"r": [4]}, settings=replace(one, **as_meant(one.as_dict()))).key() for one in spelled]
+    assert len(set(keys)) == 1
+    rows.write_text("{ }")
+    assert asked_for({"r": [4]}, settings=replace(SMOKE, data=str(rows))).key() not in keys, "other rows, another sweep"
+
+
+def test_the_same_sweep_in_other_words_trains_nothing_a_second_time(monkeypatch):
+    found = sweep(SMOKE, {"warmup_steps": [0, 1], "r": [2, 4]}, steps=8, seeds=(0,))
+    monkeypatch.setattr(Bench, "trainer", lambda *given: pytest.fail("it was trained again"))
+    other = replace(SMOKE, autocast="", per_device_train_batch_size=1, gradient_accumulation_steps=2)
+    again = sweep(other, {"r": (4, 2), "warmup_steps": (1.0, 0.0)}, steps=9, seeds=[0], report=lambda text: None)
+    assert again.folder == found.folder and [t.losses for t in again.trials] == [t.losses for t in found.trials]
 
 
 def test_a_grid_that_cannot_work_is_refused():
@@ -219,6 +303,68 @@ def test_a_stop_ends_the_sweep_and_the_next_call_goes_on(monkeypatch, step):
     assert [trial.changes for trial in again.trials] == [trial.changes for trial in whole.trials]
     for one, other in zip(again.trials, whole.trials, strict=True):
         assert one.losses == pytest.approx(other.losses, abs=1e-4) and all(map(math.isfinite, one.losses.values()))
+
+
+def lose(run):
+    """Damages a run's log as a crash of the machine does: its file is there, full of zeros."""
+    path = run / "history.jsonl"
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def test_a_damaged_log_costs_no_trial_its_loss():
+    """The best of all counted as infinite, and lost, without a word."""
+    whole = sweep(SMOKE, GRID, steps=8, seeds=(0, 1))
+    for run in whole.folder.glob("*-seed-*"):
+        lose(run)
+    said = []
+    again = sweep(SMOKE, GRID, steps=8, seeds=(0, 1), report=said.append)
+    assert again.trials == whole.trials
+    assert any("learning_rate-0.01-seed-0/history.jsonl" in text and "damaged" in text for text in said)
+
+
+def test_a_trial_whose_losses_are_lost_is_named_and_trained_anew():
+    whole = sweep(SMOKE, GRID, steps=8, seeds=(0, 1))
+    run = whole.folder / "learning_rate-0.01-seed-0"
+    lose(run)
+    for path in run.glob("checkpoints/*/trainer_state.json"):
+        path.write_text("{")
+    said = []
+    again = sweep(SMOKE, GRID, steps=8, seeds=(0, 1), report=said.append)
+    assert "learning_rate-0.01-seed-0 is damaged, so it is trained anew" in said
+    assert [trial.changes for trial in again.trials] == [trial.changes for trial in whole.trials]
+    assert again.trials[0].losses == pytest.approx(whole.trials[0].losses, abs=1e-4)
+    assert len(losses(run)) == 8, "from its first step"
+
+
+def test_a_lost_plan_is_read_from_the_trainings():
+    whole = sweep(SMOKE, {"r": [2, 4]}, steps=16, seeds=(0,))
+    (whole.folder / "sweep.json").write_text("{")
+    assert planned(whole.folder) == 16
+
+
+def test_a_stop_in_an_evaluation_costs_no_trial_its_round(monkeypatch):
+    """Its loss counted as infinite, so it lost."""
+    whole = sweep(SMOKE, GRID, steps=8, seeds=(0,))
+    monkeypatch.setenv("FT_RUNS", str(whole.folder.parent.parent.with_name("again")))
+    own, pressed = StopAt.on_step_end, []
+
+    def press(self, args, state, control, **kwargs):
+        own(self, args, state, control, **kwargs)
+        if state.global_step == 2 and "0.01" in args.output_dir and not pressed:
+            pressed.append(signal.raise_signal(signal.SIGINT))
+
+    monkeypatch.setattr(StopAt, "on_step_end", press)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(SMOKE, GRID, steps=8, seeds=(0,))
+    again = sweep(SMOKE, GRID, steps=8, seeds=(0,))
+    assert pressed and [trial.changes for trial in again.trials] == [trial.changes for trial in whole.trials]
+    for one, other in zip(again.trials, whole.trials, strict=True):
+        assert one.losses == pytest.approx(other.losses, abs=1e-4)
+    log = [
+        step
+        for step, _ in series(read_history(again.folder / "learning_rate-0.01-seed-0" / "history.jsonl"), "eval_loss")
+    ]
+    assert log == [0, 2, 4, 6, 8], "the evaluation is made up for, once"
 
 
 @pytest.mark.parametrize(
