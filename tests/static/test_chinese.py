@@ -368,11 +368,9 @@ def kept(*given):
 
 
 def test_a_stale_entry_of_several_lines_stays_as_it_is_however_often_it_is_written():
-    before = 'A table:\n| "a" | b\\c |\nand a line.\n'
-    catalog = empty_catalog()
-    catalog.add("A table now.", string="一张表。", flags=["fuzzy"], previous_id=[before])
-    text = catalog_text(catalog)
-    again = catalog_from(text)
+    before, wanted = 'A table:\n| "a" | b\\c |\nand a line.\n', [Wanted("02/a", "A table now.")]
+    text = catalog_text(merged(kept(("02/a", before, "一张表。")), wanted))
+    again = merged(catalog_from(text), wanted)
     assert [list(one.previous_id) for one in entries(again)] == [[before]]
     assert catalog_text(again) == text
 
