@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     if wrong := options.no_value(sys.argv[1:] if arguments is None else arguments):
         parser.error(wrong)
     chosen = parser.parse_args(arguments)
-    if wrong := odd_text(vars(chosen)) or options.said_twice(chosen):
+    if wrong := odd_text(vars(chosen)) or options.together(chosen):
         parser.error(wrong)
     with one_net(chosen.debug):
         chosen.run_command(chosen)
@@ -69,11 +69,12 @@ def add_series(commands: Any) -> None:
     command(commands, "canary", lambda chosen: run_canary(), text)
     site = command(commands, "site", run_site, "notebooks, documents and report as a static site (`make site`)")
     text = "of runs/; without it, the newest that has executed notebooks"
-    site.add_argument("--run", metavar="FOLDER", type=options.folder_of_run, help=text)
+    executed = options.folder_of_run("executed")
+    site.add_argument("--run", metavar="FOLDER", type=executed, help=text)
     site.add_argument("--target", metavar="FOLDER", type=options.place, default="build/site", help="made anew")
     text = "pictures of a run's key moments, to be looked at: wide, on a phone, in the dark"
     shots = command(commands, "shots", run_shots, text)
-    shots.add_argument("run", type=options.folder_of_run, help="a folder of runs/")
+    shots.add_argument("run", type=executed, help="a folder of runs/")
     text = "where they go (build/shots)"
     shots.add_argument("--target", metavar="FOLDER", type=options.place, default="build/shots", help=text)
     shots.add_argument("--readme", action="store_true", help="README's two pictures in docs/ instead: chart and panel")
@@ -89,7 +90,7 @@ def add_series(commands: Any) -> None:
     text = "notebook 04's panel alone, in the browser, for several visitors"
     app = command(commands, "app", open_app, text, profile=True)
     text = "the run whose adapter answers; the newest without it"
-    app.add_argument("--run", metavar="FOLDER", type=options.folder_of_run, help=text)
+    app.add_argument("--run", metavar="FOLDER", type=options.folder_of_run("adapter"), help=text)
     app.add_argument("--port", type=PORT, default=8866, help="where it listens (8866)")
     app.add_argument("--visitors", type=COUNT, default=30, help="at a time; who comes later waits for a place (30)")
     text = "for everybody in this network who is given the address; NAME: a further name of this machine"
@@ -119,22 +120,25 @@ def add_training(commands: Any) -> None:
     text = "a run's settings.json: trains in that run's folder"
     train.add_argument("--settings", metavar="FILE", type=options.file_there, help=text)
     train.add_argument("--new", action="store_true", help="start a new run, whatever there is already")
-    train.add_argument("--allow", default="", help="names of preflight rows that may fail, with commas")
+    train.add_argument(
+        "--allow", default="", type=options.names_of_proofs, help="names of preflight rows that may fail, with commas"
+    )
 
 
 def add_after(commands: Any) -> None:
     """The commands for what comes after a training, or before a larger one: export, plan."""
     runs = command(commands, "runs", run_runs, "all runs side by side: settings that differ, and what came of them")
     runs.add_argument("--sort", default="newest", choices=SORTS, help="by which figure, the best first (newest)")
-    runs.add_argument("--compare", nargs=2, default=(), metavar="RUN", help="what changed from one to the other")
+    text = "what changed from one to the other"
+    runs.add_argument("--compare", nargs=2, default=(), metavar="RUN", type=options.named_run, help=text)
     text = "a run's adapter with its model card, or merged into its base"
     export = command(commands, "export", run_export, text)
-    export.add_argument("run", type=options.folder_of_run, help="a folder of runs/")
+    export.add_argument("run", type=options.folder_of_run("settings.json"), help="a folder of runs/")
     export.add_argument("target", type=options.place, help="a new folder")
     kinds = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
     export.add_argument("--gguf", choices=kinds, help="merged, as one file for llama.cpp and Ollama")
     text = "llama.cpp's repository: its own converter is used"
-    export.add_argument("--llama-cpp", metavar="FOLDER", type=options.there, help=text)
+    export.add_argument("--llama-cpp", metavar="FOLDER", type=options.folder_of_llama_cpp, help=text)
     text = "ask base + adapter and the exports the same: a text file, a question a line, or a data file"
     export.add_argument("--check", metavar="QUESTIONS", type=options.file_there, help=text)
     export.add_argument("--data-licence", default="", help="of your own data, for the model card")
@@ -230,15 +234,18 @@ def run_notebooks(profile: str, numbers: list[str], whole: bool = False) -> None
 def run_training(chosen: argparse.Namespace) -> None:
     """Trains as notebook 03 does; ends with one line when the data, the settings or the training are at fault."""
     from helpers.machine.hardware import this_machine
-    from helpers.project.script import at_a_commit, train_alone
+    from helpers.project.script import at_a_commit, check_layers_asked, train_alone
     from helpers.run import read_settings
-    from helpers.settings import check_settings, resolve
+    from helpers.settings import SettingsError, check_settings, resolve
 
     given = {"data": chosen.data, "data_format": chosen.format, "model": chosen.model}
     given |= {name: getattr(chosen, name) for name, *_ in options.TRAINING}
-    allow = tuple(filter(None, chosen.allow.split(",")))
+    allow = tuple(filter(None, map(str.strip, chosen.allow.split(","))))
     if not chosen.settings:
-        train_alone(resolve(chosen.profile, **given), resume=not chosen.new, allow=allow)
+        with options.as_asked(SettingsError):  # what only this machine, or two options together, make wrong
+            settings = resolve(chosen.profile, **given)
+            check_layers_asked(settings)
+        train_alone(settings, resume=not chosen.new, allow=allow)
         return
     path = Path(chosen.settings).resolve()
     settings = at_a_commit(read_settings(path))
@@ -248,12 +255,7 @@ def run_training(chosen: argparse.Namespace) -> None:
 
 def run_runs(chosen: argparse.Namespace) -> None:
     """Prints the runs side by side, or what changed between two."""
-    from helpers.project.series import fail
-
-    try:
-        show_runs(chosen.sort, chosen.compare)
-    except ValueError as error:
-        fail(str(error))
+    show_runs(chosen.sort, chosen.compare)
 
 
 def run_export(chosen: argparse.Namespace) -> None:
@@ -323,11 +325,6 @@ def open_app(chosen: argparse.Namespace) -> None:
 
     run, sheet = Path(chosen.run) if chosen.run else None, Path(chosen.sheet) if chosen.sheet else None
     refuse_taken(chosen.port, "app")
-    if run and not (run / "adapter").is_dir():
-        words = {"run": run}
-        series.fail(
-            tr("{run} has no folder 'adapter'; choose one of runs/, or leave --run out for the newest", **words)
-        )
     try:
         sys.exit(serve(chosen.profile, run, chosen.port, chosen.visitors, chosen.share, sheet))
     except (SettingsError, SheetError) as error:

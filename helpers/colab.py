@@ -34,15 +34,16 @@ def prepare(project: Path = PROJECT, language: str = "") -> None:
         use_runs(Path.cwd() / "runs", project)
     if "google.colab" not in sys.modules and "KAGGLE_KERNEL_RUN_TYPE" not in os.environ:
         return
+    from helpers.machine.paths import writes_to  # what runs nothing needs no helper
+
     with (project / "pyproject.toml").open("rb") as file:
         wanted = tomllib.load(file)["project"]["dependencies"]
     lacking = [requirement for requirement in wanted if not satisfied(requirement)]
     kept = {package_of(requirement) for requirement in wanted} - {package_of(requirement) for requirement in lacking}
     pins = Path(tempfile.gettempdir()) / "colab-pins.txt"
-    pins.write_text(
-        "".join(f"{name}=={current}\n" for name in sorted({*kept, *BESIDE}) if (current := installed(name))),
-        encoding="utf-8",
-    )
+    text = "".join(f"{name}=={current}\n" for name in sorted({*kept, *BESIDE}) if (current := installed(name)))
+    with writes_to(pins):
+        pins.write_text(text, encoding="utf-8")
     if lacking:
         loaded = loaded_versions()
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-c", str(pins), *lacking], check=True)

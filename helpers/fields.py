@@ -7,7 +7,16 @@ from helpers.limits import CHOICES, LIMITS
 from helpers.machine.language import tr
 from helpers.machine.paths import DATA
 from helpers.machine.tables import Table
-from helpers.machine.values import near, one_of, value_fault
+from helpers.machine.values import (
+    home_fault,
+    in_short,
+    layers_fault,
+    long_part,
+    near,
+    one_of,
+    text_fault,
+    value_fault,
+)
 
 EMBEDDED = "embedded"
 
@@ -88,13 +97,30 @@ def check_values(content: dict[str, Any]) -> None:
     kinds: dict[str, Any] = {f.name: f.type for f in fields(Settings)}
     for name, value in content.items():
         if name not in kinds:
-            raise SettingsError(tr("no such setting: {name}{near}.", name=name, near=near(name, kinds)))
-        wrong = "" if name == "reasons" else value_fault(value, kinds[name], LIMITS.get(name))
-        if not wrong and name in CHOICES:
-            wrong = one_of(value, CHOICES[name])
-        if not wrong and name in ("profile", "model", "data", "template", "target_modules") and not value.strip():
-            wrong = tr("it is empty")
-        if wrong:
-            shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
-            hint = tr("; LoRA wants 1e-4 to 4e-3") if name == "learning_rate" else ""
-            raise SettingsError(tr("{name}={shown}: {wrong}{hint}.", name=name, shown=shown, wrong=wrong, hint=hint))
+            raise SettingsError(tr("no such setting: {name}{near}.", name=str(name)[:80], near=near(name, kinds)))
+        if name != "reasons" and (wrong := setting_fault(name, value, kinds[name])):
+            raise wrong_value(name, value, wrong)
+
+
+def setting_fault(name: str, value: Any, kind: type) -> str:
+    """What is wrong with a setting's value, with what it can be; "" for nothing. kind: str, int, float or bool."""
+    wrong = value_fault(value, kind, LIMITS.get(name))
+    if wrong or name in CHOICES:
+        return wrong or one_of(value, CHOICES[name])
+    if kind is not str:
+        return ""
+    if not value.strip():
+        return tr("it is empty") if value or name in ("model", "data", "target_modules") else ""
+    if name == "columns":
+        from helpers.data.load import columns_fault
+
+        return text_fault(name, value) or columns_fault(value)
+    return (
+        text_fault(name, value) or long_part(value) or (layers_fault if name == "target_modules" else home_fault)(value)
+    )
+
+
+def wrong_value(name: str, value: Any, wrong: str) -> SettingsError:
+    """The error for a setting's value: its name, the value in short, what is wrong, and what can be."""
+    hint = tr("; LoRA wants 1e-4 to 4e-3") if name == "learning_rate" else ""
+    return SettingsError(tr("{name}={shown}: {wrong}{hint}.", name=name, shown=in_short(value), wrong=wrong, hint=hint))

@@ -1,6 +1,7 @@
 """What a setting may be: the names to choose from, the bounds of numbers. Knows no values."""
 
 from helpers.machine.inits import INITS
+from helpers.machine.language import phrase
 from helpers.machine.memory import LAYERS
 from helpers.machine.values import Limits
 
@@ -8,7 +9,15 @@ TRACKERS = {"none": (), "tensorboard": ("tensorboard", "tensorboardX"), "trackio
 KERNELS = ("varlen", "efficient", "rows", "sdpa", "eager")  # of attention; the first three are this project's
 THINKING = ("trained", "left out")
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial")  # transformers' own
+PROOFS = (  # rows of the preflight, as train/preflight.py has them
+    *(phrase("quantized"), phrase("end tokens"), phrase("human tokens"), phrase("begin and end"), phrase("isolated")),
+    *(phrase("loss"), phrase("gradient"), phrase("kernel"), phrase("adapter")),
+)
+FORMATS_OF_ROWS = ("messages", "sharegpt", "alpaca", "prompt_completion", "question_answer", "preference", "guanaco")
 CHOICES = {
+    "data_format": ("", *FORMATS_OF_ROWS),  # data/formats.py, which loads more
+    "profile": ("smoke", "laptop", "colab", "datacenter"),  # settings.PROFILES, which loads more
+    "template": ("auto", "model", "guanaco", "chatml"),  # data/chat.py, which loads more
     "quantization": ("nf4", "fp8", "none"),
     "device": ("cpu", "cuda"),
     "dtype": ("float32", "bfloat16", "float16"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.data.load import GUANACO_ID, SHOP
-from helpers.fields import EMBEDDED, Settings, SettingsError, check_values
+from helpers.fields import EMBEDDED, Settings, SettingsError, check_values, wrong_value
 from helpers.limits import TRACKERS
 from helpers.machine.hardware import (
     Choice,
@@ -20,9 +20,10 @@ from helpers.machine.hardware import (
     this_machine,
 )
 from helpers.machine.inits import init_fault
-from helpers.machine.language import listed, phrase, tr
+from helpers.machine.language import phrase, tr
 from helpers.machine.memory import FALCON_7B, SMOLLM2_135M, Batch, choose_batch, shape_in
 from helpers.machine.pins import is_hub_name, pinned, split_name
+from helpers.machine.values import one_of, value_fault
 from helpers.machine.versions import can_import
 from helpers.reasons import REASONS
 
@@ -105,13 +106,10 @@ def resolve(
     named = named_profile(profile, here=machine is None)
     machine = machine or this_machine()
     chosen = named or choose_profile(machine, hub or ask_hub(machine))
-    if chosen.value not in PROFILES:
-        raise SettingsError(
-            tr("there is no profile {name!r}; there are: auto, {names}.", name=chosen.value, names=listed(PROFILES))
-        )
     given = {name: value for name, value in overrides.items() if value is not None}
-    if isinstance(given.get("columns"), dict):
-        given["columns"] = ",".join(f"{meaning}={name}" for meaning, name in given["columns"].items())
+    columns = given.get("columns")
+    if isinstance(columns, dict) and all(isinstance(name, str) for pair in columns.items() for name in pair):
+        given["columns"] = ",".join(f"{meaning}={name}" for meaning, name in columns.items())
     given |= {name: os.fspath(given[name]) for name in ("model", "data") if isinstance(given.get(name), Path)}
     if given.get("init_lora_weights") is True:  # as PEFT spells it
         given["init_lora_weights"] = "default"
@@ -121,6 +119,7 @@ def resolve(
     settings = Settings(profile=chosen.value, **PROFILES[chosen.value])
     settings, reasons = fit_to_machine(settings, reasons, machine)
     if from_environment := os.environ.get("FT_MODEL"):
+        check_values({"model": from_environment})
         settings = replace(settings, model=from_environment)
         reasons["model"] = phrase("the environment variable FT_MODEL")
     settings = replace(settings, **given)
@@ -148,7 +147,7 @@ def own_model(settings: Settings, reasons: dict[str, str], model: str) -> tuple[
         why = tr("a folder or a model of this project has none")
         if wanted:
             why = tr("{name} names {wanted} already", name=name, wanted=wanted)
-        raise SettingsError(tr("revision={asked!r}: {why}; leave it out.", asked=asked, why=why))
+        raise wrong_value("revision", asked, tr("{why}; leave it out", why=why))
     chosen: dict[str, Any] = {"model": name}
     if is_hub_name(name) and (settings.model != model or asked):
         pin = pinned(name, wanted or asked or "main")
@@ -163,12 +162,16 @@ def own_model(settings: Settings, reasons: dict[str, str], model: str) -> tuple[
 
 
 def named_profile(profile: str, here: bool = True) -> Choice | None:
-    """The profile that the parameter or, for this machine, $FT_PROFILE names; None means: detect it."""
-    if profile != "auto":
-        return Choice(profile, SET)
-    if here and (from_environment := os.environ.get("FT_PROFILE")):
-        return Choice(from_environment, phrase("the environment variable FT_PROFILE"))
-    return None
+    """The profile that the parameter or, for this machine, $FT_PROFILE names; None means: detect it.
+
+    Raises SettingsError for another name.
+    """
+    reason, asked = SET, profile
+    if profile == "auto" and here and (from_environment := os.environ.get("FT_PROFILE")):
+        reason, asked = phrase("the environment variable FT_PROFILE"), from_environment
+    if wrong := value_fault(asked, str) or one_of(asked, ("auto", *PROFILES)):
+        raise wrong_value("profile", asked, wrong)
+    return None if asked == "auto" else Choice(asked, reason)
 
 
 def ask_hub(machine: Machine) -> Choice:

@@ -129,7 +129,9 @@ def check_mapping(columns: Mapping[str, str], seen: Iterable[str]) -> str:
     for meaning, path in columns.items():
         if meaning not in NAMES:
             return tr(
-                "COLUMNS: {meaning!r} is no part of a row; there are: {names}.", meaning=meaning, names=listed(NAMES)
+                "COLUMNS: {meaning!r} is no part of a row; there are: {names}.",
+                meaning=meaning[:80],
+                names=listed(NAMES),
             )
         if path not in seen and path.split(".")[0] not in seen:
             return tr("COLUMNS: there is no column {path!r}{near}.", path=path, near=nearest(path, seen))

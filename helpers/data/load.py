@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from helpers.data.advice import mending_line
 from helpers.data.cells import dataset_rows, frame_rows
 from helpers.data.chat import MARKER
-from helpers.data.columns import is_held_out, plain_name, valued
+from helpers.data.columns import NAMES, check_mapping, is_held_out, plain_name, valued
 from helpers.data.conversation import extras_of
 from helpers.data.duplicates import digest, normalised, question_of
 from helpers.data.formats import FORMATS, NEITHER, UNWANTED_ANSWER, Conversation, to_conversation
@@ -32,7 +32,7 @@ from helpers.data.templated import NO_TURN
 from helpers.data.threads import conversations, thread_column
 from helpers.data.turns import NOT_TEXT
 from helpers.machine.language import listed, phrase, tr
-from helpers.machine.paths import DATA
+from helpers.machine.paths import DATA, writes_to
 
 if TYPE_CHECKING:
     import pandas
@@ -254,11 +254,13 @@ def as_dataset(rows: Iterator[dict]) -> Dataset:
     texts = [(name, pa.string()) for name in ("extras", "tools", "rejected", "group")]
     numbers = [(name, pa.int64()) for name in ("row", "key", "whole")]
     columns = [("messages", pa.list_(turn)), *texts, *numbers, ("held_out", pa.bool_())]
-    folder = Path(tempfile.mkdtemp(prefix="chat-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with pa.OSFile(str(folder / "rows.arrow"), "wb") as file, pa.ipc.new_stream(file, pa.schema(columns)) as writer:
+    with writes_to(Path(tempfile.gettempdir())):
+        folder = Path(tempfile.mkdtemp(prefix="chat-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path, schema = str(folder / "rows.arrow"), pa.schema(columns)
+    with writes_to(folder), pa.OSFile(path, "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         while batch := list(islice(rows, 1000)):
-            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=pa.schema(columns)))
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
     return Dataset.from_file(str(folder / "rows.arrow"))
 
 
@@ -305,6 +307,15 @@ def columns_in(columns: Mapping[str, str] | str | None) -> Mapping[str, str]:
     if not all(meaning.strip() and name.strip() for meaning, _, name in pairs):
         raise DataError(tr("columns: {columns!r} is not of the form question=ask,answer=reply.", columns=columns))
     return {meaning.strip(): name.strip() for meaning, _, name in pairs}
+
+
+def columns_fault(columns: str) -> str:
+    """What is wrong with a mapping as it is written, before any row is seen; "" for nothing."""
+    try:
+        mapping = columns_in(columns)
+    except DataError:
+        return tr("it is written as question=ask,answer=reply")
+    return check_mapping({name: "" for name in mapping if name not in (*NAMES, "rows")}, [""])
 
 
 def read_own(name: str) -> Dataset:

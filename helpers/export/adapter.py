@@ -10,6 +10,7 @@ from helpers.export.files import copy_tokenizer, refuse_links, shared_card, shar
 from helpers.export.merge import read_adapter
 from helpers.machine.card import card_fault, read_card
 from helpers.machine.language import tr
+from helpers.machine.paths import writes_to
 from helpers.models.adapter import check_fits
 from helpers.models.embedded import BASE_MODEL
 from helpers.models.source import ModelError, load_config
@@ -17,6 +18,9 @@ from helpers.run import read_settings
 from helpers.settings import EMBEDDED, SettingsError
 
 FILES = ("adapter_model.safetensors", "generation_config.json")
+VLLM_REFUSES = (
+    *("use_dora", "bias", "lora_bias", "modules_to_save", "trainable_token_indices", "rank_pattern", "alpha_pattern"),
+)
 VLLM_RANK = 16  # its --max-lora-rank when nothing is said
 
 
@@ -34,12 +38,15 @@ def read_run(run: Path) -> tuple[dict, dict]:
 def vllm_faults(folder: Path) -> list[str]:
     """What vLLM's LoRA loader would refuse, in words; empty where nothing.
 
-    Source: vllm/lora/peft_helper.py and lora_model.py; read, not run here.
+    Source: vllm/lora/peft_helper.py and lora_model.py; read, not run here. Of rank_pattern and alpha_pattern it reads
+    nothing, so that layers with a rank or an alpha of their own would answer with another scale.
     """
     config, tensors, _ = read_adapter(folder)
     faults = [
         tr("{name} is missing", name=name) for name in ("r", "lora_alpha", "target_modules") if not config.get(name)
     ]
+    more = [name for name in VLLM_REFUSES if config.get(name) not in (None, False, "none", [], {})]
+    faults += [tr("{name}: it loads plain LoRA alone: merge the adapter instead", name=name) for name in more]
     if config.get("r", 0) > VLLM_RANK:
         faults.append(tr("r={r} is above {most}: start it with --max-lora-rank {r}", r=config["r"], most=VLLM_RANK))
     faults += [
@@ -67,10 +74,11 @@ def export_adapter(run: Path, target: Path, *, base: str = "", data_licence: str
     check_on_base(run)
     base = base or (BASE_MODEL if settings["model"] == EMBEDDED else settings["model"])
     refuse_links(run / "adapter", FILES)
-    target.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        if (run / "adapter" / name).exists():
-            shutil.copyfile(run / "adapter" / name, target / name)
+    with writes_to(target, ""):
+        target.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            if (run / "adapter" / name).exists():
+                shutil.copyfile(run / "adapter" / name, target / name)
     copy_tokenizer(run / "adapter", target)
     shared_json(target / "adapter_config.json", config | {"base_model_name_or_path": base})
     shared_card(target, adapter_card(base, settings, card, data_licence))
@@ -100,11 +108,13 @@ def with_base(adapter: Path, base: Path, target: Path) -> Path:
     Drift: test_upstream.py::test_a_folder_with_base_and_adapter_still_loads_both
     """
     read_adapter(adapter)
-    target.mkdir(parents=True, exist_ok=True)
+    with writes_to(target, ""):
+        target.mkdir(parents=True, exist_ok=True)
     own = {path.name for path in Path(adapter).iterdir()}
     for path in [*Path(adapter).iterdir(), *(path for path in Path(base).iterdir() if path.name not in own)]:
         if path.suffix in (".safetensors", ".json", ".jinja"):
-            link_or_copy(path.resolve(), target / path.name)
+            with writes_to(target / path.name, ""):
+                link_or_copy(path.resolve(), target / path.name)
     return target
 
 

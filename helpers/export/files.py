@@ -4,24 +4,34 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from helpers.data.chat import PROBES, probe_text
 from helpers.export.errors import ExportError
+from helpers.export.forms import saved_tokenizer
 from helpers.machine.language import tr
-from helpers.machine.paths import json_in, json_text, led_away
+from helpers.machine.paths import json_in, json_text, led_away, writes_to
 
+TEMPLATE = "chat_template.jinja"
 TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "additional_chat_templates"),
+    *("tokenizer.json", "tokenizer_config.json", TEMPLATE, "additional_chat_templates"),
     *("tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
 )
 
 
 def shared_json(path: Path, content: dict) -> None:
     """Writes JSON that others may read; an export is made in a new folder, so nothing is replaced."""
-    path.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")
+    with writes_to(path, ""):
+        path.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")
 
 
 def shared_card(folder: Path, text: str) -> None:
-    """Writes a folder's README.md; what UTF-8 cannot hold, in a stranger's settings, becomes a question mark."""
-    (folder / "README.md").write_text(text, encoding="utf-8", errors="replace")
+    """Writes a folder's README.md."""
+    shared_text(folder / "README.md", text)
+
+
+def shared_text(path: Path, text: str) -> None:
+    """Writes a text; what UTF-8 cannot hold, in a stranger's settings, becomes a question mark."""
+    with writes_to(path, ""):
+        path.write_text(text, encoding="utf-8", errors="replace")
 
 
 def read_config(folder: Path) -> dict:
@@ -69,10 +79,11 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     """
     refuse_links(source, TOKENIZER_FILES)
     for name in TOKENIZER_FILES:
-        if (source / name).is_dir():
-            shutil.copytree(source / name, target / name)
-        elif (source / name).exists():
-            shutil.copyfile(source / name, target / name)
+        with writes_to(target / name, ""):
+            if (source / name).is_dir():
+                shutil.copytree(source / name, target / name)
+            elif (source / name).exists():
+                shutil.copyfile(source / name, target / name)
     contents: dict[str, dict] = {}
     for file in [target / name for name in TOKENIZER_FILES if name.endswith(".json") and (target / name).is_file()]:
         try:
@@ -89,3 +100,10 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     if "auto_map" in settings:
         plain = {key: value for key, value in settings.items() if key != "auto_map"}
         shared_json(target / "tokenizer_config.json", plain)
+    if (target / TEMPLATE).is_file():
+        written = probe_text(saved_tokenizer(target))
+        if not all(text in written for text in PROBES):  # half a template often is one, too, of a constant text
+            nothing = tr("it writes no conversation")
+            raise ExportError(
+                tr("{source}/{file} is damaged ({error}).", source=source.name, file=TEMPLATE, error=nothing)
+            )

@@ -3,10 +3,11 @@
 import errno
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ from helpers.machine.language import listed, tr
 PROJECT = Path(__file__).resolve().parent.parent.parent
 DATA = PROJECT / "data" / "shop_support"
 NOTEBOOKS = PROJECT / "notebooks"
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ROOM_WORDS = re.compile(
+    r"No space left|uota exceeded|StorageFull|os error (?:27|28|122)\b|requested and \d+ written"
+)
+NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR}
+NO_RIGHT_WORDS = re.compile(r"Read-only file system|Permission denied|os error (?:13|30)\b")
 MOST_BYTES = 2**27  # of a file that is read whole: logs of a million steps and tokenizers of 250,000 tokens have less
 
 
@@ -64,16 +71,82 @@ def new_run_folder(label: str) -> Path:
     raise PlaceError(tr("no free name for a run in {folder}: set FT_RUNS to another folder.", folder=runs_folder()))
 
 
-def unwritable(folder: Path, error: OSError, setting: str) -> PlaceError:
-    """The error for a folder that cannot be made or written, with the setting that moves it."""
-    return PlaceError(
-        tr(
-            "{folder} cannot be written ({error}): set {setting} to a folder that can be.",
-            folder=folder,
-            error=error.strerror,
-            setting=setting,
+def hub_folder() -> Path:
+    """Where the libraries keep what they fetch from the Hub: $HF_HOME, or their own choice in the home folder."""
+    return Path(os.environ.get("HF_HOME") or home() / ".cache" / "huggingface").expanduser()
+
+
+def setting_of(path: Path) -> str:
+    """The environment variable that moves the folder in which a path lies; "" where a reader has named the folder."""
+    found = {"FT_RUNS": runs_folder(), "FT_CACHE": cache_folder(), "HF_HOME": hub_folder()}
+    with suppress(OSError):  # no folder for temporary files that can be written
+        found["TMPDIR"] = Path(tempfile.gettempdir())
+    real = {setting: os.path.realpath(folder) for setting, folder in found.items()}
+    inside = [setting for setting, folder in real.items() if Path(os.path.realpath(path)).is_relative_to(folder)]
+    return max(inside, key=lambda setting: len(real[setting]), default="")  # runs may lie among temporary files
+
+
+def unwritable(path: Path, error: BaseException, setting: str | None = None) -> PlaceError:
+    """The error for a place that cannot be written, or is full, with the setting that moves it.
+
+    setting: None finds it out; "" is a folder that a reader has named.
+    """
+    facts = {"path": path, "error": (getattr(error, "strerror", None) or " ".join(str(error).split()))[:120]}
+    facts["setting"] = moves = setting_of(path) if setting is None else setting
+    if kind_of_fault(error) == "room":
+        if moves:
+            return PlaceError(
+                tr(
+                    "{path}: no room is left ({error}). Make room there, or set {setting} to a folder on another disk.",
+                    **facts,
+                )
+            )
+        return PlaceError(
+            tr("{path}: no room is left ({error}). Make room there, or name a folder on another disk.", **facts)
         )
-    )
+    if moves:
+        return PlaceError(tr("{path} cannot be written ({error}): set {setting} to a folder that can be.", **facts))
+    return PlaceError(tr("{path} cannot be written ({error}): name a folder that can be.", **facts))
+
+
+def kind_of_fault(error: BaseException) -> str:
+    """Whether an error says that a place is full ("room") or may not be written ("right"); "" for any other.
+
+    Libraries in Rust and C++, and NumPy, say it in words alone.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number in NO_ROOM or (number is None and NO_ROOM_WORDS.search(str(error))):
+        return "room"
+    return "right" if number in NO_RIGHT or (number is None and NO_RIGHT_WORDS.search(str(error))) else ""
+
+
+@contextmanager
+def writes_to(path: Path, setting: str | None = None) -> Iterator[None]:
+    """While it is open, a disk that is full or may not be written ends in a PlaceError with the setting that moves it.
+
+    path: a file or a folder that is written in the block. setting: None finds it out; "" is a folder that a reader has
+    named. An error about another file, such as one that is copied from
+    there, is left as it is.
+    """
+    try:
+        yield
+    except PlaceError:
+        raise
+    except Exception as error:
+        named = getattr(error, "filename2", None) or getattr(error, "filename", None)
+        place = Path(os.fsdecode(named)) if isinstance(named, (str, bytes)) else path
+        own = any(one.is_relative_to(other) for one, other in ((place, path.parent), (path, place)))
+        said = type(error).__module__.startswith("helpers.")  # what it was has been told; of a full disk not where
+        if (kind := kind_of_fault(error)) and ((own and not said) or kind == "room"):
+            raise unwritable(place, error, setting) from error
+        raise
+
+
+@contextmanager
+def scratch_folder(prefix: str = "fine-tuned-") -> Iterator[Path]:
+    """A folder for what is needed for a while, removed at the end. Raises PlaceError where it cannot be written."""
+    with writes_to(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        yield Path(folder)
 
 
 def made(folder: Path, setting: str) -> Path:
@@ -179,13 +252,26 @@ def keep(path: Path, write: Callable[[], Any]) -> None:
     try:
         write()
     except OSError as error:
-        print(tr("not kept in {file}: {why}", file=path.name, why=error.strerror))
+        why = error.strerror or " ".join(str(error).split())[:120]
+        moves = setting_of(path) if kind_of_fault(error) else ""
+        if moves:
+            facts = {"file": path.name, "why": why, "setting": moves, "folder": path.parent}
+            print(tr("not kept in {file}: {why} ({folder}; {setting} moves it)", **facts))
+        else:
+            print(tr("not kept in {file}: {why}", file=path.name, why=why))
 
 
 def json_text(content: Any, indent: int | None = None) -> str:
     """JSON that UTF-8 can hold: what it cannot, as in a file's name that the locale could not read, is escaped."""
     text = json.dumps(content, indent=indent, ensure_ascii=False)
     return text if fits_utf8(text) else json.dumps(content, indent=indent)
+
+
+def without_folders(text: str) -> str:
+    """A text of which others may read that came from a program of this machine: of each path its last part alone."""
+    own = str(home())
+    text = text.replace(own + os.sep, os.sep) if len(own) > 1 else text
+    return re.sub(r"""(?<![\w.:/\\])(?:~|[A-Za-z]:)?[\\/](?:[^\s'"<>|()]*[\\/])""", "", text)
 
 
 def fits_utf8(text: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from helpers.machine.language import phrase, tr
-from helpers.machine.paths import PlaceError, cache_folder, runs_folder
+from helpers.machine.paths import PlaceError, cache_folder, runs_folder, writes_to
 
 
 class Place(NamedTuple):
@@ -31,8 +31,10 @@ def places() -> list[Place]:
     ]
 
 
-def write_fault(folder: Path) -> str:
+def write_fault(folder: Path, size: int = 4096) -> str:
     """Why nothing can be written in a folder, which need not exist yet; "" when it can. Found out by writing.
+
+    size: in bytes.
 
     What permissions say is not asked: root may do everything but write to a read-only disk.
     """
@@ -42,7 +44,7 @@ def write_fault(folder: Path) -> str:
         return tr("{folder} is no folder", folder=folder)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0" * 4096)
+            file.write(b"\0" * size)
     except OSError as error:
         return f"{folder}: {error.strerror}"
     return ""
@@ -83,6 +85,24 @@ def require_room(folder: Path, needed_bytes: float, what: str, setting: str = "F
                 setting=setting,
             )
         )
+
+
+@contextmanager
+def folder_aside(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that takes its place when the block ends without an error, and goes in any case.
+
+    Raises PlaceError, with the setting that moves it, where the disk is full or cannot be written.
+    """
+    aside = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        with writes_to(folder):
+            aside.mkdir(parents=True)
+            yield aside
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from helpers.machine.language import listed, phrase, tr
@@ -14,6 +15,7 @@ LONGEST = 4000  # characters; a path has no more than 4096 bytes
 MAY_BE_EMPTY = ("share", "merged", "allow", "data_licence")  # options whose empty text means something
 WORDS_OF_ANY_KIND = ("codes", "data_licence")  # no names or paths; a code is a row of a table, whatever it is
 ON_THE_HUB = re.compile(r"https?://(?:huggingface\.co|hf\.co)/(?:datasets/)?([\w.-]+/[\w.-]+)")
+LAYER = re.compile(r"\w[\w.-]{0,255}")
 WORDS = {str: phrase("text"), int: phrase("a whole number"), float: phrase("a number"), bool: phrase("true or false")}
 
 
@@ -49,7 +51,7 @@ def value_fault(value: Any, kind: type, limits: Limits | None = None) -> str:
         near = ""
         if kind in (int, float) and isinstance(value, str) and len(value) < 80 and is_number(value):
             near = tr(": write {value} without quotation marks", value=value)
-        elif kind is bool and str(value).lower() in ("true", "false", "yes", "no", "0", "1"):
+        elif kind is bool and in_short(value).strip("'").lower() in ("true", "false", "yes", "no", "0", "1"):
             near = tr(": write true or false, without quotation marks")
         elif kind is int and isinstance(value, float) and math.isfinite(value):
             near = tr(": write {number}", number=round(value))
@@ -74,12 +76,45 @@ def is_number(text: str) -> bool:
     return True
 
 
+def in_short(value: Any) -> str:
+    """A value as Python writes it, on one line and no longer than a reader needs to know it again."""
+    try:
+        shown = repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        shown = type(value).__name__
+    return shown if len(shown) < 80 else f"{shown[:77]}..."
+
+
+def long_part(text: str) -> str:
+    """What is wrong with a path of which a part is longer than any file's name; "" for nothing."""
+    longest = max(len(part.encode("utf-8", errors="replace")) for part in [*Path(text).parts, ""])
+    return tr("a name in it has {n} bytes, and a file's has at most 255", n=longest) if longest > 255 else ""
+
+
+def home_fault(text: str) -> str:
+    """What is wrong with a path that begins in the home folder of somebody unknown; "" for nothing."""
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        return tr("{user} is no user of this machine", user=Path(text).parts[0])
+    return ""
+
+
+def layers_fault(text: str) -> str:
+    """What is wrong with names of layers; "" for nothing. Whether a model has them is not looked up."""
+    odd = [name for name in text.split(",") if not LAYER.fullmatch(name.strip())]
+    if not odd:
+        return ""
+    return tr("{name} is no layer's name: write names with commas between, or all-linear", name=in_short(odd[0]))
+
+
 def one_of(value: str, names: Iterable[str]) -> str:
     """What is wrong with a value that must be one of `names`; "" for nothing."""
     names = list(names)
     if value in names:
         return ""
     known = listed(name or repr(name) for name in names)
+    value = value[:80]
     return tr("it is one of {names}{near}", names=known, near=near(value, names))
 
 

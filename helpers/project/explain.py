@@ -1,6 +1,10 @@
 """Exceptions in plain words: what to do next. Knows names and messages of errors, nothing else."""
 
+from pathlib import Path
+
 from helpers.machine.language import joined, phrase, tr
+from helpers.machine.paths import kind_of_fault, unwritable
+from helpers.machine.places import places, write_fault
 from helpers.machine.tables import printable
 
 KERNEL_DIED = phrase(
@@ -80,6 +84,11 @@ def in_a_sentence(error: BaseException) -> str:
     said = printable(" ".join(str(error).split())[:600])
     if is_own(error):
         return said
+    if (kind := kind_of_fault(error)) and isinstance(error, OSError) and error.errno:
+        named = error.filename2 or error.filename
+        full = [place.folder for place in places() if kind == "room" and write_fault(place.folder, 2**20)]
+        if place := Path(str(named)) if isinstance(named, str) else next(iter(full), None):
+            return printable(str(unwritable(place, error)))
     name = type(error).__name__
     if isinstance(error, OSError) and error.strerror and error.filename:
         said = printable(f"{str(error.filename)[:200]}: {error.strerror}")

@@ -3,19 +3,21 @@
 import argparse
 import difflib
 import os
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from helpers.limits import CHOICES, LIMITS
+from helpers.limits import CHOICES, LIMITS, PROOFS
 from helpers.machine.language import tr
 from helpers.machine.paths import runs_folder
 from helpers.machine.places import write_fault
 from helpers.machine.tables import printable
-from helpers.machine.values import LONGEST, argument, one_of, text_fault
+from helpers.machine.values import LONGEST, argument, layers_fault, long_part, one_of, text_fault
 from helpers.project.explain import is_own
 
-PROFILE_NAMES = ("auto", "smoke", "laptop", "colab", "datacenter")  # settings.PROFILES, which would load torch
+PROFILE_NAMES = ("auto", *CHOICES["profile"])
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,13 +34,29 @@ def no_value(arguments: Iterable[str]) -> str:
     return tr("argument {name}: {wrong}", name=odd[0], wrong=tr("'--' is no value")) if odd else ""
 
 
-def said_twice(chosen: argparse.Namespace) -> str:
-    """What is wrong where a training is given a settings.json, and settings beside it; "" for nothing."""
+def together(chosen: argparse.Namespace) -> str:
+    """What is wrong with options that cannot go together, or lack another one; "" for nothing."""
     names = ("data", "format", "model", *(name for name, *_ in TRAINING))
-    if not getattr(chosen, "settings", None) or all(getattr(chosen, name) is None for name in names):
-        return ""
-    wrong = tr("it already says everything: leave out what else was set.")
-    return tr("argument {name}: {wrong}", name="--settings", wrong=wrong)
+    given = lambda name: getattr(chosen, name, None)
+    name = wrong = ""
+    if given("settings") and any(given(other) is not None for other in names):
+        name, wrong = "--settings", tr("it already says everything: leave out what else was set.")
+    elif given("llama_cpp") and given("gguf") in (None, "Q4_0"):
+        name, wrong = "--llama-cpp", tr("its converter makes no Q4_0: name another kind of file by --gguf")
+    elif given("serve") and not os.path.isfile(os.path.join(chosen.folder, "SHA256SUMS")):
+        no_kit = tr("{folder} is no kit, since it has no SHA256SUMS: `make kit` makes one.", folder=chosen.folder)
+        name, wrong = "folder", no_kit
+    return tr("argument {name}: {wrong}", name=name, wrong=wrong) if wrong else ""
+
+
+@contextmanager
+def as_asked(*kinds: type[Exception]) -> Iterator[None]:
+    """While it is open, these errors are those of a command line that cannot be meant: one sentence, and status 2."""
+    try:
+        yield
+    except kinds as error:
+        print(tr("error: {message}", message=printable(str(error))), file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def switch(text: str) -> bool:
@@ -81,17 +99,42 @@ def folder_of_kit(text: str) -> str:
     return place(text, written=False)
 
 
-def folder_of_run(text: str) -> str:
-    """The path of a run's folder, for argparse's `type`; the near miss is named."""
-    wrong = path_fault(text)
-    if not wrong and not os.path.isdir(text):
-        runs = runs_folder()
-        names = os.listdir(runs) if runs.is_dir() else []
-        meant = difflib.get_close_matches(Path(text).name, names, 1)
-        near = tr(" (did you mean {name!r}?)", name=str(runs / meant[0])) if meant else ""
-        wrong = tr("{path} is no folder; a run's folder lies in {runs}{near}", path=text, runs=runs, near=near)
-    if wrong:
-        raise argparse.ArgumentTypeError(wrong)
+def folder_of_run(part: str) -> Callable[[str], str]:
+    """The path of a run's folder, for argparse's `type`; the near miss is named. part: what must lie in it."""
+
+    def convert(text: str) -> str:
+        wrong, runs = path_fault(text), runs_folder()
+        if not wrong and not os.path.isdir(text):
+            names = os.listdir(runs) if runs.is_dir() else []
+            meant = difflib.get_close_matches(Path(text).name, names, 1)
+            near = tr(" (did you mean {name!r}?)", name=str(runs / meant[0])) if meant else ""
+            wrong = tr("{path} is no folder; a run's folder lies in {runs}{near}", path=text, runs=runs, near=near)
+        elif not wrong and not os.path.exists(os.path.join(text, part)):
+            wrong = tr("{path} has no {part}; choose another of {runs}", path=text, part=part, runs=runs)
+        if wrong:
+            raise argparse.ArgumentTypeError(wrong)
+        return text
+
+    return convert
+
+
+def named_run(text: str) -> str:
+    """The name of one of the runs, or a part of it, for argparse's `type`."""
+    from helpers.runs import find, read_runs
+
+    if not text_fault("", text):
+        try:
+            find(read_runs(), text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def names_of_proofs(text: str) -> str:
+    """Names of the preflight's rows with commas between, for argparse's `type`."""
+    for name in filter(None, map(str.strip, text.split(","))):
+        if not text_fault("", name):
+            choice([*PROOFS, *map(tr, PROOFS)])(name)
     return text
 
 
@@ -117,8 +160,18 @@ def there(text: str) -> str:
 def folder_of_base(text: str) -> str:
     """The path of a base model's folder, for argparse's `type`; "" is the run's own."""
     wrong = path_fault(text) if text else ""
-    if not wrong and text and not text_fault("", text) and not os.path.isdir(text):
-        wrong = tr("{base} is no folder here: name that of the base model, or leave it out.", base=text)
+    if not wrong and text and not text_fault("", text) and not os.path.isfile(os.path.join(text, "config.json")):
+        wrong = tr("{base} is no folder of a saved model: name that of the base, or leave it out.", base=text)
+    if wrong:
+        raise argparse.ArgumentTypeError(wrong)
+    return text
+
+
+def folder_of_llama_cpp(text: str) -> str:
+    """The path of llama.cpp's repository, for argparse's `type`."""
+    wrong = path_fault(text)
+    if not wrong and not os.path.isfile(os.path.join(text, "convert_hf_to_gguf.py")):
+        wrong = tr("{folder} has no convert_hf_to_gguf.py: name the folder of llama.cpp's repository", folder=text)
     if wrong:
         raise argparse.ArgumentTypeError(wrong)
     return text
@@ -141,6 +194,24 @@ def as_argument(check: Callable[[str], object]) -> Callable[[str], str]:
     return convert
 
 
+def refused_by(fault: Callable[[str], str]) -> Callable[[str], str]:
+    """A text of which a function says what is wrong, "" for nothing, for argparse's `type`."""
+
+    def convert(text: str) -> str:
+        if not text_fault("", text) and (wrong := fault(text)):
+            raise argparse.ArgumentTypeError(wrong)
+        return text  # what is wrong with any text is said of every option
+
+    return convert
+
+
+def columns_there(text: str) -> str:
+    """What is wrong with a mapping of columns; "" for nothing."""
+    from helpers.data.load import columns_fault
+
+    return columns_fault(text)
+
+
 def data_there(text: str) -> None:
     """Raises DataError unless this may be a source of rows: a file that is there, or a name of the Hub."""
     from helpers.data.load import GUANACO_ID, HUB_ID, SHOP, local_file
@@ -148,16 +219,6 @@ def data_there(text: str) -> None:
 
     if text not in (SHOP, GUANACO_ID) and not HUB_ID.fullmatch(text):
         beginning(local_file(text))
-
-
-def columns_meant(text: str) -> None:
-    """Raises DataError unless this is a mapping of columns whose meanings there are."""
-    from helpers.data.columns import NAMES, check_mapping
-    from helpers.data.load import DataError, columns_in
-
-    mapping = columns_in(text)
-    if wrong := check_mapping({name: "" for name in mapping if name not in (*NAMES, "rows")}, [""]):
-        raise DataError(wrong)
 
 
 def model_there(text: str) -> None:
@@ -183,8 +244,7 @@ def path_fault(text: str) -> str:
         return tr("it is empty")
     if "\0" in text or "://" in text or len(text) > LONGEST:
         return ""  # said of every option
-    longest = max(len(part.encode("utf-8", errors="replace")) for part in [*Path(text).parts, ""])
-    return tr("a name in it has {n} bytes, and a file's has at most 255", n=longest) if longest > 255 else ""
+    return long_part(text)
 
 
 def output_file(text: str) -> str:
@@ -203,7 +263,7 @@ def output_file(text: str) -> str:
 
 # Settings that `train` takes, those of notebook 03's parameters cell among them: name, type, help.
 TRAINING: tuple[tuple[str, Callable[[str], Any], str], ...] = (
-    ("columns", as_argument(columns_meant), "your names of columns: question=ask,answer=reply"),
+    ("columns", refused_by(columns_there), "your names of columns: question=ask,answer=reply"),
     ("template", str, "guanaco, chatml, or model: the tokenizer's own"),
     ("thinking", str, "of rows that have some: trained, or 'left out'"),
     ("quantization", str, "nf4, fp8 or none"),
@@ -222,7 +282,7 @@ TRAINING: tuple[tuple[str, Callable[[str], Any], str], ...] = (
     ("r", int, "rank of the adapter"),
     ("lora_alpha", int, "scale of the adapter times r"),
     ("lora_dropout", float, "share of inputs that the adapter does not see"),
-    ("target_modules", str, "all-linear, or names of layers with commas"),
+    ("target_modules", refused_by(layers_fault), "all-linear, or names of layers with commas"),
     ("layers_to_transform", str, "all, or 'upper half': decoder layers with an adapter"),
     ("use_rslora", switch, "True scales by lora_alpha / sqrt(r), not by lora_alpha / r"),
     ("use_dora", switch, "True trains the size of each weight's rows apart from their direction (DoRA)"),

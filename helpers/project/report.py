@@ -7,8 +7,10 @@ from pathlib import Path
 
 from helpers.machine.card import FIGURES, read_card
 from helpers.machine.language import language, tr
-from helpers.machine.paths import file_bytes, is_kind, read_json
+from helpers.machine.paths import file_bytes, is_kind, keep, read_json
 from helpers.machine.tables import Table
+
+PNG, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"  # how such a file begins and ends
 
 
 def formatted(value: float | None, form: str) -> str:
@@ -52,7 +54,7 @@ def write_report(folder: Path, summary: dict) -> Path:
         if frame := notebook_frame(notebook):
             parts.append(f"<details><summary>{html.escape(notebook.stem)}</summary>{frame}</details>")
     path = folder / "report.html"
-    path.write_text(html_page("".join(parts)), encoding="utf-8", errors="replace")
+    keep(path, lambda: path.write_text(html_page("".join(parts)), encoding="utf-8", errors="replace"))
     return path
 
 
@@ -81,9 +83,14 @@ def loss_picture(folder: Path) -> str:
     went = {"first": card["first_loss"], "last": card["last_loss"], "steps": card["steps"]}
     alt = html.escape(tr("Training loss goes from {first:.2f} to {last:.2f} in {steps} steps.", **went), quote=True)
     try:
-        picture = base64.b64encode(file_bytes(path)).decode()
-    except OSError:
+        content = file_bytes(path)
+        wrong = "" if content.startswith(PNG) and content.endswith(PNG_END) else tr("it is no whole picture")
+    except OSError as error:
+        wrong = tr("it cannot be read ({kind})", kind=type(error).__name__)
+    if wrong:
+        print(tr("{file} is passed over: {wrong}", file=path.name, wrong=wrong))
         return ""
+    picture = base64.b64encode(content).decode()
     return f"<h2>{tr('Loss')}</h2><img alt='{alt}' src='data:image/png;base64,{picture}'><p>{alt}</p>"
 
 

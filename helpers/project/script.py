@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoModelForCausalLM
+
 from helpers.data.load import Splits, load_chat_data
 from helpers.evaluate.comparison import answers_of, comparison_table, headline_table, save_comparison, short, telling
 from helpers.evaluate.evaluation import answerable, evaluate, limited
@@ -15,9 +18,12 @@ from helpers.machine.pins import is_hub_name, pinned
 from helpers.machine.processes import here, shared_out
 from helpers.machine.recalled import recalled
 from helpers.machine.tables import columns_of
+from helpers.models import tiny
 from helpers.models.forecast import forecast_memory
 from helpers.models.lengths import fit_to_data
 from helpers.models.load import Loaded, load_model
+from helpers.models.source import ModelError, load_config
+from helpers.models.targets import check_targets
 from helpers.run import Run, make_run
 from helpers.settings import Settings, SettingsError
 from helpers.train.build import build_trainer, train_or_resume
@@ -75,6 +81,23 @@ def train_in(settings: Settings, folder: Path | None, resume: bool, allow: tuple
         compared.show(trainer.model)
     print(tr("adapter: {path}", path=run.adapter))
     return run
+
+
+def check_layers_asked(settings: Settings) -> None:
+    """Raises SettingsError where the settings name a layer that the model has not; nothing is loaded for it.
+
+    Said only of a model whose configuration lies here: before a training nothing is fetched to look at an option.
+    """
+    folder = Path(settings.model).expanduser()
+    if settings.target_modules == "all-linear" or not (settings.model in tiny.NAMES or folder.is_dir()):
+        return
+    config = load_config(settings)
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    try:
+        check_targets(empty, settings)
+    except ModelError as error:
+        raise SettingsError(str(error)) from None
 
 
 def at_a_commit(settings: Settings) -> Settings:

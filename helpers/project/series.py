@@ -11,7 +11,7 @@ from pathlib import Path
 from helpers.machine.card import read_card
 from helpers.machine.language import joined, language, listed, phrase, tr
 from helpers.machine.meter import PeakMemory, children_bytes
-from helpers.machine.paths import NOTEBOOKS, PROJECT, new_run_folder, write_json
+from helpers.machine.paths import NOTEBOOKS, PROJECT, keep, new_run_folder, write_json
 from helpers.machine.tables import columns_of
 from helpers.machine.values import one_of
 from helpers.project import explain, report
@@ -228,7 +228,7 @@ def summarize(folder: Path, minutes: float, notebooks: dict[str, dict]) -> dict:
     summary |= {"minutes": round(minutes, 2), "peak_gib": peak}
     summary |= {"model": card.get("model"), "device": card.get("device"), "profile": card.get("profile")}
     summary["notebooks"] = notebooks
-    write_json(folder / "summary.json", summary)
+    keep(folder / "summary.json", lambda: write_json(folder / "summary.json", summary))
     return summary
 
 

@@ -12,6 +12,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
 
 from helpers.machine.language import tr
+from helpers.machine.paths import writes_to
 from helpers.machine.processes import child_environment
 
 # Ends with the process that started it, even one that was killed: its standard input closes then.
@@ -48,10 +49,11 @@ class Api:
 
     def start(self, seconds: float = 300) -> "Api":
         """Returns when it answers. Raises ApiError when it ends before, or takes longer than `seconds`."""
-        self.folder = tempfile.TemporaryDirectory()
-        log, empty = Path(self.folder.name, "log"), Path(self.folder.name, "hub")
-        empty.mkdir()
-        with log.open("w", encoding="utf-8") as target:
+        with writes_to(Path(tempfile.gettempdir())):
+            self.folder = tempfile.TemporaryDirectory()
+            log, empty = Path(self.folder.name, "log"), Path(self.folder.name, "hub")
+            empty.mkdir()
+        with writes_to(log), log.open("w", encoding="utf-8") as target:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", CHILD, *self.arguments],
                 stdin=subprocess.PIPE,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from helpers.generate.events import Event, Look, NextToken, PromptError, Request
 from helpers.machine.language import tr
+from helpers.machine.paths import read_json
 
 
 class RemoteError(Exception):
@@ -18,11 +19,11 @@ class RemoteEngine:
     """Speaks with serving.Server. file: the JSON file that it wrote, with its port and its key."""
 
     def __init__(self, file: Path):
-        try:
-            where = json.loads(Path(file).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            words = tr("no model is served ({error}); start it with: python -m helpers app", error=error)
-            raise RemoteError(words) from None
+        said: list[str] = []
+        where = read_json(Path(file), said.append, {"port": int, "key": str}) or {}
+        if not {"port", "key"} <= where.keys():
+            wrong = said[0] if said else tr("there is no such file")
+            raise RemoteError(tr("no model is served ({error}); start it with: python -m helpers app", error=wrong))
         self.port, self.headers = where["port"], {"Authorization": f"Bearer {where['key']}"}
         about = json.loads(self.post("/about", "{}").read())
         self.models, self.own, self.how = tuple(about["models"]), about["own"], about["how"]

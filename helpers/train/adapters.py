@@ -12,6 +12,7 @@ from helpers.adapter_file import adapter_fault
 from helpers.data.load import Splits
 from helpers.machine.language import tr
 from helpers.machine.meter import release_memory
+from helpers.machine.paths import made
 from helpers.machine.quiet import silent
 from helpers.models.adapter import loaded_onto
 from helpers.models.load import load_model
@@ -86,7 +87,7 @@ def train_adapter(
 
     chosen = replace(settings, max_steps=steps, learning_rate=learning_rate or settings.learning_rate)
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    made(folder, "FT_RUNS")
     release_memory()  # what a training before this one has left
     run, only = make_run(chosen, folder), Dataset.from_list([{"messages": row["messages"]} for row in rows])
     trainer, card = load_and_train(run, Splits(only, only, "rows"), watched=0, start=start, report=silent)

@@ -20,7 +20,7 @@ from helpers.data.facts import has_facts
 from helpers.generate.generation import generate
 from helpers.machine.card import read_card
 from helpers.machine.language import phrase, tr
-from helpers.machine.paths import atomic
+from helpers.machine.paths import atomic, writes_to
 from helpers.machine.processes import here, sharded
 from helpers.models.starts import start_of
 from helpers.run import Run
@@ -310,7 +310,8 @@ class Best(TrainerCallback):
             return
         places = (self.run.folder / f"adapter-before-{number}" for number in itertools.count(1))
         place = next(path for path in places if not path.exists())
-        self.run.adapter.rename(place)
+        with writes_to(place):
+            self.run.adapter.rename(place)
         self.report(tr("the adapter that was there is kept as {name}", name=place.name))
 
 

@@ -251,7 +251,7 @@ def run_to_use(
     """
     if fixed := fixed_run():
         return make_run(settings, fixed)
-    unfinished = newest_unfinished(settings.profile) if resume else None
+    unfinished = newest_unfinished(settings.profile, report) if resume else None
     if unfinished is not None:
         wrong = differences(identity(unfinished.settings), identity(settings))
         if not wrong:
@@ -306,21 +306,23 @@ def finished_run(settings: Settings, rows: Dataset) -> Run | None:
     return None
 
 
-def newest_unfinished(profile: str) -> Run | None:
+def newest_unfinished(profile: str, report: Callable[[str], None]) -> Run | None:
     """The newest run of this profile that has a checkpoint but did not reach its last step, and that nobody trains.
 
-    Substitutes and runs whose settings are damaged are passed over; one whose card is damaged can still go on.
+    Substitutes are passed over, and runs of damaged settings, which is said; one whose card is damaged can go on.
     """
     for path in sorted(runs_folder().glob("*/settings.json"), key=lambda path: -path.stat().st_mtime):
         try:
             run = open_run(path.parent)
             with FileLock(run.folder / "run.lock").acquire(timeout=0):
                 pass
-        except (OSError, SettingsError, Timeout):
+        except SettingsError as error:
+            report(tr("{run} is passed over: {why}", run=path.parent.name, why=error))
+            continue
+        except (OSError, Timeout):
             continue
         if run.settings.profile == profile and not run.substitute:
-            card = run.card()
-            finished = bool(card) and card.get("finished", True)
+            finished = bool(card := run.card()) and card.get("finished", True)
             return run if not finished and by_step(run.folder / "checkpoints") else None
     return None
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.machine.language import tr
-from helpers.machine.paths import json_text
+from helpers.machine.paths import json_text, writes_to
 from helpers.machine.processes import child_environment, module_path, visible_gpus
 from helpers.models.source import origin
 from helpers.run import Run, make_run
@@ -49,7 +49,7 @@ class Child:
     def start(self) -> None:
         """Starts the process, which loads the base when the first task comes."""
         own = {"CUDA_VISIBLE_DEVICES": self.gpu, "OMP_NUM_THREADS": str(self.threads), "PYTHONPATH": module_path()}
-        with self.log.open("a", encoding="utf-8") as log:
+        with writes_to(self.log), self.log.open("a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "helpers.train.crew"],
                 env=child_environment(**own),

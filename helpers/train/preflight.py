@@ -12,6 +12,7 @@ from helpers.data.conversation import tools_in, whole_messages
 from helpers.data.ends import end_ids, trained_end, turn_end
 from helpers.data.order import is_trained
 from helpers.data.rendering import tokens_of
+from helpers.limits import PROOFS
 from helpers.machine.hardware import choose_dtype, is_out_of_memory, this_machine
 from helpers.machine.language import joined, listed, phrase, tr
 from helpers.machine.tables import Table, columns_of, show
@@ -45,6 +46,10 @@ def preflight(
     they are shown. report: takes each row as a line; without it they are shown as a table.
     Raises TrainingError with what to do.
     """
+    names = {said: name for name in PROOFS for said in (name, tr(name))}
+    if unknown := sorted(set(allow) - set(names)):
+        known = listed(map(tr, PROOFS))
+        raise TrainingError(tr("there is no proof {names}; there are: {known}.", names=unknown, known=known))
     try:
         checks = proofs(trainer)
     except (AttentionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -58,12 +63,7 @@ def preflight(
                 said=said,
             )
         ) from error
-    names = {name: check.name for check in checks for name in (check.name, tr(check.name))}
-    unknown = sorted(set(allow) - set(names))
-    if unknown:
-        known = listed(tr(check.name) for check in checks)
-        raise TrainingError(tr("there is no proof {names}; there are: {known}.", names=unknown, known=known))
-    allowed = {names[name] for name in allow}
+    allowed: set[str] = {names[name] for name in allow}
     show_checks(checks, allowed, report)
     if failed := [check for check in checks if not check.ok and check.name not in allowed]:
         raise TrainingError(refusal_of(failed))

@@ -83,8 +83,8 @@ def save_adapter(folder: Path, save: Callable[[Path], None], report: Callable[[s
             raise TrainingError(
                 tr(
                     "the adapter could not be saved in {folder} ({reason}): {safe}. Make room (delete old "
-                    "folders in runs/, or a larger ulimit -f), and start the same training again: it goes on "
-                    "from there.",
+                    "folders in runs/, or a larger ulimit -f; or move runs/ to another disk and set FT_RUNS), and "
+                    "start the same training again: it goes on from there.",
                     folder=folder,
                     reason=reason(error),
                     safe=safe,
@@ -107,7 +107,8 @@ def save_rest(folder: Path, name: str, save: Callable[[], None]) -> None:
         raise TrainingError(
             tr(
                 "{name} could not be written in {folder} ({reason}). The adapter is kept, whole, in "
-                "{adapter}. Make room, and start the training again: it goes on from its checkpoint.",
+                "{adapter}. Make room (or move runs/ to another disk and set FT_RUNS), and start the training again: "
+                "it goes on from its checkpoint.",
                 name=name,
                 folder=folder,
                 reason=reason(error),

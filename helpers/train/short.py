@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from helpers.data.load import Splits, load_chat_data
 from helpers.machine.meter import release_memory
+from helpers.machine.paths import writes_to
 from helpers.models.load import load_model
 from helpers.run import Run, make_run
 from helpers.settings import Settings
@@ -64,7 +65,9 @@ def short_training(
 
     folder: where an unfinished training of the same settings goes on; None is a new temporary one. also: callbacks.
     """
-    run = make_run(replace(settings, max_steps=steps), folder or Path(tempfile.mkdtemp()))
+    with writes_to(Path(tempfile.gettempdir())):
+        chosen = folder or Path(tempfile.mkdtemp())
+    run = make_run(replace(settings, max_steps=steps), chosen)
     card = load_and_train(run, watched=4, callbacks=also).card
     release_memory()
     return Short(card, [row["loss"] for row in run.history.rows if "loss" in row])

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers import TrainerCallback
@@ -17,7 +16,7 @@ from transformers import TrainerCallback
 from helpers.data.load import load_chat_data
 from helpers.machine.language import tr
 from helpers.machine.meter import release_memory
-from helpers.machine.paths import is_kind, read_json
+from helpers.machine.paths import is_kind, read_json, scratch_folder
 from helpers.machine.quiet import silent
 from helpers.models.load import Loaded, load_model
 from helpers.models.starts import put_base_back
@@ -127,7 +126,7 @@ class Bench:
 
     def timed(self, settings: Settings) -> Timing:
         """What a training of these settings takes, found out by a few steps."""
-        with TemporaryDirectory() as scratch:
+        with scratch_folder() as scratch:
             run = make_run(replace(settings, max_steps=ROUND, minutes=0.0), scratch)
             with self.trainer(run, TIMED) as trainer:
                 preflight(trainer, report=silent)  # once for each kind of adapter, so it is no part of a building

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from helpers.machine.language import tr
 from helpers.machine.meter import GIB, used_bytes
-from helpers.machine.paths import atomic, file_bytes, is_kind, keep, replace_text
+from helpers.machine.paths import atomic, file_bytes, is_kind, keep, replace_text, unwritable
 
 COLUMNS = (
     *("step", "seconds", "epoch", "event", "loss", "eval_loss", "learning_rate", "grad_norm"),
@@ -34,6 +34,7 @@ class History(TrainerCallback):
     def __init__(self, path: Path):
         self.path, self.start, self.peak = path, time.perf_counter(), 0.0
         self.rows: list[dict] = []
+        self.told = False  # that it cannot be written
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
@@ -87,7 +88,9 @@ class History(TrainerCallback):
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            print(tr("{name} cannot be written ({error}); the log goes on in memory", name=self.path.name, error=error))
+            if not self.told:
+                print(tr("{why} The log goes on in memory.", why=unwritable(self.path, error)))
+            self.told = True
 
     def rewrite(self) -> None:
         """Writes all rows anew, in one step; then appending goes on."""

@@ -64,6 +64,7 @@ def test_the_whole_series_is_in_it():
 def test_the_documents_that_readers_use_are_in_it():
     names = {path.relative_to(PROJECT).as_posix() for path in SOURCES if path.suffix == ".md"}
     wanted = {"README.md", "docs/data.md", "docs/troubleshooting.md", "docs/teaching.md", "docs/glossary.md"}
+    wanted |= {"docs/settings.md", "docs/trust.md", "docs/recipe.md"}
     assert wanted <= names and {documents.chinese_of(path) for path in SOURCES if path.suffix == ".md"} == {
         *(PROJECT / "docs" / "zh").rglob("*.md"),
         PROJECT / "README.zh-CN.md",
@@ -366,6 +367,15 @@ def kept(*given):
     for context, english, words in given:
         made.add(english, words, context=context)
     return made
+
+
+def test_a_stale_entry_of_several_lines_stays_as_it_is_however_often_it_is_written():
+    before = 'A table:\n| "a" | b\\c |\nand a line.\n'
+    wanted = [Wanted("02/a", before.replace("a line", "two lines"))]
+    text = catalog_text(merged(kept(("02/a", before, "一张表。")), wanted))
+    again = merged(catalog_from(text), wanted)
+    assert [list(one.previous_id) for one in entries(again)] == [[before]]
+    assert catalog_text(again) == text
 
 
 def test_a_changed_english_text_makes_its_chinese_stale_and_keeps_it():

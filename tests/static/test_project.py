@@ -224,15 +224,63 @@ def test_nothing_executes_what_it_loads():
             assert not re.search(r"import pickle|pickle\.load|weights_only=False", text), name
 
 
-# They read files of the project itself, or of a process that they have started.
-OWN_JSON = {"evaluate/shop", "serve/remote", "project/teaching", "project/pictures", "project/series"}
-OWN_JSON |= {"project/written", "project/measured", "project/edition"}
+# Who reads JSON otherwise than by machine/paths.py (json_in, read_json), and why nothing of a stranger's comes there.
+OWN, SENT = "a file of this project, as it is committed", "a line that a process of this project has sent"
+OTHERWISE = {
+    "machine/paths": {"json_in": "the one place"},
+    **{name: {"": OWN} for name in ("evaluate/shop", "evaluate/uses", "project/teaching", "project/pictures")},
+    **{name: {"": OWN} for name in ("project/written", "project/measured", "project/edition", "project/slides")},
+    "data/load": {"read_own": OWN},
+    "data/json_text": {"": "the one reader of the texts in a reader's own data; what is no JSON stays a text"},
+    "project/series": {
+        "expectation": OWN,
+        "run_notebook": OWN,
+        "seconds_of_parts": "a notebook of this project, and the one that papermill has just written of it",
+    },
+    "project/pages": {"staged_notebook": "a text that executed() has read and looked through"},
+    "data/conversation": {"": "columns that data/load.py has written into each row"},
+    "watch/history": {"row_of": "a line of a file that file_bytes has read; each value is looked at"},
+    "adapter_file": {
+        "adapter_fault": "the head of a safetensors file, at most MOST_HEAD bytes; whatever it holds is a fault"
+    },
+    **{name: {"": SENT} for name in ("serve/remote", "train/crew", "panels/site")},
+    "serve/serving": {"Handler.stop": "a request with the key; what is no number of a job stops nothing"},
+    "serve/api": {"Api.healthy": "what the server answers that was started here; what is no JSON is no answer"},
+    "generate/events": {"Request.from_json": "a request with the key; serving.Handler answers what is wrong with it"},
+}
+
+
+def json_readers():
+    """(module, function) of each call in helpers/ that reads JSON."""
+    for path in HELPERS:
+        above: dict[ast.AST, ast.AST] = {}
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            above |= dict.fromkeys(ast.iter_child_nodes(node), node)
+        for node in ast.walk(tree):
+            if (
+                ast.unparse(node) in ("json.loads", "json.load", "json.JSONDecoder")
+                if isinstance(node, ast.Attribute)
+                else (isinstance(node, ast.ImportFrom) and node.module in ("json", "simplejson", "orjson"))
+            ):
+                names, inside = [], node
+                while inside in above:
+                    inside = above[inside]
+                    names += [inside.name] if isinstance(inside, (ast.FunctionDef, ast.ClassDef)) else []
+                yield path.relative_to(PROJECT / "helpers").with_suffix("").as_posix(), ".".join(reversed(names))
 
 
 def test_json_of_others_is_read_in_one_place():
-    """machine/paths.py: a pipe, a device and a file nested too deeply end there as an error that is caught."""
-    text = {path.relative_to(PROJECT / "helpers").with_suffix("").as_posix(): path.read_text() for path in HELPERS}
-    assert {name for name, said in text.items() if re.search(r"json\.loads\(.*read_(text|bytes)", said)} == OWN_JSON
+    """machine/paths.py: a pipe, a device and a file nested too deeply end there as an error that is caught.
+
+    parity.json, which nothing reads back, is none of these; a new reader goes through that place, or says why not.
+    """
+    found = set(json_readers())
+    stray = {(module, function) for module, function in found if not OTHERWISE.get(module, {}).keys() & {function, ""}}
+    assert stray == set()
+    named = {(module, function) for module, known in OTHERWISE.items() for function in known}
+    gone = {one for one in named if one not in found and (one[1] or one[0] not in {module for module, _ in found})}
+    assert gone == set()
 
 
 def test_every_load_says_that_no_code_of_a_model_is_run_and_no_pickle_is_read():

@@ -22,6 +22,7 @@ WORDS = ("an object instead of text", "another schema", "no answer", "no questio
 ENGLISH = {
     # What libraries say, and is looked for in their words.
     "machine/hardware": ("out of memory", "can't allocate memory", "not enough memory"),
+    "machine/paths": ("No space left", "Read-only file system"),
     "machine/quiet": (
         *(r"`(is_)?gradient_checkpointing\w*` is deprecated", "TRL passes the old name; both do the same"),
         *("Failed to load CPU gemm_4bit_forward", "an optional package is absent"),

@@ -15,6 +15,7 @@ from helpers.__main__ import main
 from helpers.limits import CHOICES, LIMITS
 from helpers.machine.paths import PROJECT
 from helpers.project import ending, explain
+from helpers.project.options import TRAINING
 from helpers.settings import Settings, SettingsError, check_values
 
 ODD = ("", "-1", "0", "nan", "1e400", "9" * 400, "a\0b", "../..", "数据", "--", "[]", "true")
@@ -48,19 +49,23 @@ def test_an_odd_value_ends_with_a_sentence(arguments, capsys, tmp_path, monkeypa
         assert ended.code and said.strip() and "Traceback" not in said and len(said) < 3000
 
 
-def options():
-    """(command, words that name an option or an argument with a text): every one of every command."""
-    found: list[tuple[str, tuple[str, ...]]] = []
+def named_options():
+    """(command, its words with {} for the value, name) of every option and argument with a value, of every command."""
+    found: list[tuple[str, tuple[str, ...], str]] = []
 
     def collect(parser, *rest):
         (commands,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
-        for name, command in commands.choices.items():
-            texts = [one for one in command._actions if one.nargs != 0 and not one.choices]
+        for command, its in commands.choices.items():
+            texts = [one for one in its._actions if one.nargs != 0]
             needed = [one for one in texts if not one.option_strings and one.nargs != "*"]
             for one in texts:
-                others = tuple("x" for other in needed if other is not one)
-                flag = (f"{one.option_strings[0]}=",) if one.option_strings else ("",)
-                found.append((name, ((*others, *flag) if one.nargs != 2 else (*others, one.option_strings[0], ""))))
+                words = ["{}" if other is one else "x" for other in needed]
+                if one.option_strings:
+                    flag = one.option_strings[0]
+                    words += [flag, "{}", "x"] if one.nargs == 2 else [f"{flag}={{}}"]
+                elif one not in needed:
+                    words += ["{}"]
+                found.append((command, tuple(words), one.option_strings[0] if one.option_strings else one.dest))
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -69,6 +74,12 @@ def options():
     return found
 
 
+def options():
+    """Those with a text; what a fixed list of names does not hold is refused by argparse."""
+    return [one for one in named_options() if one[2] not in ("--sort", "--gguf")]
+
+
+SHOWN = {"drafts": "(DRAFT|drafts)", "codes": "(CODE|codes)"}  # as the usage names them
 NO_TEXT = {  # what no text of any option can be; some say something by being empty, and a code is a row of a table
     "zero byte": "a\0b",
     "long": "x" * 5000,
@@ -80,25 +91,33 @@ NO_TEXT = {  # what no text of any option can be; some say something by being em
     "an order to the terminal": "\x1b[2J",
     "address": "https://example.org/x/y",
 }
-ALLOWED = {
-    (name, kind) for name in ("--share=", "--merged=", "--allow=", "--data-licence=") for kind in ("empty", "blank")
-}
-ALLOWED |= {("--data-licence=", kind) for kind in ("a pipe", "line break", "an order to the terminal", "address")}
+ALLOWED = {(name, kind) for name in ("--share", "--merged", "--allow", "--data-licence") for kind in ("empty", "blank")}
+ALLOWED |= {("--data-licence", kind) for kind in ("a pipe", "line break", "an order to the terminal", "address")}
+
+
+@pytest.fixture
+def whole_run(tmp_path, monkeypatch):
+    """A folder x that is a run with all that a command may want of it, so that only what is tried can be wrong."""
+    for name in ("executed", "adapter"):
+        (tmp_path / "x" / name).mkdir(parents=True)
+    (tmp_path / "x" / "settings.json").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("helpers.__main__.one_net", lambda debug: pytest.fail("the command began"))
 
 
 @pytest.mark.parametrize("kind", NO_TEXT)
-@pytest.mark.parametrize(("command", "words"), options(), ids=lambda given: ascii(given)[:50])
-def test_what_no_text_can_be_is_refused_for_every_option_of_every_command(command, words, kind, capsys, monkeypatch):
-    value, positional = NO_TEXT[kind], not words[-1] and words[-2:-1] != ("--compare",)
-    if (words[-1], kind) in ALLOWED or (positional and (command == "verify" or kind == "the end of options")):
+@pytest.mark.parametrize(("command", "words", "name"), options(), ids=lambda given: ascii(given)[:50])
+def test_what_no_text_can_be_is_refused_for_every_option_of_every_command(
+    command, words, name, kind, capsys, whole_run
+):
+    value, alone = NO_TEXT[kind], "{}" in words  # no option's with =
+    if (name, kind) in ALLOWED or command == "verify" or (alone and kind == "the end of options"):
         value = "a\0b"
-    monkeypatch.setattr("helpers.__main__.one_net", lambda debug: pytest.fail("the command began"))
-    last = [words[-1] + value] if words[-1] else [value, "x"][: 2 if words[-2:-1] == ("--compare",) else 1]
     with pytest.raises(SystemExit) as ended:
-        main([command, *words[:-1], *last])
+        main([command, *(word.replace("{}", value) for word in words)])
     said = capsys.readouterr().err
-    assert ended.value.code == 2 and "error: argument" in said and len(said) < 3000
-    assert not any(word.startswith("--") and word.strip("-=") not in said for word in words), "the option is named"
+    assert ended.value.code == 2 and len(said) < 3000
+    assert re.search(rf"error: argument (--\S+/|--)?{SHOWN.get(name, name.strip('-'))}: ", said), said
 
 
 WRONG = {  # arguments, what is said of them: the option, and the near miss
@@ -146,11 +165,135 @@ WRONG = {  # arguments, what is said of them: the option, and the near miss
 def test_an_odd_value_is_refused_with_its_option_and_the_near_miss(arguments, said, capsys, monkeypatch, tmp_path):
     (tmp_path / "runs" / "20260101-000000-smoke").mkdir(parents=True)
     (tmp_path / "runs" / "20260101-000000-smoke" / "settings.json").touch()
+    (tmp_path / "runs" / "20260101-000000-smoke" / "executed").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("helpers.__main__.one_net", lambda debug: pytest.fail("the command began"))
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2 and re.search(said, capsys.readouterr().err)
+
+
+# What each option and argument of each command cannot be: a text, or words with others that make it wrong. Whole
+# numbers and shares are tried at both sides of their limits. None: any text has a meaning, for the reason beside it.
+RUN = "runs/20260101-000000-smoke"
+NONSENSE = {
+    ("write", "drafts"): "nowhere.json",
+    ("kit", "folder"): __file__,
+    ("verify", "codes"): None,  # a code that is none is a row of the table
+    ("site", "--run"): RUN,  # nothing was executed in it
+    ("site", "--target"): __file__,
+    ("shots", "run"): RUN,
+    ("shots", "--target"): __file__,
+    ("run", "--profile"): "mainframe",
+    ("run", "numbers"): "99",
+    ("app", "--profile"): "mainframe",
+    ("app", "--run"): RUN,  # it has no adapter
+    ("app", "--share"): None,  # a further name of this machine, which only its network knows
+    ("app", "--sheet"): "nowhere.md",
+    ("bench", "--profile"): "mainframe",
+    ("bench", "--json"): ".",
+    ("train", "--profile"): "mainframe",
+    ("train", "--data"): "nowhere.jsonl",
+    ("train", "--format"): "sideways",
+    ("train", "--model"): "./nowhere",
+    ("train", "--columns"): "quest=ask",
+    ("train", "--target-modules"): "q proj",
+    ("train", "--settings"): "nowhere.json",
+    ("train", "--allow"): "speed",
+    ("runs", "--sort"): "beauty",
+    ("runs", "--compare"): ["20260101-000000-smoke", "nowhere"],
+    ("export", "run"): "runs",  # it holds runs, and is none
+    ("export", "target"): __file__,
+    ("export", "--gguf"): "Q3",
+    ("export", "--llama-cpp"): ".",
+    ("export", "--check"): ".",
+    ("export", "--data-licence"): None,  # a licence is any text
+    ("export", "--merged"): ".",
+    ("plan", "--model"): "./nowhere",
+    **{("train", f"--{name.replace('_', '-')}"): "sideways" for name, *_ in TRAINING if name in CHOICES},
+    **{("train", f"--{name}"): "perhaps" for name in ("gradient-checkpointing", "keep-best", "use-rslora", "use-dora")},
+    **{(name, "--port"): ["0", "65536", "x", "1.5"] for name in ("kit", "lab", "app")},
+    **{("plan", f"--{name}"): ["0", "nan", "x", "1e400"] for name in ("gpu-memory", "tokens")},
+    **{("plan", f"--{name}"): ["0", "0.5", "9" * 30] for name in ("gpus", "rows", "max-length")},
+    ("plan", "--price"): ["-1", "x", "1e10"],
+    ("app", "--visitors"): ["0", "x"],
+    ("bench", "--rows"): ["0", "x"],
+    ("bench", "--seeds"): ["-1", "x"],
+}
+NONSENSE |= {
+    ("train", f"--{name.replace('_', '-')}"): ["x", "nan", repr(limits.least - 1), repr(limits.most * 2)]
+    for name, limits in LIMITS.items()
+    if name in [one for one, *_ in TRAINING]
+}
+
+
+def every_option():
+    """(command, name) of each option with a value and each argument, as the parser itself has them."""
+    return sorted({(command, name) for command, _, name in named_options()})
+
+
+def test_every_option_with_a_value_says_what_it_cannot_be():
+    assert every_option() == sorted(NONSENSE), "a new option is given here what it cannot be"
+
+
+@pytest.mark.parametrize(("command", "name"), sorted(name for name, value in NONSENSE.items() if value))
+def test_an_option_used_wrongly_ends_with_status_2_before_anything_begins(command, name, capsys, monkeypatch, tmp_path):
+    (tmp_path / RUN).mkdir(parents=True)
+    (tmp_path / "runs" / "whole" / "executed").mkdir(parents=True)
+    (tmp_path / "runs" / "whole" / "settings.json").touch()
+    (tmp_path / RUN / "settings.json").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr("helpers.__main__.one_net", lambda debug: pytest.fail("the command began"))
+    values, needed = NONSENSE[command, name], {"export": ["run", "target"], "shots": ["run"], "kit": ["folder"]}
+    whole = {"run": "runs/whole", "target": "new", "folder": "new"}
+    for value in values if isinstance(values, list) and name != "--compare" else [values]:
+        words = [value if one == name else whole[one] for one in needed.get(command, [])]
+        if name.startswith("-"):
+            words += [name, *value] if isinstance(value, list) else [f"{name}={value}"]
+        elif name not in needed.get(command, []):
+            words += [value]
+        with pytest.raises(SystemExit) as ended:
+            main([command, *words])
+        said = capsys.readouterr().err
+        told = SHOWN.get(name, name)
+        assert ended.value.code == 2 and re.search(rf"error: argument (--\S+/)?{told}: ", said), (words, said)
+        assert len(said) < 3000 and "Traceback" not in said
+
+
+def test_options_that_only_this_machine_makes_wrong_end_with_status_2_before_anything_begins(capsys, monkeypatch):
+    monkeypatch.setattr("helpers.project.script.train_alone", lambda *given, **named: pytest.fail("it began"))
+    monkeypatch.setattr("helpers.settings.can_import", lambda name: False)
+    for words, said in {
+        "--attention=varlen": "varlen.*needs a GPU",
+        "--tracking=trackio": "pip install trackio",
+        "--use-dora=True --init-lora-weights=pissa": "init_lora_weights",
+        "--target-modules=q_prj": "has no linear layer q_prj.*It has: .*q_proj",
+    }.items():
+        with pytest.raises(SystemExit) as ended:
+            main(["train", "--profile=smoke", *words.split()])
+        printed = capsys.readouterr().err
+        assert ended.value.code == 2 and re.search(f"error: .*{said}", printed), printed
+
+
+TOGETHER = {
+    "a converter of no file": (["export", RUN, "new", "--llama-cpp=llama"], "--llama-cpp"),
+    "a converter that lacks a kind": (["export", RUN, "new", "--llama-cpp=llama", "--gguf=Q4_0"], "--llama-cpp"),
+    "a folder that is no kit": (["kit", "runs", "--serve"], "folder"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "name"), TOGETHER.values(), ids=TOGETHER)
+def test_options_that_cannot_go_together_end_with_status_2(arguments, name, capsys, monkeypatch, tmp_path):
+    (tmp_path / RUN).mkdir(parents=True)
+    (tmp_path / RUN / "settings.json").touch()
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama" / "convert_hf_to_gguf.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("helpers.__main__.one_net", lambda debug: pytest.fail("the command began"))
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2 and f"error: argument {name}: " in capsys.readouterr().err
 
 
 def test_a_file_of_figures_that_cannot_be_written_is_said_before_the_work(tmp_path, capsys, monkeypatch):

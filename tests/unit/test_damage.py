@@ -16,6 +16,7 @@ from helpers.export.merge import merge
 from helpers.lessons import check, pass_code, predict, progress_map
 from helpers.lessons.progress import progress_file
 from helpers.machine.hardware import Machine
+from helpers.machine.paths import PROJECT
 from helpers.models.load import load_model
 from helpers.models.source import base_folder
 from helpers.panels.runs import RunsPanel
@@ -86,7 +87,7 @@ def kept(tmp_path_factory):
     rows = [{"question": "q", "expected": "e", "base": "b", "tuned": "t", "base_right": False, "tuned_right": True}]
     (folder / "answers.json").write_text(json.dumps({"answers": rows, "worst": rows, "best": rows}))
     (folder / "sweep.json").write_text(json.dumps({"steps": 8, "grid": {}}))
-    (folder / "loss.png").write_bytes(b"picture")
+    shutil.copyfile(PROJECT / "docs" / "chart.png", folder / "loss.png")
     cell = {"cell_type": "markdown", "metadata": {}, "source": ["a"], "id": "a"}
     book = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     (folder / "executed" / "00.ipynb").write_text(json.dumps(book))
@@ -139,6 +140,7 @@ def side_by_side(folder):
     show_runs("loss", ("other", folder.name))
     panel = RunsPanel()
     panel.chosen.value = [run.name for run in panel.whole]
+    return panel.curves.value
 
 
 def drawn(folder):
@@ -164,7 +166,7 @@ def trained_again(folder):
 def swept(folder):
     """07."""
     planned(folder)
-    known_loss(Run(SMOKE, folder), 2)
+    known_loss(Run(SMOKE, folder), 2, print)
 
 
 def practised(folder):
@@ -192,16 +194,13 @@ READERS = {
     exported: (CARD, SETTINGS, CONFIG, WEIGHTS, *TOKENS),
     merged: (CONFIG, WEIGHTS, *TOKENS),
     side_by_side: (CARD, SETTINGS, LOG),
-    drawn: (LOG, CARD),
+    drawn: (LOG,),
     reported: (CARD, "answers.json", "executed/00.ipynb", "loss.png"),
-    trained_again: (CARD, SETTINGS, LOG),
+    trained_again: (CARD, SETTINGS),  # its log is read once it goes on: test_saving.py
     swept: ("sweep.json", LOG),
     practised: ("progress.json",),
     studied: ("study.json",),
 }
-# What is damaged without a word: a panel says that there is no curve, a picture and a template may be any text.
-UNSAID = {(side_by_side, LOG), (swept, LOG), (trained_again, LOG), (drawn, CARD), (reported, "loss.png")}
-UNSAID |= {(exported, TOKENS[2]), (merged, TOKENS[2]), (trained_again, SETTINGS)}
 SLOW = (cells_of_05_and_06, tuned, exported, merged)
 FEW = ("empty", "cut", "a list", "no names", "numbers as text", "nan", "huge", "negative")
 ALWAYS_WRONG = ("cut", "zeros", "other bytes", "a list", "null", "nested")
@@ -218,12 +217,12 @@ def test_a_damaged_file_ends_in_a_sentence_that_names_it(read, name, folder, kep
         (folder / name).write_bytes(DAMAGE[kind](content))
         said = ""
         try:
-            read(folder)
+            said = read(folder) or ""  # what a panel shows
         except Exception as error:
             said = str(error)
             own = is_own(error) or (isinstance(error, ValueError) and type(error) is ValueError and name in said)
             found += [] if own else [f"{kind}: {type(error).__name__}: {said[:200]}"]
         said += capsys.readouterr().out
-        if kind in ALWAYS_WRONG and (read, name) not in UNSAID and Path(name).parts[0].split(".")[0] not in said:
+        if kind in ALWAYS_WRONG and Path(name).parts[0].split(".")[0] not in said:
             found.append(f"{kind}: nothing is said of it")
     assert not found, "\n".join(found)

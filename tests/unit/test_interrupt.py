@@ -16,7 +16,7 @@ def press():
     os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_interrupt_asks_for_a_stop_and_a_checkpoint(number):
     said, flags = [], control()
     with StopGuard(said.append) as guard:

@@ -1,10 +1,18 @@
+import json
+import os
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from helpers import settings as module
+from helpers.data import chat
+from helpers.data.formats import FORMATS
 from helpers.data.load import SHOP
+from helpers.limits import CHOICES
 from helpers.machine.hardware import Choice, Machine
+from helpers.machine.values import in_short
+from helpers.run import read_settings
 from helpers.settings import PROFILES, Settings, SettingsError, resolve
 
 T4 = Machine((7, 5), "T4", 14.6, 12.7, 2, False)
@@ -107,7 +115,7 @@ def test_a_setting_that_cannot_work_is_named(wrong, named):
 
 
 def test_an_unknown_profile_names_those_that_exist():
-    with pytest.raises(SettingsError, match="smoke, laptop, colab, datacenter"):
+    with pytest.raises(SettingsError, match=r"auto, smoke, laptop, colab, datacenter .did you mean 'laptop'"):
         resolve("lapdog", machine=LAPTOP)
 
 
@@ -178,3 +186,73 @@ def test_a_readers_own_data_is_asked_a_stated_number_of_questions():
 
 def test_the_data_of_no_profile_is_the_shops():
     assert Settings().data == SHOP
+
+
+ODD = [
+    *(None, "", " ", "nan", "inf", "8", "1e3", "../../x", "x" * 300, "x/" * 150, "x" * 100_000, "\ud800", "a\0b"),
+    *("a\nb", "\x1b[2J", "数据", "/dev/zero", "/proc/self/mem", "https://example.org/y/z", "~nobody-of-this-name/x"),
+    *("a/b", "a=b", "-", "--", -1, 0, 1, 8, 0.5, 1e308, -1e308, float("inf"), float("nan"), 10**30, 10**400),
+    *(-(10**5000), 10**5000, True, False, [], [1], ["a"], [[]], [[[1]]], {}, {"a": 1}, {"a": "b"}, {"a": {"b": []}}),
+    *({1: 2}, b"", b"x", (1,), {1}, frozenset(), object(), Path("."), Path("x" * 300), complex(1), len, type),
+]
+SAME = [("init_lora_weights", True, "default"), ("columns", {}, "")]  # PEFT's spelling; no mapping
+
+
+def meant(name, value, kept):
+    """Whether a setting holds what it was given, in its own type."""
+    if value is None:  # the profile's
+        return True
+    wanted = next((known for of, given, known in SAME if name == of and given == value), value)
+    wanted = str(wanted) if isinstance(wanted, Path) else wanted
+    return kept == wanted and isinstance(kept, bool) == isinstance(wanted, bool)
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Settings)])
+def test_any_value_of_any_setting_is_meant_or_refused_in_a_sentence_that_names_both(name, monkeypatch):
+    monkeypatch.setattr("helpers.machine.pins.hub_reachable", lambda: NO_HUB)
+    for value in ODD:
+        try:
+            given = {"profile": value} if name == "profile" else {"profile": "smoke", name: value}
+            kept = getattr(resolve(machine=LAPTOP, **given), name)
+        except SettingsError as error:
+            said = str(error)
+            assert len(said) < 600 and "\n" not in said, value
+            shown = in_short(value) in said or in_short(os.fspath(value) if isinstance(value, Path) else "?") in said
+            assert name in said and (name == "reasons" or isinstance(value, dict) or shown), said
+        else:
+            assert meant(name, value, kept), (value, kept)
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Settings)])
+def test_any_value_in_a_settings_file_is_meant_or_refused_in_a_sentence_that_names_it(name, tmp_path):
+    path = tmp_path / "settings.json"
+    for value in ODD:
+        try:
+            path.write_text(json.dumps(Settings().as_dict() | {name: value}))
+        except (TypeError, ValueError):
+            continue  # no JSON
+        try:
+            kept = getattr(read_settings(path), name)
+        except SettingsError as error:
+            said = str(error)
+            assert name in said and len(said) < 600 and "\n" not in said, value
+        else:
+            assert value is not None or name == "reasons"
+            assert name == "reasons" or (kept == value and type(kept) in (type(value), float)), (value, kept)
+
+
+def test_names_that_are_written_twice_so_that_less_is_loaded_are_the_same():
+    assert CHOICES["profile"] == tuple(PROFILES)
+    assert CHOICES["data_format"] == ("", *FORMATS)
+    assert set(CHOICES["template"]) == {chat.AUTO, chat.MODEL, *chat.TEMPLATES}
+
+
+def test_an_environment_that_names_what_there_is_not_is_refused(monkeypatch):
+    monkeypatch.setenv("FT_PROFILE", "lapptop")
+    with pytest.raises(SettingsError, match=r"profile='lapptop': .*did you mean 'laptop'"):
+        resolve()
+    monkeypatch.setenv("FT_PROFILE", "auto")
+    assert resolve(machine=None, hub=NO_HUB).profile in PROFILES
+    monkeypatch.setenv("FT_MODEL", "~nobody-of-this-name/x")
+    with pytest.raises(SettingsError, match="is no user of this machine"):
+        resolve("smoke")
