@@ -13,6 +13,7 @@ from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.project import chinese, documents, edition, likeness, quotes
 from helpers.project.catalogs import (
     Wanted,
+    add,
     carry,
     catalog_from,
     catalog_text,
@@ -63,6 +64,7 @@ def test_the_whole_series_is_in_it():
 def test_the_documents_that_readers_use_are_in_it():
     names = {path.relative_to(PROJECT).as_posix() for path in SOURCES if path.suffix == ".md"}
     wanted = {"README.md", "docs/data.md", "docs/troubleshooting.md", "docs/teaching.md", "docs/glossary.md"}
+    wanted |= {"docs/settings.md", "docs/trust.md", "docs/recipe.md"}
     assert wanted <= names and {documents.chinese_of(path) for path in SOURCES if path.suffix == ".md"} == {
         *(PROJECT / "docs" / "zh").rglob("*.md"),
         PROJECT / "README.zh-CN.md",
@@ -367,6 +369,15 @@ def kept(*given):
     return made
 
 
+def test_a_stale_entry_of_several_lines_stays_as_it_is_however_often_it_is_written():
+    before = 'A table:\n| "a" | b\\c |\nand a line.\n'
+    wanted = [Wanted("02/a", before.replace("a line", "two lines"))]
+    text = catalog_text(merged(kept(("02/a", before, "一张表。")), wanted))
+    again = merged(catalog_from(text), wanted)
+    assert [list(one.previous_id) for one in entries(again)] == [[before]]
+    assert catalog_text(again) == text
+
+
 def test_a_changed_english_text_makes_its_chinese_stale_and_keeps_it():
     old = kept(("02/a", "The loss falls fast", "损失下降得很快"))
     (one,) = entries(merged(old, [Wanted("02/a", "The loss falls slowly")]))
@@ -376,6 +387,16 @@ def test_a_changed_english_text_makes_its_chinese_stale_and_keeps_it():
     (same,) = entries(back)
     assert same.fuzzy and same.string == one.string and list(same.previous_id) == ["The loss falls fast"]
     assert entries(merged(back, [])) == [], "what no longer stands in the notebook goes"
+
+
+def test_the_english_before_of_several_lines_is_read_as_it_was_written():
+    """Each time that it was read it had more quotation marks, so that no call of `write` was the last."""
+    before = 'One line\nwith "marks"\n\nand \\ more'
+    catalog = empty_catalog()
+    add(catalog, "00/a", "Two\nlines", "两行", {"fuzzy"}, [before])
+    (one,) = entries(catalog_from(text := catalog_text(catalog)))
+    again = merged(catalog_from(text), [Wanted("00/a", "Two\nlines")])
+    assert list(one.previous_id) == [before] and catalog_text(again) == text
 
 
 def test_numbers_and_line_breaks_are_carried_into_the_chinese():

@@ -1,6 +1,7 @@
 """Exercises, hints, predictions, progress and pass codes. Notebooks are not run here: tests/notebooks does that."""
 
 import math
+import re
 import statistics
 import subprocess
 import sys
@@ -391,8 +392,8 @@ VALUES = {  # what a run may measure, and the choice that is right then
     "06.eight": [((3, 3), 1), ((2, 3), 2), ((0, 3), 3)],
     "06.curves": [(1e-7, 1), (0.01, 2), (0.4, 3)],
     "07.most": [({"learning rate": 0.8, "rank": 0.3, "layers": 0.3}, 1), ({"learning rate": 0.1, "rank": 0.3}, 2)],
-    "07.rank": [(0.27, 3), (0.01, 2), (-0.1, 1)],
-    "07.full": [({"LoRA": 4.7, "full": 4.3}, 2), ({"LoRA": 4.3, "full": 4.7}, 1)],
+    "07.rank": [((0.18, 0.36), 3), ((-0.1, 0.1), 2), ((-0.3, -0.1), 1)],
+    "07.full": [((-0.6, -0.1), 3), ((-0.3, 0.5), 2), ((0.1, 0.4), 1)],
     "07.sweep": [((2e-5, (2e-5, 1e-3, 3e-3)), 1), ((1e-3, (2e-5, 1e-3, 3e-3)), 2), ((3e-3, (2e-5, 1e-3, 3e-3)), 3)],
 }
 
@@ -412,6 +413,20 @@ def test_a_measured_question_is_right_by_what_the_run_measured(number, capsys):
         assert read_progress()["predictions"][number]["right"] is True
         predict(number, wanted % len(QUESTIONS[number].choices) + 1)
         assert "Not so." in capsys.readouterr().out
+
+
+KEPT = {"float", "bfloat", "RAG", "GiB", "MiB", "LoRA", "chrF", "logits", "known", "questions"}  # also in Chinese
+
+
+@pytest.mark.parametrize("number", [number for number in VALUES if number != "00.price"])
+def test_what_was_measured_is_told_in_chinese_without_an_english_word(number, capsys, monkeypatch):
+    """But for 00.price, which repeats what the model said."""
+    monkeypatch.setenv("FT_LANGUAGE", "zh_CN")
+    for value, _ in VALUES[number]:
+        MEASURED.clear()
+        revealed(number, value)
+        measured = re.findall("实测：(.*?)。那就是", capsys.readouterr().out)
+        assert measured and set(re.findall("[A-Za-z]{3,}", measured[0])) <= KEPT, measured
 
 
 def test_a_question_that_nobody_answered_is_told_with_the_right_choice(capsys):
