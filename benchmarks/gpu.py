@@ -228,7 +228,8 @@ def seconds_of(run) -> float:
 def run_answers(settings, name: str, t4: bool) -> dict:
     """Tokens a second of one greedy answer (64 tokens of prompt, 128 new), and of many, the adapter not merged.
 
-    "plain": a pass for each token with the library's cache, as before there were recorded steps.
+    "plain": a pass for each token with the library's cache, as before there were recorded steps. "eager": the recorded
+    step, started by Python; same_as: with how many of the 128 tokens the two begin in common.
     """
     from helpers.generate.decode import Decoder
     from helpers.generate.sampling import Sampling
@@ -246,6 +247,7 @@ def run_answers(settings, name: str, t4: bool) -> dict:
     figures["how_then"] = decoder.how.reason
     figures["first_token_seconds"] = round(seconds_of(lambda: next(decoder.tokens(prompt, sampling, ()))), 3)
     figures["same_as_plain"] = agreeing(tuned, list(plain.tokens(prompt, sampling, ())))
+    figures["same_as_eager"] = agreeing(tuned, list(Decoder(model, record=False).tokens(prompt, sampling, ())))
     for which, one in (("tuned", decoder), ("plain_tuned", plain)):
         figures[which] = round(128 / seconds_of(lambda one=one: list(one.tokens(prompt, sampling, ()))), 1)
     with model.disable_adapter():

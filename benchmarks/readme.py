@@ -72,10 +72,26 @@ GPU_ROWS = (
     ("Llama-3-8B shape, NF4, checkpointing", "llama-stock", "llama-nf4-ckpt"),
     ("Llama-3-8B shape, NF4", None, "llama-nf4"),
 )
+ANSWERS_ROWS = (
+    ("falcon-nf4-answers", "Falcon-7B shape, NF4"),
+    ("falcon-bf16-answers", "Falcon-7B shape, bf16"),
+    ("llama-nf4-answers", "Llama-3-8B shape, NF4"),
+)
+
+
+def answers_rows() -> list[str]:
+    """Tokens a second of one answer of the tuned model: a pass of the library for each token, and here."""
+    runs = json.loads((RESULTS / "gpu-answers.json").read_text(encoding="utf-8"))["results"]
+    found = {run["variant"]: run for run in runs}
+    rows = ["", "| answers, adapter on and not merged | passes one by one | here | ratio |", "|---|---|---|---|"]
+    for variant, title in ANSWERS_ROWS:
+        plain, here = found[variant]["plain_tuned"], found[variant]["tuned"]
+        rows.append(f"| {title}, H100 | {plain:.0f} tokens/s | **{here:.0f}** | {here / plain:.1f} x |")
+    return rows
 
 
 def speed_table(document: str) -> str:
-    """Tokens a second of TRL alone and of this project."""
+    """Tokens a second of TRL alone and of this project, and of answers."""
     cpu = json.loads((RESULTS / "cpu-bench.json").read_text(encoding="utf-8"))
     runs = json.loads((RESULTS / "gpu.json").read_text(encoding="utf-8"))["results"]
     gpu = {run["variant"]: run for run in runs}
@@ -90,7 +106,7 @@ def speed_table(document: str) -> str:
             ratio = f"{gpu[mine]['tokens_per_second'] / gpu[theirs]['tokens_per_second']:.1f} x"
         here = f"**{gpu[mine]['tokens_per_second']:,.0f}**, {gpu[mine]['peak_gib']:.1f} GiB"
         rows.append(f"| {title}, H100 | {cell} | {here} | {ratio} |")
-    return "\n".join(rows) + "\n"
+    return "\n".join([*rows, *answers_rows()]) + "\n"
 
 
 def steps_table() -> str:

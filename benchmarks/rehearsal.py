@@ -241,18 +241,6 @@ def against_the_plan(seconds: dict[str, dict[str, float]]) -> list[dict]:
 PUPILS = {"late": latecomer, "diligent": diligent, "stops": stopper, "restarts": restarter}
 
 
-def of_executed(folder: Path) -> dict[str, dict[str, float]]:
-    """Seconds of each part of 00 to 04 in notebooks that `make run` has executed, by papermill's clock."""
-    taken: dict[str, dict[str, float]] = {}
-    for number in SERIES:
-        (path,) = folder.glob(f"{number}_*.ipynb")
-        taken[number] = {}
-        for part, cell in cells_in(path):
-            seconds = cell["metadata"].get("papermill", {}).get("duration") or 0.0
-            taken[number][part] = round(taken[number].get(part, 0.0) + seconds, 2)
-    return taken
-
-
 def rehearse(profile: str, steps: int, pupils: tuple[str, ...] = tuple(PUPILS)) -> dict:
     """The pupils, each with a folder of their own."""
     report: dict = {}
@@ -274,13 +262,8 @@ if __name__ == "__main__":
     parser.add_argument("--pupils", nargs="+", default=list(PUPILS), choices=list(PUPILS), help="who comes (all)")
     parser.add_argument("--machine", default="", help="its name, for the file")
     parser.add_argument("--json", type=Path, help="what is in it of the same profile, and not of these pupils, stays")
-    parser.add_argument("--executed", type=Path, help="nobody comes: a run's folder of executed notebooks is timed")
     chosen = parser.parse_args()
-    if chosen.executed:
-        taken = of_executed(chosen.executed)
-        found = {"seconds": taken, "plan": against_the_plan(taken)}
-    else:
-        found = rehearse(chosen.profile, chosen.steps, tuple(chosen.pupils))
+    found = rehearse(chosen.profile, chosen.steps, tuple(chosen.pupils))
     for row in found.get("plan", []):
         print(f"{row['notebook']}: planned {row['planned']:.1f} minutes, here {row['in all']:.1f}")
     if chosen.json:

@@ -126,23 +126,28 @@ def is_random(model: Any) -> bool:
             torch.cuda.set_rng_state(before[1])
 
 
-def reads_in_parts(model: Any, cache: Any = None) -> bool:
+def reads_in_parts(model: Any, empty: Callable[[], Any] | None = None) -> bool:
     """Whether a text that is read bit by bit, with a cache between them, gives the logits of the whole.
 
-    cache: an empty one; without it transformers' own DynamicCache.
+    empty: makes an empty cache; without it they are transformers' own DynamicCache.
     """
     from transformers import DynamicCache
 
-    ids = some_ids(model, 12)
-    cache = DynamicCache(config=model.config) if cache is None else cache
+    empty = empty or (lambda: DynamicCache(config=model.config))
+    return any(reads_text_in_parts(model, some_ids(model, 12, text), empty) for text in range(TEXTS))
+
+
+def reads_text_in_parts(model: Any, ids: torch.Tensor, empty: Callable[[], Any]) -> bool:
+    """The same for one text, (1, 12) token ids."""
     with answering(model):
         whole = model(input_ids=ids, use_cache=False).logits[0, -1:]
         try:
-            parts = ids.split((10, 1, 1), dim=1)
-            read = [model(input_ids=part, past_key_values=cache, use_cache=True).logits for part in parts]
+            cache = empty()
+            for part in ids.split((10, 1, 1), dim=1):
+                read = model(input_ids=part, past_key_values=cache, use_cache=True).logits
         except Exception:  # another kind of cache: what the library says of it is nothing to a reader
             return False
-    return moved(read[-1][0, -1:], whole).hardly
+    return moved(read[0, -1:], whole).hardly
 
 
 def generates_past_padding(model: Any, padding: int, use_cache: bool) -> bool:

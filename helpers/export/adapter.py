@@ -18,6 +18,9 @@ from helpers.run import read_settings
 from helpers.settings import EMBEDDED, SettingsError
 
 FILES = ("adapter_model.safetensors", "generation_config.json")
+VLLM_REFUSES = (
+    *("use_dora", "bias", "lora_bias", "modules_to_save", "trainable_token_indices", "rank_pattern", "alpha_pattern"),
+)
 VLLM_RANK = 16  # its --max-lora-rank when nothing is said
 
 
@@ -35,12 +38,15 @@ def read_run(run: Path) -> tuple[dict, dict]:
 def vllm_faults(folder: Path) -> list[str]:
     """What vLLM's LoRA loader would refuse, in words; empty where nothing.
 
-    Source: vllm/lora/peft_helper.py and lora_model.py; read, not run here.
+    Source: vllm/lora/peft_helper.py and lora_model.py; read, not run here. Of rank_pattern and alpha_pattern it reads
+    nothing, so that layers with a rank or an alpha of their own would answer with another scale.
     """
     config, tensors, _ = read_adapter(folder)
     faults = [
         tr("{name} is missing", name=name) for name in ("r", "lora_alpha", "target_modules") if not config.get(name)
     ]
+    more = [name for name in VLLM_REFUSES if config.get(name) not in (None, False, "none", [], {})]
+    faults += [tr("{name}: it loads plain LoRA alone: merge the adapter instead", name=name) for name in more]
     if config.get("r", 0) > VLLM_RANK:
         faults.append(tr("r={r} is above {most}: start it with --max-lora-rank {r}", r=config["r"], most=VLLM_RANK))
     faults += [

@@ -8,11 +8,11 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from helpers.data.load import SHOP
+from helpers.export.licence import licence_of
 from helpers.machine.paths import DATA
-from helpers.models.embedded import BASE_MODEL, GGUF_FILE, WHEEL
+from helpers.models.embedded import GGUF_FILE, WHEEL
 from helpers.settings import EMBEDDED
 
-LICENCES = {BASE_MODEL: "apache-2.0", "tiiuae/falcon-7b": "apache-2.0", "tiiuae/falcon-40b": "apache-2.0"}
 SETTINGS = (
     *("revision", "template", "max_length", "learning_rate", "r", "lora_alpha", "target_modules"),
     *("layers_to_transform", "use_rslora", "use_dora", "init_lora_weights", "quantization", "seed"),
@@ -33,16 +33,22 @@ def adapter_card(base: str, settings: dict, card: dict, data_licence: str = "") 
     return model_card(f"A LoRA adapter for {public_name(base)}", base, head, settings, card, data_licence)
 
 
-def merged_card(base: str, settings: dict, card: dict, data_licence: str = "", added: str = "") -> str:
-    """The README of a merged model. added: sections behind the others, such as what was compared."""
+def merged_card(
+    base: str, settings: dict, card: dict, data_licence: str = "", added: str = "", folder: Path | None = None
+) -> str:
+    """The README of a merged model. added: sections behind the others, such as what was compared. folder: where the
+    base's files are, which may name their licence."""
     head = {"library_name": "transformers", "tags": ["lora", "sft", "merged"], "pipeline_tag": "text-generation"}
-    text = model_card(f"{public_name(base)}, fine-tuned", base, head, settings, card, data_licence)
+    text = model_card(f"{public_name(base)}, fine-tuned", base, head, settings, card, data_licence, folder)
     return text + (f"\n{added.strip()}\n" if added else "")
 
 
-def model_card(title: str, base: str, head: dict, settings: dict, card: dict, data_licence: str) -> str:
+def model_card(
+    title: str, base: str, head: dict, settings: dict, card: dict, data_licence: str, folder: Path | None = None
+) -> str:
     """The card as text; its head is written by huggingface_hub, which quotes what YAML would misread."""
-    licence, own = LICENCES.get(base, "other"), settings["data"] == SHOP
+    places = dict.fromkeys(str(place) for place in (base, settings["model"], folder) if place)
+    licence, own = licence_of(*places, revision=settings.get("revision") or ""), settings["data"] == SHOP
     data = one_line(settings["data"] if own else Path(settings["data"]).name)
     digest = hash_of_file(settings["data"])
     lines = [f"# {one_line(title)}", "", "## Trained on", f"- data: {data}" + (f", sha256 {digest}" if digest else "")]
@@ -57,8 +63,8 @@ def model_card(title: str, base: str, head: dict, settings: dict, card: dict, da
     lines += which_step(card)
     versions = card.get("versions") or {}
     lines += [f"- versions: {one_line(', '.join(f'{name} {number}' for name, number in versions.items()))}"]
-    lines += ["", "## Licence", f"That of the base model: {licence}."]
-    written = ModelCardData(base_model=public_name(base), license=licence, **head).to_yaml()
+    lines += ["", "## Licence", one_line(licence.sentence())]
+    written = ModelCardData(base_model=public_name(base), **licence.as_head(), **head).to_yaml()
     return str(ModelCard(f"---\n{written}\n---\n" + "\n".join(lines) + "\n"))
 
 

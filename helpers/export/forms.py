@@ -11,11 +11,15 @@ import torch
 
 from helpers.behaviour import without_router
 from helpers.export.errors import ExportError
-from helpers.machine.language import tr
+from helpers.machine.language import phrase, tr
 from helpers.models.source import panics_as_errors
 
 Talk = list[dict]
 ROUNDING = 0.1  # of the logits' spread: what 16 and 8 bits a weight move them by at most, or nearly
+MOST_SAID = 240  # letters of what a library says
+SECONDS = 600.0  # that an answer of a server may take; it is asked once
+NOT_LOADED = phrase("{folder} cannot be asked: transformers does not load it ({said}; {kind}).")
+NOT_SERVED = phrase("{folder} cannot be asked: `transformers serve` gives no answers ({said}; {kind}).")
 ROOM = 256  # tokens of context beside prompt and answer: llama.cpp's own step
 
 
@@ -47,23 +51,20 @@ class Form(NamedTuple):
 
 
 @contextmanager
-def readable(folder: Path) -> Iterator[None]:
-    """While it is open, what the library says of a folder that it cannot load becomes an ExportError."""
+def readable(folder: Path, words: str = NOT_LOADED) -> Iterator[None]:
+    """While it is open, what the library says of a folder that it cannot load becomes an ExportError.
+
+    words: the sentence, with {folder}, {said} and {kind}.
+    """
     try:
         with panics_as_errors():
             yield
     except ExportError:
         raise
     except Exception as error:  # whatever is odd in a stranger's files fails where the library first meets it
-        said = " ".join(str(error).split())[:160]
-        raise ExportError(
-            tr(
-                "{folder} cannot be asked: transformers does not load it ({said}; {kind}).",
-                folder=Path(folder).name,
-                said=said,
-                kind=type(error).__name__,
-            )
-        ) from error
+        said = " ".join(str(error).split())
+        said = said if len(said) <= MOST_SAID else f"{said[:60]} ... {said[65 - MOST_SAID :]}"  # reasons come last
+        raise ExportError(tr(words, folder=Path(folder).name, said=said, kind=type(error).__name__)) from error
 
 
 def saved_tokenizer(folder: Path) -> Any:
@@ -220,7 +221,8 @@ def served_form(folder: Path, max_new_tokens: int = 40) -> Form | None:
 
     def ask(talks: Sequence[Talk]) -> list[Reply]:
         api = Api(folder, dtype="float32")
-        with readable(folder), api, OpenAI(base_url=api.address, api_key="none") as client:
+        how: dict[str, Any] = {"api_key": "none", "timeout": SECONDS, "max_retries": 0}
+        with readable(folder, NOT_SERVED), api, OpenAI(base_url=api.address, **how) as client:
             return [one(client.chat.completions, api.model, talk) for talk in talks]
 
     return Form(ask)

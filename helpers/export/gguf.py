@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 
+from helpers.export.converter import convert_with_llama_cpp
 from helpers.export.errors import ExportError
 from helpers.export.files import read_config, shared_text
 from helpers.export.gguf_tokenizer import add_tokenizer, read_words
-from helpers.export.merge import base_files, base_tensors, saved_generation
+from helpers.export.merge import saved_generation
 from helpers.export.modelfile import modelfile
+from helpers.export.weights import base_files, base_tensors
 from helpers.machine.language import listed, tr
 from helpers.machine.paths import writes_to
 from helpers.models.source import panics_as_errors
@@ -73,22 +73,6 @@ def end_tokens(model: Path) -> list[int]:
     """Every end token of a saved model."""
     ends = saved_generation(model, read_config(model)).eos_token_id
     return ends if isinstance(ends, list) else [] if ends is None else [ends]
-
-
-def convert_with_llama_cpp(llama_cpp: Path, model: Path, target: Path, kind: str) -> None:
-    """llama.cpp's own converter, in a process of its own. Raises ExportError with its last words."""
-    script = llama_cpp.expanduser() / "convert_hf_to_gguf.py"
-    if not script.is_file():
-        raise ExportError(
-            tr("{folder} has no convert_hf_to_gguf.py: name the folder of llama.cpp's repository", folder=llama_cpp)
-        )
-    if kind == "Q4_0":
-        raise ExportError(tr("llama.cpp's converter makes no Q4_0: take F16, then its llama-quantize."))
-    command = [sys.executable, str(script), str(model), "--outfile", str(target), "--outtype", kind.lower()]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
-    if done.returncode or not target.exists():
-        last = (done.stderr.strip() or done.stdout.strip() or tr("no output")).splitlines()[-1]
-        raise ExportError(tr("llama.cpp's converter failed: {last}", last=last))
 
 
 def write_natively(model: Path, target: Path, kind: str, config: dict, tokenizer: Any) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 
 from helpers.data.ends import end_ids
+from helpers.export.card import one_line
 from helpers.export.errors import ExportError
 from helpers.export.forms import Form, Reply, Talk, chat_ids, greedy, load_whole, next_logits, readable, saved_tokenizer
 from helpers.machine.language import Phrase, phrase, tr
-from helpers.machine.paths import keep, write_json
+from helpers.machine.paths import keep, without_folders, write_json
 from helpers.machine.tables import Table
 
 NEAR = 0.8  # a token that is as likely as this part of the likeliest one may change places with it by rounding
+NONE: Mapping[str, str] = MappingProxyType({})
 LIKELY = 50  # tokens that are tried as the next one of an answer of which only the text is known
 
 
@@ -64,23 +67,26 @@ class Difference(NamedTuple):
 
 
 class Parity(NamedTuple):
-    """questions: how many were asked of each form; differences: of each form, by its name."""
+    """questions: how many were asked of each form; differences: of each form that answered them, by its name; failed:
+    why one has not, by its name."""
 
     questions: int
     differences: dict[str, list[Difference]]
+    failed: Mapping[str, str] = NONE
 
-    def rows(self) -> list[tuple[str, Phrase, Phrase]]:
-        """(form, how many answers are the same, its first difference in words) of each form."""
-        rows = []
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(form, how many answers are the same, its first difference in words or why there are none) of each form."""
+        rows: list[tuple[str, str, str]] = []
         for name, differing in self.differences.items():
             same = phrase("{n} of {of}", n=self.questions - len(differing), of=self.questions)
             rows.append((name, same, differing[0].sentence() if differing else phrase("none")))
-        return rows
+        return rows + [(name, phrase("no answers"), why) for name, why in self.failed.items()]
 
     def table(self) -> str:
         """One line a form, as a table of Markdown."""
         lines = ["| asked of | same answers | first difference |", "|---|---|---|"]
-        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in self.rows())])
+        cells = [(*row[:2], one_line(row[2]) if row[0] in self.failed else row[2]) for row in self.rows()]
+        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in cells)])
 
     def shown(self) -> Table:
         """The same for a notebook."""
@@ -88,9 +94,10 @@ class Parity(NamedTuple):
         return Table(header, [tuple(map(tr, row)) for row in self.rows()])
 
     def save(self, path: Path) -> None:
-        """Writes parity.json: every difference."""
+        """Writes parity.json: every difference, and why a form gave no answers."""
         rows = {name: [one._asdict() for one in differing] for name, differing in self.differences.items()}
-        keep(path, lambda: write_json(path, {"questions": self.questions, "differences": rows}))
+        content = {"questions": self.questions, "differences": rows, "failed": dict(self.failed)}
+        keep(path, lambda: write_json(path, content))
 
 
 def in_cell(text: str) -> str:
@@ -239,16 +246,30 @@ def whole_letters(text: str) -> str:
     return text.replace("\ufffd", "")
 
 
-def compare_forms(reference: Reference, forms: dict[str, Form], talks: list[Talk]) -> Parity:
-    """Asks every form the same; what is not read and answered as base + adapter does it is a difference."""
+def compare_forms(reference: Reference, forms: Mapping[str, Form | Callable[[], Form]], talks: list[Talk]) -> Parity:
+    """Asks every form the same; what is not read and answered as base + adapter does it is a difference.
+
+    forms: by name, or what makes one. A form that cannot be made or asked costs its own row: the others stand.
+    """
     if not talks:
         raise ExportError(tr("there are no questions to compare with."))
-    wanted, differences = reference(talks), {}
-    for name, form in forms.items():
-        trios = zip(talks, wanted, form.ask(talks), strict=True)
-        found = [reference.difference(talk, one, other, form) for talk, one, other in trios]
-        differences[name] = [difference for difference in found if difference is not None]
-    return Parity(len(talks), differences)
+    wanted, differences, failed = reference(talks), {}, {}
+    for name, one in forms.items():
+        try:
+            form = one if isinstance(one, Form) else one()
+            trios = zip(talks, wanted, form.ask(talks), strict=True)
+            found = [reference.difference(talk, own, other, form) for talk, own, other in trios]
+        except Exception as error:  # a server and an engine fail in their own ways
+            failed[name] = why_no_answers(error)
+        else:
+            differences[name] = [difference for difference in found if difference is not None]
+    return Parity(len(talks), differences, failed)
+
+
+def why_no_answers(error: Exception) -> str:
+    """What a form's error says, for a file that others read: on one line, and without this machine's folders."""
+    said = without_folders(" ".join(str(error).split()))
+    return said if isinstance(error, ExportError) else f"{type(error).__name__}: {said}"
 
 
 def read_questions(path: Path) -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from helpers.export.adapter import read_run
 from helpers.export.card import merged_card
+from helpers.export.errors import ExportError
 from helpers.export.files import shared_card
 from helpers.export.forms import Form, llama_cpp_form, merged_form, served_form
 from helpers.export.gguf import write_gguf
@@ -39,16 +41,9 @@ def export_whole(
     settings, card = read_run(run)
     asked = read_questions(Path(questions)) if questions else []
     done = merge(base, run / "adapter", target)
-    before, after = done.base_bytes / 2**20, done.bytes / 2**20
-    report(
-        tr(
-            "{target}: {changed} layers changed; {before:,.0f} MiB before, {after:,.0f} MiB now",
-            target=target,
-            changed=done.changed,
-            before=before,
-            after=after,
-        )
-    )
+    facts = {"target": target, "changed": done.changed}
+    facts |= {"before": done.base_bytes / 2**20, "after": done.bytes / 2**20}
+    report(tr("{target}: {changed} layers changed; {before:,.0f} MiB before, {after:,.0f} MiB now", **facts))
     alone = phrase("not compared with base + adapter: two do not fit here")
     agreement = done.agreement.english if done.agreement else alone
     report(tr(agreement))
@@ -56,10 +51,14 @@ def export_whole(
     if gguf:
         file = write_gguf(target, target / f"model-{gguf}.gguf", gguf, Path(llama_cpp) if llama_cpp else None)
         report(about_gguf(file))
-    parity = compared(base, run / "adapter", target, file, asked, forms or {}, report) if asked else None
-    added = f"## Compared\n- {agreement}\n" + (f"\n{parity.table()}\n" if parity else "")
     name = BASE_MODEL if settings["model"] == EMBEDDED else settings["model"]
-    shared_card(target, merged_card(name, settings, card, data_licence, added))
+    head = f"## Compared\n- {agreement}\n"
+    described = lambda table: merged_card(name, settings, card, data_licence, head + table, base)
+    shared_card(target, described(""))  # before the questions: whatever becomes of them, the folder has a card
+    if not asked:
+        return None
+    parity = compared(base, run / "adapter", target, file, asked, forms or {}, report)
+    shared_card(target, described(f"\n{parity.table()}\n"))
     return parity
 
 
@@ -72,6 +71,11 @@ def about_gguf(file: Path) -> str:
     return f"{size}\n{joined}"
 
 
+def missing(package: str) -> NoReturn:
+    """Raises ExportError for a form that a Python package would ask."""
+    raise ExportError(tr("not asked: pip install {package}, and export again", package=package))
+
+
 def compared(
     base: Path,
     adapter: Path,
@@ -81,16 +85,17 @@ def compared(
     forms: dict[str, Form],
     report: Callable[[str], None],
 ) -> Parity:
-    """Asks every form that there is, writes parity.json, and says the table."""
+    """Asks every form, writes parity.json, and says the table. What cannot be asked has a row with the reason."""
     reference = Reference(base, adapter)
-    forms = {phrase("merged, in transformers"): merged_form(target), **forms}
-    if served := served_form(target):
-        forms[phrase("merged, in transformers serve")] = served
-    if file and (spoken := llama_cpp_form(file, reference.tokenizer)):
-        forms[phrase("GGUF, in llama.cpp")] = spoken
-    elif file and not any("GGUF" in name for name in forms):
-        report(tr("the GGUF was not asked: pip install llama-cpp-python, and export again"))
-    parity = compare_forms(reference, forms, reference.turns(questions))
+    asked: dict[str, Form | Callable[[], Form]] = {
+        phrase("merged, in transformers"): lambda: merged_form(target),
+        **forms,
+        phrase("merged, in transformers serve"): lambda: served_form(target) or missing("openai"),
+    }
+    if file and not any("GGUF" in name for name in forms):
+        spoken = lambda: llama_cpp_form(file, reference.tokenizer) or missing("llama-cpp-python")
+        asked[phrase("GGUF, in llama.cpp")] = spoken
+    parity = compare_forms(reference, asked, reference.turns(questions))
     parity.save(target / "parity.json")
     report(str(parity.shown()))
     return parity

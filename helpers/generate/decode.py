@@ -41,11 +41,11 @@ class Decoder:
     costs little more than one token: small models on a CPU wait for their weights to be read. On a GPU, where a pass
     waits for Python, the step is recorded once and replayed (step.Step); its tokens are those of the same step run
     eagerly, and may part from `generate`'s at near ties, since 16-bit sums are taken in another order.
-    `how`: whether this model is decoded so, and why.
+    `how`: whether this model is decoded so, and why. record=False: on a GPU the step is run eagerly, to compare.
     """
 
-    def __init__(self, model: Any):
-        self.model = model
+    def __init__(self, model: Any, record: bool = True):
+        self.model, self.record = model, record
         self.recorded = self.device().type == "cuda"  # or with a draft
         self.how = can_step(model) if self.recorded else can_draft(model)
         self.speculations: dict[tuple, Speculation] = {}
@@ -79,8 +79,11 @@ class Decoder:
 
     @cached_property
     def cached(self) -> bool:
-        """Whether a text that is read bit by bit gives the logits of the whole; tried once, on the first prompt."""
-        return reads_in_parts(self.model)
+        """Whether a text that is read bit by bit gives the logits of the whole; tried once, and told by `how`."""
+        if not (parts := reads_in_parts(self.model)):
+            words = tr("a pass over the whole text for each token: read bit by bit, it gives other logits")
+            self.how = Choice(False, words)
+        return parts
 
     def tokens(
         self,
@@ -144,12 +147,14 @@ class Decoder:
         return self.logits(chosen.all if self.cache is None else chosen.all[-1:])
 
     def stepped(self, chosen: Choices) -> torch.Tensor:
-        """Logits (vocab_size,) from the step, which first reads what there is, and is proved when it is new."""
+        """Logits (vocab_size,) from the step, which first takes over what was read, and is proved when it is new."""
         self.passes += 1
         if self.step is None:
             room = len(chosen.all) + chosen.sampling.max_new_tokens
-            self.step = steps_of(self.model).of(self.model, 1, room)
-            return self.step.start(self.model, [chosen.all])[0]
+            self.step = steps_of(self.model).of(self.model, 1, room, self.record)
+            read = self.cache is not None and self.cache.get_seq_length() == len(chosen.all) - 1
+            if not (read and self.step.take(self.model, self.cache)):
+                return self.step.start(self.model, [chosen.all])[0]
         logits = self.step.run(self.model, chosen.all[-1:])[0]
         if self.step.is_new:
             self.step.prove(self.model, chosen.all, logits)

@@ -71,5 +71,4 @@ def roomy_cache(model: Any) -> DynamicCache | None:
 
 def reads_in_room(model: Any) -> bool:
     """Whether the model reads on from a roomy cache as from the whole text: some write into a cache by themselves."""
-    cache = roomy_cache(model)
-    return cache is not None and reads_in_parts(model, cache)
+    return roomy_cache(model) is not None and reads_in_parts(model, lambda: roomy_cache(model))

@@ -50,12 +50,7 @@ class PlacedLayer(StaticLayer):
         """Writes the new states, (rows, heads, tokens, head_dim); returns what attention reads."""
         key_states = key_states.to(value_states.dtype)
         slots = self.slots
-        if not self.is_initialized:
-            self.keys, self.values = (
-                states.new_zeros(slots.rows, states.shape[1], slots.size, states.shape[3])
-                for states in (key_states, value_states)
-            )
-            self.is_initialized = True
+        self.prepare(key_states, value_states)
         if slots.reading is not None:
             length = key_states.shape[2]
             self.keys[slots.reading, :, :length] = key_states
@@ -65,6 +60,21 @@ class PlacedLayer(StaticLayer):
         self.keys.scatter_(2, index.expand(key_states.shape), key_states)
         self.values.scatter_(2, index.expand(value_states.shape), value_states)
         return self.keys, self.values
+
+    def prepare(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Makes the tensors, once, for states of this shape and dtype."""
+        if not self.is_initialized:
+            self.keys, self.values = (
+                states.new_zeros(self.slots.rows, states.shape[1], self.slots.size, states.shape[3])
+                for states in (key_states, value_states)
+            )
+            self.is_initialized = True
+
+    def take(self, key_states: torch.Tensor, value_states: torch.Tensor, end: int) -> None:
+        """Writes the states, (1, heads, tokens, head_dim), of the tokens before `end` into the first row."""
+        self.prepare(key_states, value_states)
+        places = slice(end - key_states.shape[2], end)  # a layer with a window may know the last tokens alone
+        self.keys[:1, :, places], self.values[:1, :, places] = key_states, value_states
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset of the keys, for the mask of a prompt; a step brings its own mask."""

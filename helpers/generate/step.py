@@ -8,6 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from transformers.cache_utils import DynamicLayer
 
 from helpers.adapted import base_of
 from helpers.generate.four_bits import FourBits
@@ -18,6 +19,7 @@ from helpers.machine.language import tr
 from helpers.norm import fused_norms
 
 KEPT = 3  # steps of other sizes that are kept beside the latest
+KEPT_GRAPHS = 4  # recordings of one step: base, tuned, and two other strengths or adapters
 WARM_UPS = 2  # eager runs before a recording: kernels choose their workspaces in them
 AGREEMENT = 0.99  # correlation of a step's logits with the model's own; 16-bit sums in another order reach 0.999
 # What a model that cannot be recorded ends in; a full memory is a RuntimeError as well, and told apart.
@@ -85,6 +87,23 @@ class Step:
         self.slots.position[list(rows)] = last[:, None] + 1
         return logits
 
+    @torch.no_grad()
+    def take(self, model: Any, known: Any) -> bool:
+        """Goes on after the tokens that the library's own cache (DynamicCache, one row) knows: they are not read again.
+
+        False where that does not hold keys and values layer by layer; `start` is the way then.
+        """
+        count, layers = known.get_seq_length(), known.layers
+        if len(layers) != len(self.cache.layers) or not all(isinstance(layer, DynamicLayer) for layer in layers):
+            return False
+        self.state = adapter_state(model)
+        self.lora.refresh()
+        placed: Any = self.cache.layers
+        for layer, own in zip(layers, placed, strict=True):
+            own.take(layer.keys, layer.values, count)
+        self.slots.position[0] = count
+        return True
+
     def after_prompts(self, model: Any, padded: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """Logits (prompts, vocab_size) at the positions `last`; the output head is computed for no other."""
         keep = torch.unique(last)
@@ -107,6 +126,8 @@ class Step:
         elif self.state in self.graphs:
             self.graphs[self.state].replay()
         else:
+            if len(self.graphs) == KEPT_GRAPHS:  # their memory goes, and the copies of adapters that may be gone
+                self.graphs, self.lora = {}, StepLora(self.four_bits)
             self.graphs[self.state] = self.recorded(model)
             self.graphs[self.state].replay()
         return self.logits
@@ -173,13 +194,18 @@ class Steps:
         self.kept: dict[tuple[int, int], Step] = {}
 
     def of(self, model: Any, rows: int, tokens: int, record: bool = True) -> Step:
-        """A step for so many rows with room for so many tokens each; the smallest one that is there already."""
+        """A step for so many rows with room for so many tokens each; the smallest one that is there already.
+
+        record=False: a new one of the same size, which runs eagerly and is not kept.
+        """
         sizes = sorted(size for count, size in self.kept if count == rows and tokens <= size <= 2 * size_for(tokens))
         key = (rows, sizes[0] if sizes else size_for(tokens))
+        if not record:
+            return Step(model, *key, record)
         step = self.kept.pop(key, None)
         while len(self.kept) > KEPT:
             del self.kept[next(iter(self.kept))]
-        self.kept[key] = step if step is not None else Step(model, *key, record)
+        self.kept[key] = step if step is not None else Step(model, *key, record=True)
         return self.kept[key]
 
 

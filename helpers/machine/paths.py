@@ -267,6 +267,13 @@ def json_text(content: Any, indent: int | None = None) -> str:
     return text if fits_utf8(text) else json.dumps(content, indent=indent)
 
 
+def without_folders(text: str) -> str:
+    """A text of which others may read that came from a program of this machine: of each path its last part alone."""
+    own = str(home())
+    text = text.replace(own + os.sep, os.sep) if len(own) > 1 else text
+    return re.sub(r"""(?<![\w.:/\\])(?:~|[A-Za-z]:)?[\\/](?:[^\s'"<>|()]*[\\/])""", "", text)
+
+
 def fits_utf8(text: str) -> bool:
     """Whether a text can be written as UTF-8: it holds no half of a surrogate pair."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Callable
@@ -89,10 +90,10 @@ def loaded_onto(model: Any, folder: Path) -> Any:
     return tuned
 
 
-def check_fits(config: Any, folder: Path) -> None:
-    """Raises ModelError unless an adapter's matrices are those that PEFT would look for in its base.
+def check_fits(config: Any, folder: Path) -> Any:
+    """The base, empty and without the adapter; raises ModelError unless that has the matrices that PEFT looks for.
 
-    config: the base's, of transformers. The model is built empty, on the meta device: nothing is allocated.
+    config: the base's, of transformers. The model is built on the meta device: nothing is allocated.
     """
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
     from transformers import AutoModelForCausalLM
@@ -102,12 +103,13 @@ def check_fits(config: Any, folder: Path) -> None:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT's words on a model that is thrown away
             empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-            tuned = get_peft_model(empty, LoraConfig.from_pretrained(str(folder)))
+            tuned = get_peft_model(copy.deepcopy(empty), LoraConfig.from_pretrained(str(folder)))
         wanted = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, re.error) as error:
         raise of_another(folder, error) from error
     own, asked = ({k: tuple(t.shape) for k, t in side.items() if ".lora_" in k} for side in (tensors, wanted))
     check_shapes(name, own, asked)
+    return empty
 
 
 def changes(config: dict, tensors: dict[str, torch.Tensor]) -> dict[str, list[Change]]:

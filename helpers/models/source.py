@@ -57,7 +57,7 @@ def base_folder(settings: Settings) -> Path:
         return folder
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt"]
+    wanted = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "README.md"]  # its licence
     inner, commit = ["*/*.safetensors", "*/*.json"], settings.revision or None
     with writes_to(hub_folder()):
         return Path(snapshot_download(settings.model, revision=commit, allow_patterns=wanted, ignore_patterns=inner))

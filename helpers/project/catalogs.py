@@ -37,6 +37,9 @@ def empty_catalog() -> "Catalog":
     return Catalog(locale="zh_CN", fuzzy=False)
 
 
+STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"')  # of several lines, which Babel writes on one behind #|
+
+
 def read_catalog(path: Path) -> "Catalog":
     """A catalog's file; without one, no entries. Raises babel.messages.pofile.PoFileError for one that is damaged."""
     return catalog_from(path.read_text(encoding="utf-8")) if path.exists() else empty_catalog()
@@ -50,7 +53,7 @@ def catalog_from(text: str) -> "Catalog":
     blocks = text.strip().split("\n\n")[1:]
     for block, message in zip(blocks, entries(catalog), strict=False):
         if before := re.findall(r"(?m)^#\| (?:msgid )?(\".*)$", block):
-            message.previous_id = [denormalize("\n".join(before))]
+            message.previous_id = [denormalize("\n".join(STRINGS.findall("\n".join(before))))]
     return catalog
 
 

@@ -172,6 +172,8 @@ def rehearsal_words() -> str:
         rows.append(f"| {row['notebook']} | {' | '.join(minutes)} |")
     whole = sum(row["in all"] for row in played["plan"])
     diligent, stops, restarts, late = (played[name] for name in ("diligent", "stops", "restarts", "late"))
+    parts = ((s, n, part) for n, notebook in diligent["seconds"].items() for part, s in notebook.items())
+    told = "; ".join(f"{n}, *{part}*: {s / 60:.1f}" for s, n, part in sorted(parts, reverse=True)[:3])
     exercises = diligent["not tried"]
     before, after = restarts["runs"]
     used = "the finished run was used again, and nothing was trained a second time. The " if before == after else "the "
@@ -187,21 +189,8 @@ def rehearsal_words() -> str:
         f"({', '.join(restarts['exercises kept'])}) were still right.\n"
         f"- One came late and opened 04 first: the notebook made a run of its own, and {late['right']} of "
         f"{late['not tried']} exercises were right after {late['hints']} hints; running took "
-        f"{late['seconds'] / 60:.1f} minutes.\n\n" + laptop_words()
-    )
-
-
-def laptop_words() -> str:
-    """What a run with the laptop profile took, part by part, beside the plan of 90 minutes, in words."""
-    timed = json.loads((PROJECT / "benchmarks" / "results" / "laptop-parts.json").read_text(encoding="utf-8"))
-    running, whole = (sum(row[name] for row in timed["plan"]) for name in ("running", "in all"))
-    longest = sorted(((s, n, part) for n, parts in timed["seconds"].items() for part, s in parts.items()), reverse=True)
-    told = "; ".join(f"{n}, *{part}*: {s / 60:.1f}" for s, n, part in longest[:3])
-    return (
-        f"A run with the {timed['profile']} profile, with the whole model and all of 03's training, was timed part by "
-        f"part: {running:.1f} minutes of running, so {whole:.0f} of 90 with the same reading, questions and exercises. "
-        f"The longest parts, in minutes: {told}. {timed['machine']}, {timed['date']}, so these are upper bounds "
-        f"(`python -m benchmarks.rehearsal --executed runs/NAME/executed`).\n"
+        f"{late['seconds'] / 60:.1f} minutes.\n\n"
+        f"The parts that ran longest, in minutes: {told}.\n"
     )
 
 

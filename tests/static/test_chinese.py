@@ -367,6 +367,15 @@ def kept(*given):
     return made
 
 
+def test_a_stale_entry_of_several_lines_stays_as_it_is_however_often_it_is_written():
+    before = 'A table:\n| "a" | b\\c |\nand a line.\n'
+    wanted = [Wanted("02/a", before.replace("a line", "two lines"))]
+    text = catalog_text(merged(kept(("02/a", before, "一张表。")), wanted))
+    again = merged(catalog_from(text), wanted)
+    assert [list(one.previous_id) for one in entries(again)] == [[before]]
+    assert catalog_text(again) == text
+
+
 def test_a_changed_english_text_makes_its_chinese_stale_and_keeps_it():
     old = kept(("02/a", "The loss falls fast", "损失下降得很快"))
     (one,) = entries(merged(old, [Wanted("02/a", "The loss falls slowly")]))

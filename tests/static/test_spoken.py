@@ -35,9 +35,11 @@ ENGLISH = {
     "evaluate/uses.py": ["take (", "(\\d+) x"],  # what a model says
     "export/adapter.py": ["--enable-lora", "vllm serve"],  # a command
     "export/card.py": [
-        *("A LoRA adapter", "## Trained on", "- licence", "not stated", "- base weights", "That of the"),
+        *("A LoRA adapter", "## Trained on", "- licence", "not stated", "- base weights"),
         *("- the adapter: of", "- stopped early"),
     ],
+    "export/converter.py": ["No module named", "`{} -m pip"],  # what Python says, and a command
+    "export/licence.py": ["Unknown: neither", "That of the"],  # a card
     "export/modelfile.py": ["# This chat", "PARAMETER", "else if", "{{ if"],  # a file, as the card is
     "export/plan.py": ["one card"],  # a key, named in `way_named`
     "export/push.py": ["Add the adapter"],  # the message of a commit
@@ -142,6 +144,7 @@ def english_lists(tree):
 COMMAS = {
     "machine/language.py": 1,  # `phrase`, which is English
     "export/card.py": 1,  # a file, in English
+    "export/licence.py": 2,  # of a card
     "generate/generation.py": 1,  # a comment in code
     "train/sweeps.py": 1,  # a name that is kept
     "panels/controls.py": 1,  # what a reader types

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from helpers.export.errors import ExportError
-from helpers.export.merge import base_files, merge
+from helpers.export.merge import merge
+from helpers.export.weights import base_files
 from helpers.models.adapter import check_fits, check_loaded, loaded_onto, read_changes
 from helpers.models.adapter_config import check_config
 from helpers.models.source import ModelError

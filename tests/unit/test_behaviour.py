@@ -10,7 +10,16 @@ from families import FAMILIES, FREE, GROUPED, SIZE, Family, build, build_tokeniz
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration
 
-from helpers.behaviour import moved_by_a_neighbour, moved_by_what_follows, some_ids, takes_padding
+from helpers import behaviour
+from helpers.behaviour import (
+    TEXTS,
+    Moved,
+    moved_by_a_neighbour,
+    moved_by_what_follows,
+    reads_in_parts,
+    some_ids,
+    takes_padding,
+)
 from helpers.evaluate.evaluation import evaluate, folds
 from helpers.export.merge import merge
 from helpers.generate.generation import generate, inference
@@ -239,3 +248,15 @@ def test_ids_to_try_are_neither_special_tokens_nor_rare_ones(length, tiny_llama)
     assert ids.shape == (1, length) and (length == 1000 or not torch.equal(ids, others))
     assert size // 16 <= ids.min() and ids.max() < size // 4
     assert len(ids.unique()) == min(length, size // 4 - size // 16)
+
+
+@pytest.mark.parametrize(("wrong", "kept"), [(1, True), (TEXTS - 1, True), (TEXTS, False)])
+def test_reading_in_parts_is_given_up_for_three_texts_and_not_for_one(tiny_llama, monkeypatch, wrong, kept):
+    own, tried = behaviour.moved, []
+
+    def far_at_first(*given):
+        tried.append(given)
+        return Moved(0.5, 0.1) if len(tried) <= wrong else own(*given)
+
+    monkeypatch.setattr(behaviour, "moved", far_at_first)
+    assert reads_in_parts(tiny_llama) is kept and len(tried) == min(wrong + 1, TEXTS)

@@ -185,6 +185,7 @@ def test_a_prompt_is_read_as_a_whole_where_pieces_would_change_it(tiny_llama, mo
     monkeypatch.setattr("helpers.generate.decode.reads_in_parts", lambda model: False)
     decoder = Decoder(tiny_llama)
     assert [number for number, _ in decoder.read(PROMPT)] == [len(PROMPT)] and decoder.cache is None
+    assert not decoder.how.value and "the whole text" in decoder.how.reason
 
 
 @pytest.mark.parametrize("drafted", [True, False])

@@ -322,6 +322,26 @@ def test_llama_cpps_own_converter_is_run_where_it_is(tmp_path):
         write_gguf(folder, tmp_path / "y.gguf", "F16", script.parent)
 
 
+@pytest.mark.parametrize(
+    ("script", "package"),
+    [
+        ("import sentencepiece_of_nobody", "sentencepiece_of_nobody"),
+        ("import google.of_nobody.protobuf", "protobuf"),
+        ("raise ImportError('LlamaTokenizer requires the SentencePiece library but it was not found in your "
+         "environment. Check the installation page')", "SentencePiece"),
+        ("raise ImportError('tiktoken requires the following packages that were not found in your environment: "
+         "tiktoken.')", "tiktoken"),
+    ],
+)  # fmt: skip
+def test_a_package_that_llama_cpps_converter_lacks_is_named(script, package, tmp_path):
+    """Its last line alone said No module named so and so: of which program, and what then, it did not say."""
+    folder, _ = saved("Gemma 2", tmp_path)
+    (tmp_path / "convert_hf_to_gguf.py").write_text(f"try:\n    import json\nfinally:\n    pass\n{script}")
+    with pytest.raises(ExportError, match=rf"needs the Python package {package}, .* -m pip install {package}`, then"):
+        write_gguf(folder, tmp_path / "out" / "x.gguf", "F16", tmp_path)
+    assert not list((tmp_path / "out").iterdir())
+
+
 MARKED = "a\n  {%- generation -%}  b{% endgeneration %}\nc{% generation -%}\n d {%- endgeneration %}"
 
 

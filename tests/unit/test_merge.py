@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM
 
 from helpers.export.adapter import vllm_command, with_base
 from helpers.export.errors import ExportError
-from helpers.export.merge import base_tensors, merge, read_adapter
+from helpers.export.merge import merge, read_adapter
+from helpers.export.weights import base_tensors
 
 
 @pytest.fixture(params=["tiny_llama", "tiny_falcon"])

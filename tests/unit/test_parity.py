@@ -4,7 +4,11 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
@@ -26,7 +30,7 @@ from helpers.export.forms import (
     served_form,
 )
 from helpers.export.parity import NEAR, Parity, Reference, compare_forms, read_questions, unproved
-from helpers.export.whole import export_whole
+from helpers.export.whole import export_whole, missing
 from helpers.models.load import load_model
 from helpers.run import Run
 from helpers.train.build import build_trainer, train_or_resume
@@ -320,6 +324,83 @@ def test_a_server_that_does_not_start_ends_in_a_sentence(exported, monkeypatch):
     monkeypatch.setattr(api.Api, "start", lambda server: server)
     with pytest.raises(ExportError, match=r"^out cannot be asked: .*Connection error\."):
         served_form(out, 12).ask([TALK])
+
+
+class Failing(BaseHTTPRequestHandler):
+    """A server that answers the first question, and none after it: with status 500, or not in time."""
+
+    asked, slow = 0, False
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        Failing.asked += 1
+        if Failing.asked > 1 and Failing.slow:
+            time.sleep(3)
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Yes."}}
+        body = json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
+        with suppress(OSError):  # whoever asked has gone
+            self.send_response(200 if Failing.asked == 1 else 500)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """`transformers serve` is this server."""
+    from helpers.export import forms
+    from helpers.serve import api
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Failing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(api, "free_port", lambda: server.server_port)
+    monkeypatch.setattr(api.Api, "start", lambda server: server)
+    monkeypatch.setattr(forms, "SECONDS", 0.5)
+    Failing.asked = 0
+    yield Failing
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(("slow", "kind"), [(False, "InternalServerError"), (True, "APITimeoutError")])
+def test_what_fails_costs_its_own_row_and_the_others_stand(trained, failing, tmp_path, slow, kind):
+    """A server that broke down took the comparison with it, and the folder had no card."""
+    run, base = trained
+    failing.slow = slow
+
+    def broken(talks):
+        raise subprocess.CalledProcessError(2, [str(tmp_path / "bin" / "llama | <b>")])
+
+    def short(talks):
+        return []
+
+    forms = {"an engine": Form(broken), "of fewer answers": Form(short)}
+    (tmp_path / "asked.txt").write_text("\n".join(QUESTIONS))
+    found = export_whole(
+        run, base, tmp_path / "out", questions=tmp_path / "asked.txt", forms=forms, report=lambda text: None
+    )
+    assert set(found.differences) == {"merged, in transformers"}
+    assert set(found.failed) == {*forms, "merged, in transformers serve"} and failing.asked == 2
+    saved = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert saved["failed"] == found.failed and list(saved["differences"]) == ["merged, in transformers"]
+    assert kind in saved["failed"]["merged, in transformers serve"]
+    assert "exit status 2" in saved["failed"]["an engine"] and "argument" in saved["failed"]["of fewer answers"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| merged, in transformers | 5 of 5 |" in card or "| merged, in transformers | 4 of 5 |" in card
+    assert "| an engine | no answers | CalledProcessError: " in card and "&#124; &lt;b>" in card
+    assert str(tmp_path) not in card and str(tmp_path) not in json.dumps(saved)
+
+
+def test_a_form_that_cannot_be_made_has_its_reason(exported, monkeypatch):
+    reference, out = exported
+    (out / "config.json").write_text('{"model_type": "of no library"}')
+    found = compare_forms(reference, {"merged": lambda: merged_form(out, 12)}, [TALK])
+    assert found.differences == {} and found.failed["merged"].startswith("out cannot be asked: transformers does not")
+    with pytest.raises(ExportError, match=r"not asked: pip install openai"):
+        missing("openai")
 
 
 @pytest.mark.parametrize(

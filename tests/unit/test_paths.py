@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +43,9 @@ def test_what_would_fill_the_memory_is_not_read(tmp_path, monkeypatch):
     said = []
     assert read_json(tmp_path / "run_card.json", said.append) is None and "OSError" in said[0]
     assert read_history(tmp_path / "history.jsonl", said.append) == [] and "it has more than" in said[1]
+
+
+def test_what_a_program_says_is_kept_without_the_folders_of_this_machine(monkeypatch):
+    monkeypatch.setattr(paths, "home", lambda: Path("/home/A B"))
+    said = "cannot open '/home/A B/x/llama.so' (/srv/run/a.py:3, C:\\Users\\me\\b.py): http://127.0.0.1:80/v1, and/or"
+    assert paths.without_folders(said) == "cannot open 'llama.so' (a.py:3, b.py): http://127.0.0.1:80/v1, and/or"

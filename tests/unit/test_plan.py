@@ -123,7 +123,7 @@ def test_an_exported_adapter_carries_its_card_and_passes_vllms_rules(run, tmp_pa
     card = (target / "README.md").read_text(encoding="utf-8")
     for word in (
         "base_model: someone/tiny",
-        "license: other",
+        "license: unknown",
         "sha256",
         "CC0-1.0",
         "learning_rate",
@@ -151,6 +151,23 @@ def test_what_vllm_refuses_is_named(run, tmp_path):
         assert word in faults
     (target / "adapter_config.json").write_text(json.dumps(broken | {"base_model_name_or_path": 7}))
     assert "is no name" in " ".join(vllm_faults(target))
+
+
+@pytest.mark.filterwarnings("ignore:.*lora_bias.*", "ignore:Adapter", "ignore:.*tie_word_embeddings.*")
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"use_dora": True}, {"bias": "all"}, {"lora_bias": True}, {"modules_to_save": ["lm_head"]}),
+        *({"trainable_token_indices": [5]}, {"rank_pattern": {"q_proj": 2}}, {"alpha_pattern": {"q_proj": 2}}),
+    ],
+)
+def test_what_is_more_than_plain_lora_is_nothing_for_vllm(options, tmp_path, tiny_llama):
+    """Each of these was "nothing against it"."""
+    from peft import LoraConfig, get_peft_model
+
+    get_peft_model(tiny_llama, LoraConfig(r=4, task_type="CAUSAL_LM", **options)).save_pretrained(tmp_path)
+    [name] = options
+    assert f"{name}: it loads plain LoRA alone" in " ".join(vllm_faults(tmp_path))
 
 
 def test_the_card_shows_measured_values_as_people_write_them():

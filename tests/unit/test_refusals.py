@@ -27,6 +27,7 @@ from helpers.train.trainer import TrainingError
 
 BY_NAME = {family.name: family for family in FAMILIES}
 silent = lambda text: None
+HEAD = "base_model.model.lm_head.weight"
 
 
 def folder_of(name, tmp_path, **options):
@@ -163,15 +164,75 @@ def test_a_merge_loses_nothing_of_a_damaged_adapter_without_a_word(tmp_path, opt
     assert not (tmp_path / "merged").exists()
 
 
-@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings.*", "ignore:.*tied.*", "ignore:.*save_embedding_layers.*")
-@pytest.mark.parametrize("check", [True, False])
-def test_one_of_two_tied_weights_cannot_be_changed_alone(tmp_path, check):
-    base = folder_of("Llama, tied head", tmp_path)
-    config = LoraConfig(target_modules=["q_proj"], modules_to_save=["embed_tokens"], task_type="CAUSAL_LM")
-    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+TIED = [  # of a base whose head is its embedding: what is trained, and whether that makes two of them
+    ("Llama, tied head", {"modules_to_save": ["embed_tokens"]}, True),
+    ("Llama, tied head", {"modules_to_save": ["lm_head"]}, True),
+    ("Llama, tied head", {"modules_to_save": ["embed_tokens", "lm_head"]}, True),
+    ("GPT-2", {"modules_to_save": ["wte", "lm_head"], "target_modules": ["c_attn"], "fan_in_fan_out": True}, True),
+    ("Llama, tied head", {"target_modules": ["embed_tokens", "q_proj"]}, True),
+    ("Llama, tied head", {"target_modules": ["lm_head", "q_proj"]}, True),
+    ("Llama, tied head", {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}, False),
+    ("Llama, tied head", {"trainable_token_indices": [5, 70]}, False),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*tie.*", "ignore:.*save_embedding_layers.*")
+@pytest.mark.parametrize(("name", "options", "two"), TIED)
+def test_a_head_and_an_embedding_that_were_one_are_two_where_the_training_made_two(tmp_path, name, options, two):
+    """Two were refused once the merge was done and compared, and one alone always."""
+    base = folder_of(name, tmp_path)
+    tuned = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base),
+        LoraConfig(**{"target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **options}),
+    ).eval()
+    with torch.no_grad():
+        for number, weight in enumerate(weight for weight in tuned.parameters() if weight.requires_grad):
+            weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)))
     tuned.save_pretrained(tmp_path / "adapter")
-    with pytest.raises(ExportError, match="head and embedding are one weight"):
-        merge(base, tmp_path / "adapter", tmp_path / "merged", check=check)
+    done = merge(base, tmp_path / "adapter", tmp_path / "merged", dtype=torch.float32)
+    assert done.agreement.merged < 1e-4 and done.agreement.adapter > 1e-2
+    again, ids = AutoModelForCausalLM.from_pretrained(done.folder).eval(), torch.tensor([[5, 9, 70]])
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, tuned(ids).logits, atol=1e-4, rtol=1e-4)
+    assert again.config.tie_word_embeddings is not two
+    assert ("lm_head.weight" in load_file(done.folder / "model.safetensors")) is two
+
+
+def test_a_base_that_holds_its_tied_head_twice_is_merged_once(tmp_path):
+    base, tuned = folder_of("Llama, tied head", tmp_path), tmp_path / "adapter"
+    get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base), LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")
+    ).save_pretrained(tuned)
+    content = load_file(base / "model.safetensors")
+    twice = content | {"lm_head.weight": content["model.embed_tokens.weight"].clone()}
+    save_file(twice, base / "model.safetensors", metadata={"format": "pt"})
+    done = merge(base, tuned, tmp_path / "merged", dtype=torch.float32)
+    assert load_file(done.folder / "model.safetensors").keys() == content.keys()
+
+
+@pytest.mark.filterwarnings("ignore:.*lora_bias.*", "ignore:Adapter")
+def test_a_bias_of_b_that_no_weight_could_hold_is_refused_before_anything_is_merged(tmp_path, monkeypatch):
+    """It ended, after the model was loaded, with "one of the two is not what its configuration says"."""
+    base = folder_of("Llama, tied head", tmp_path)
+    config = LoraConfig(target_modules=["q_proj"], lora_bias=True, task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(tmp_path / "adapter")
+    monkeypatch.setattr("helpers.export.merge.write_merged", None)
+    with pytest.raises(
+        ExportError, match=r"adds a bias to model\.layers\.0\.self_attn\.q_proj \(lora_bias\), and .*\(2 such"
+    ):
+        merge(base, tmp_path / "adapter", tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*save_embedding_layers.*")
+def test_a_head_and_an_embedding_that_are_one_and_saved_as_two_are_refused(tmp_path):
+    base, adapter = folder_of("Llama, tied head", tmp_path), tmp_path / "adapter"
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.resize_token_embeddings(280, mean_resizing=False)
+    get_peft_model(model, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")).save_pretrained(adapter)
+    changed(adapter, None, lambda kept: kept | {HEAD: kept[HEAD].flip(0)})
+    with pytest.raises(ExportError, match=r"holds lm_head.weight and model.embed_tokens.weight, which are one"):
+        merge(base, adapter, tmp_path / "merged")
 
 
 @pytest.mark.filterwarnings("ignore:.*save_embedding_layers.*")

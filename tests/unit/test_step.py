@@ -1,6 +1,7 @@
 """A decoding step over a cache of fixed size: its tokens are those of `generate` with the library's own cache."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 from transformers.cache_utils import StaticLayer
 
+from helpers.adapted import lora_layers
 from helpers.generate import batch, step_lora
 from helpers.generate.batch import greedy_answers, recorded_answers, rows_that_fit
 from helpers.generate.choices import Choices
@@ -18,7 +20,7 @@ from helpers.generate.decode import Decoder
 from helpers.generate.four_bits import FourBits, is_readable
 from helpers.generate.sampling import Sampling
 from helpers.generate.static_cache import size_for
-from helpers.generate.step import Step, StepError, Steps, can_step, steps_of
+from helpers.generate.step import KEPT_GRAPHS, Step, StepError, Steps, can_step, steps_of
 from helpers.machine.hardware import Choice
 from helpers.models import attention
 
@@ -54,6 +56,30 @@ def test_the_step_gives_the_tokens_of_generate(tmp_path, family):
     assert can_step(model).value
     knobs = {"no_repeat_ngram_size": 1}  # or a family with random weights would repeat one token
     assert stepped(model, PROMPT, 40, **knobs) == wanted(model, PROMPT, 40, **knobs)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *NARROW], ids=lambda family: family.name)
+def test_the_step_goes_on_after_a_prompt_that_was_read_elsewhere(tmp_path, monkeypatch, family):
+    model = AutoModelForCausalLM.from_pretrained(build(family, tmp_path)).eval()
+    if family.kind == "Falcon":
+        attention.install_kernel(model, "rows")
+    decoder, knobs = Decoder(model, record=False), {"no_repeat_ngram_size": 1}
+    decoder.recorded, decoder.how = True, can_step(model)
+    monkeypatch.setattr(Step, "start", lambda *_: pytest.fail("the prompt was read twice"))
+    answer = list(decoder.tokens(PROMPT, Sampling(max_new_tokens=30, **knobs), ()))
+    assert decoder.how.value and answer == wanted(model, PROMPT, 30, **knobs)
+
+
+def test_an_answer_that_was_parked_is_read_anew_by_the_step(tiny_llama):
+    decoder, sampling = Decoder(tiny_llama, record=False), Sampling(max_new_tokens=20)
+    decoder.recorded, decoder.how = True, Choice(True, "")
+    first = decoder.tokens(PROMPT, sampling, ())
+    begun = [next(first) for _ in range(5)]
+    parked = decoder.park()
+    other = list(decoder.tokens(PROMPT[::-1], sampling, ()))
+    decoder.resume(parked)
+    answers = {0: begun + list(first), 1: other}
+    assert answers == {0: wanted(tiny_llama, PROMPT, 20), 1: wanted(tiny_llama, PROMPT[::-1], 20)}
 
 
 def test_upstreams_static_layer_still_has_one_length_for_all_rows():
@@ -177,12 +203,28 @@ def test_a_family_whose_states_are_no_keys_and_values_says_so():
 
 def test_a_step_is_used_again_and_the_oldest_are_dropped(tiny_llama):
     steps = Steps()
-    first = steps.of(tiny_llama, 1, 100, record=False)
-    assert steps.of(tiny_llama, 1, 200, record=False) is first and first.slots.size == 256
+    first = steps.of(tiny_llama, 1, 100)
+    assert steps.of(tiny_llama, 1, 200) is first and first.slots.size == 256
+    eager = steps.of(tiny_llama, 1, 200, record=False)
+    assert first.record and not eager.record and eager.slots.size == 256 and list(steps.kept.values()) == [first]
     for tokens in (2000, 9000, 40_000, 300_000):
-        assert steps.of(tiny_llama, 1, tokens, record=False).slots.size == size_for(tokens) >= tokens
-    assert len(steps.kept) == 4 and steps.of(tiny_llama, 1, 100, record=False) is not first
+        assert steps.of(tiny_llama, 1, tokens).slots.size == size_for(tokens) >= tokens
+    assert len(steps.kept) == 4 and steps.of(tiny_llama, 1, 100) is not first
     assert steps_of(tiny_llama) is steps_of(tiny_llama)
+
+
+def test_only_so_many_states_of_an_adapter_stay_recorded(tuned_llama, monkeypatch):
+    move_adapter(tuned_llama)
+    monkeypatch.setattr(Step, "recorded", lambda step, model: SimpleNamespace(replay=lambda: step.eager(model)))
+    step, layers, answers = Step(tuned_llama, 1, 256, record=True), lora_layers(tuned_llama), {}
+    for strength in (*range(2 * KEPT_GRAPHS), 1):
+        for layer in layers:
+            layer.scaling["default"] = 0.25 * strength
+        step.start(tuned_llama, [PROMPT])
+        logits = step.run(tuned_llama, PROMPT[:1]).clone()
+        assert 1 <= len(step.graphs) <= KEPT_GRAPHS
+        torch.testing.assert_close(logits, answers.setdefault(strength, logits))
+    assert len(answers) == 2 * KEPT_GRAPHS and not torch.equal(answers[1], answers[2])
 
 
 def test_rows_fit_into_half_of_the_free_memory(tiny_llama):
