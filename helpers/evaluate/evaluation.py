@@ -211,7 +211,7 @@ def in_batches(
 
     Those with as much room and as long a prompt go together, so that little is padded. report: is told a count.
     """
-    with tqdm(total=len(prompts), desc="questions", leave=False, disable=headless() or not prompts) as bar:
+    with tqdm(total=len(prompts), desc=tr("questions"), leave=False, disable=headless() or not prompts) as bar:
 
         def tell(count: int) -> None:
             bar.update(count - bar.n)

@@ -64,7 +64,8 @@ def model_card(
     versions = card.get("versions") or {}
     lines += [f"- versions: {one_line(', '.join(f'{name} {number}' for name, number in versions.items()))}"]
     lines += ["", "## Licence", one_line(licence.sentence())]
-    written = ModelCardData(base_model=public_name(base), **licence.as_head(), **head).to_yaml()
+    head = {**licence.as_head(), **head}
+    written = ModelCardData(base_model=public_name(base), **head).to_yaml()
     return str(ModelCard(f"---\n{written}\n---\n" + "\n".join(lines) + "\n"))
 
 

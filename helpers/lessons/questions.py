@@ -5,7 +5,13 @@ from typing import Any
 
 from helpers.lessons.question import Question
 from helpers.lessons.questions_07 import SETTINGS
-from helpers.machine.language import listed, named, tr
+from helpers.machine.language import listed, named, phrase, tr
+
+# Names that notebooks 02, 03 and 06 give what they compare: shown in the reader's language.
+NAMES = (
+    *(phrase("padded"), phrase("end to end"), phrase("packed")),
+    *(phrase("attention only"), phrase("MLP only"), phrase("all linear layers"), phrase("merged")),
+)
 
 
 def largest(shares: dict[str, float]) -> str:
@@ -122,7 +128,7 @@ EARLY: dict[str, Question] = {
         ),
         "the table of the forecast",
         lambda value: among("weights", "adapter", "activations")(largest(value)) or 4,
-        lambda value: f"{largest(value)}, {value[largest(value)] / 2**30:.2f} GiB",
+        lambda value: tr("{name}, {gib:.2f} GiB", name=named(largest(value)), gib=max(value.values()) / 2**30),
     ),
     "03.apart": Question(
         "How far apart will the layer by hand and PEFT's layer be?",
@@ -165,7 +171,7 @@ EARLY: dict[str, Question] = {
         ),
         "the value of the next cell, and the proof below it",
         lambda value: 1 if value else 2,
-        lambda value: "the same answer" if value else "another answer",
+        lambda value: tr("the same answer") if value else tr("another answer"),
     ),
     "03.resume": Question(
         "After a stop: which go on where they were?",

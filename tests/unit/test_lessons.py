@@ -1,6 +1,7 @@
 """Exercises, hints, predictions, progress and pass codes. Notebooks are not run here: tests/notebooks does that."""
 
 import math
+import re
 import statistics
 import subprocess
 import sys
@@ -412,6 +413,20 @@ def test_a_measured_question_is_right_by_what_the_run_measured(number, capsys):
         assert read_progress()["predictions"][number]["right"] is True
         predict(number, wanted % len(QUESTIONS[number].choices) + 1)
         assert "Not so." in capsys.readouterr().out
+
+
+KEPT = {"float", "bfloat", "RAG", "GiB", "MiB", "LoRA", "chrF", "logits", "known", "questions"}  # also in Chinese
+
+
+@pytest.mark.parametrize("number", [number for number in VALUES if number != "00.price"])
+def test_what_was_measured_is_told_in_chinese_without_an_english_word(number, capsys, monkeypatch):
+    """But for 00.price, which repeats what the model said."""
+    monkeypatch.setenv("FT_LANGUAGE", "zh_CN")
+    for value, _ in VALUES[number]:
+        MEASURED.clear()
+        revealed(number, value)
+        measured = re.findall("实测：(.*?)。那就是", capsys.readouterr().out)
+        assert measured and set(re.findall("[A-Za-z]{3,}", measured[0])) <= KEPT, measured
 
 
 def test_a_question_that_nobody_answered_is_told_with_the_right_choice(capsys):

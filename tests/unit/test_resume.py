@@ -107,6 +107,19 @@ def test_a_stopped_and_resumed_training_has_the_losses_of_one_that_was_not(tmp_p
     assert trainer.args.eval_steps == max(1, whole["steps"] // 8)
 
 
+def test_a_training_that_was_stopped_in_one_language_goes_on_in_another(tmp_path, capsys, monkeypatch):
+    """In both directions; what is said is in the language of the one who goes on, and nothing of it is compared."""
+    for step, language, said in (
+        (3, "zh_CN", "停在第 3 步"),
+        (5, "en", "going on from"),
+        (None, "zh_CN", "继续：第 5 步"),
+    ):
+        monkeypatch.setenv("FT_LANGUAGE", language)
+        card, *_ = run(tmp_path, SMOKE, [AtStep(step, press_stop)] if step else [])
+        assert said in capsys.readouterr().out
+    assert (card["finished"], card["resumed_from"]) == (True, 5)
+
+
 def test_a_stop_leaves_a_model_that_answers_and_says_what_was_kept(tmp_path, capsys):
     settings = replace(SMOKE, gradient_checkpointing=True)
     card, _, trainer = run(tmp_path / "run", settings, [AtStep(3, press_stop)])
