@@ -200,7 +200,7 @@ def fit_to_machine(settings: Settings, reasons: dict[str, str], machine: Machine
         )
     elif settings.profile == "laptop":
         reasons["layers_to_transform"] = phrase(
-            "no backward pass through the lower half, and three seeds learned as much"
+            "no backward pass through the lower half; what three seeds learned is within noise"
         )
         reasons["r"] = phrase("half of the layers carry all of it")
         reasons["quantization"] = phrase(

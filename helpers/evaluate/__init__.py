@@ -30,7 +30,7 @@ from helpers.evaluate.shop import (
     sentence,
     spread_questions,
 )
-from helpers.evaluate.study import read_study, study_alt, study_figure, study_table, verdict
+from helpers.evaluate.study import interval_between, read_study, study_alt, study_figure, study_table, verdict
 from helpers.evaluate.systems import System, asked_in, five_systems, measure, own_template, table, unknowns, with_notes
 from helpers.evaluate.uses import read_use, score_hints, score_translations
 
@@ -54,6 +54,7 @@ __all__ = [
     "evaluate",
     "five_systems",
     "headline_table",
+    "interval_between",
     "is_right",
     "judge",
     "limited",

@@ -77,12 +77,16 @@ def study_table(study: Study, names: Sequence[str], figures: Sequence[str] = tup
     return Table(header, rows, notes=[note])
 
 
-def verdict(study: Study, first: str, second: str, figure: str = "fact_accuracy") -> str:
-    """Whether two variants differ by more than noise, in a sentence: paired by seed, by Student's t."""
-    label, form, more = LABELS[figure]
+def interval_between(study: Study, first: str, second: str, figure: str = "fact_accuracy") -> tuple[float, float]:
+    """Borders of the 95 % interval of what the second has more than the first: paired by seed, by Student's t."""
     before, after = (dict(zip(study.seeds[name], study.values[name][figure], strict=True)) for name in (first, second))
-    gaps = [after[seed] - before[seed] for seed in before if seed in after]
-    low, high = over_seeds(gaps)
+    return over_seeds([after[seed] - before[seed] for seed in before if seed in after])
+
+
+def verdict(study: Study, first: str, second: str, figure: str = "fact_accuracy") -> str:
+    """Whether two variants differ by more than noise, in a sentence with the interval."""
+    label, form, more = LABELS[figure]
+    low, high = interval_between(study, first, second, figure)
     means = listed(f"{name} {form.format(study.mean(name, figure))}" for name in (first, second))
     said = {"label": tr(label), "means": means, "low": signed(low, form), "high": signed(high, form)}
     if low <= 0 <= high:

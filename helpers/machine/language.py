@@ -4,7 +4,8 @@ import gettext
 import locale
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,20 @@ def language() -> str:
     spelling will do: zh, zh-CN, zh_CN.UTF-8.
     """
     return "zh_CN" if re.match(r"(?i)(zh|chinese)\b|zh_", chosen_language()) else "en"
+
+
+@contextmanager
+def speaking_english() -> Iterator[None]:
+    """While it is open, helpers speak English whatever the system's language is."""
+    before = os.environ.get("FT_LANGUAGE")
+    os.environ["FT_LANGUAGE"] = "en"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["FT_LANGUAGE"]
+        else:
+            os.environ["FT_LANGUAGE"] = before
 
 
 @cache

@@ -13,6 +13,7 @@ from helpers.machine.versions import lower_bounds, pyproject
 from helpers.project import measured, messages, needs, pictures, slides, teaching
 from helpers.project.documents import english_documents
 from helpers.project.edition import edition_files, english_notebooks, show_stale
+from helpers.project.study_page import study_page
 
 READING_ORDER: tuple[str, ...] = (
     "machine",
@@ -48,7 +49,7 @@ def written() -> dict[Path, str]:
     files[PROJECT / "docs" / "upstream.md"] = upstream_page()
     readme = PROJECT / "README.md"
     files[readme] = measured.filled(readme.read_text(encoding="utf-8"), "notebooks", measured.notebooks_table())
-    files |= teaching.teaching_pages() | messages.message_files()
+    files |= teaching.teaching_pages() | messages.message_files() | study_page()
     files |= {pictures.FOLDER / f"{name}.svg": pictures.picture_svg(name) for name in pictures.DRAWN}
     english = {path: with_first_cell(path) for path in english_notebooks()}
     documents = {path: files.get(path) or path.read_text(encoding="utf-8") for path in english_documents()}

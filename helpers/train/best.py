@@ -74,6 +74,25 @@ def points_of(settings: Settings, log_history: list[dict]) -> list[Point]:
     return [Point(*pair) for pair in sorted({e["step"]: float(e[name]) for e in log_history if name in e}.items())]
 
 
+def why_best(settings: Settings, points: list[Point], best: Point) -> str:
+    """Why the weights of an evaluation are kept, in words."""
+    facts = {"by": WORDS[settings.best_by], "n": len(points), "best": best.value}
+    if len(points) == 1:
+        return phrase("the only {by} so far, {best:.4g}", **facts)
+    last = {"last": points[-1].value, "at": points[-1].step}
+    return phrase(
+        "the best {by} of {n} evaluations, {best:.4g}; the last, at step {at}, was {last:.4g}", **facts, **last
+    )
+
+
+def is_over(settings: Settings, checkpoint: Checkpoint | None) -> bool:
+    """Whether a checkpoint is of a training that has stopped early: then nothing is left to train."""
+    if checkpoint is None or not settings.early_stopping:
+        return False
+    state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
+    return waited(settings, points_of(settings, state.log_history)) >= settings.early_stopping
+
+
 class AlreadyOver(Exception):
     """Ends a loop before its first step: the evaluation that a stop had left out was the last that is allowed."""
 
@@ -215,13 +234,6 @@ class Best(TrainerCallback):
         name = LOGGED[self.settings.best_by] if self.active else LOGGED["loss"]
         return checkpoint.step not in [entry["step"] for entry in state.log_history if name in entry]
 
-    def is_over(self, checkpoint: Checkpoint | None) -> bool:
-        """Whether a checkpoint is of a training that has stopped early: then nothing is left to train."""
-        if checkpoint is None or not self.settings.early_stopping:
-            return False
-        state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
-        return waited(self.settings, points_of(self.settings, state.log_history)) >= self.settings.early_stopping
-
     def why_early(self) -> str:
         """The rule that ended the training, in words."""
         count, threshold = self.settings.early_stopping, self.settings.early_stopping_threshold
@@ -254,8 +266,7 @@ class Best(TrainerCallback):
             )
             self.set_aside()
             return said
-        facts = {"by": WORDS[self.settings.best_by], "n": len(points), "best": best.value, "last": points[-1].value}
-        why = phrase("the best {by} of {n} evaluations, {best:.4g}; the last was {last:.4g}", **facts)
+        why = why_best(self.settings, points, best)
         self.report(tr("the adapter is that of step {step}: {why}", step=best.step, why=why))
         losses = {entry["step"]: entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry}
         kept = {"step": best.step, "by": self.settings.best_by, "value": best.value, "why": why}

@@ -22,7 +22,7 @@ from helpers.machine.pins import is_hub_name
 from helpers.machine.processes import here, sharded
 from helpers.models.lora import lora_config
 from helpers.run import Run
-from helpers.train.best import AlreadyOver, Best
+from helpers.train.best import AlreadyOver, Best, is_over
 from helpers.train.budget import EVALUATIONS, TimeForecast, evaluation_seconds
 from helpers.train.checkpoints import STATE, Checkpoint, Saver, add_log, by_step, hash_of_rows
 from helpers.train.config import keeps_apart, router_share, sft_config
@@ -211,7 +211,7 @@ def run_loop(trainer: LoraTrainer, checkpoint: Checkpoint | None, guard: StopGua
     try:
         due = checkpoint is None or best.left_out(checkpoint, total_steps(trainer))
         trainer.args.eval_on_start = due = due and trainer.args.eval_strategy != "no"
-        if checkpoint and (best.is_over(checkpoint) or checkpoint.step >= total_steps(trainer)):
+        if checkpoint and (is_over(run.settings, checkpoint) or checkpoint.step >= total_steps(trainer)):
             trainer._load_from_checkpoint(str(checkpoint.folder))
             trainer.state = TrainerState.load_from_json(str(checkpoint.folder / STATE))
             if due:
@@ -269,12 +269,15 @@ def finish(
     history.mark_kept(kept)
     save_rest(folder, "history.csv", lambda: write_csv(history.rows, folder / "history.csv"))
     before = run.card()
-    is_over = measured.get("finished", step >= total)  # a training that has stopped early is finished, too
-    same = (before.get("finished"), (before.get("best") or {}).get("step")) == (is_over, kept)
+    finished = measured.get("finished", step >= total)  # a training that has stopped early is finished, too
+    same = (before.get("finished"), (before.get("best") or {}).get("step")) == (finished, kept)
+    card = describe(settings, history)
     if checkpoint and checkpoint.step == step == before.get("steps") and same:
+        now = {"evaluation_loss": card["evaluation_loss"], **measured}  # a stop may have left out an evaluation
+        before |= {name: now[name] for name in ("evaluation_loss", "best") if now.get(name) is not None}
         save_rest(folder, "run_card.json", lambda: run.save_card(before))  # now the newest run: 04 takes it
         return before
-    card = describe(settings, history) | {
+    card |= {
         "steps": step,
         "finished": step >= total,
         "stopped_at": step if step < total else None,

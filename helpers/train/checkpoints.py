@@ -118,10 +118,11 @@ def changed_beside(before: dict, now: dict) -> list[str]:
     return differences(known if isinstance(known, dict) else {}, now[TOLD_OF])
 
 
-def going_on(checkpoint: Checkpoint, name: str, total: int, now: dict) -> str:
+def going_on(checkpoint: Checkpoint, name: str, total: int, now: dict, over: bool = False) -> str:
     """What is said of a run that goes on from a checkpoint: how far it is, and what is set otherwise than before."""
     facts: dict[str, Any] = {"checkpoint": checkpoint.folder.name, "run": name, "step": checkpoint.step, "total": total}
-    facts["done"] = tr("; nothing is left to train") if checkpoint.step >= total else ""
+    left = tr("; it stopped early, and nothing is left to train") if over else ""
+    facts["done"] = tr("; nothing is left to train") if checkpoint.step >= total else left
     words = tr("going on from {checkpoint} of {run}: step {step} of {total}{done}", **facts)
     if other := listed(changed_beside(checkpoint.identity, now), "; "):
         words += tr(". Not as before: {other}", other=other)

@@ -14,6 +14,7 @@ from helpers.machine.language import listed, tr
 from helpers.machine.paths import unwritable
 from helpers.machine.processes import here
 from helpers.run import Run
+from helpers.train.best import is_over
 from helpers.train.budget import adopt, keeps_minutes, plan_of
 from helpers.train.checkpoints import Checkpoint, differences, going_on, identity, newest
 from helpers.train.trainer import LoraTrainer, TrainingError
@@ -81,7 +82,8 @@ def resume_point(trainer: LoraTrainer, run: Run, report: Callable[[str], None]) 
     plan = plan_of(checkpoint) if keeps_minutes(run) else None
     if plan is not None:
         adopt(trainer, plan)
-    report(going_on(checkpoint, run.name, total_steps(trainer), trainer.identity))
+    over = is_over(run.settings, checkpoint)
+    report(going_on(checkpoint, run.name, total_steps(trainer), trainer.identity, over))
     return checkpoint, plan is not None
 
 

@@ -13,6 +13,7 @@ from helpers.machine.paths import NOTEBOOKS, PROJECT
 from helpers.project import chinese, documents, edition, likeness, quotes
 from helpers.project.catalogs import (
     Wanted,
+    add,
     carry,
     catalog_from,
     catalog_text,
@@ -55,7 +56,8 @@ def named(faults):
 
 
 def test_the_whole_series_is_in_it():
-    made = {path.relative_to(documents.CHINESE) for path in documents.CHINESE.rglob("[0-9]*.ipynb")}
+    found = [path.relative_to(documents.CHINESE) for path in documents.CHINESE.rglob("[0-9]*.ipynb")]
+    made = {path for path in found if path.parts[0] != ".ipynb_checkpoints"}  # JupyterLab's, of `make lab`
     assert made == {path.relative_to(NOTEBOOKS) for path in ENGLISH} and len(made) == 16
     assert {edition.catalog_of(path) for path in SOURCES} == set(documents.CATALOGS.rglob("*.po"))
 
@@ -63,6 +65,7 @@ def test_the_whole_series_is_in_it():
 def test_the_documents_that_readers_use_are_in_it():
     names = {path.relative_to(PROJECT).as_posix() for path in SOURCES if path.suffix == ".md"}
     wanted = {"README.md", "docs/data.md", "docs/troubleshooting.md", "docs/teaching.md", "docs/glossary.md"}
+    wanted |= {"docs/settings.md", "docs/trust.md", "docs/recipe.md", "docs/models.md"}
     assert wanted <= names and {documents.chinese_of(path) for path in SOURCES if path.suffix == ".md"} == {
         *(PROJECT / "docs" / "zh").rglob("*.md"),
         PROJECT / "README.zh-CN.md",
@@ -385,6 +388,16 @@ def test_a_changed_english_text_makes_its_chinese_stale_and_keeps_it():
     (same,) = entries(back)
     assert same.fuzzy and same.string == one.string and list(same.previous_id) == ["The loss falls fast"]
     assert entries(merged(back, [])) == [], "what no longer stands in the notebook goes"
+
+
+def test_the_english_before_of_several_lines_is_read_as_it_was_written():
+    """Each time that it was read it had more quotation marks, so that no call of `write` was the last."""
+    before = 'One line\nwith "marks"\n\nand \\ more'
+    catalog = empty_catalog()
+    add(catalog, "00/a", "Two\nlines", "两行", {"fuzzy"}, [before])
+    (one,) = entries(catalog_from(text := catalog_text(catalog)))
+    again = merged(catalog_from(text), [Wanted("00/a", "Two\nlines")])
+    assert list(one.previous_id) == [before] and catalog_text(again) == text
 
 
 def test_numbers_and_line_breaks_are_carried_into_the_chinese():

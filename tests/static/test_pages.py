@@ -156,11 +156,11 @@ def test_the_contents_lead_to_the_other_language_and_a_title_is_that_of_its_fron
 
 def test_an_english_page_of_the_chinese_edition_says_so_to_those_who_hear_it():
     found = pages.english_in(CHINESE)
-    assert "docs/models" in found and not pages.english_in(ENGLISH)
+    assert "docs/map" in found and not pages.english_in(ENGLISH)
     for name, source in pages.sources(CHINESE, None):
         title = re.findall(r"(?:^|\")# ([^\n]+)", source.read_text(encoding="utf-8"))[0]
         assert (name.removesuffix(".md") in found) != bool(re.search("[一-鿿]", title)), name
-    for page, expected in (("docs/models", '<section lang="en" id="a">'), ("docs/data", '<section id="a">')):
+    for page, expected in (("docs/map", '<section lang="en" id="a">'), ("docs/data", '<section id="a">')):
         context = {"body": '<section id="a"><section id="b"></section></section>'}
         pages.marked_as(found, CHINESE.theme)(None, page, "", context, None)
         assert context["body"] == expected + '<section id="b"></section></section>'

@@ -140,6 +140,7 @@ def test_early_stopping_ends_the_training_as_a_finished_one(tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"stopping early at step {stopped}" in said and "run this cell again" not in said
     again, _ = run(tmp_path / "run", settings)  # nothing is left to train
+    assert f"step {stopped} of 8; it stopped early, and nothing is left to train" in capsys.readouterr().out
     assert (
         again["steps"] == stopped and len(series(read_history(tmp_path / "run" / "history.jsonl"), "loss")) == stopped
     )
@@ -267,6 +268,19 @@ def test_the_card_says_whose_adapter_is_saved_when_the_choice_is_changed(tmp_pat
     torch.testing.assert_close(adapter(tmp_path / "run"), best, rtol=0, atol=0)
 
 
+def test_a_stop_in_the_last_evaluation_is_made_up_for_once(tmp_path):
+    """The last step could never be the best then, and the card counted one evaluation too few for ever."""
+    first, _ = run(tmp_path / "run", WILD, [StopAt(8)])
+    assert first["finished"] and "of 8 evaluations" in first["best"]["why"]
+    (tmp_path / "run" / "run_card.json").write_text(json.dumps(first | {"nll": {"base": 3.0, "tuned": 2.0}}))
+    again, _ = run(tmp_path / "run", WILD)
+    assert "of 9 evaluations" in again["best"]["why"] and "at step 8" in again["best"]["why"]
+    assert again["nll"] == {"base": 3.0, "tuned": 2.0}, "what others added to the card stays"
+    run(tmp_path / "run", WILD)
+    steps = [step for step, _ in series(trainer_rows(tmp_path), "eval_loss")]
+    assert steps == list(range(9)), "once"
+
+
 def trainer_rows(tmp_path):
     return read_history(tmp_path / "run" / "history.jsonl")
 
@@ -278,6 +292,8 @@ def test_what_is_said_of_a_stop_is_what_is_kept(tmp_path, capsys):
     assert best < 5 and f"the adapter is that of step {best}" in said
     assert f"stopped at step 5 of 8. Kept: the adapter of step {best}, and checkpoint-5" in said
     assert "as it is now" not in said
+    run(tmp_path / "first", WILD, [StopAt(1)])
+    assert "the adapter is that of step 0: the only evaluation loss so far, 5.4" in capsys.readouterr().out
     run(tmp_path / "other", replace(WILD, keep_best=False), [StopAt(5)])
     assert "Kept: the adapter as it is now, and checkpoint-5" in capsys.readouterr().out
 

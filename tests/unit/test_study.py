@@ -1,11 +1,24 @@
 """The study of settings as tables, sentences and pictures."""
 
+import itertools
 import json
+import re
 
 import pytest
 
-from helpers.evaluate.study import LABELS, Study, read_study, study_alt, study_figure, study_table, verdict
+from helpers.evaluate.study import (
+    LABELS,
+    Study,
+    interval_between,
+    read_study,
+    study_alt,
+    study_figure,
+    study_table,
+    verdict,
+)
 from helpers.machine.paths import PROJECT
+from helpers.project import study_page as study_page_module
+from helpers.reasons import REASONS
 from helpers.seeds import over_seeds
 
 
@@ -58,6 +71,57 @@ def test_the_page_has_the_study_s_figures():
     for name in made.values:
         (row,) = [line for line in page.splitlines() if line.startswith(f"| {name} |")]
         assert f"| {made.mean(name):.1%} |" in row and row.endswith(f"| {made.mean(name, 'text_nll'):.2f} |")
+
+
+INTERVAL = re.compile(r"[+-]\d+(?:\.\d+)?(?: points)? to [+-]\d+(?:\.\d+)?(?: points)?")
+
+
+@pytest.fixture(scope="module")
+def intervals():
+    """Every interval that the study has, between any two of its variants."""
+    made = read_study()
+    pairs = itertools.permutations([name for name in made.values if name != "base"], 2)
+    said = (verdict(made, one, other, figure) for one, other in pairs for figure in LABELS)
+    return {found for sentence in said for found in INTERVAL.findall(sentence)}
+
+
+def test_every_interval_on_the_page_is_the_study_s(intervals):
+    page = (PROJECT / "docs" / "settings.md").read_text(encoding="utf-8")
+    of_seeds = page[page.index("Seed by seed, all layers") :]  # held by the test of the upper half
+    known = intervals | set(INTERVAL.findall(of_seeds.replace("\n", " "))[:2])
+    short = page[page.index("In short") : page.index("One training of 76")].replace("\n  ", " ")
+    assert len(INTERVAL.findall(short)) >= 12 and set(INTERVAL.findall(short)) <= known
+    assert set(INTERVAL.findall(page)) <= known
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other", "figure"),
+    [
+        ("per_device_train_batch_size", "rows-32", "profile", "fact_accuracy"),
+        ("num_train_epochs", "profile", "epochs-2.5", "fact_accuracy"),
+        ("r", "rank-4", "profile", "fact_accuracy"),
+        ("target_modules", "attention", "profile", "fact_accuracy"),
+        ("use_dora", "profile", "dora", "fact_accuracy"),
+        ("init_lora_weights", "profile", "pissa", "text_nll"),
+    ],
+)
+def test_a_reason_that_cites_the_study_has_its_interval(name, one, other, figure):
+    """It said that 64 forgot more, which is noise beside 32, and "in the same time", which was not measured."""
+    low, high = interval_between(read_study(), one, other, figure)
+    form = "{:.2f} to {:.2f}" if figure == "text_nll" else "{:.0f} to {:.0f} points"
+    scale = 1 if figure == "text_nll" else 100
+    said = REASONS[name].replace("+", "")
+    assert form.format(scale * low, scale * high) in said and "docs/settings.md" in said
+
+
+def test_the_command_makes_the_page_s_sentences_anew(monkeypatch, tmp_path):
+    page = tmp_path / "settings.md"
+    page.write_text("# A\n- facts right: profile 1%, rank-4 2%. rank-4 is better, they say.\nAnother line: as it is.\n")
+    monkeypatch.setattr(study_page_module, "PAGE", page)
+    monkeypatch.setenv("FT_LANGUAGE", "zh_CN")
+    (made,) = study_page_module.study_page().values()
+    monkeypatch.setenv("FT_LANGUAGE", "en")
+    assert made == f"# A\n- {verdict(read_study(), 'profile', 'rank-4')}\nAnother line: as it is.\n"
 
 
 def test_the_page_has_what_the_upper_half_of_the_layers_saves():
