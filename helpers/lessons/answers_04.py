@@ -70,7 +70,7 @@ def known_questions() -> set[str]:
     return {row["messages"][-2]["content"].strip().lower() for row in rows}
 
 
-def is_count(right: Any) -> bool:
+def counts_of_five(right: Any) -> bool:
     """Whether it counts five answers: a whole number, no share of them and no yes or no."""
     return float(right) in range(6) and not isinstance(right, bool)
 
@@ -129,7 +129,7 @@ EXERCISES = (
         "04.4",
         dict,
         lambda answer, given: (
-            len(answer) >= 3 and max(answer) >= 1.0 and all(is_count(right) for right in answer.values())
+            len(answer) >= 3 and max(answer) >= 1.0 and all(counts_of_five(right) for right in answer.values())
         ),
         (
             Hint("Three temperatures or more show where it breaks.", lambda answer, given: len(answer) < 3),

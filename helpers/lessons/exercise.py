@@ -57,7 +57,7 @@ def judge_answer(exercise: Exercise, answer: Any, given: Given) -> Verdict:
     """Right, or the first hint that fits, by what the answer is and does; an error inside it is not raised."""
     if untouched(answer):
         return Verdict("not tried", tr("Not tried yet: put your answer in the place of the three dots."))
-    answer = plain(answer, exercise.kind)
+    answer = as_python(answer, exercise.kind)
     if not of_kind(answer, exercise.kind):
         wanted = ANSWER_KINDS.get(exercise.kind) or exercise.kind.__name__
         fields = {"wanted": tr(wanted), "given": type(answer).__name__}
@@ -73,7 +73,7 @@ def judge_answer(exercise: Exercise, answer: Any, given: Given) -> Verdict:
     return Verdict("not yet", tr("Not yet. {hint}{failed}", hint=hint, failed=failed), number)
 
 
-def plain(answer: Any, kind: Any) -> Any:
+def as_python(answer: Any, kind: Any) -> Any:
     """An answer as Python's own number or list, where one is asked for: of NumPy or torch, or a whole number as 4.0."""
     if kind in (float, int) and getattr(answer, "size", None) is not None and hasattr(answer, "item"):
         with suppress(ValueError, RuntimeError):  # of more than one element
