@@ -74,6 +74,12 @@ FAMILIES = [
     Family("GPT-2", "GPT2", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 1024}),
     Family("Falcon 7B's form", "Falcon", {**SIZE, "multi_query": True, "parallel_attn": True, "bias": False}),
     Family("Falcon 40B's form", "Falcon", {**SIZE, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": False}),
+    # Positions that are learned, and begin at 2; three projections in one, and a head of another name; a head with a
+    # bias; pairs of a part of each head turned.
+    Family("OPT", "OPT", {**SIZE, "ffn_dim": 96, "word_embed_proj_dim": 64}, begin=True),
+    Family("GPT-NeoX", "GPTNeoX", {**SIZE, "intermediate_size": 96}),
+    Family("GPT-J", "GPTJ", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 1024, "rotary_dim": 8}),
+    Family("GLM 4", "Glm4", {**GROUPED, "head_dim": 16}, template=FREE, ends=True),
 ]
 
 

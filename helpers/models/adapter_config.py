@@ -116,7 +116,15 @@ def announced(config: dict, tensors: dict[str, torch.Tensor]) -> None:
         "trainable_token_indices": "trainable_tokens_delta",
     }
     parts = {setting: part for setting, part in parts.items() if config.get(setting)}
-    parts |= {f"modules_to_save={name}": f"{name}.weight" for name in config.get("modules_to_save") or []}
+    for name in config.get("modules_to_save") or []:
+        if not any(key.endswith(f"{name}.weight") for key in tensors):
+            raise ModelError(
+                tr(
+                    "adapter_config.json says modules_to_save={name}, and no tensor ends with {name}.weight: the file "
+                    "is cut, or the base has no such module, which PEFT passes over: then take the name out.",
+                    name=name,
+                )
+            )
     for setting, part in parts.items():
         if not any(key.endswith(part) for key in tensors):
             raise ModelError(

@@ -260,12 +260,11 @@ def finish(
     """
     settings, folder, history = run.settings, run.folder, run.history
     history.recall()
-    step, total = trainer.state.global_step, total_steps(trainer)
+    step, total, kept = trainer.state.global_step, total_steps(trainer), (measured.get("best") or {}).get("step")
     if not step:
         raise TrainingError(tr("stopped before the first step: nothing was trained, and nothing needs to be kept."))
     check_losses(history, settings)
     save_adapter(folder, lambda aside: write_adapter(trainer, aside, whole), report)
-    kept = (measured.get("best") or {}).get("step")
     history.mark_kept(kept)
     save_rest(folder, "history.csv", lambda: write_csv(history.rows, folder / "history.csv"))
     before = run.card()
@@ -273,8 +272,7 @@ def finish(
     same = (before.get("finished"), (before.get("best") or {}).get("step")) == (finished, kept)
     card = describe(settings, history)
     if checkpoint and checkpoint.step == step == before.get("steps") and same:
-        now = {"evaluation_loss": card["evaluation_loss"], **measured}  # a stop may have left out an evaluation
-        before |= {name: now[name] for name in ("evaluation_loss", "best") if now.get(name) is not None}
+        before |= evaluated_now(card, measured)
         save_rest(folder, "run_card.json", lambda: run.save_card(before))  # now the newest run: 04 takes it
         return before
     card |= {
@@ -294,6 +292,12 @@ def finish(
     if not card["finished"]:
         report(words_of_stop(folder, step, total, kept))
     return card
+
+
+def evaluated_now(card: dict, measured: dict) -> dict:
+    """What a card says of its evaluations: one that a stop had left out may have been made since."""
+    now = {"evaluation_loss": card["evaluation_loss"], **measured}
+    return {name: now[name] for name in ("evaluation_loss", "best") if now.get(name) is not None}
 
 
 def words_of_stop(folder: Path, step: int, total: int, best: int | None) -> str:

@@ -167,8 +167,6 @@ def seal(aside: Path, folder: Path, step: int, tokens: int, identity: dict) -> N
 
 def add_log(checkpoint: Checkpoint, state: Any) -> None:
     """Keeps an evaluation that a stop had left out in its checkpoint, so that it is made once. state: the Trainer's."""
-    if not here().first:
-        return
     folder = checkpoint.folder.parent
 
     def write() -> None:
@@ -178,7 +176,8 @@ def add_log(checkpoint: Checkpoint, state: Any) -> None:
             state.save_to_json(str(copy / STATE))
             seal(aside, folder, checkpoint.step, checkpoint.tokens, checkpoint.identity)
 
-    keep(checkpoint.folder / STATE, write)
+    if here().first:
+        keep(checkpoint.folder / STATE, write)
 
 
 def size_and_hash(path: Path) -> list:

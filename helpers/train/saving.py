@@ -79,17 +79,27 @@ def save_adapter(folder: Path, save: Callable[[Path], None], report: Callable[[s
                 for old in kept[1:]:
                     shutil.rmtree(old, ignore_errors=True)
                 continue
-            safe = tr("{name} is kept", name=kept[0].name) if kept else tr("no checkpoint is kept")
-            raise TrainingError(
-                tr(
-                    "the adapter could not be saved in {folder} ({reason}): {safe}. Make room (delete old "
-                    "folders in runs/, or a larger ulimit -f; or move runs/ to another disk and set FT_RUNS), and "
-                    "start the same training again: it goes on from there.",
-                    folder=folder,
-                    reason=reason(error),
-                    safe=safe,
-                )
-            ) from error
+            raise unsaved(folder, error, kept[0].name if kept else "") from error
+
+
+def unsaved(folder: Path, error: Exception, kept: str) -> TrainingError:
+    """The error for an adapter that did not fit. kept: the newest checkpoint's name, "" without one."""
+    facts = {"folder": folder, "reason": reason(error), "name": kept}
+    if kept:
+        words = tr(
+            "the adapter could not be saved in {folder} ({reason}): {name} is kept. Make room (delete old folders in "
+            "runs/, or a larger ulimit -f; or move runs/ to another disk and set FT_RUNS), and start the same training "
+            "again: it goes on from there.",
+            **facts,
+        )
+    else:
+        words = tr(
+            "the adapter could not be saved in {folder} ({reason}), and no checkpoint was: nothing of the training is "
+            "kept. Make room (delete old folders in runs/, or a larger ulimit -f; or set FT_RUNS to a folder on "
+            "another disk), and start the same training again.",
+            **facts,
+        )
+    return TrainingError(words)
 
 
 def write_adapter(trainer: Any, folder: Path, whole: dict[str, torch.Tensor] | None) -> None:

@@ -16,6 +16,7 @@ from helpers.data.load import SHOP
 from helpers.machine.fetched import sha256
 from helpers.machine.language import tr
 from helpers.machine.paths import DATA, made, read_json, runs_folder
+from helpers.machine.quiet import silent
 from helpers.settings import SET, Settings
 from helpers.train.checkpoints import identity, weights_of
 from helpers.train.grid import with_changes
@@ -80,14 +81,15 @@ def run_name(changes: Mapping[str, Any], seed: int) -> str:
     return f"{plain}-seed-{seed}"
 
 
-def planned(folder: Path) -> int:
+def planned(folder: Path, report: Callable[[str], None] = print) -> int:
     """The steps that an earlier call of the same sweep has fixed; 0 without one.
 
-    Where the file is damaged, its trainings say it: one that went on with another length would be no such training.
+    Where the file is damaged, which is said, its trainings know them: one that went on with another length would be no
+    such training.
     """
     places = [(folder / "sweep.json", "steps"), *((path, "max_steps") for path in folder.glob("*/settings.json"))]
     for path, name in places:
-        steps = (read_json(path, lambda text: None, {name: int}) or {}).get(name, 0)
+        steps = (read_json(path, report if name == "steps" else silent, {name: int}) or {}).get(name, 0)
         if 0 < steps <= MOST_STEPS and steps % ROUND == 0:
             return steps
     return 0

@@ -117,7 +117,7 @@ def sweep(
     at_once = max(len(tried), FINALISTS * (len(seeds) - 1))
     count = min(at_once, processes or count_gpus(settings))
     with bench_of(settings, count, folder, report) as bench:
-        total = planned(folder) or steps_for(bench, asked, count, report)
+        total = planned(folder, report) or steps_for(bench, asked, count, report)
         plan = {"steps": total, "grid": {name: list(v) for name, v in grid.items()}}
         keep(folder / "sweep.json", lambda: write_json(folder / "sweep.json", plan))
         facts = {"n": len(tried), "total": total, "count": count}

@@ -60,7 +60,7 @@ def test_a_class_on_laptops_keeps_to_the_plan_of_90_minutes():
     running, whole = (sum(row[name] for row in played["plan"]) for name in ("running", "in all"))
     assert running < whole < 0.9 * 90, "some minutes are for talking"
     words = teaching.rehearsal_words()
-    assert f"Minutes; {whole:.0f} of 90." in words and "*Train, watch, stop*" in words
+    assert f"In minutes; {whole:.0f} of 90." in words and "*Train, watch, stop*" in words
 
 
 @pytest.mark.parametrize("words", DECKS, ids=lambda words: words.lang)

@@ -177,7 +177,7 @@ Q = "base_model.model.model.layers.0.self_attn.q_proj"
         (None, lambda kept: {k: v for k, v in kept.items() if k != f"{Q}.lora_A.weight"}, "q_proj.lora_B.weight"),
         ({"use_dora": True}, None, "use_dora, and no tensor ends with lora_magnitude_vector"),
         ({"lora_bias": True}, None, "lora_bias"),
-        ({"modules_to_save": ["lm_head"]}, None, "modules_to_save=lm_head"),
+        ({"modules_to_save": ["lm_head"]}, None, "modules_to_save=lm_head, .* then take the name out"),
         ({"trainable_token_indices": [1]}, None, "trainable_token_indices"),
         ({"lora_alpha": 10**400}, None, "lora_alpha in adapter_config.json is above"),
         (

@@ -83,6 +83,9 @@ def test_an_adapter_that_does_not_fit_ends_in_a_sentence_and_leaves_no_half(run)
     ):
         saving.save_adapter(run.folder, save, silent)
     assert not run.adapter.exists() and not list(run.folder.glob("*.part"))
+    (run.folder / "checkpoints" / "checkpoint-4").rmdir()
+    with pytest.raises(TrainingError, match=r"nothing of the training is kept\..*set FT_RUNS.*training again\.$"):
+        saving.save_adapter(run.folder, save, silent)
 
 
 def test_a_card_that_does_not_fit_leaves_the_adapter(trainer, run, monkeypatch):
