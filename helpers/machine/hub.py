@@ -27,6 +27,11 @@ def hub_words(error: BaseException) -> str:
     for one in chain(error):
         if isinstance(one, OSError) and one.errno == errno.ENOSPC:
             return tr("the disk is full: make room, or set HF_HOME to a folder on another one; {kept}", kept=KEPT)
+        if "Consistency check" in str(one):  # huggingface_hub's, of a file's length
+            return tr(
+                "what came of one of its files is longer or shorter than the Hub says: load it again, and where that "
+                "does not help, without the proxy or network between"
+            )
         absent_data = type(one).__name__ == "DatasetNotFoundError"  # of datasets, which is not imported for this
         if isinstance(one, errors.GatedRepoError) or (absent_data and "gated" in str(one)):
             return tr(

@@ -94,8 +94,15 @@ def on_a_card(settings: Settings) -> tuple[tuple[str, str], tuple[str, str]]:
         phrase("{like}; pages of files count where a system counts them", like=like),
     )
     minutes = (
-        phrase("{n:g} for 03's training, {rest:.0f} for 00, 01, 02 and 04", n=settings.minutes, rest=card["minutes"]),
-        phrase("MINUTES: as many steps as fit; the others {like}, from a Hub beside it", like=like),
+        phrase(
+            "{n:g} for 03's training, {rest:.0f} for all else in 00 to 04; 05 to 07 not measured",
+            n=settings.minutes,
+            rest=card["minutes"],
+        ),
+        phrase(
+            "MINUTES: as many steps as fit; all else {like}, from a Hub beside it, without the time of the download",
+            like=like,
+        ),
     )
     return host, minutes
 
@@ -130,14 +137,17 @@ def gpu_row(number: str) -> tuple[str, str]:
     if not seen:
         return "not measured" + f"; a merged copy is {size} of disk" * (number == "06"), "not measured"
     host = f"host {max(one['host_peak_gib'] for one in seen):.1f} GiB"
+    host += " with the files' pages" * (number != "02")
+    fetched = f"; first {size} come from the Hub" * (number != "02")  # each opens alone, and 02 loads no model
     if number == "03":
         minutes = " or ".join(f"{settings.minutes:g}" for settings in both)
         memory = " or ".join(f"{gpu_gib(settings):.1f}" for settings in both)
-        return f"training takes {minutes} at most (MINUTES)", f"{host} ({like}), GPU {memory} GiB (calculated)"
+        beside = " or ".join(f"{one['beside'] / 60:.1f}" for one in seen)
+        minutes = f"training takes {minutes} at most (MINUTES), all else {beside} ({like}){fetched}"
+        return minutes, f"{host}, GPU {memory} GiB (calculated)"
     minutes = " or ".join(f"{one['seconds'] / 60:.1f}" for one in seen)
     gpu = [f"{one['gpu_peak_gib']:.1f}" for one in seen]
     memory = f"{host}, " + ("no GPU" if set(gpu) == {"0.0"} else f"GPU {' or '.join(gpu)} GiB")
-    fetched = f"; first {size} come from the Hub" * (number in ("00", "01"))
     return f"{minutes} ({like}){fetched}", memory
 
 

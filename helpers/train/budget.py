@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -13,13 +11,13 @@ from transformers import TrainerCallback, get_scheduler
 
 from helpers.machine.language import tr
 from helpers.machine.paths import is_kind, json_in
-from helpers.run import Run, read_settings
-from helpers.settings import SettingsError
+from helpers.run import Run
 from helpers.watch.history import read_history
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
+    from helpers.settings import Settings
     from helpers.train.checkpoints import Checkpoint
     from helpers.train.trainer import LoraTrainer
 
@@ -27,6 +25,7 @@ EVALUATIONS = 8  # in a run, at least, beside the one before it: enough for a li
 TIMED = 3  # steps; the one before them warms up
 SPARE = 0.05  # of the minutes: for checkpoints, and since steps are not all alike
 SHARE = 0.25  # of the minutes, at most, for evaluations
+PLANNED = "planned"  # what a log, and so a checkpoint, calls the plan that was made
 
 
 class Plan(NamedTuple):
@@ -73,20 +72,29 @@ class TimeForecast(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.first, self.begun, self.steps_begun = state.global_step, time.perf_counter(), False
+        self.aside, self.evaluated = 0.0, False
+        if self.minutes:  # a plan of an earlier leg is of other minutes
+            state.log_history = [entry for entry in state.log_history if PLANNED not in entry]
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if not self.steps_begun and args.eval_on_start:  # with the answers that are sampled then
             self.evaluation = time.perf_counter() - self.begun
-        self.steps_begun = True
+        elif self.evaluated:  # between two of the timed steps, where a training has few
+            self.aside += time.perf_counter() - self.ended
+        self.steps_begun, self.evaluated = True, False
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.evaluated = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         now, seen, step = time.perf_counter(), self.trainer._total_train_tokens, state.global_step - self.first
+        self.ended = now
         if step == 1:
-            self.start, self.before = now, seen
+            self.start, self.before, self.aside = now, seen, 0.0
         if step == 1 + TIMED and seen > self.before:
-            rate = (seen - self.before) / (now - self.start)
+            rate = (seen - self.before) / (now - self.start - self.aside)
             mean = sum(map(len, self.trainer.train_dataset["input_ids"])) / len(self.trainer.train_dataset)
             tokens = mean * args.train_batch_size * args.gradient_accumulation_steps * args.world_size  # of a step
             if self.minutes:
@@ -138,6 +146,7 @@ class TimeForecast(TrainerCallback):
                 )
             )
         adopt(self.trainer, plan)
+        state.log_history.append({"step": done, PLANNED: list(plan), "for": asked(self.trainer.settings)})
         state.max_steps, state.eval_steps = plan.steps, plan.every
         reschedule(self.trainer, plan.steps)
 
@@ -147,12 +156,16 @@ def adopt(trainer: LoraTrainer, plan: Plan) -> None:
     trainer.args.max_steps, trainer.args.eval_steps = plan
 
 
-def plan_of(checkpoint: Checkpoint, first: int = 1 + TIMED) -> Plan | None:
-    """The plan of a checkpoint's run; None where it is older than the first step at which there can be one."""
-    if checkpoint.step < first:
-        return None
-    state = json_in(checkpoint.folder / "trainer_state.json")
-    return Plan(state["max_steps"], max(1, math.ceil(state["eval_steps"])))
+def asked(settings: Settings) -> list[float]:
+    """What a plan is made for: where one of these is another, it does not hold."""
+    return [settings.minutes, settings.max_steps, settings.num_train_epochs]
+
+
+def plan_of(checkpoint: Checkpoint, settings: Settings) -> Plan | None:
+    """The plan of a checkpoint's run, where one was made by then, for what these settings ask; else None."""
+    log = json_in(checkpoint.folder / "trainer_state.json")["log_history"]
+    plans = [entry for entry in log if PLANNED in entry]
+    return Plan(*plans[-1][PLANNED]) if plans and plans[-1]["for"] == asked(settings) else None
 
 
 def reschedule(trainer: LoraTrainer, steps: int) -> None:
@@ -170,13 +183,6 @@ def reschedule(trainer: LoraTrainer, steps: int) -> None:
     for group, rate, factor in zip(running.optimizer.param_groups, running.base_lrs, running.lr_lambdas, strict=True):
         group["lr"] = rate * factor(running.last_epoch)
     running._last_lr = [group["lr"] for group in running.optimizer.param_groups]
-
-
-def keeps_minutes(run: Run) -> bool:
-    """Whether the run has a budget of minutes, and it is that of its earlier leg."""
-    with suppress(SettingsError):
-        return 0 < run.settings.minutes == read_settings(run.folder / "settings.json").minutes
-    return False
 
 
 def evaluation_seconds(run: Run) -> float:

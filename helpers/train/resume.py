@@ -15,7 +15,7 @@ from helpers.machine.paths import unwritable
 from helpers.machine.processes import here
 from helpers.run import Run
 from helpers.train.best import is_over
-from helpers.train.budget import adopt, keeps_minutes, plan_of
+from helpers.train.budget import adopt, plan_of
 from helpers.train.checkpoints import Checkpoint, differences, going_on, identity, newest
 from helpers.train.trainer import LoraTrainer, TrainingError
 
@@ -60,8 +60,8 @@ def held_alone(run: Run) -> AbstractContextManager:
 def resume_point(trainer: LoraTrainer, run: Run, report: Callable[[str], None]) -> tuple[Checkpoint | None, bool]:
     """The checkpoint to go on from, after saying so, None to begin; and whether its number of steps is kept.
 
-    It is where the minutes (settings.minutes) are what they were. Raises TrainingError when checkpoint or trainer is of
-    another run.
+    It is where a plan was made, and what it was made for is asked again. Raises TrainingError when checkpoint or
+    trainer is of another run.
     """
     check_built_for(trainer, run)
     trainer.identity = identity(run.settings, trainer.train_dataset, trainer.conversations)
@@ -79,7 +79,7 @@ def resume_point(trainer: LoraTrainer, run: Run, report: Callable[[str], None]) 
                 names=listed(wrong, "; "),
             )
         )
-    plan = plan_of(checkpoint) if keeps_minutes(run) else None
+    plan = plan_of(checkpoint, run.settings) if run.settings.minutes else None
     if plan is not None:
         adopt(trainer, plan)
     over = is_over(run.settings, checkpoint)

@@ -1,8 +1,10 @@
 """Trainings that must end within a number of minutes."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from datasets import Dataset
 from test_resume import SMOKE, AtStep, losses, press_stop, run
 
 from helpers.train import budget
@@ -87,3 +89,43 @@ def test_one_that_was_stopped_before_its_plan_makes_it_later(tmp_path, asked):
     assert not asked
     card, _, _ = run(tmp_path / "run", PLANNED)
     assert len(asked) == 1 and asked[0][1] == 6 and card["steps"] == 12
+
+
+def test_one_that_was_stopped_twice_before_its_plan_makes_it_later(tmp_path, asked):
+    """The second leg ends after the fourth step of all, and before its own fourth."""
+    run(tmp_path / "run", PLANNED, [AtStep(2, press_stop)])
+    run(tmp_path / "run", PLANNED, [AtStep(5, press_stop)])
+    assert not asked
+    card, _, _ = run(tmp_path / "run", PLANNED)
+    assert len(asked) == 1 and asked[0][1] == 9 and card["steps"] == 12
+
+
+def test_a_plan_holds_for_what_it_was_made_for_alone(tmp_path, asked):
+    run(tmp_path / "run", PLANNED, [AtStep(6, press_stop)])
+    run(tmp_path / "run", replace(PLANNED, minutes=6.0), [AtStep(8, press_stop)])
+    assert len(asked) == 1, "stopped before the plan of the new minutes"
+    run(tmp_path / "run", replace(PLANNED, minutes=6.0))
+    assert len(asked) == 2 and asked[1][1] == 12
+
+    run(tmp_path / "more", PLANNED)
+    run(tmp_path / "more", replace(PLANNED, max_steps=48))
+    assert len(asked) == 4 and asked[3][1:3] == (16, 48), "more steps are asked for, and fit anew"
+
+
+def test_an_evaluation_between_the_timed_steps_is_no_part_of_them(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: clock.now)
+    trainer = SimpleNamespace(_total_train_tokens=0, settings=replace(SMOKE, minutes=0.0))
+    trainer.train_dataset = Dataset.from_dict({"input_ids": [[1] * 10]})
+    args = SimpleNamespace(eval_on_start=True, train_batch_size=1, gradient_accumulation_steps=1, world_size=1)
+    state, forecast = SimpleNamespace(global_step=0, max_steps=8), budget.TimeForecast(trainer, lambda text: None)
+    forecast.on_train_begin(args, state, None)
+    clock.now += 50
+    forecast.on_evaluate(args, state, None)
+    for step in range(1, 5):
+        forecast.on_step_begin(args, state, None)
+        clock.now, trainer._total_train_tokens, state.global_step = clock.now + 2, step * 10, step
+        forecast.on_step_end(args, state, None)
+        clock.now += 50
+        forecast.on_evaluate(args, state, None)
+    assert forecast.seconds == pytest.approx(8 * 2) and forecast.evaluation == 50

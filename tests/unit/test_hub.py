@@ -70,9 +70,16 @@ def hub(tmp_path_factory):
             "fine",
             "full",
             "slow",
+            "short",
         ):
             server.add("models", f"{name}/model", folder, COMMIT)
-        server.faults |= {"gated/model": 403, "private/model": 401, "busy/model": 429, "down/model": 503}
+        server.faults |= {
+            "gated/model": 403,
+            "private/model": 401,
+            "busy/model": 429,
+            "down/model": 503,
+            "short/model": "short",
+        }
         server.faults |= {"cut/model": "breaks", "other/model": "one bit", "blank/model": "zeros"}
         server.faults |= {"slow/model": "slow", "small/model": "config.json", "half/model": "a shard is gone"}
         for name, text in DAMAGED.items():
@@ -116,6 +123,7 @@ WORDS = {
     "busy/model": "too many requests from here: load it again in 1 s",
     "down/model": r"does not work at the moment \(status 503\)",
     "cut/model": "the connection to the Hub ended .*: load it again and it goes on",
+    "short/model": "longer or shorter than the Hub says: load it again",
     "data:gone/rows": "or it is private",
     **({"full/model": "the disk is full: make room, or set HF_HOME"} if os.path.exists("/dev/full") else {}),
 }
@@ -141,7 +149,7 @@ def test_what_goes_wrong_is_said_in_a_sentence_and_the_next_load_goes_on(hub, tm
 
     hub.faults.clear()
     hub.seen.clear()
-    again = [f"{name}@{COMMIT}" for name in ("cut/model", *damaged, "full/model")]
+    again = [f"{name}@{COMMIT}" for name in ("cut/model", "short/model", *damaged, "full/model")]
     assert load(hub, tmp_path, *again) == dict.fromkeys(again, "")
     fetched = [line for line in hub.seen if line.startswith("GET") and "safetensors" in line]
     assert any("other/model" in line for line in fetched), "what was damaged is fetched anew"
