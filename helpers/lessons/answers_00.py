@@ -19,8 +19,16 @@ def tokens(given: Given) -> Callable[[str], int]:
 
 
 def refused(answer: Any, given: Given) -> bool:
-    """Whether it is the error, or its text, that names what was refused."""
-    return isinstance(answer, (ValueError, str)) and "float16" in str(answer) and len(str(answer)) > 40
+    """Whether it is the error, or its text: what `resolve` says of float16 on a CPU, and no text about it."""
+    from helpers.machine.hardware import Choice, Machine
+    from helpers.settings import SettingsError, resolve
+
+    laptop = Machine(capability=None, gpu_name="", gpu_gib=0.0, ram_gib=8.0, cores=2, bf16_cpu=False)
+    try:
+        resolve("laptop", machine=laptop, hub=Choice(False, "not asked"), dtype="float16")
+    except SettingsError as error:
+        return isinstance(answer, (ValueError, str)) and str(error) in str(answer)
+    return False
 
 
 EXERCISES = (

@@ -103,7 +103,7 @@ EXERCISES = (
                 "That cuts no row, but a smaller limit does not, either.",
                 lambda answer, given: answer > max(given["lengths"]),
             ),
-            Hint("`lengths` has the tokens of each row. That limit would leave nothing of any of them.", ALWAYS),
+            Hint("`lengths` has the tokens of each row. That limit would cut every one of them.", ALWAYS),
         ),
     ),
     Exercise(

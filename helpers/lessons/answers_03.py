@@ -20,6 +20,11 @@ def steps(card: Any) -> int:
     return int(card["steps"])
 
 
+def ranks(answer: dict[Any, Any]) -> int:
+    """How many trainings differ: with one rank, twice, every loss is the same."""
+    return len({(card["first_loss"], card["last_loss"], card["evaluation_loss"]) for card in answer.values()})
+
+
 def resumed(answer: Any) -> bool:
     """Whether the second card is of a run that went on where the first was stopped."""
     first, second = answer
@@ -98,9 +103,12 @@ EXERCISES = (
     Exercise(
         "03.5",
         dict,
-        lambda answer, given: len(answer) >= 2 and len({steps(card) for card in answer.values()}) == 1,
+        lambda answer, given: ranks(answer) >= 2 and len({steps(card) for card in answer.values()}) == 1,
         (
-            Hint("One rank compares with nothing: train with two or more.", lambda answer, given: len(answer) < 2),
+            Hint(
+                "One rank compares with nothing: train with two or more, each with an `r` of its own.",
+                lambda answer, given: ranks(answer) < 2,
+            ),
             Hint(
                 "The trainings have different numbers of steps, so their losses cannot be compared.",
                 lambda answer, given: len({steps(card) for card in answer.values()}) > 1,

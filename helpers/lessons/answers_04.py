@@ -19,7 +19,7 @@ def softmax(logits: Sequence[float]) -> list[float]:
 def alike(answer: Callable[..., Any], other: Callable[..., Sequence[float]], temperatures: Sequence[float]) -> bool:
     """Whether two functions of (logits, temperature) give the same numbers."""
     return all(
-        len(values := [float(value) for value in answer(logits, t)]) == len(logits)
+        len(values := [float(value) for value in answer(list(logits), t)]) == len(logits)
         and all(abs(a - b) < 1e-5 for a, b in zip(values, other(logits, t), strict=True))
         for logits in LOGITS
         for t in temperatures
@@ -43,7 +43,7 @@ def kept_by_top_p(shares: Sequence[float], top_p: float) -> int:
 
 def keeps_as(answer: Callable[..., Any], other: Callable[..., int]) -> bool:
     """Whether two functions of (shares, top_p) keep the same number."""
-    return all(int(answer(list(s), p)) == other(s, p) for s in SHARES for p in (0.45, 0.7, 0.95))
+    return all(float(answer(list(s), p)) == other(s, p) for s in SHARES for p in (0.45, 0.7, 0.95))
 
 
 def one_short(shares: Sequence[float], top_p: float) -> int:
@@ -61,13 +61,18 @@ def unsorted(shares: Sequence[float], top_p: float) -> int:
     return len(shares)
 
 
-def trained_questions() -> set[str]:
-    """The questions of the shop's training rows that have an answer on its sheet, in small letters."""
+def known_questions() -> set[str]:
+    """The questions of the shop's rows that have an answer on its sheet, in small letters; other words in the test."""
     from helpers.data import read_own
     from helpers.evaluate.shop import CHINESE, KNOWN
 
-    rows = [row for row in read_own("train") if row["slice"] in (KNOWN, CHINESE)]
+    rows = [row for part in ("train", "test") for row in read_own(part) if row["slice"] in (KNOWN, CHINESE)]
     return {row["messages"][-2]["content"].strip().lower() for row in rows}
+
+
+def counts_of_five(right: Any) -> bool:
+    """Whether it counts five answers: a whole number, no share of them and no yes or no."""
+    return float(right) in range(6) and not isinstance(right, bool)
 
 
 EXERCISES = (
@@ -82,7 +87,7 @@ EXERCISES = (
             ),
             Hint(
                 "These do not add up to 1, so they are no probabilities.",
-                lambda answer, given: abs(sum(float(x) for x in answer(LOGITS[0], 2.0)) - 1) > 1e-3,
+                lambda answer, given: abs(sum(float(x) for x in answer(list(LOGITS[0]), 2.0)) - 1) > 1e-3,
             ),
             Hint("Divide the logits by the temperature before the exponential, not the result after it.", ALWAYS),
         ),
@@ -109,13 +114,13 @@ EXERCISES = (
         lambda answer, given: (
             len(answer) >= 3
             and all(isinstance(text, str) and text.strip() for text in answer.values())
-            and not trained_questions() & {str(question).strip().lower() for question in answer}
+            and not known_questions() & {str(question).strip().lower() for question in answer}
         ),
         (
             Hint("Ask at least three questions: one answer may be luck.", lambda answer, given: len(answer) < 3),
             Hint(
-                "One of these questions was trained, so it has an answer on the sheet.",
-                lambda answer, given: bool(trained_questions() & {str(q).strip().lower() for q in answer}),
+                "One of these questions is in the shop's data, so it has an answer on the sheet.",
+                lambda answer, given: bool(known_questions() & {str(q).strip().lower() for q in answer}),
             ),
             Hint("The dictionary has a question as its key and the model's answer, a text, as its value.", ALWAYS),
         ),
@@ -124,7 +129,7 @@ EXERCISES = (
         "04.4",
         dict,
         lambda answer, given: (
-            len(answer) >= 3 and max(answer) >= 1.0 and all(0 <= int(right) <= 5 for right in answer.values())
+            len(answer) >= 3 and max(answer) >= 1.0 and all(counts_of_five(right) for right in answer.values())
         ),
         (
             Hint("Three temperatures or more show where it breaks.", lambda answer, given: len(answer) < 3),

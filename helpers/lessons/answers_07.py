@@ -48,7 +48,8 @@ def evaluations_until(losses: Sequence[float], patience: int, since_best: bool =
 def stops_as(answer: Callable[..., Any], **how: Any) -> bool:
     """Whether a function of (losses, patience) counts so."""
     return all(
-        int(answer(list(losses), patience)) == evaluations_until(losses, patience, **how) for losses, patience in LOSSES
+        float(answer(list(losses), patience)) == evaluations_until(losses, patience, **how)
+        for losses, patience in LOSSES
     )
 
 

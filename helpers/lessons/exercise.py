@@ -1,6 +1,7 @@
 """An exercise: what a right answer does, and three hints for answers that are not. Knows no notebook, shows nothing."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from helpers.machine.language import tr
@@ -56,6 +57,7 @@ def judge_answer(exercise: Exercise, answer: Any, given: Given) -> Verdict:
     """Right, or the first hint that fits, by what the answer is and does; an error inside it is not raised."""
     if untouched(answer):
         return Verdict("not tried", tr("Not tried yet: put your answer in the place of the three dots."))
+    answer = as_python(answer, exercise.kind)
     if not of_kind(answer, exercise.kind):
         wanted = ANSWER_KINDS.get(exercise.kind) or exercise.kind.__name__
         fields = {"wanted": tr(wanted), "given": type(answer).__name__}
@@ -71,8 +73,18 @@ def judge_answer(exercise: Exercise, answer: Any, given: Given) -> Verdict:
     return Verdict("not yet", tr("Not yet. {hint}{failed}", hint=hint, failed=failed), number)
 
 
+def as_python(answer: Any, kind: Any) -> Any:
+    """An answer as Python's own number or list, where one is asked for: of NumPy or torch, or a whole number as 4.0."""
+    if kind in (float, int) and getattr(answer, "size", None) is not None and hasattr(answer, "item"):
+        with suppress(ValueError, RuntimeError):  # of more than one element
+            answer = answer.item()
+    if kind is int and isinstance(answer, float) and answer.is_integer():
+        return int(answer)
+    return answer.tolist() if kind == (list, tuple) and hasattr(answer, "tolist") else answer
+
+
 def of_kind(answer: Any, kind: Any) -> bool:
-    """Whether an answer has the type that is asked for; a number may come as a tensor of one element."""
+    """Whether an answer has the type that is asked for; a number may be of any type that float() takes."""
     if kind is Callable:
         return callable(answer)
     if kind is float:

@@ -59,10 +59,10 @@ def read_code(code: str) -> Code:
             tr("{code!r} is no pass code: it has {parts} parts of five.", code=code[:60], parts=len(parts))
         )
     notebook, numbers, version, name, check = parts
-    right = tuple(f"{notebook}.{digit}" for digit in numbers if digit != "0")
+    right = tuple(f"{notebook}.{digit}" for digit in dict.fromkeys(numbers) if digit != "0")  # none counts twice
     intact = checksum(code.strip().rpartition("-")[0]) == check
     shown = re.sub(r"~([0-9a-f]{1,5})~", lambda match: chr(int(match[1], 16)), name.replace("_", " "))
-    return Code(notebook, right, version, shown, intact)
+    return Code(notebook, right, version, " ".join(shown.split()), intact)  # a name is one line
 
 
 def version_of(notebook: str) -> str:

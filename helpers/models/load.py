@@ -297,14 +297,17 @@ def inspect_model(model: torch.nn.Module) -> LoadReport:
 def check_quantized(settings: Settings, report: LoadReport) -> None:
     """Raises ModelError when a quantization was asked for and not every linear layer of the body got it."""
     if settings.quantization != "none" and report.quantized_linears < report.body_linears:
-        raise ModelError(
-            tr(
-                "{model} was to be quantized, but {sentence}. The installed transformers passes over "
-                "this architecture's layers; set quantization='none', or load a model of another family.",
-                model=settings.model,
-                sentence=report.sentence(),
-            )
-        )
+        raise ModelError(not_quantized(settings.model, report.sentence()))
+
+
+def not_quantized(model: str, sentence: str) -> str:
+    """What check_quantized says. sentence: the report's."""
+    return tr(
+        "{model} was to be quantized, but {sentence}. The installed transformers passes over "
+        "this architecture's layers; set quantization='none', or load a model of another family.",
+        model=model,
+        sentence=sentence,
+    )
 
 
 def keep_gradients_on_cpu(model: Any) -> None:

@@ -6,10 +6,12 @@ import statistics
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from bitsandbytes.functional import get_4bit_type
 
+from helpers.data import read_own
 from helpers.evaluate.systems import Measured
 from helpers.lessons import check, pass_code, predict, progress_map, revealed
 from helpers.lessons.answers_06 import least_cards
@@ -21,6 +23,7 @@ from helpers.lessons.questions import QUESTIONS
 from helpers.lessons.quiz import CHOSEN, MEASURED, Quiz
 from helpers.lessons.source import read_exercises
 from helpers.models import tiny
+from helpers.models.load import not_quantized
 
 NF4 = get_4bit_type("nf4", device="cpu")
 torch.manual_seed(0)
@@ -78,7 +81,8 @@ def rate_of(chinese):
 
 
 def card(steps=8, **more):
-    return {"steps": steps, "stopped_at": None, "resumed_from": None, "finished": True, **more}
+    losses = {"first_loss": 4.2, "last_loss": 3.1, "evaluation_loss": 3.3}
+    return {"steps": steps, "stopped_at": None, "resumed_from": None, "finished": True, **losses, **more}
 
 
 def system(prompt_tokens):
@@ -106,13 +110,14 @@ def stops_after(losses, patience, before=False):
 
 MORE = {"00.3": {"tokenizer": TOKENIZER}, "01.3": {"block": BLOCK}, "02.2": {"lengths": [3, 9, 4]}}
 MORE |= {"02.1": {"tokenizer": TOKENIZER}, "02.3": {"tokenizer": TOKENIZER}}
+BETTER = card(last_loss=2.9, evaluation_loss=3.2)
 STOPPED, RESUMED = card(4, stopped_at=4, finished=False), card(resumed_from=4)
 UNKNOWN = {"Do you sell umbrellas?": "No.", "Who painted it?": "Ada.", "Can I charter your van?": "No."}
 # number: (right, (wrong with the first hint, with the second, with the third))
 ANSWERS = {
     "00.1": ("datacenter", ("colab", "laptop", "A100")),
     "00.2": (
-        ValueError("dtype float16: on a CPU it overflows and is slow; leave it out"),
+        ValueError("float16 on a CPU is slow and overflows: use dtype='float32', or autocast='bfloat16'."),
         (type("Settings", (), {"reasons": {}})(), ValueError, "error"),
     ),
     "00.3": (
@@ -130,7 +135,7 @@ ANSWERS = {
     ),
     "01.3": (fitted(), (torch.linspace(-1, 1, 17), fitted() * 0.02, NF4)),
     "01.4": (
-        RuntimeError("0 of 24 linear layers are 4-bit"),
+        RuntimeError(not_quantized("tiny-falcon", "0 of 24 linear layers are 4-bit")),
         (torch.nn.Linear(2, 2), RuntimeError, "a warning"),
     ),
     "02.1": (rate_of(True), (1 / rate_of(True), rate_of(False), 77.0)),
@@ -151,7 +156,7 @@ ANSWERS = {
     "03.2": (lambda v: math.log(v), (lambda v: 1 / v, lambda v: -math.log(v), lambda v: math.log2(v))),
     "03.3": (([4.0, 3.9], [4.0, 2.0]), (([4.0], [2.0, 1.0]), ([4.0, 3.9], [4.0, 3.9]), ([4.0, 2.0], [4.0, 3.9]))),
     "03.4": ((STOPPED, RESUMED), ((card(), RESUMED), (STOPPED, card()), [STOPPED])),
-    "03.5": ({8: card(), 32: card()}, ({8: card()}, {8: card(), 32: card(4)}, {8: 3.1, 32: 2.9})),
+    "03.5": ({8: card(), 32: BETTER}, ({8: card(), 32: card()}, {8: card(4), 32: BETTER}, {8: 3.1, 32: 2.9})),
     "04.1": (
         lambda logits, t: softmax([x / t for x in logits]),
         (
@@ -227,10 +232,10 @@ each = pytest.mark.parametrize("number", ANSWERS)
 
 
 def wrong_answers(number):
-    """The three wrong answers; for 04.3 the second needs the training rows."""
-    from helpers.lessons.answers_04 import trained_questions
+    """The three wrong answers; for 04.3 the second needs the shop's rows."""
+    from helpers.lessons.answers_04 import known_questions
 
-    asked = dict.fromkeys(sorted(trained_questions())[:3], "4.20")
+    asked = dict.fromkeys(sorted(known_questions())[:3], "4.20")
     return [asked if one is None else one for one in ANSWERS[number][1]]
 
 
@@ -258,6 +263,84 @@ def test_an_untouched_stub_was_not_tried_and_is_not_kept(number, capsys):
         check(number, answer, **MORE.get(number, {}))
         assert "Not tried yet" in capsys.readouterr().out
     assert not progress_file().exists()
+
+
+def in_place(block, levels):
+    absmax = block.abs().max().clone()
+    block /= absmax
+    return levels[(block[:, None] - levels).abs().argmin(dim=1)] * absmax
+
+
+def heated(logits, temperature):
+    for place, logit in enumerate(logits):
+        logits[place] = math.exp(logit / temperature)
+    return [power / sum(logits) for power in logits]
+
+
+def shortened(ranked, wanted, k):
+    for passages in ranked:
+        del passages[k:]
+    return sum(right in best for best, right in zip(ranked, wanted, strict=True)) / len(wanted)
+
+
+def scaled_first(W, A, B, r, alpha):
+    B *= alpha / r
+    return W + B @ A
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"), [("01.2", in_place), ("04.1", heated), ("05.1", shortened), ("06.1", scaled_first)]
+)
+def test_a_function_that_writes_into_what_it_gets_is_judged_by_what_it_gives(number, answer):
+    assert verdict_on(number, answer).state == "right"
+    assert verdict_on(number, ANSWERS[number][0]).state == "right", "what it wrote is no matter of the next answer"
+    if number == "01.2":
+        undone = lambda block, levels: in_place(block, levels) * 0 + block
+        assert verdict_on(number, undone).state == "not yet"
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"),
+    [
+        ("01.1", np.float32(4.02)),
+        ("01.1", torch.tensor([4.02])),
+        ("01.2", lambda block, levels: in_place(block.double(), levels.double()).numpy()),
+        ("02.2", np.int64(9)),
+        ("02.2", torch.tensor(9)),
+        ("02.2", 9.0),
+        ("03.3", np.array([[4.0, 3.9], [4.0, 2.0]])),
+        ("06.1", lambda W, A, B, r, alpha: W.double().numpy() + alpha / r * (B.double() @ A.double()).numpy()),
+        ("06.2", np.int64(least_cards())),
+        ("06.3", torch.tensor([0.6, 0.5])),
+    ],
+)
+def test_a_right_answer_is_right_as_numpy_and_torch_give_it(number, answer):
+    assert verdict_on(number, answer, **MORE.get(number, {})).state == "right"
+
+
+@pytest.mark.parametrize(
+    ("number", "answer", "hint"),
+    [
+        ("00.2", "float16 is the fastest choice on every CPU, and never overflows", 3),
+        ("01.3", torch.cat([fitted()[:15], torch.tensor([math.nan])]), 1),
+        ("01.4", "all of its linear layers are 4-bit", 3),
+        ("04.2", lambda shares, p: top_p(shares, p) + 0.5, 3),
+        ("04.4", {0.3: 1.0, 1.0: 0.8, 2.0: 0.2}, 3),
+        ("04.4", {0.3: True, 1.0: True, 2.0: False}, 3),
+        ("06.3", [0.61, 0.006], 2),
+        ("07.3", lambda losses, patience: stops_after(losses, patience) + 0.4, 3),
+    ],
+)
+def test_a_wrong_answer_is_not_taken_for_a_right_one(number, answer, hint):
+    verdict = verdict_on(number, answer, **MORE.get(number, {}))
+    assert (verdict.state, verdict.hint) == ("not yet", hint)
+
+
+def test_a_question_of_the_test_rows_has_an_answer_on_the_sheet_too():
+    trained = {row["messages"][-2]["content"] for row in read_own("train")}
+    other = [row["messages"][-2]["content"] for row in read_own("test") if row["slice"] == "shop"]
+    asked = UNKNOWN | dict.fromkeys([question for question in other if question not in trained][:1], "4.20")
+    assert len(asked) == 4 and verdict_on("04.3", asked).hint == 2
 
 
 def test_an_answer_with_dots_of_its_own_counts_as_tried():
@@ -344,6 +427,12 @@ def test_a_pass_code_says_what_was_done_and_notices_a_changed_letter(capsys):
 def test_codes_of_another_version_and_texts_that_are_none_are_rows_as_well():
     rows = codes_table([make_code("03", ["03.1"], "Ada", version="0.0.9"), "hello", "77-1-1-x-y"]).rows
     assert rows[0][3] == "another: 0.0.9" and "no pass code" in rows[1][4] and "unknown notebook" in rows[2][2]
+
+
+def test_a_code_that_somebody_made_counts_nothing_twice_and_adds_no_row():
+    code = make_code("03", ["03.1", "03.1", "03.1"], "Ada").replace("Ada", "Ada~a~Eve")
+    (row,) = codes_table([code]).rows
+    assert row[0] == "Ada Eve" and row[2] == "1 of 5: 03.1"
 
 
 def test_the_command_prints_a_table_of_codes():
