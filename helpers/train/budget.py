@@ -146,7 +146,8 @@ class TimeForecast(TrainerCallback):
                 )
             )
         adopt(self.trainer, plan)
-        state.log_history.append({"step": done, PLANNED: list(plan), "for": asked(self.trainer.settings)})
+        made: dict[str, Any] = {"step": done, PLANNED: list(plan), "for": asked(self.trainer.settings)}
+        state.log_history.append(made)
         state.max_steps, state.eval_steps = plan.steps, plan.every
         reschedule(self.trainer, plan.steps)
 
