@@ -138,7 +138,9 @@ def gpu_row(number: str) -> tuple[str, str]:
         return "not measured" + f"; a merged copy is {size} of disk" * (number == "06"), "not measured"
     host = f"host {max(one['host_peak_gib'] for one in seen):.1f} GiB"
     host += " with the files' pages" * (number != "02")
-    fetched = f"; first {size} come from the Hub" * (number != "02")  # each opens alone, and 02 loads no model
+    fetched = f"; first {size} come from the Hub, and stay on the disk" * (
+        number != "02"
+    )  # each opens alone, and 02 loads no model
     if number == "03":
         minutes = " or ".join(f"{settings.minutes:g}" for settings in both)
         memory = " or ".join(f"{gpu_gib(settings):.1f}" for settings in both)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -128,28 +129,30 @@ class TimeForecast(TrainerCallback):
                     late=late,
                 )
             )
-        whole = step_seconds * wanted / 60
-        if plan.steps == wanted:
-            self.report(tr("all {wanted:,} steps fit into MINUTES = {minutes:g}", wanted=wanted, minutes=self.minutes))
-        else:
-            epochs = plan.steps * (state.epoch or 0) / done  # done steps were that share of one
-            needed = tr("{n:.1f} hours", n=whole / 60) if whole >= 90 else tr("{n:.1f} minutes", n=whole)
-            self.report(
-                tr(
-                    "MINUTES = {minutes:g}: {steps:,} of {wanted:,} steps, which is {epochs:.1%} of an epoch; "
-                    "all would take {needed}",
-                    minutes=self.minutes,
-                    steps=plan.steps,
-                    wanted=wanted,
-                    epochs=epochs,
-                    needed=needed,
-                )
-            )
+        self.tell(plan, wanted, done / (state.epoch or math.inf), step_seconds)
         adopt(self.trainer, plan)
         made: dict[str, Any] = {"step": done, PLANNED: list(plan), "for": asked(self.trainer.settings)}
         state.log_history.append(made)
         state.max_steps, state.eval_steps = plan.steps, plan.every
         reschedule(self.trainer, plan.steps)
+
+    def tell(self, plan: Plan, wanted: int, epoch_steps: float, step_seconds: float) -> None:
+        """Says how many of the wanted steps there will be, which share of an epoch that is, and what one would take."""
+        minutes = step_seconds * epoch_steps / 60
+        needed = tr("{n:.1f} hours", n=minutes / 60) if minutes >= 90 else tr("{n:.1f} minutes", n=minutes)
+        share = plan.steps / epoch_steps if epoch_steps else 0.0
+        which = {"minutes": self.minutes, "steps": plan.steps, "wanted": wanted, "share": share, "needed": needed}
+        fits = tr(
+            "all {wanted:,} steps fit into MINUTES = {minutes:g}; they are {share:.1%} of an epoch, and a whole one takes "
+            "{needed} of training",
+            **which,
+        )
+        part = tr(
+            "MINUTES = {minutes:g}: {steps:,} of {wanted:,} steps, which is {share:.1%} of an epoch; a whole one would "
+            "take {needed} of training",
+            **which,
+        )
+        self.report(fits if plan.steps == wanted else part)
 
 
 def adopt(trainer: LoraTrainer, plan: Plan) -> None:

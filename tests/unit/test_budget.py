@@ -46,7 +46,7 @@ def test_the_steps_that_fit_are_a_training_of_their_own(tmp_path, asked, capsys)
     ((seconds, done, wanted, step_seconds, evaluation_seconds),) = asked
     assert 0 < seconds < 0.95 * 180 and (done, wanted) == (4, 24) and step_seconds > 0 and evaluation_seconds > 0
     said = capsys.readouterr().out
-    assert "MINUTES = 3: 12 of 24 steps, which is" in said and "of an epoch; all would take" in said
+    assert "MINUTES = 3: 12 of 24 steps, which is" in said and "of an epoch; a whole one would take" in said
     assert [step for step, _ in series(history.rows, "eval_loss")][-3:] == [6, 9, 12]
     _, whole, _ = run(tmp_path / "whole", replace(SMOKE, max_steps=12))
     rates = [dict(series(rows, "learning_rate")) for rows in (history.rows, whole.rows)]
