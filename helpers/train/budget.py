@@ -143,8 +143,8 @@ class TimeForecast(TrainerCallback):
         share = plan.steps / epoch_steps if epoch_steps else 0.0
         which = {"minutes": self.minutes, "steps": plan.steps, "wanted": wanted, "share": share, "needed": needed}
         fits = tr(
-            "all {wanted:,} steps fit into MINUTES = {minutes:g}; they are {share:.1%} of an epoch, and a whole one takes "
-            "{needed} of training",
+            "all {wanted:,} steps fit into MINUTES = {minutes:g}; they are {share:.1%} of an epoch, and a whole one "
+            "takes {needed} of training",
             **which,
         )
         part = tr(
