@@ -21,6 +21,7 @@ WORDS = ("an object instead of text", "another schema", "no answer", "no questio
 # English on purpose: by module, the beginnings of the texts.
 ENGLISH = {
     # What libraries say, and is looked for in their words.
+    "machine/hub": ("Consistency check",),
     "machine/hardware": ("out of memory", "can't allocate memory", "not enough memory"),
     "machine/paths": ("No space left", "Read-only file system"),
     "machine/quiet": (

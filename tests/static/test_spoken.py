@@ -64,6 +64,7 @@ ENGLISH = {
         "training takes",
         "; a merged",
         "; first",
+        " with the files' pages",
         "(?m)^",
         "not measured",
     ],  # what is written into the notebooks' headers
@@ -148,7 +149,7 @@ COMMAS = {
     "generate/generation.py": 1,  # a comment in code
     "train/sweeps.py": 1,  # a name that is kept
     "panels/controls.py": 1,  # what a reader types
-    "project/needs.py": 4,  # a header's row, which the catalog of the notebook has
+    "project/needs.py": 5,  # a header's row, which the catalog of the notebook has
 }
 SPEAKING = [path for path in sorted(HELPERS.rglob("*.py")) if path.stem not in MAKERS or path.parent.name != "project"]
 
