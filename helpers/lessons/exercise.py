@@ -1,7 +1,9 @@
 """An exercise: what a right answer does, and three hints for answers that are not. Knows no notebook, shows nothing."""
 
-from collections.abc import Callable
-from contextlib import suppress
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from helpers.machine.language import tr
@@ -33,6 +35,11 @@ class Verdict(NamedTuple):
     hint: int = 0
 
 
+class TooLong(BaseException):
+    """An answer that runs on; no Exception, which an answer may catch."""
+
+
+SECONDS = 20.0  # that a check waits for an answer; checks themselves take under five
 ALWAYS = lambda answer, given: True
 ANSWER_KINDS: dict[Any, str] = {
     float: "a number",
@@ -46,7 +53,7 @@ ANSWER_KINDS |= {Callable: "a function", (list, tuple): "a list"}
 
 def untouched(answer: Any) -> bool:
     """Whether a stub is as it was: `...`, or a function whose body is still `return ...`."""
-    if answer is Ellipsis or answer is None:
+    if answer is Ellipsis:
         return True
     code = getattr(answer, "__code__", None)
     # `return ...` alone is two or three instructions; x[..., None] in an answer has the dots as well, and more
@@ -62,6 +69,18 @@ def judge_answer(exercise: Exercise, answer: Any, given: Given) -> Verdict:
         wanted = ANSWER_KINDS.get(exercise.kind) or exercise.kind.__name__
         fields = {"wanted": tr(wanted), "given": type(answer).__name__}
         return Verdict("not yet", tr("Not yet: the answer is {wanted} here, and this is of type {given}.", **fields))
+    try:
+        with within(SECONDS):
+            return judged(exercise, answer, given)
+    except TooLong:
+        words = tr(
+            "Not yet: your answer was not done after {n:g} seconds. Is there a loop in it that never ends?", n=SECONDS
+        )
+        return Verdict("not yet", words)
+
+
+def judged(exercise: Exercise, answer: Any, given: Given) -> Verdict:
+    """The same for an answer of the right kind, however long it takes."""
     failed = ""
     try:
         if exercise.right(answer, given):
@@ -71,6 +90,25 @@ def judge_answer(exercise: Exercise, answer: Any, given: Given) -> Verdict:
     number = next(i for i, hint in enumerate(exercise.hints, 1) if i == 3 or fits(hint, answer, given))
     hint = tr(exercise.hints[number - 1].text)
     return Verdict("not yet", tr("Not yet. {hint}{failed}", hint=hint, failed=failed), number)
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Raises TooLong in what takes longer; on Windows and outside the main thread it waits until that is done."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def as_python(answer: Any, kind: Any) -> Any:

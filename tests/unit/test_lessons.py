@@ -2,9 +2,11 @@
 
 import math
 import re
+import signal
 import statistics
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from bitsandbytes.functional import get_4bit_type
 
 from helpers.data import read_own
 from helpers.evaluate.systems import Measured
-from helpers.lessons import check, pass_code, predict, progress_map, revealed
+from helpers.lessons import check, exercise, pass_code, predict, progress_map, revealed
 from helpers.lessons.answers_06 import least_cards
 from helpers.lessons.check import LessonError, exercises, notebooks, verdict_on
 from helpers.lessons.exercise import untouched
@@ -350,6 +352,24 @@ def test_an_answer_with_dots_of_its_own_counts_as_tried():
 def test_an_error_in_a_readers_function_is_a_hint_and_no_error():
     verdict = verdict_on("03.1", lambda r, a, b: 1 / 0)
     assert verdict.hint == 3 and "ZeroDivisionError" in verdict.text
+
+
+def test_an_answer_that_never_ends_is_stopped_even_where_it_catches_every_error(monkeypatch):
+    monkeypatch.setattr(exercise, "SECONDS", 0.3)
+
+    def forever(shares, top_p):
+        while True:
+            with suppress(Exception):
+                sum(shares)
+
+    before = signal.getsignal(signal.SIGALRM)
+    verdict = verdict_on("04.2", forever)
+    assert verdict.state == "not yet" and "never ends" in verdict.text
+    assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_an_answer_that_came_out_as_nothing_was_tried():
+    assert verdict_on("01.1", None).state == "not yet" and "NoneType" in verdict_on("01.1", None).text
 
 
 def test_an_answer_of_another_type_says_which_one_is_asked_for():
