@@ -76,6 +76,16 @@ def checksum(text: str) -> str:
     return hashlib.sha256(f"pass code {text}".encode()).hexdigest()[:8]
 
 
+def standing(code: Code, times: int) -> str:
+    """Whether a code is as its notebook made it, in a word or two. times: how often it was handed in."""
+    if not code.intact:
+        return tr("no: mistyped")
+    strange = [number for number in code.done if number not in exercises(code.notebook)]
+    if strange and code.version == version_of(code.notebook):
+        return tr("no: there is no exercise {number}", number=strange[0])
+    return tr("yes, given {n} times", n=times) if times > 1 else tr("yes")
+
+
 def codes_table(codes: list[str]) -> Table:
     """A row for each code, for a teacher. One that is damaged gets a row as well, with what is wrong."""
     rows = []
@@ -91,7 +101,8 @@ def codes_table(codes: list[str]) -> Table:
         newest = known and one.version == version_of(one.notebook)
         same = tr("this one") if newest else tr("another: {version}", version=one.version)
         exact = tr("{of}: {numbers}", of=of, numbers=" ".join(one.done))
-        rows.append((one.name, one.notebook, exact, same, tr("yes") if one.intact else tr("no: mistyped")))
+        times = sum(other.strip() == code.strip() for other in codes)
+        rows.append((one.name, one.notebook, exact, same, standing(one, times)))
     header = (
         tr("name"),
         tr("notebook"),

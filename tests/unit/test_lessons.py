@@ -455,6 +455,13 @@ def test_a_code_that_somebody_made_counts_nothing_twice_and_adds_no_row():
     assert row[0] == "Ada Eve" and row[2] == "1 of 5: 03.1"
 
 
+def test_a_code_that_two_handed_in_and_one_with_an_exercise_that_is_none_are_told():
+    code, made_up = make_code("03", ["03.1"], "Ada"), make_code("03", ["03.1", "03.9"], "Eve")
+    alone, *twice = (row[4] for row in codes_table([made_up, code, f" {code}"]).rows)
+    assert alone == "no: there is no exercise 03.9" and twice == ["yes, given 2 times"] * 2
+    assert codes_table([code]).rows[0][4] == "yes"
+
+
 def test_the_command_prints_a_table_of_codes():
     code = make_code("03", ["03.1", "03.2"], "Ada")
     done = subprocess.run([sys.executable, "-m", "helpers", "verify", code], capture_output=True, text=True)
