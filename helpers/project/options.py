@@ -134,7 +134,7 @@ def names_of_proofs(text: str) -> str:
     """Names of the preflight's rows with commas between, for argparse's `type`."""
     for name in filter(None, map(str.strip, text.split(","))):
         if not text_fault("", name):
-            choice([*PROOFS, *map(tr, PROOFS)])(name)
+            choice(list(dict.fromkeys([*PROOFS, *map(tr, PROOFS)])))(name)  # in English or as they are shown
     return text
 
 

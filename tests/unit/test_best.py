@@ -323,7 +323,7 @@ def test_the_chart_marks_the_evaluation_that_is_kept(tmp_path):
 def test_an_early_stopped_run_is_not_taken_for_an_unfinished_one(tmp_path, monkeypatch):
     monkeypatch.setenv("FT_RUNS", str(tmp_path))
     run(tmp_path / "run", replace(WILD, early_stopping=2))
-    assert newest_unfinished("smoke") is None
+    assert newest_unfinished("smoke", print) is None
 
 
 def test_the_rule_counts_evaluations_since_the_last_improvement():

@@ -51,9 +51,10 @@ def test_what_cannot_be_exported_ends_with_one_line(run, tmp_path, capsys, optio
     assert said in str(ended.value)
 
 
-def test_a_folder_that_is_no_run_ends_with_one_line(tmp_path):
-    with pytest.raises(SystemExit, match=r"settings\.json"):
+def test_a_folder_that_is_no_run_ends_with_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
         main(["export", str(tmp_path), str(tmp_path / "out")])
+    assert "has no settings.json; choose another" in capsys.readouterr().err
 
 
 def test_a_model_of_the_hub_is_fetched_at_its_commit_without_pickles(monkeypatch, tmp_path):

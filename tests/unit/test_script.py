@@ -72,7 +72,7 @@ def test_an_unfinished_run_is_taken_up_unless_a_new_one_is_asked_for(own_file):
     ("arguments", "words"),
     [
         (("--data", "{own}", "--format", "alpaca"), "no row can be used"),
-        (("--data", "{own}", "--allow", "los"), "there is no proof los;"),
+        (("--data", "{own}", "--allow", "los"), "--allow: 'los': it is one of quantized, end tokens, human"),
         (("--settings", "{own}"), "does not hold settings"),
     ],
 )
@@ -80,7 +80,7 @@ def test_a_mistake_ends_with_one_line(own_file, arguments, words, capsys):
     profile = () if "--profile" in arguments or "--settings" in arguments else ("--profile", "smoke")
     with pytest.raises(SystemExit) as ended:
         main(["train", *profile, *(a.replace("{own}", str(own_file)) for a in arguments)])
-    assert words in str(ended.value)
+    assert words in str(ended.value) + capsys.readouterr().err
 
 
 def test_settings_survive_their_file(tmp_path):
