@@ -70,8 +70,8 @@ def judge_answer(exercise: Exercise, answer: Any, given: Given) -> Verdict:
         fields = {"wanted": tr(wanted), "given": type(answer).__name__}
         return Verdict("not yet", tr("Not yet: the answer is {wanted} here, and this is of type {given}.", **fields))
     try:
-        with within(SECONDS):
-            return judged(exercise, answer, given)
+        with time_limit(SECONDS):
+            return judge_of_kind(exercise, answer, given)
     except TooLong:
         words = tr(
             "Not yet: your answer was not done after {n:g} seconds. Is there a loop in it that never ends?", n=SECONDS
@@ -79,7 +79,7 @@ def judge_answer(exercise: Exercise, answer: Any, given: Given) -> Verdict:
         return Verdict("not yet", words)
 
 
-def judged(exercise: Exercise, answer: Any, given: Given) -> Verdict:
+def judge_of_kind(exercise: Exercise, answer: Any, given: Given) -> Verdict:
     """The same for an answer of the right kind, however long it takes."""
     failed = ""
     try:
@@ -93,7 +93,7 @@ def judged(exercise: Exercise, answer: Any, given: Given) -> Verdict:
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
+def time_limit(seconds: float) -> Iterator[None]:
     """Raises TooLong in what takes longer; on Windows and outside the main thread it waits until that is done."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
