@@ -125,8 +125,7 @@ def writes_to(path: Path, setting: str | None = None) -> Iterator[None]:
     """While it is open, a disk that is full or may not be written ends in a PlaceError with the setting that moves it.
 
     path: a file or a folder that is written in the block. setting: None finds it out; "" is a folder that a reader has
-    named. An error about another file, such as one that is copied from
-    there, is left as it is.
+    named. An error about another file, such as one that is copied from there, is left as it is.
     """
     try:
         yield

@@ -64,25 +64,22 @@ def test_a_recorded_step_gives_the_tokens_of_the_eager_one(tmp_path, monkeypatch
         monkeypatch.setattr(four_bits, "kernel", lambda *_: None)
     kernels = [SDPBackend.MATH, SDPBackend.EFFICIENT_ATTENTION]  # of a T4
     with sdpa_kernel(kernels) if "T4" in str(form) else nullcontext():
-        answers_are_the_eager_ones(loaded(family, tmp_path, form), form)
-
-
-def answers_are_the_eager_ones(model, form):
-    decoder, sampling = Decoder(model), Sampling(max_new_tokens=40, no_repeat_ngram_size=1)  # or it would repeat one
-    answers = {}
-    for which in ("tuned", "base", "tuned again"):
-        model.base_model.enable_adapter_layers() if "tuned" in which else model.base_model.disable_adapter_layers()
-        answers[which] = list(decoder.tokens(PROMPT, sampling, ()))
-        assert decoder.how.value, decoder.how.reason
-        assert answers[which] == eager_answer(model, PROMPT, sampling)
-    assert answers["tuned"] == answers["tuned again"] != answers["base"]
-    (step,) = steps_of(model).kept.values()
-    assert len(step.graphs) == 2
-    if form == torch.float32:  # no near ties: as `generate` with its own cache
-        model.base_model.enable_adapter_layers()
-        given = {**sampling.arguments(), "eos_token_id": None, "pad_token_id": 0}
-        made = model.generate(input_ids=torch.tensor([PROMPT], device="cuda"), **given)
-        assert made[0, len(PROMPT) :].tolist() == answers["tuned"]
+        model = loaded(family, tmp_path, form)
+        sampling = Sampling(max_new_tokens=40, no_repeat_ngram_size=1)  # or it would repeat one
+        decoder, answers = Decoder(model), {}
+        for which in ("tuned", "base", "tuned again"):
+            model.base_model.enable_adapter_layers() if "tuned" in which else model.base_model.disable_adapter_layers()
+            answers[which] = list(decoder.tokens(PROMPT, sampling, ()))
+            assert decoder.how.value, decoder.how.reason
+            assert answers[which] == eager_answer(model, PROMPT, sampling)
+        assert answers["tuned"] == answers["tuned again"] != answers["base"]
+        (step,) = steps_of(model).kept.values()
+        assert len(step.graphs) == 2
+        if form == torch.float32:  # no near ties: as `generate` with its own cache
+            model.base_model.enable_adapter_layers()
+            given = {**sampling.arguments(), "eos_token_id": None, "pad_token_id": 0}
+            made = model.generate(input_ids=torch.tensor([PROMPT], device="cuda"), **given)
+            assert made[0, len(PROMPT) :].tolist() == answers["tuned"]
 
 
 def test_a_step_answers_with_the_adapter_as_it_is_now(tmp_path):

@@ -84,20 +84,14 @@ def test_a_resumed_run_keeps_its_plan_and_one_with_other_minutes_makes_a_new_one
     assert len(asked) == 4 and asked[3][1:3] == (10, 24) and 171 < asked[3][0] < 342 and asked[3][4] > 0
 
 
-def test_one_that_was_stopped_before_its_plan_makes_it_later(tmp_path, asked):
-    run(tmp_path / "run", PLANNED, [AtStep(2, press_stop)])
+@pytest.mark.parametrize(("stops", "planned"), [((2,), 6), ((2, 5), 9)], ids=str)
+def test_one_that_was_stopped_before_its_plan_makes_it_later(tmp_path, asked, stops, planned):
+    """A leg plans after its own fourth step: the second of two stops comes after the fourth of all, and before it."""
+    for step in stops:
+        run(tmp_path / "run", PLANNED, [AtStep(step, press_stop)])
     assert not asked
     card, _, _ = run(tmp_path / "run", PLANNED)
-    assert len(asked) == 1 and asked[0][1] == 6 and card["steps"] == 12
-
-
-def test_one_that_was_stopped_twice_before_its_plan_makes_it_later(tmp_path, asked):
-    """The second leg ends after the fourth step of all, and before its own fourth."""
-    run(tmp_path / "run", PLANNED, [AtStep(2, press_stop)])
-    run(tmp_path / "run", PLANNED, [AtStep(5, press_stop)])
-    assert not asked
-    card, _, _ = run(tmp_path / "run", PLANNED)
-    assert len(asked) == 1 and asked[0][1] == 9 and card["steps"] == 12
+    assert len(asked) == 1 and asked[0][1] == planned and card["steps"] == 12
 
 
 def test_a_plan_holds_for_what_it_was_made_for_alone(tmp_path, asked):
